@@ -1,0 +1,24 @@
+"""The engine: sparse voxel tensors, kernel maps and the operations over them.
+
+Notation: N points, V voxels, C channels, K kernel cells, P pairs of a kernel map, D spatial axes.
+"""
+
+from sparsefeat.sparse.field import TensorField, slice_field
+from sparsefeat.sparse.kernel import Kernel
+from sparsefeat.sparse.kernel_map import KernelMap
+from sparsefeat.sparse.manager import CoordinateManager, CoordinateMap, CoordinateMapKey
+from sparsefeat.sparse.tensor import Quantized, SparseTensor, collate, quantize
+
+__all__ = [
+    "CoordinateManager",
+    "CoordinateMap",
+    "CoordinateMapKey",
+    "Kernel",
+    "KernelMap",
+    "Quantized",
+    "SparseTensor",
+    "TensorField",
+    "collate",
+    "quantize",
+    "slice_field",
+]

@@ -1,0 +1,196 @@
+"""Coordinates as 64-bit keys: packing, sorting, look-up, striding, range checks.
+
+A key is the mixed-radix number of (batch, x, y, z) with the last axis fastest, counted from the
+smallest coordinate that occurs. Its radices follow the extent of the data, not a fixed number of
+bits, so a small cloud may lie anywhere in the int32 range; a cloud too large for 63 bits is an error.
+Sorted keys make every look-up a binary search over neighbouring memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+KEY_LIMIT = 2**62
+
+
+def as_tuple(value: int | list[int] | tuple[int, ...] | Tensor, dimension: int, what: str) -> tuple[int, ...]:
+    """Return ``value`` as one int per axis: a single int is repeated, a sequence must have the right length."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        if len(value) != dimension:
+            raise ValueError(f"{what}: expected one value or {dimension}, got {len(value)}: {tuple(value)}")
+        return tuple(int(v) for v in value)
+    return (int(value),) * dimension
+
+
+def check_coordinates(coordinates: Tensor) -> Tensor:
+    """Return ``coordinates`` as contiguous int32 (V, 1 + D), floats rounded down; raise if that is impossible.
+
+    Raises:
+        ValueError: not a matrix, no spatial axis, not finite, beyond int32, or a negative batch index.
+    """
+    if coordinates.ndim != 2 or coordinates.shape[1] < 2:
+        raise ValueError(
+            f"coordinates: expected shape (V, 1 + D), batch index first, got {tuple(coordinates.shape)}"
+        )
+    if coordinates.dtype == torch.bool or coordinates.is_complex():
+        raise ValueError(f"coordinates: expected integers or floats, got {coordinates.dtype}")
+    if coordinates.dtype != torch.int32:
+        if coordinates.is_floating_point():
+            if not torch.isfinite(coordinates).all():
+                row = int((~torch.isfinite(coordinates)).any(1).nonzero()[0])
+                raise ValueError(f"coordinates: row {row} is not finite: {coordinates[row].tolist()}")
+            # The largest float32 below 2**31 is 128 less; compare in float64 so that no bound is rounded.
+            coordinates = torch.floor(coordinates.double())
+        limit = torch.iinfo(torch.int32)
+        if len(coordinates) and (coordinates.min() < limit.min or coordinates.max() > limit.max):
+            raise ValueError(f"coordinates: values must fit int32, got up to {coordinates.abs().max().item():.0f}")
+        coordinates = coordinates.to(torch.int32)
+    if len(coordinates) and int(coordinates[:, 0].min()) < 0:
+        row = int(coordinates[:, 0].argmin())
+        raise ValueError(
+            f"coordinates: the batch index in column 0 is negative in row {row}: {coordinates[row].tolist()}"
+        )
+    return coordinates.contiguous()
+
+
+@dataclass(frozen=True)
+class KeySpace:
+    """How coordinates (.., 1 + D) become keys: ``sum((c // unit - origin) * stride)``.
+
+    ``unit`` is the tensor stride where all coordinates are multiples of it, so that neighbours on a
+    coarse level are neighbouring keys too. ``margin`` free cells on each side of every spatial axis
+    keep a shifted key from running into the next line.
+    """
+
+    unit: tuple[int, ...]
+    origin: tuple[int, ...]
+    extent: tuple[int, ...]
+    stride: tuple[int, ...]
+    margin: tuple[int, ...]
+
+    @staticmethod
+    def around(coordinates: Tensor, unit: tuple[int, ...], margin: tuple[int, ...]) -> KeySpace:
+        """The key space of ``coordinates`` (V, 1 + D) int32 with ``margin`` units free on every side."""
+        if len(coordinates):
+            bounds = torch.stack([coordinates.amin(0), coordinates.amax(0)]).tolist()
+        else:
+            bounds = [[0] * coordinates.shape[1]] * 2
+        units = (1, *unit)
+        margins = (0, *margin)
+        low = [b // u - m for b, u, m in zip(bounds[0], units, margins)]
+        extent = [b // u + m - o + 1 for b, u, m, o in zip(bounds[1], units, margins, low)]
+        stride = [1] * len(extent)
+        for axis in range(len(extent) - 2, -1, -1):
+            stride[axis] = stride[axis + 1] * extent[axis + 1]
+        if stride[0] * extent[0] >= KEY_LIMIT:
+            raise ValueError(
+                "coordinates: beyond the key range: the bounding box of (batch, *space) has "
+                f"{' x '.join(map(str, extent))} cells, at most 2^62 are possible; split the cloud"
+            )
+        return KeySpace(unit, tuple(low), tuple(extent), tuple(stride), margin)
+
+    def _relative(self, coordinates: Tensor) -> Tensor:
+        relative = coordinates.long()
+        if any(u != 1 for u in self.unit):
+            unit = torch.tensor((1, *self.unit), device=coordinates.device)
+            relative = torch.div(relative, unit, rounding_mode="floor")
+        return relative - torch.tensor(self.origin, device=coordinates.device)
+
+    def encode(self, coordinates: Tensor) -> Tensor:
+        """Keys (V,) int64 of ``coordinates`` that lie inside the space."""
+        stride = torch.tensor(self.stride, device=coordinates.device)
+        return (self._relative(coordinates) * stride).sum(-1)
+
+    def encode_any(self, coordinates: Tensor) -> Tensor:
+        """Keys of any coordinates; -1 for those outside the space or off its unit, which no row can have."""
+        relative = self._relative(coordinates)
+        extent = torch.tensor(self.extent, device=coordinates.device)
+        inside = ((relative >= 0) & (relative < extent)).all(-1)
+        if any(u != 1 for u in self.unit):
+            unit = torch.tensor(self.unit, device=coordinates.device)
+            inside &= (coordinates[..., 1:] % unit == 0).all(-1)
+        stride = torch.tensor(self.stride, device=coordinates.device)
+        return torch.where(inside, (relative * stride).sum(-1), -1)
+
+    def shift(self, offset: list[int]) -> int:
+        """The difference of keys between a coordinate and the same plus ``offset`` (D values, multiples of unit)."""
+        return sum(o // u * s for o, u, s in zip(offset, self.unit, self.stride[1:]))
+
+
+@dataclass(frozen=True)
+class SortedIndex:
+    """Keys in ascending order and the row each came from; ``order`` is None where rows are sorted already."""
+
+    space: KeySpace
+    keys: Tensor
+    order: Tensor | None
+
+    def rows(self, positions: Tensor) -> Tensor:
+        """Rows at sorted ``positions``."""
+        return positions if self.order is None else self.order[positions]
+
+    def find(self, keys: Tensor) -> Tensor:
+        """Row of each key, -1 where absent. Shape: any -> same, int64."""
+        if len(self.keys) == 0:
+            return torch.full_like(keys, -1)
+        position = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
+        return torch.where(self.keys[position] == keys, self.rows(position), -1)
+
+
+def sort_index(coordinates: Tensor, unit: tuple[int, ...], margin: tuple[int, ...]) -> SortedIndex:
+    """Sort ``coordinates`` (V, 1 + D) by key; equal coordinates stay in input order."""
+    space = KeySpace.around(coordinates, unit, margin)
+    keys = space.encode(coordinates)
+    if bool((keys[1:] >= keys[:-1]).all()):
+        return SortedIndex(space, keys, None)
+    keys, order = torch.sort(keys, stable=True)
+    return SortedIndex(space, keys, order)
+
+
+def unique_first(coordinates: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct rows in order of first occurrence.
+
+    Args:
+        coordinates: Shape (N, 1 + D), int32.
+
+    Returns:
+        ``index`` (V,), the row where each distinct coordinate first occurs, ascending; and
+        ``inverse`` (N,), for every row the position of its coordinate in ``index``.
+    """
+    ones = (1,) * (coordinates.shape[1] - 1)
+    zeros = (0,) * (coordinates.shape[1] - 1)
+    sorted_index = sort_index(coordinates, ones, zeros)
+    keys = sorted_index.keys
+    n = len(keys)
+    order = torch.arange(n, device=keys.device) if sorted_index.order is None else sorted_index.order
+    starts = torch.ones(n, dtype=torch.bool, device=keys.device)
+    starts[1:] = keys[1:] != keys[:-1]
+    first = order[starts]  # the sort is stable, so the first of each run is the first occurrence
+    index, rank = torch.sort(first)
+    position = torch.empty_like(rank)
+    position[rank] = torch.arange(len(rank), device=keys.device)
+    inverse = torch.empty(n, dtype=torch.int64, device=keys.device)
+    inverse[order] = position[torch.cumsum(starts, 0) - 1]
+    return index, inverse
+
+
+def stride_coordinates(coordinates: Tensor, tensor_stride: tuple[int, ...]) -> Tensor:
+    """Distinct ``floor(c / tensor_stride) * tensor_stride`` in key order. Shape: (V, 1 + D) -> (V', 1 + D)."""
+    stride = torch.tensor((1, *tensor_stride), dtype=torch.int32, device=coordinates.device)
+    coarse = torch.div(coordinates, stride, rounding_mode="floor") * stride
+    return sorted_unique(coarse, tensor_stride)
+
+
+def sorted_unique(coordinates: Tensor, unit: tuple[int, ...]) -> Tensor:
+    """Distinct rows in key order; every coordinate must be a multiple of ``unit``."""
+    index = sort_index(coordinates, unit, (0,) * len(unit))
+    if index.order is not None:
+        coordinates = coordinates[index.order]
+    keep = torch.ones(len(coordinates), dtype=torch.bool, device=coordinates.device)
+    keep[1:] = index.keys[1:] != index.keys[:-1]
+    return coordinates[keep].contiguous()

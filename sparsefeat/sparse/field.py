@@ -1,0 +1,95 @@
+"""Features at continuous positions, and their way to voxels and back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsefeat.sparse import functional
+from sparsefeat.sparse.coordinates import sorted_unique
+from sparsefeat.sparse.kernel import Kernel
+from sparsefeat.sparse.manager import CoordinateManager
+from sparsefeat.sparse.tensor import SparseTensor
+
+
+class TensorField:
+    """Features (N, C) at points (N, 1 + D), batch index first, in units of voxels.
+
+    Args:
+        features: Shape (N, C).
+        coordinates: Shape (N, 1 + D), floating point.
+        manager: where the voxels of :meth:`sparse` go; a new one by default.
+    """
+
+    def __init__(self, features: Tensor, coordinates: Tensor, manager: CoordinateManager | None = None):
+        if features.ndim != 2 or coordinates.ndim != 2 or len(features) != len(coordinates):
+            raise ValueError(
+                f"TensorField: expected (N, C) features and (N, 1 + D) coordinates, got {tuple(features.shape)} "
+                f"and {tuple(coordinates.shape)}"
+            )
+        if features.device != coordinates.device:
+            raise ValueError(f"TensorField: features on {features.device}, coordinates on {coordinates.device}")
+        self.features = features
+        self.coordinates = coordinates
+        self.manager = manager or CoordinateManager(coordinates.shape[1] - 1)
+        self.inverse_mapping: dict = {}
+
+    @property
+    def F(self) -> Tensor:
+        """Features. Shape: (N, C)."""
+        return self.features
+
+    @property
+    def C(self) -> Tensor:
+        """Coordinates. Shape: (N, 1 + D)."""
+        return self.coordinates
+
+    @property
+    def D(self) -> int:
+        """Spatial dimensions."""
+        return self.coordinates.shape[1] - 1
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} points, {self.features.shape[1]} channels)"
+
+    def sparse(self, reduce: str = "average") -> SparseTensor:
+        """The voxels that hold the points, in order of first occurrence; see SparseTensor for ``reduce``."""
+        out = SparseTensor(self.features, self.coordinates, reduce=reduce, manager=self.manager)
+        self.inverse_mapping[out.key] = out.inverse_mapping
+        return out
+
+    def splat(self) -> SparseTensor:
+        """Spread each point over the 2^D voxels around it, multilinearly: the adjoint of interpolation."""
+        base = torch.floor(self.coordinates.detach()).to(torch.int32)
+        corners = torch.tensor(Kernel.of(2, dimension=self.D).cells, dtype=torch.int32, device=base.device)
+        corners = torch.nn.functional.pad(corners, (1, 0))
+        around = (base[:, None] + corners).reshape(-1, self.D + 1)
+        key = self.manager.insert(sorted_unique(around, (1,) * self.D))
+        grid = SparseTensor(
+            self.features.new_zeros(len(self.manager[key]), 1), manager=self.manager, key=key
+        )
+        plan, weights = functional.interpolation_map(grid, self.coordinates)
+        products = self.features.index_select(0, plan.out_rows) * weights.to(self.features.dtype)[:, None]
+        return grid.replace(functional._sum_rows(products, plan.in_rows, plan.n_in))
+
+
+def slice_field(x: SparseTensor, field: TensorField) -> TensorField:
+    """The features of ``x`` at each point of ``field``: those of the voxel that holds it.
+
+    Raises:
+        ValueError: a point lies in no voxel of ``x``.
+    """
+    rows = field.inverse_mapping.get(x.key) if x.manager is field.manager else None
+    if rows is None:
+        stride = torch.tensor((1, *x.tensor_stride), device=field.coordinates.device)
+        cell = torch.floor(field.coordinates.double() / stride) * stride
+        rows = x.coordinate_map.find(cell.to(torch.int32))
+        if (rows < 0).any():
+            missing = int((rows < 0).nonzero()[0, 0])
+            raise ValueError(f"slice: point {field.coordinates[missing].tolist()} (row {missing}) lies in no voxel")
+    out = TensorField(x.features.index_select(0, rows), field.coordinates, field.manager)
+    out.inverse_mapping = field.inverse_mapping
+    return out

@@ -1,0 +1,374 @@
+"""Operations on sparse tensors: convolution, pooling, broadcasting, and element-wise functions.
+
+All are differentiable, convolution and pooling to any order: the gradient of a convolution is a
+convolution over the transposed map and a weight gradient, and those two are each other's gradients.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional as F
+
+from sparsefeat.sparse.backends import torch as arithmetic
+from sparsefeat.sparse.coordinates import as_tuple
+from sparsefeat.sparse.kernel import Kernel
+from sparsefeat.sparse.kernel_map import KernelMap
+from sparsefeat.sparse.manager import CoordinateMapKey
+from sparsefeat.sparse.tensor import SparseTensor
+
+
+class _Convolve(Function):
+    @staticmethod
+    def forward(ctx, features: Tensor, weight: Tensor, plan: KernelMap) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        ctx.plan = plan
+        return arithmetic.convolve(features, weight, plan)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        features, weight = ctx.saved_tensors
+        grad_features = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_features = _Convolve.apply(grad, weight.transpose(1, 2), ctx.plan.transpose)
+        if ctx.needs_input_grad[1]:
+            grad_weight = _WeightGradient.apply(features, grad, ctx.plan)
+        return grad_features, grad_weight, None
+
+
+class _WeightGradient(Function):
+    @staticmethod
+    def forward(ctx, features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
+        ctx.save_for_backward(features, grad)
+        ctx.plan = plan
+        return arithmetic.weight_gradient(features, grad, plan)
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor):
+        features, grad = ctx.saved_tensors
+        grad_features = grad_grad = None
+        if ctx.needs_input_grad[0]:
+            grad_features = _Convolve.apply(grad, upstream.transpose(1, 2), ctx.plan.transpose)
+        if ctx.needs_input_grad[1]:
+            grad_grad = _Convolve.apply(features, upstream, ctx.plan)
+        return grad_features, grad_grad, None
+
+
+def _autocast_dtype(device_type: str) -> torch.dtype | None:
+    """The dtype that autocast asks for on this device, or None."""
+    try:
+        enabled = torch.is_autocast_enabled(device_type)
+    except TypeError:  # torch < 2.4 has one function per device
+        enabled = torch.is_autocast_cpu_enabled() if device_type == "cpu" else torch.is_autocast_enabled()
+        cast = torch.get_autocast_cpu_dtype() if device_type == "cpu" else torch.get_autocast_gpu_dtype()
+        return cast if enabled else None
+    return torch.get_autocast_dtype(device_type) if enabled else None
+
+
+def convolve_rows(features: Tensor, weight: Tensor, plan: KernelMap) -> Tensor:
+    """Convolve feature rows over a kernel map.
+
+    Args:
+        features: Shape (n_in, C_in).
+        weight: Shape (K, C_in, C_out).
+        plan: which rows meet under which cell.
+
+    Returns:
+        Shape (n_out, C_out); a row that sees nothing is zero.
+
+    Raises:
+        ValueError: shapes do not fit the plan or each other.
+    """
+    if weight.ndim != 3 or weight.shape[0] != plan.volume or weight.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"convolution: expected a kernel [{plan.volume}, {features.shape[1]}, C_out], got {list(weight.shape)}"
+        )
+    if len(features) != plan.n_in:
+        raise ValueError(f"convolution: the kernel map has {plan.n_in} input rows, the features {len(features)}")
+    cast = _autocast_dtype(features.device.type)
+    if cast is not None and features.dtype != torch.float64:
+        features, weight = features.to(cast), weight.to(cast)
+    if features.dtype != weight.dtype:
+        raise ValueError(f"convolution: features are {features.dtype}, the kernel is {weight.dtype}")
+    return _Convolve.apply(features, weight, plan)
+
+
+def _with_bias(features: Tensor, bias: Tensor | None) -> Tensor:
+    return features if bias is None else features + bias.to(features.dtype)
+
+
+def target_key(
+    x: SparseTensor, coordinates: Tensor | CoordinateMapKey | SparseTensor, tensor_stride: tuple[int, ...]
+) -> CoordinateMapKey:
+    """The key of explicitly given output coordinates: a tensor's map, a key, or raw distinct coordinates."""
+    if isinstance(coordinates, SparseTensor):
+        if coordinates.manager is not x.manager:
+            raise ValueError("target coordinates: the tensors must share a coordinate manager")
+        return coordinates.key
+    if isinstance(coordinates, CoordinateMapKey):
+        x.manager[coordinates]
+        return coordinates
+    return x.manager.insert(coordinates, tensor_stride, parent=x.key)
+
+
+def strided_key(
+    x: SparseTensor, kernel: Kernel, stride: tuple[int, ...], coordinates=None, expand: bool = False
+) -> CoordinateMapKey:
+    """Where the output of a convolution or pooling of ``x`` lives."""
+    coarse = tuple(t * s for t, s in zip(x.tensor_stride, stride))
+    if coordinates is not None:
+        return target_key(x, coordinates, coarse)
+    if expand:
+        return x.manager.expand(x.key, kernel, coarse, x.tensor_stride, own_family=True)
+    return x.key if all(s == 1 for s in stride) else x.manager.stride(x.key, stride)
+
+
+def upsampled_key(
+    x: SparseTensor, kernel: Kernel, stride: tuple[int, ...], coordinates=None, generate: bool = False
+) -> CoordinateMapKey:
+    """Where the output of a transposed convolution or pooling of ``x`` lives.
+
+    The existing finer level of the same family, row for row; all ``v + offset`` where there is none
+    or ``generate`` asks for them.
+    """
+    if any(t % s for t, s in zip(x.tensor_stride, stride)):
+        raise ValueError(f"up-sampling: tensor stride {x.tensor_stride} is not divisible by stride {stride}")
+    fine = tuple(t // s for t, s in zip(x.tensor_stride, stride))
+    if coordinates is not None:
+        return target_key(x, coordinates, fine)
+    if not generate:
+        existing = x.manager.finer(x.key, fine)
+        if existing is not None:
+            return existing
+    return x.manager.expand(x.key, kernel, fine, fine, own_family=generate)
+
+
+def convolution(
+    x: SparseTensor, weight: Tensor, bias: Tensor | None, kernel: Kernel, stride=1, coordinates=None,
+    expand_coordinates: bool = False,
+) -> SparseTensor:
+    """``out[u] = sum_k weight[k]^T x[u + offset_k]`` at the coordinates of ``x`` strided by ``stride``.
+
+    Args:
+        weight: Shape (K, C_in, C_out).
+        bias: Shape (1, C_out) or None.
+        kernel: window; its offsets are worth the tensor stride of ``x`` each.
+        coordinates: other output coordinates: a SparseTensor, a key, or distinct coordinates (V', 1 + D).
+        expand_coordinates: also produce outputs wherever the window touches an input.
+    """
+    stride = as_tuple(stride, x.D, "stride")
+    key = strided_key(x, kernel, stride, coordinates, expand_coordinates)
+    plan = x.manager.kernel_map(x.key, key, kernel)
+    return x.replace(_with_bias(convolve_rows(x.features, weight, plan), bias), key)
+
+
+def convolution_transpose(
+    x: SparseTensor, weight: Tensor, bias: Tensor | None, kernel: Kernel, stride=1, coordinates=None,
+    expand_coordinates: bool = False,
+) -> SparseTensor:
+    """The transpose of the :func:`convolution` that leads from the finer level to that of ``x``.
+
+    Shapes as there. The output is the existing finer level, or every reached coordinate where there
+    is none or ``expand_coordinates`` is set (a generative convolution).
+    """
+    stride = as_tuple(stride, x.D, "stride")
+    key = upsampled_key(x, kernel, stride, coordinates, expand_coordinates)
+    plan = x.manager.kernel_map(key, x.key, kernel).transpose
+    return x.replace(_with_bias(convolve_rows(x.features, weight, plan), bias), key)
+
+
+def channelwise_convolution(
+    x: SparseTensor, weight: Tensor, bias: Tensor | None, kernel: Kernel, stride=1, coordinates=None,
+    expand_coordinates: bool = False,
+) -> SparseTensor:
+    """Each channel with its own kernel. Shape: weight (K, C)."""
+    key = strided_key(x, kernel, as_tuple(stride, x.D, "stride"), coordinates, expand_coordinates)
+    plan = x.manager.kernel_map(x.key, key, kernel)
+    products = x.features.index_select(0, plan.in_rows) * weight.index_select(0, plan.cells)
+    return x.replace(_with_bias(_sum_rows(products, plan.out_rows, plan.n_out), bias), key)
+
+
+def _sum_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Sum ``values`` (P, C) by row, in float32 for the half types."""
+    wide = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    return wide.new_zeros(count, values.shape[1]).index_add(0, rows, wide).to(values.dtype)
+
+
+def _max_rows(values: Tensor, plan: KernelMap) -> Tensor:
+    """Largest value of each output row and channel, 0 where a row sees nothing.
+
+    The gradient goes to one input alone, the one under the lowest cell where several are equal.
+    """
+    pairs = values.detach().index_select(0, plan.in_rows)
+    rows = plan.out_rows[:, None].expand_as(pairs)
+    shape = (plan.n_out, values.shape[1])
+    largest = pairs.new_zeros(shape).scatter_reduce(0, rows, pairs, "amax", include_self=False)
+    number = torch.arange(len(pairs), device=values.device)[:, None].expand_as(pairs)
+    number = torch.where(pairs == largest.gather(0, rows), number, len(pairs))
+    winner = torch.full(shape, len(pairs), device=values.device).scatter_reduce(0, rows, number, "amin")
+    seen = winner < len(pairs)
+    if len(pairs) == 0:
+        return values.new_zeros(shape) + values.sum() * 0
+    source = plan.in_rows[winner.clamp_(max=len(pairs) - 1)]
+    return torch.where(seen, values.gather(0, source), 0)
+
+
+def _pool_rows(features: Tensor, plan: KernelMap, mode: str) -> Tensor:
+    if mode == "max":
+        return _max_rows(features, plan)
+    total = _sum_rows(features.index_select(0, plan.in_rows), plan.out_rows, plan.n_out)
+    if mode == "sum":
+        return total
+    return total / plan.out_counts.clamp(min=1)[:, None].to(total.dtype)
+
+
+def pool(
+    x: SparseTensor, mode: str, kernel: Kernel, stride=1, coordinates=None, expand_coordinates: bool = False
+) -> SparseTensor:
+    """Pool the voxels that each window holds; ``mode`` is ``"max"``, ``"average"`` or ``"sum"``.
+
+    A cube as large as its stride is the block [u, u + stride); any other window has the offsets of
+    a convolution. An average divides by the voxels present.
+    """
+    stride = as_tuple(stride, x.D, "stride")
+    key = strided_key(x, kernel, stride, coordinates, expand_coordinates)
+    if kernel.region == "cube" and kernel.size == stride and any(s > 1 for s in stride):
+        plan = x.manager.block_map(x.key, key)
+    else:
+        plan = x.manager.kernel_map(x.key, key, kernel)
+    return x.replace(_pool_rows(x.features, plan, mode), key)
+
+
+def pool_transpose(
+    x: SparseTensor, kernel: Kernel, stride=1, coordinates=None, expand_coordinates: bool = False
+) -> SparseTensor:
+    """Give every finer voxel the mean of the coarse ones whose window holds it."""
+    stride = as_tuple(stride, x.D, "stride")
+    key = upsampled_key(x, kernel, stride, coordinates, expand_coordinates)
+    if kernel.region == "cube" and kernel.size == stride and any(s > 1 for s in stride):
+        plan = x.manager.block_map(key, x.key).transpose
+    else:
+        plan = x.manager.kernel_map(key, x.key, kernel).transpose
+    return x.replace(_pool_rows(x.features, plan, "average"), key)
+
+
+def global_plan(x: SparseTensor) -> tuple[CoordinateMapKey, KernelMap]:
+    """The map from every voxel to the one row of its cloud."""
+    key = x.manager.origin(x.key)
+    batch, rows = x.coordinate_map.batch
+    everyone = torch.arange(len(x), device=x.device)
+    return key, KernelMap(everyone, rows, [len(x)], len(x), len(batch))
+
+
+def global_pool(x: SparseTensor, mode: str) -> SparseTensor:
+    """One row per cloud, in order of batch index: ``"max"``, ``"average"`` or ``"sum"`` over its voxels."""
+    key, plan = global_plan(x)
+    return x.replace(_pool_rows(x.features, plan, mode), key)
+
+
+def broadcast(x: SparseTensor, summary: SparseTensor, mode: str) -> SparseTensor:
+    """Give each voxel of ``x`` its cloud's row of ``summary``.
+
+    ``mode``: ``"copy"`` (the row itself), ``"add"``, ``"multiply"``, or ``"cat"`` (channels of x, then of the row).
+    """
+    if len(summary) != len(x.coordinate_map.batch[0]):
+        raise ValueError(f"broadcast: {len(x.coordinate_map.batch[0])} clouds but {len(summary)} summary rows")
+    rows = summary.features.index_select(0, x.coordinate_map.batch[1])
+    if mode == "copy":
+        return x.replace(rows)
+    if mode == "add":
+        return x.replace(x.features + rows)
+    if mode == "multiply":
+        return x.replace(x.features * rows)
+    return x.replace(torch.cat([x.features, rows], 1))
+
+
+def instance_norm(x: SparseTensor, weight: Tensor, bias: Tensor, eps: float = 1e-8) -> SparseTensor:
+    """Normalise each channel of each cloud by its mean and biased variance.
+
+    Ulyanov et al., Instance Normalization, 2016, eq. 3. Shape: weight, bias (1, C).
+    """
+    _, plan = global_plan(x)
+    wide = x.features.float() if x.dtype in (torch.float16, torch.bfloat16) else x.features
+    rows = plan.out_rows
+    centred = wide - _pool_rows(wide, plan, "average").index_select(0, rows)
+    variance = _pool_rows(centred * centred, plan, "average")
+    normal = centred * torch.rsqrt(variance + eps).index_select(0, rows)
+    return x.replace((normal * weight + bias).to(x.dtype))
+
+
+def cat(*tensors: SparseTensor) -> SparseTensor:
+    """Concatenate channels of tensors on the same voxels."""
+    first = tensors[0]
+    for other in tensors[1:]:
+        if other.manager is not first.manager or other.key != first.key:
+            raise ValueError(f"cat: expected tensors on one coordinate map, got {first!r} and {other!r}")
+    return first.replace(torch.cat([t.features for t in tensors], 1))
+
+
+def union(*tensors: SparseTensor) -> SparseTensor:
+    """Sum of tensors on the union of their voxels."""
+    first = tensors[0]
+    if any(t.manager is not first.manager for t in tensors):
+        raise ValueError("union: the tensors must share a coordinate manager")
+    key, rows = first.manager.union(*(t.key for t in tensors))
+    total = first.features.new_zeros(len(first.manager[key]), first.features.shape[1])
+    for tensor, mine in zip(tensors, rows):
+        total = total.index_add(0, mine, tensor.features)
+    return first.replace(total, key)
+
+
+def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
+    """The voxels where ``keep`` (V,) bool is true, in their order; possibly none."""
+    if keep.shape != (len(x),) or keep.dtype != torch.bool:
+        raise ValueError(f"prune: expected {len(x)} booleans, got {tuple(keep.shape)} {keep.dtype}")
+    keep = keep.to(x.device)
+    key = x.manager.insert(x.coordinates[keep], x.tensor_stride, parent=x.key)
+    return x.replace(x.features[keep], key)
+
+
+def normalize(x: SparseTensor, eps: float = 1e-12) -> SparseTensor:
+    """Scale each row to unit L2 norm."""
+    return x.replace(F.normalize(x.features, dim=1, eps=eps))
+
+
+def interpolate(x: SparseTensor, points: Tensor) -> Tensor:
+    """Multilinear interpolation of the voxel features, in units of coordinates.
+
+    The 2^D voxels around a point, at multiples of the tensor stride, weigh in; missing ones count
+    zero and the weights are not renormalised.
+
+    Args:
+        points: Shape (N, 1 + D) floating point, batch index first.
+
+    Returns:
+        Shape (N, C), differentiable in the features and, through the weights, in the points.
+    """
+    plan, weights = interpolation_map(x, points)
+    products = x.features.index_select(0, plan.in_rows) * weights.to(x.dtype)[:, None]
+    return _sum_rows(products, plan.out_rows, plan.n_out)
+
+
+def interpolation_map(x: SparseTensor, points: Tensor) -> tuple[KernelMap, Tensor]:
+    """The voxels around each point and their weights (P,): corner by corner, existing ones with weight > 0."""
+    if points.ndim != 2 or points.shape[1] != x.D + 1:
+        raise ValueError(f"interpolate: expected points of shape (N, {x.D + 1}), got {tuple(points.shape)}")
+    stride = torch.tensor(x.tensor_stride, device=points.device, dtype=points.dtype)
+    scaled = points[:, 1:] / stride
+    base = torch.floor(scaled.detach())
+    fraction = scaled - base
+    rows, targets, weights, counts = [], [], [], []
+    for corner in Kernel.of(2, dimension=x.D).cells:
+        offset = torch.tensor(corner, device=points.device)
+        space = (base + offset) * stride
+        fits = torch.cat([points[:, :1].detach(), space], 1).double()
+        row = x.coordinate_map.find(fits.clamp(-(2**31), 2**31 - 1).to(torch.int32))
+        weight = torch.where(offset == 1, fraction, 1 - fraction).prod(1)
+        hit = ((row >= 0) & (weight.detach() > 0)).nonzero()[:, 0]
+        rows.append(row[hit])
+        targets.append(hit)
+        weights.append(weight[hit])
+        counts.append(len(hit))
+    plan = KernelMap(torch.cat(rows), torch.cat(targets), counts, len(x), len(points))
+    return plan, torch.cat(weights)

@@ -1,0 +1,224 @@
+"""The plan of a sparse convolution: which input row meets which output row under which kernel cell."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsefeat.sparse.coordinates import SortedIndex
+from sparsefeat.sparse.kernel import Kernel
+
+
+class RowOrder:
+    """The pairs of a kernel map grouped by the row on one side: a CSR matrix of pair numbers."""
+
+    def __init__(self, rows: Tensor, count: int):
+        self.pairs = torch.sort(rows, stable=True).indices
+        """Pair numbers, those of row 0 first, within a row in cell order. Shape: (P,)."""
+        counts = torch.bincount(rows, minlength=count)
+        self.splits = torch.zeros(count + 1, dtype=torch.int64, device=rows.device)
+        """Row r has the pairs ``pairs[splits[r]:splits[r + 1]]``. Shape: (rows + 1,)."""
+        torch.cumsum(counts, 0, out=self.splits[1:])
+
+
+class _Pairs:
+    """The pairs of one map and what is derived from them; shared by the map and its transpose."""
+
+    def __init__(self, rows: tuple[Tensor, Tensor], counts: list[int], sizes: tuple[int, int]):
+        self.rows = rows
+        self.counts = counts
+        self.sizes = sizes
+        self.orders: list[RowOrder | None] = [None, None]
+        self.cells: Tensor | None = None
+
+
+class KernelMap:
+    """Pairs (input row, output row), grouped by kernel cell.
+
+    Built once per coordinates and kernel, then shared by all layers, the backward pass (as its
+    transpose) and later steps on the same coordinates. Immutable.
+
+    Args:
+        in_rows, out_rows: Shape (P,) int64, those of cell 0 first; within a cell no output row occurs twice.
+        counts: pairs per cell, K values that sum to P.
+        n_in, n_out: rows on either side.
+        identity_cell: a cell that pairs every row with itself (stride 1, offset zero), if there is one.
+    """
+
+    def __init__(
+        self,
+        in_rows: Tensor,
+        out_rows: Tensor,
+        counts: list[int],
+        n_in: int,
+        n_out: int,
+        identity_cell: int | None = None,
+    ):
+        self._pairs = _Pairs((in_rows, out_rows), counts, (n_in, n_out))
+        self._side = 0
+        self.identity_cell = identity_cell
+
+    @property
+    def in_rows(self) -> Tensor:
+        """Input row of each pair. Shape: (P,)."""
+        return self._pairs.rows[self._side]
+
+    @property
+    def out_rows(self) -> Tensor:
+        """Output row of each pair. Shape: (P,)."""
+        return self._pairs.rows[1 - self._side]
+
+    @property
+    def counts(self) -> list[int]:
+        """Pairs per kernel cell, K values."""
+        return self._pairs.counts
+
+    @property
+    def n_in(self) -> int:
+        """Rows of the input."""
+        return self._pairs.sizes[self._side]
+
+    @property
+    def n_out(self) -> int:
+        """Rows of the output."""
+        return self._pairs.sizes[1 - self._side]
+
+    @property
+    def volume(self) -> int:
+        """Kernel cells K."""
+        return len(self.counts)
+
+    @property
+    def device(self) -> torch.device:
+        return self.in_rows.device
+
+    @property
+    def transpose(self) -> KernelMap:
+        """The map with input and output exchanged; the cells keep their numbers."""
+        other = object.__new__(KernelMap)
+        other._pairs = self._pairs
+        other._side = 1 - self._side
+        other.identity_cell = self.identity_cell
+        return other
+
+    @property
+    def out_order(self) -> RowOrder:
+        """The pairs grouped by output row, made when first asked for."""
+        side = 1 - self._side
+        if self._pairs.orders[side] is None:
+            self._pairs.orders[side] = RowOrder(self.out_rows, self.n_out)
+        return self._pairs.orders[side]
+
+    @property
+    def cells(self) -> Tensor:
+        """Kernel cell of each pair. Shape: (P,) int64."""
+        if self._pairs.cells is None:
+            counts = torch.tensor(self.counts, device=self.device)
+            self._pairs.cells = torch.repeat_interleave(torch.arange(self.volume, device=self.device), counts)
+        return self._pairs.cells
+
+    @property
+    def out_counts(self) -> Tensor:
+        """Inputs that each output row sees. Shape: (n_out,) int64."""
+        return torch.bincount(self.out_rows, minlength=self.n_out)
+
+    def __repr__(self) -> str:
+        return f"KernelMap({self.n_in} -> {self.n_out} rows, {self.volume} cells, {len(self.in_rows)} pairs)"
+
+
+def build_kernel_map(
+    source: SortedIndex, target: SortedIndex, target_keys: Tensor, kernel: Kernel, tensor_stride: tuple[int, ...],
+    same: bool,
+) -> KernelMap:
+    """Pair input row i with output row o under cell k wherever ``input[i] = output[o] + offset[k]``.
+
+    Args:
+        source: the input's sorted index; its margin must exceed the reach of the kernel.
+        target: the output's sorted index (only its row order is used).
+        target_keys: Shape (n_out,): the output's coordinates in the key space of ``source``, in the
+            order of ``target``; -1 for those that lie outside it.
+        kernel: the window.
+        tensor_stride: of the input.
+        same: input and output are one coordinate map, so a symmetric kernel needs half of the look-ups.
+
+    A column of cells along the last axis is a stretch of consecutive keys, so one binary search
+    serves all of its cells.
+    """
+    cells_in: list[Tensor | None] = [None] * kernel.volume
+    cells_out: list[Tensor | None] = [None] * kernel.volume
+    n_in, n_out = len(source.keys), len(target_keys)
+    mirrored = same and kernel.is_symmetric
+    offsets = kernel.offsets(tensor_stride)
+    for column in _columns(kernel, mirrored):
+        start = target_keys + source.space.shift(offsets[column[0]])
+        step = source.space.shift([b - a for a, b in zip(offsets[column[0]], offsets[column[1]])]) if len(
+            column
+        ) > 1 else 1
+        found = _find_run(source.keys, start, step, len(column))
+        if not same:  # a key of -1 stands for "outside": its neighbours are not its neighbours
+            found[:, target_keys < 0] = -1
+        counts = (found >= 0).sum(1).tolist()
+        positions = (found >= 0).nonzero()[:, 1]
+        hits = found[found >= 0]
+        for cell, i, o in zip(column, hits.split(counts), positions.split(counts)):
+            cells_in[cell], cells_out[cell] = i, o
+            if mirrored and cell != kernel.volume - 1 - cell:
+                # Ascending output rows within a cell keep the gathers of a layer in memory order:
+                # i grows with o, because both are positions in the same sorted keys.
+                cells_in[kernel.volume - 1 - cell], cells_out[kernel.volume - 1 - cell] = o, i
+    counts = [len(i) for i in cells_in]
+    return KernelMap(
+        source.rows(torch.cat(cells_in)),
+        target.rows(torch.cat(cells_out)),
+        counts,
+        n_in,
+        n_out,
+        kernel.identity_cell if same else None,
+    )
+
+
+def _columns(kernel: Kernel, mirrored: bool) -> list[list[int]]:
+    """Cells grouped into columns along the last axis; of a mirrored kernel only the first half and the centre."""
+    if kernel.region != "cube":
+        cells = range((kernel.volume + 1) // 2 if mirrored else kernel.volume)
+        return [[c] for c in cells]
+    base = kernel.volume // kernel.size[-1]
+    columns = [list(range(c, kernel.volume, base)) for c in range(base)]
+    if mirrored:
+        # Columns c and base - 1 - c mirror each other; the middle one mirrors itself.
+        columns = columns[: (base + 1) // 2]
+        columns[-1] = columns[-1][: (kernel.size[-1] + 1) // 2]
+    return columns
+
+
+def _find_run(keys: Tensor, start: Tensor, step: int, length: int) -> Tensor:
+    """Positions of ``start + j * step`` in sorted unique ``keys``, j < length, -1 where absent.
+
+    Shape: keys (V,), start (n,) -> (length, n) int64.
+    """
+    n = len(keys)
+    found = torch.full((length, len(start)), -1, dtype=torch.int64, device=keys.device)
+    if n == 0 or len(start) == 0:
+        return found
+    first = torch.searchsorted(keys, start)
+    if length == 1:
+        first.clamp_(max=n - 1)
+        return torch.where(keys[first] == start, first, -1)[None]
+    span = (length - 1) * step
+    columns = torch.arange(len(start), device=keys.device)
+    # At most span + 1 keys lie in the window; stop as soon as no window has another.
+    for ahead in range(span + 1):
+        position = first + ahead
+        inside = position < n
+        distance = keys[position.clamp_(max=n - 1)] - start
+        inside &= distance <= span
+        if step > 1:
+            inside &= distance % step == 0
+            more = bool(((distance <= span) & (first + ahead < n)).any())
+        else:
+            more = bool(inside.any())
+        hit = inside.nonzero()[:, 0]
+        found[torch.div(distance[hit], step, rounding_mode="floor"), columns[hit]] = position[hit]
+        if not more:
+            break
+    return found

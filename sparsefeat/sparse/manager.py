@@ -1,0 +1,262 @@
+"""Coordinate maps and who holds them: every set of coordinates and every kernel map is made once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparsefeat.sparse.coordinates import (
+    SortedIndex,
+    as_tuple,
+    check_coordinates,
+    sort_index,
+    sorted_unique,
+    stride_coordinates,
+    unique_first,
+)
+from sparsefeat.sparse.kernel import Kernel
+from sparsefeat.sparse.kernel_map import KernelMap, build_kernel_map
+
+
+class CoordinateMapKey(NamedTuple):
+    """What a coordinate map is known by in its manager.
+
+    ``name`` tells families apart: all maps that come from one input by striding share it, so that
+    up-sampling finds the finer level of the same input and never that of another.
+    """
+
+    tensor_stride: tuple[int, ...]
+    name: str
+
+
+class CoordinateMap:
+    """Distinct coordinates (V, 1 + D) int32 in fixed row order, with a sorted index made when first needed."""
+
+    def __init__(self, coordinates: Tensor, tensor_stride: tuple[int, ...]):
+        self.coordinates = coordinates
+        self.tensor_stride = tensor_stride
+        self._index: SortedIndex | None = None
+        self._unit: tuple[int, ...] | None = None
+        self._batch: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.coordinates)
+
+    @property
+    def dimension(self) -> int:
+        """Spatial dimensions D."""
+        return self.coordinates.shape[1] - 1
+
+    @property
+    def device(self) -> torch.device:
+        return self.coordinates.device
+
+    @property
+    def unit(self) -> tuple[int, ...]:
+        """The tensor stride on each axis where all coordinates are multiples of it, else 1."""
+        if self._unit is None:
+            stride = torch.tensor(self.tensor_stride, dtype=torch.int32, device=self.device).clamp_(min=1)
+            aligned = (self.coordinates[:, 1:] % stride == 0).all(0).tolist()
+            self._unit = tuple(max(s, 1) if a else 1 for s, a in zip(self.tensor_stride, aligned))
+        return self._unit
+
+    def index(self, reach: tuple[int, ...] | None = None) -> SortedIndex:
+        """The sorted index; its key space has room for offsets of up to ``reach`` (in coordinates) per axis."""
+        needed = tuple(-(-r // u) for r, u in zip(reach or (0,) * self.dimension, self.unit))
+        if self._index is None or any(n > m for n, m in zip(needed, self._index.space.margin)):
+            # Generous at first, so that the usual kernels of a network share one index.
+            margin = tuple(max(n, 16) for n in needed)
+            self._index = sort_index(self.coordinates, self.unit, margin)
+        return self._index
+
+    def find(self, coordinates: Tensor) -> Tensor:
+        """Row of each coordinate (N, 1 + D), -1 where there is none. Shape: (N,) int64."""
+        index = self.index()
+        return index.find(index.space.encode_any(coordinates))
+
+    @property
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """The distinct batch indices (B,), ascending, and for every row which of them it has (V,)."""
+        if self._batch is None:
+            self._batch = torch.unique(self.coordinates[:, 0], return_inverse=True)
+        return self._batch
+
+
+class CoordinateManager:
+    """All coordinate maps and kernel maps that belong to a set of tensors.
+
+    Tensors that are to meet in an operation share a manager; a network's layers do so by
+    themselves. Keep it (through any of its tensors) to reuse its maps in later steps.
+    """
+
+    def __init__(self, dimension: int = 3):
+        self.dimension = dimension
+        self.maps: dict[CoordinateMapKey, CoordinateMap] = {}
+        self._parents: dict[str, str | None] = {}
+        self._kernel_maps: dict[tuple, KernelMap] = {}
+        self._unions: dict[tuple[CoordinateMapKey, ...], tuple[CoordinateMapKey, list[Tensor]]] = {}
+
+    def __getitem__(self, key: CoordinateMapKey) -> CoordinateMap:
+        if key not in self.maps:
+            raise ValueError(f"coordinate map {tuple(key)} is not in this manager; it has {list(self.maps)}")
+        return self.maps[key]
+
+    def insert(
+        self, coordinates: Tensor, tensor_stride=1, parent: CoordinateMapKey | None = None
+    ) -> CoordinateMapKey:
+        """Add distinct ``coordinates`` (V, 1 + D) as a map of their own, rows as given.
+
+        Args:
+            parent: the map these coordinates were derived from; a finer level that the new family
+                lacks is then looked for in the parent's.
+
+        Raises:
+            ValueError: a coordinate occurs twice, or one that ``check_coordinates`` refuses.
+        """
+        coordinates = check_coordinates(coordinates)
+        if coordinates.shape[1] != self.dimension + 1:
+            raise ValueError(
+                f"coordinates: this manager has {self.dimension} spatial axes, got {coordinates.shape[1] - 1}"
+            )
+        new = CoordinateMap(coordinates, as_tuple(tensor_stride, self.dimension, "tensor_stride"))
+        keys = new.index().keys
+        repeated = (keys[1:] == keys[:-1]).nonzero()
+        if len(repeated):
+            rows = new.index().rows(torch.stack([repeated[0, 0], repeated[0, 0] + 1])).tolist()
+            raise ValueError(
+                f"coordinates: {coordinates[rows[0]].tolist()} occurs twice (rows {rows[0]} and {rows[1]}); "
+                "distinct coordinates are needed here, quantize() makes them so"
+            )
+        return self._register(new, parent)
+
+    def _register(self, new: CoordinateMap, parent: CoordinateMapKey | None) -> CoordinateMapKey:
+        name = str(len(self._parents)) if self._parents or self.maps else ""
+        self._parents[name] = parent.name if parent is not None else None
+        key = CoordinateMapKey(new.tensor_stride, name)
+        self.maps[key] = new
+        return key
+
+    def insert_unique(
+        self, coordinates: Tensor, tensor_stride=1
+    ) -> tuple[CoordinateMapKey, tuple[Tensor, Tensor]]:
+        """Add the distinct rows of ``coordinates`` in order of first occurrence; also returns (index, inverse)."""
+        coordinates = check_coordinates(coordinates)
+        index, inverse = unique_first(coordinates)
+        unique = coordinates if len(index) == len(coordinates) else coordinates[index]
+        return self.insert(unique, tensor_stride), (index, inverse)
+
+    def stride(self, key: CoordinateMapKey, stride) -> CoordinateMapKey:
+        """The map of ``floor(c / s) * s``, with s the tensor stride of ``key`` times ``stride``."""
+        stride = as_tuple(stride, self.dimension, "stride")
+        coarse = tuple(t * s for t, s in zip(key.tensor_stride, stride))
+        target = CoordinateMapKey(coarse, key.name)
+        if target not in self.maps:
+            self.maps[target] = CoordinateMap(stride_coordinates(self[key].coordinates, coarse), coarse)
+        return target
+
+    def finer(self, key: CoordinateMapKey, tensor_stride: tuple[int, ...]) -> CoordinateMapKey | None:
+        """The existing map of this tensor stride in the family of ``key``, or in those it was derived from."""
+        name: str | None = key.name
+        while name is not None:
+            candidate = CoordinateMapKey(tensor_stride, name)
+            if candidate in self.maps:
+                return candidate
+            name = self._parents[name]
+        return None
+
+    def expand(
+        self, key: CoordinateMapKey, kernel: Kernel, tensor_stride: tuple[int, ...], offset_stride: tuple[int, ...],
+        own_family: bool,
+    ) -> CoordinateMapKey:
+        """The map of all ``c + offset`` that are multiples of ``tensor_stride``.
+
+        Args:
+            offset_stride: what one step of the kernel is worth in coordinates.
+            own_family: register it apart, so that it does not become the finer level of ``key``.
+        """
+        coordinates = self[key].coordinates
+        offsets = torch.tensor(kernel.offsets(offset_stride), dtype=torch.int32, device=coordinates.device)
+        offsets = torch.nn.functional.pad(offsets, (1, 0))
+        grown = (coordinates[:, None] + offsets).reshape(-1, coordinates.shape[1])
+        unit = torch.tensor(tensor_stride, dtype=torch.int32, device=coordinates.device)
+        grown = grown[(grown[:, 1:] % unit == 0).all(1)]
+        new = CoordinateMap(sorted_unique(grown, tensor_stride), tensor_stride)
+        if own_family:
+            return self._register(new, parent=key)
+        self.maps[CoordinateMapKey(tensor_stride, key.name)] = new
+        return CoordinateMapKey(tensor_stride, key.name)
+
+    def origin(self, key: CoordinateMapKey) -> CoordinateMapKey:
+        """The map with one row per batch index that occurs, all spatial coordinates zero, tensor stride 0."""
+        target = CoordinateMapKey((0,) * self.dimension, key.name)
+        if target not in self.maps:
+            batch = self[key].batch[0]
+            coordinates = torch.zeros(len(batch), self.dimension + 1, dtype=torch.int32, device=batch.device)
+            coordinates[:, 0] = batch
+            self.maps[target] = CoordinateMap(coordinates, target.tensor_stride)
+        return target
+
+    def union(self, *keys: CoordinateMapKey) -> tuple[CoordinateMapKey, list[Tensor]]:
+        """The map of all coordinates that occur in any of ``keys``, and for each of them its rows there."""
+        if keys not in self._unions:
+            strides = {key.tensor_stride for key in keys}
+            if len(strides) != 1:
+                raise ValueError(f"union: expected equal tensor strides, got {sorted(strides)}")
+            every = torch.cat([self[key].coordinates for key in keys])
+            index, inverse = unique_first(every)
+            union = self._register(CoordinateMap(every[index], keys[0].tensor_stride), parent=keys[0])
+            self._unions[keys] = union, list(inverse.split([len(self[key]) for key in keys]))
+        return self._unions[keys]
+
+    def kernel_map(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel) -> KernelMap:
+        """Pairs with ``input = output + offset``; offsets scale with the input's tensor stride."""
+        cached = (in_key, out_key, kernel)
+        if cached not in self._kernel_maps:
+            self._kernel_maps[cached] = self._build(in_key, out_key, kernel)
+        return self._kernel_maps[cached]
+
+    def block_map(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey) -> KernelMap:
+        """Pairs of each coordinate with the coarse cell that contains it, as a map with one kernel cell."""
+        cached = (in_key, out_key, "block")
+        if cached not in self._kernel_maps:
+            fine, coarse = self[in_key], self[out_key]
+            stride = torch.tensor((1, *out_key.tensor_stride), dtype=torch.int32, device=fine.device)
+            cell = torch.div(fine.coordinates, stride, rounding_mode="floor") * stride
+            out_rows = coarse.find(cell)
+            in_rows = (out_rows >= 0).nonzero()[:, 0]
+            self._kernel_maps[cached] = KernelMap(
+                in_rows, out_rows[in_rows], [len(in_rows)], len(fine), len(coarse)
+            )
+        return self._kernel_maps[cached]
+
+    def _build(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel) -> KernelMap:
+        source, target = self[in_key], self[out_key]
+        offsets = kernel.offsets(in_key.tensor_stride)
+        reach = tuple(max(abs(o[axis]) for o in offsets) for axis in range(self.dimension))
+        if in_key == out_key:
+            index = source.index(reach)
+            return build_kernel_map(index, index, index.keys, kernel, in_key.tensor_stride, same=True)
+        target_index = target.index()
+        coordinates = target.coordinates
+        if target_index.order is not None:
+            coordinates = coordinates[target_index.order]
+        keys = _keys_near(source, reach, coordinates)
+        return build_kernel_map(source.index(), target_index, keys, kernel, in_key.tensor_stride, same=False)
+
+
+def _keys_near(source: CoordinateMap, reach: tuple[int, ...], coordinates: Tensor) -> Tensor:
+    """Keys of ``coordinates`` in the key space of ``source``; -1 where they are farther than ``reach`` from it.
+
+    An output just outside the input's box can still see into it, so the key space needs room for the
+    reach, and once more for the shift by an offset.
+    """
+    space = source.index(tuple(2 * r for r in reach)).space
+    keys = space.encode_any(coordinates)
+    if len(source) and len(coordinates):
+        low = source.coordinates[:, 1:].amin(0).long() - torch.tensor(reach, device=source.device)
+        high = source.coordinates[:, 1:].amax(0).long() + torch.tensor(reach, device=source.device)
+        near = ((coordinates[:, 1:] >= low) & (coordinates[:, 1:] <= high)).all(1)
+        keys = torch.where(near, keys, -1)
+    return keys
