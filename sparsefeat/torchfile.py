@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from sparsefeat.unpickle import Inert, Maker, Record, Unfinished, unpickle
+from sparsefeat.unpickle import Inert, Maker, Record, Unfinished, checked_key, unpickle
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -144,9 +144,12 @@ def _read_legacy(stream: BinaryIO) -> Any:
     flat: dict[str, torch.Tensor] = {}
 
     def storage(key: str, n_bytes: int) -> torch.Tensor:
-        if n_bytes > size:
-            raise ValueError(f"damaged or truncated: a storage of {n_bytes} bytes in a file of {size}")
-        return flat.setdefault(key, torch.empty(n_bytes, dtype=torch.uint8))
+        if key not in flat:
+            total = n_bytes + sum(values.numel() for values in flat.values())
+            if total > size:
+                raise ValueError(f"damaged or truncated: storages of {total} bytes in a file of {size}")
+            flat[key] = torch.empty(n_bytes, dtype=torch.uint8)
+        return flat[key]
 
     item_sizes: dict[str, int] = {}
     content = unpickle(stream, _NAMES, _persistent(storage, item_sizes))
@@ -186,7 +189,10 @@ def _persistent(
         dtype, key, count = reference[1].value, reference[2], reference[4]
         if item_sizes is not None:
             item_sizes[key] = dtype.itemsize
-        values = storage(key, count * dtype.itemsize).view(dtype)
+        values = storage(key, count * dtype.itemsize)
+        if values.numel() != count * dtype.itemsize:
+            raise ValueError(f"damaged: its storage {key} has two sizes")
+        values = values.view(dtype)
         view = reference[5] if len(reference) == 6 else None
         if view is None:
             return values
@@ -268,14 +274,14 @@ def _latin1(text: Any, encoding: Any = "latin1") -> bytes:
 
 def _dictionary(*arguments: Any) -> dict:
     source = arguments[-1] if arguments else {}
-    # OrderedDict([[k, v], ...]), Counter({...}) and defaultdict(type): the last one's items follow.
-    return {} if isinstance(source, Inert) else dict(source)
+    if isinstance(source, Inert):  # defaultdict(type), whose items follow
+        return {}
+    pairs = source.items() if isinstance(source, dict) else source
+    return {checked_key(key): value for key, value in pairs}
 
 
 def _flat_set(items: Any = ()) -> set:
-    if not all(isinstance(item, str | int | float | bytes) for item in items):
-        raise TypeError("a set of anything but numbers and strings")
-    return set(items)
+    return {checked_key(item) for item in items}
 
 
 def _record(kind: str) -> Maker:

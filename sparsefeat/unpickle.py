@@ -98,7 +98,7 @@ class _Machine:
                 return self.stack[0]
             try:
                 self.step(opcode.name, argument)
-            except (IndexError, KeyError, TypeError, UnicodeError, OverflowError) as error:
+            except (LookupError, TypeError, AttributeError, UnicodeError, OverflowError, RuntimeError) as error:
                 raise ValueError(
                     f"damaged pickle ({opcode.name} at byte {position}: {type(error).__name__} {error})"
                 ) from error
@@ -136,12 +136,12 @@ class _Machine:
             if len(items) % 2:
                 raise IndexError("a key without a value")
             for key, value in zip(items[::2], items[1::2], strict=True):
-                target[_key(key)] = value
+                target[checked_key(key)] = value
             if opcode == "DICT":
                 self.push(target)
         elif opcode == "SETITEM":
             value, key = stack.pop(), stack.pop()
-            self.top(dict)[_key(key)] = value
+            self.top(dict)[checked_key(key)] = value
         elif opcode == "APPEND":
             value = stack.pop()
             self.top(list).append(value)
@@ -150,9 +150,9 @@ class _Machine:
             self.top(list).extend(items)
         elif opcode == "ADDITEMS":
             items = self.pop_mark()
-            self.top(set).update(_key(item) for item in items)
+            self.top(set).update(checked_key(item) for item in items)
         elif opcode == "FROZENSET":
-            self.push(frozenset(_key(item) for item in self.pop_mark()))
+            self.push(frozenset(checked_key(item) for item in self.pop_mark()))
         elif opcode == "GLOBAL":
             module, _, name = argument.partition(" ")
             stack.append(self.find(module, name))
@@ -172,7 +172,10 @@ class _Machine:
                 raise ValueError("damaged pickle (it refers to a storage where there can be none)")
             stack.append(self.persistent(stack.pop()))
         elif opcode == "POP":
-            stack.pop()
+            if stack:
+                stack.pop()
+            else:
+                self.pop_mark()
         elif opcode == "POP_MARK":
             self.pop_mark()
         elif opcode == "DUP":
@@ -216,7 +219,8 @@ class _Machine:
         # What is left are dictionaries with attributes: an OrderedDict of weights carries its layers' versions.
 
 
-def _key(value: Any) -> Any:
+def checked_key(value: Any) -> Any:
+    """``value`` if it is a number, a string or None, which is all that a key in a checkpoint can be."""
     # Nested tuples as keys could be made deep enough to overflow the interpreter's stack when hashed.
     if not isinstance(value, _KEY_TYPES):
         raise TypeError(f"{_describe(value)} as a key")

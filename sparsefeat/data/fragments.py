@@ -1,16 +1,22 @@
-"""One fragment of a scene: its points, from any of the files that the field keeps them in."""
+"""Fragments of a scene: their points, from any of the files that the field keeps them in."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import re
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.torch_version import TorchVersion
 
 from sparsefeat.data.pointcloud import POINT_SUFFIXES, read_points
+
+# What torch.load raises for a file that ends early or is something else, beside UnpicklingError.
+_BROKEN = (RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, zipfile.BadZipFile)
 
 FRAGMENT_SUFFIXES = (*POINT_SUFFIXES, ".pth")
 
@@ -31,7 +37,6 @@ def load_fragment(path: str | os.PathLike) -> np.ndarray:
     """
     path = Path(path)
     if path.suffix.lower() != ".pth":
-        # read_points has a keyword for clouds with holes; a fragment with NaN is a broken one.
         points = read_points(path).points
     else:
         points = _read_pth(path)
@@ -40,23 +45,61 @@ def load_fragment(path: str | os.PathLike) -> np.ndarray:
     return points
 
 
+class FragmentCache:
+    """Fragments in memory as float32, so that reading one again costs nothing.
+
+    A pickled cache takes no fragment with it: each worker process fills its own, unless it is forked
+    from a process whose cache is already full.
+
+    Args:
+        max_bytes: the least recently used fragments are forgotten beyond this size; None keeps all,
+            0 keeps none.
+    """
+
+    def __init__(self, max_bytes: int | None = None):
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._fragments: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._fragments)
+
+    def __call__(self, path: str | os.PathLike) -> np.ndarray:
+        """Return the (N, 3) float32 points of a fragment, metres; the array is shared and read-only.
+
+        Raises:
+            ValueError: see ``load_fragment``.
+        """
+        key = os.fspath(path)
+        if key in self._fragments:
+            self._fragments.move_to_end(key)
+            return self._fragments[key]
+        points = load_fragment(path).astype(np.float32)
+        points.flags.writeable = False
+        self._fragments[key] = points
+        self.bytes += points.nbytes
+        while self.max_bytes is not None and self.bytes > self.max_bytes:
+            self.bytes -= self._fragments.popitem(last=False)[1].nbytes
+        return points
+
+    def __getstate__(self) -> dict:
+        return {"max_bytes": self.max_bytes, "bytes": 0, "_fragments": OrderedDict()}
+
+
 def _read_pth(path: Path) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    if not hasattr(torch.serialization, "safe_globals"):
+    if TorchVersion(torch.__version__) < (2, 6):  # safe_globals with names of their own
         raise ValueError(
-            f"{path}: reading pickled arrays safely needs torch 2.5 or later, this is {torch.__version__}; "
+            f"{path}: reading pickled arrays safely needs torch 2.6 or later, this is {torch.__version__}; "
             "save the fragment as npz (key 'pcd') instead"
         )
     try:
         with torch.serialization.safe_globals(_array_globals()):
             value = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        text = str(error)
-        if "GLOBAL" in text or "global" in text:
-            raise ValueError(f"{path}: refused, it is not only an array of numbers ({_asked_for(text)})") from error
-        raise ValueError(f"{path}: not a file that torch.save wrote, or cut off") from error
-    except (RuntimeError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: {_refusal(str(error))}") from error
+    except _BROKEN as error:
         raise ValueError(f"{path}: not a file that torch.save wrote, or cut off") from error
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -64,7 +107,7 @@ def _read_pth(path: Path) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path}: holds a {type(value).__name__}, expected one array of points (N, 3)")
     if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: holds {array.dtype} of shape {array.shape}, expected numbers of shape (N, 3)")
+        raise ValueError(f"{path}: holds {array.dtype} of shape {array.shape}, expected numbers, (N, 3)")
     invalid = ~np.isfinite(array).all(axis=1)
     if invalid.any():
         raise ValueError(
@@ -87,9 +130,11 @@ def _array_globals() -> list:
     ]
 
 
-def _asked_for(text: str) -> str:
-    """The name of the refused global in torch's message of several paragraphs."""
-    for line in text.splitlines():
-        if "GLOBAL" in line and " was not an allowed" in line:
-            return "it asks for " + line.split("GLOBAL", 1)[1].split(" was not", 1)[0].strip()
-    return "it asks for other Python objects"
+def _refusal(text: str) -> str:
+    """The one thing that matters in torch's message of several paragraphs."""
+    name = re.search(r"GLOBAL ([\w.]+)", text)
+    if name:
+        return f"refused: it asks for {name[1]}, and only an array of numbers is read"
+    if "Can only" in text:
+        return "refused: it asks for other objects, and only an array of float numbers is read"
+    return "not a file that torch.save wrote, or cut off"

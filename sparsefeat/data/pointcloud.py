@@ -113,7 +113,7 @@ def write_ply(path: str | os.PathLike, points: np.ndarray, colors: np.ndarray | 
     if colors is not None:
         colors = np.asarray(colors)
         if colors.shape != points.shape:
-            raise ValueError(f"{path}: colors {colors.shape} for points {points.shape}, expected equal shapes")
+            raise ValueError(f"{path}: colors {colors.shape}, expected as many as points: {points.shape}")
         colors = _as_uint8(colors, points, path)
         fields += [(name, np.dtype("u1")) for name in ("red", "green", "blue")]
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from types import ModuleType
 
 
+class MissingExtra(ImportError, ValueError):
+    """An optional dependency is needed for what was asked; the message names the extra to install."""
+
+
 def import_open3d(purpose: str) -> ModuleType:
     """The module ``open3d``.
 
@@ -12,17 +16,15 @@ def import_open3d(purpose: str) -> ModuleType:
         purpose: what needs it, for the message.
 
     Raises:
-        ImportError: it is not installed or cannot be loaded.
+        MissingExtra: it is not installed, or cannot be loaded.
     """
     try:
         import open3d
-    except ImportError as error:
-        raise ImportError(
-            f"{purpose} needs Open3D: pip install 'sparsefeat[open3d]' ({error})", name="open3d"
-        ) from error
-    except OSError as error:  # a system library that Open3D links to is absent
-        raise ImportError(
-            f"{purpose} needs Open3D, which is installed but cannot be loaded: {error}; on Debian it wants "
-            "libusb-1.0-0 libgl1 libegl1 libx11-6 libudev1 libidn2-0", name="open3d"
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"{purpose} needs Open3D: pip install 'sparsefeat[open3d]' ({error})") from error
+    except (ImportError, OSError) as error:  # installed, but a system library that it links to is absent
+        raise MissingExtra(
+            f"{purpose} needs Open3D (pip install 'sparsefeat[open3d]'); it is installed but cannot be "
+            f"loaded: {error}; on Debian it wants libusb-1.0-0 libgl1 libegl1 libx11-6 libudev1 libidn2-0"
         ) from error
     return open3d

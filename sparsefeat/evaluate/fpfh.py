@@ -22,7 +22,7 @@ def fpfh_descriptor(points: np.ndarray, voxel_size: float) -> np.ndarray:
         (N, 33) float32, not normalised.
 
     Raises:
-        ImportError: Open3D is not installed.
+        MissingExtra: Open3D is not installed.
         ValueError: ``points`` of another shape, ``voxel_size`` not positive.
     """
     points = np.ascontiguousarray(points, dtype=np.float64)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat.data.threedmatch import FragmentPair
-from sparsefeat.evaluate.fragments import Describe, Fragment, FragmentDescriber
+from sparsefeat.evaluate.keypoints import Describe, Fragment, FragmentDescriber
 from sparsefeat.evaluate.neighbours import is_mutual, nearest_both_ways
 from sparsefeat.evaluate.registration import (
     MAX_ERROR_M,

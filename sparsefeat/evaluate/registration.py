@@ -70,7 +70,7 @@ class RansacRegister:
         confidence: stop earlier once a better pose is this unlikely; 1 never does.
 
     Raises:
-        ImportError: on construction, if Open3D is not installed.
+        MissingExtra: on construction, if Open3D is not installed.
     """
 
     distance_m: float = 0.05

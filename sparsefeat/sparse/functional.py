@@ -16,6 +16,7 @@ from sparsefeat.sparse.coordinates import as_tuple
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.manager import CoordinateMapKey
+from sparsefeat.sparse.symmetric import convolve_symmetric
 from sparsefeat.sparse.tensor import SparseTensor
 
 
@@ -66,13 +67,16 @@ def _autocast_dtype(device_type: str) -> torch.dtype | None:
     return torch.get_autocast_dtype(device_type) if enabled else None
 
 
-def convolve_rows(features: Tensor, weight: Tensor, plan: KernelMap) -> Tensor:
+def convolve_rows(
+    features: Tensor, weight: Tensor, plan: KernelMap, orbit: tuple[int, ...] | None = None
+) -> Tensor:
     """Convolve feature rows over a kernel map.
 
     Args:
         features: Shape (n_in, C_in).
         weight: Shape (K, C_in, C_out).
         plan: which rows meet under which cell.
+        orbit: the orbit of each cell; the kernel is then averaged over orbits, see symmetric.py.
 
     Returns:
         Shape (n_out, C_out); a row that sees nothing is zero.
@@ -91,6 +95,8 @@ def convolve_rows(features: Tensor, weight: Tensor, plan: KernelMap) -> Tensor:
         features, weight = features.to(cast), weight.to(cast)
     if features.dtype != weight.dtype:
         raise ValueError(f"convolution: features are {features.dtype}, the kernel is {weight.dtype}")
+    if orbit is not None:
+        return convolve_symmetric(features, weight, plan, orbit)
     return _Convolve.apply(features, weight, plan)
 
 
@@ -146,7 +152,7 @@ def upsampled_key(
 
 def convolution(
     x: SparseTensor, weight: Tensor, bias: Tensor | None, kernel: Kernel, stride=1, coordinates=None,
-    expand_coordinates: bool = False,
+    expand_coordinates: bool = False, orbit: tuple[int, ...] | None = None,
 ) -> SparseTensor:
     """``out[u] = sum_k weight[k]^T x[u + offset_k]`` at the coordinates of ``x`` strided by ``stride``.
 
@@ -156,16 +162,17 @@ def convolution(
         kernel: window; its offsets are worth the tensor stride of ``x`` each.
         coordinates: other output coordinates: a SparseTensor, a key, or distinct coordinates (V', 1 + D).
         expand_coordinates: also produce outputs wherever the window touches an input.
+        orbit: see :func:`convolve_rows`.
     """
     stride = as_tuple(stride, x.D, "stride")
     key = strided_key(x, kernel, stride, coordinates, expand_coordinates)
     plan = x.manager.kernel_map(x.key, key, kernel)
-    return x.replace(_with_bias(convolve_rows(x.features, weight, plan), bias), key)
+    return x.replace(_with_bias(convolve_rows(x.features, weight, plan, orbit), bias), key)
 
 
 def convolution_transpose(
     x: SparseTensor, weight: Tensor, bias: Tensor | None, kernel: Kernel, stride=1, coordinates=None,
-    expand_coordinates: bool = False,
+    expand_coordinates: bool = False, orbit: tuple[int, ...] | None = None,
 ) -> SparseTensor:
     """The transpose of the :func:`convolution` that leads from the finer level to that of ``x``.
 
@@ -175,7 +182,7 @@ def convolution_transpose(
     stride = as_tuple(stride, x.D, "stride")
     key = upsampled_key(x, kernel, stride, coordinates, expand_coordinates)
     plan = x.manager.kernel_map(key, x.key, kernel).transpose
-    return x.replace(_with_bias(convolve_rows(x.features, weight, plan), bias), key)
+    return x.replace(_with_bias(convolve_rows(x.features, weight, plan, orbit), bias), key)
 
 
 def channelwise_convolution(

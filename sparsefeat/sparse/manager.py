@@ -104,13 +104,18 @@ class CoordinateManager:
         return self.maps[key]
 
     def insert(
-        self, coordinates: Tensor, tensor_stride=1, parent: CoordinateMapKey | None = None
+        self,
+        coordinates: Tensor,
+        tensor_stride=1,
+        parent: CoordinateMapKey | None = None,
+        name: str | None = None,
     ) -> CoordinateMapKey:
         """Add distinct ``coordinates`` (V, 1 + D) as a map of their own, rows as given.
 
         Args:
             parent: the map these coordinates were derived from; a finer level that the new family
                 lacks is then looked for in the parent's.
+            name: of the new family, if it is not taken; by default one is made up.
 
         Raises:
             ValueError: a coordinate occurs twice, or one that ``check_coordinates`` refuses.
@@ -129,10 +134,15 @@ class CoordinateManager:
                 f"coordinates: {coordinates[rows[0]].tolist()} occurs twice (rows {rows[0]} and {rows[1]}); "
                 "distinct coordinates are needed here, quantize() makes them so"
             )
-        return self._register(new, parent)
+        return self._register(new, parent, name)
 
-    def _register(self, new: CoordinateMap, parent: CoordinateMapKey | None) -> CoordinateMapKey:
-        name = str(len(self._parents)) if self._parents or self.maps else ""
+    def _register(
+        self, new: CoordinateMap, parent: CoordinateMapKey | None, name: str | None = None
+    ) -> CoordinateMapKey:
+        if name is None:
+            name = str(len(self._parents)) if self._parents or self.maps else ""
+        while name in self._parents:
+            name += "'"
         self._parents[name] = parent.name if parent is not None else None
         key = CoordinateMapKey(new.tensor_stride, name)
         self.maps[key] = new

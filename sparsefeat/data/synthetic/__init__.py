@@ -1,0 +1,1 @@
+"""Data that this package makes itself, from a seed."""

@@ -47,13 +47,13 @@ def convolve(features: Tensor, weight: Tensor, plan: KernelMap) -> Tensor:
     else:
         out = features.new_zeros(plan.n_out, c_out, dtype=accumulator)
     if len(plan.in_rows) * c_out * item > BUFFER_BYTES:
-        for cell, (rows, targets) in enumerate(_cells(plan)):
+        for cell, (rows, targets) in enumerate(plan.by_cell):
             if cell != identity and len(rows):
                 out.index_add_(0, targets, (features[rows] @ weight[cell]).to(accumulator))
         return out.to(features.dtype)
     products = features.new_empty(len(plan.in_rows), c_out, dtype=accumulator)
     start = 0
-    for cell, (rows, _) in enumerate(_cells(plan)):
+    for cell, (rows, _) in enumerate(plan.by_cell):
         part = products[start : start + len(rows)]
         start += len(rows)
         if cell == identity:
@@ -83,17 +83,12 @@ def weight_gradient(features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
             out += unfolded.t() @ grad[rows]
         return out.view(plan.volume, c_in, c_out)
     out = features.new_zeros(plan.volume, c_in, c_out)
-    for cell, (rows, targets) in enumerate(_cells(plan)):
+    for cell, (rows, targets) in enumerate(plan.by_cell):
         if cell == plan.identity_cell:
             out[cell] = features.t() @ grad
         elif len(rows):
             out[cell] = features.index_select(0, rows).t() @ grad.index_select(0, targets)
     return out
-
-
-def _cells(plan: KernelMap):
-    """(input rows, output rows) of each kernel cell."""
-    return zip(plan.in_rows.split(plan.counts), plan.out_rows.split(plan.counts))
 
 
 def _unfold(features: Tensor, plan: KernelMap):

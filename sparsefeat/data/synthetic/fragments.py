@@ -1,0 +1,176 @@
+"""Fragments of a scene, how much they overlap, and the two layouts that 3DMatch is used in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from sparsefeat.data.gtlog import write_info, write_log
+from sparsefeat.data.pointcloud import write_ply
+from sparsefeat.data.synthetic.camera import Intrinsics
+from sparsefeat.data.synthetic.fusion import fuse_frames
+from sparsefeat.files import atomic_write
+
+OVERLAP_DISTANCE = 0.0375
+"""Metres within which a neighbour counts for overlap: 1.5 voxels of 2.5 cm, as for positives in training."""
+
+
+VOLUME = np.array([[-1.5, -1.5, 0.5], [1.5, 1.5, 3.5]])
+"""Lower and upper corner of the volume in front of the first camera that 3DMatch fuses, metres."""
+
+_SLAB, _GRID = 0.005, 0.006  # the layer of voxels that 3DMatch keeps on either side of a surface, and its voxels, metres
+
+
+class Fragment(NamedTuple):
+    """Points (N,3) float64 in metres in the scene's frame, and the pose (4,4) of the fragment's own frame in it."""
+
+    points: np.ndarray
+    pose: np.ndarray
+
+
+class Overlap(NamedTuple):
+    """Fragments i < j, their overlap in [0,1] and the information matrix (6,6) of the pair, in the frame of i."""
+
+    i: int
+    j: int
+    share: float
+    information: np.ndarray
+
+
+def fuse_fragment(
+    depths: Sequence[np.ndarray],
+    camera: Intrinsics,
+    poses: Sequence[np.ndarray],
+    voxel_size: float = 0.0125,
+    spacing: float = 0.025,
+    like_3dmatch: bool = True,
+) -> np.ndarray:
+    """Fuse depth frames into the points of a fragment.
+
+    3DMatch's fragments are the centres of the 6 mm voxels within a truncated distance of the surface, in a volume of
+    3 m, in the order of z, y, x: a layer some 1 cm thick, of which ``spacing`` then keeps the points nearest to the
+    camera. A network sees the difference to a bare surface, in how many voxels are taken; so we do the same.
+
+    Args:
+        depths, camera, poses, voxel_size: see `fuse_frames`; the fragment's frame is that of ``poses``.
+        spacing: one point is kept per cell of this edge, metres; 0 keeps all.
+        like_3dmatch: as above; if not, the points lie on the surface and nothing is cut off.
+
+    Returns:
+        Points (N,3) float64 in metres.
+    """
+    points = fuse_frames(depths, camera, poses, voxel_size, slab=_SLAB if like_3dmatch else 0.0)
+    if like_3dmatch:
+        points = np.rint(points / _GRID) * _GRID
+        points = points[((points >= VOLUME[0]) & (points < VOLUME[1])).all(1)]
+    points = points[np.lexsort(points.T)]
+    return thin(points, spacing)
+
+
+def thin(points: np.ndarray, spacing: float) -> np.ndarray:
+    """The first point of every cell floor(p / spacing), in the order given; all points if ``spacing`` is 0."""
+    if spacing <= 0 or len(points) == 0:
+        return points
+    cells = np.floor(points / spacing).astype(np.int64)
+    cells -= cells.min(0)
+    extent = cells.max(0) + 1
+    key = (cells[:, 0] * extent[1] + cells[:, 1]) * extent[2] + cells[:, 2]
+    _, first = np.unique(key, return_index=True)
+    return points[np.sort(first)]
+
+
+def transform(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Points (N,3) moved by a (4,4) rigid transform."""
+    return points @ pose[:3, :3].T + pose[:3, 3]
+
+
+def information_matrix(points: np.ndarray) -> np.ndarray:
+    """Sum over corresponding points p of GᵀG with G = [I | -[p]×].
+
+    As in Choi, Zhou and Koltun, "Robust reconstruction of indoor scenes" (CVPR 2015), section 4: with a small
+    motion e = [t; -q_xyz] of the fragment, eᵀ Info e / Info[0,0] approximates the mean squared displacement of the
+    corresponding points (the benchmark's rule takes half of the rotation). Info[0,0] is the number of points.
+
+    Args:
+        points: (N,3) corresponding points in the frame of fragment i.
+
+    Returns:
+        (6,6) float64, translation first.
+    """
+    n = len(points)
+    sx, sy, sz = points.sum(0) if n else (0.0, 0.0, 0.0)
+    information = np.zeros((6, 6))
+    information[:3, :3] = n * np.eye(3)
+    information[:3, 3:] = [[0, sz, -sy], [-sz, 0, sx], [sy, -sx, 0]]
+    information[3:, :3] = information[:3, 3:].T
+    second = points.T @ points
+    information[3:, 3:] = np.trace(second) * np.eye(3) - second
+    return information
+
+
+def overlaps(fragments: Sequence[Fragment], distance: float = OVERLAP_DISTANCE, minimum: float = 0.1) -> list[Overlap]:
+    """Pairs of fragments that see the same surface.
+
+    The overlap is the share of the points of the smaller fragment that have a point of the other within
+    ``distance``; both clouds should hold about one point per 2.5 cm.
+
+    Args:
+        fragments: all fragments of a scene.
+        distance: metres.
+        minimum: pairs that overlap less are left out.
+    """
+    trees = [cKDTree(f.points) if len(f.points) else None for f in fragments]
+    bounds = [(f.points.min(0) - distance, f.points.max(0) + distance) if len(f.points) else None for f in fragments]
+    found = []
+    for j in range(len(fragments)):
+        for i in range(j):
+            a, b = (i, j) if len(fragments[i].points) <= len(fragments[j].points) else (j, i)
+            if trees[a] is None:
+                continue
+            low, high = bounds[b]
+            points = fragments[a].points
+            points = points[((points >= low) & (points <= high)).all(1)]
+            if len(points) < minimum * len(fragments[a].points):
+                continue
+            gap, _ = trees[b].query(points, distance_upper_bound=distance)
+            share = float(np.isfinite(gap).sum() / len(fragments[a].points))
+            if share >= minimum:
+                common = transform(points[np.isfinite(gap)], np.linalg.inv(fragments[i].pose))
+                found.append(Overlap(i, j, share, information_matrix(common)))
+    return sorted(found)
+
+
+def write_training_layout(
+    folder: Path, scene: str, fragments: Sequence[Fragment], pairs: Sequence[Overlap], sequence: str = "seq-01"
+) -> None:
+    """Write ``<scene>@<sequence>_<k>.npz`` with key ``pcd``, and ``<scene>@<sequence>-0.30.txt``."""
+    names = [f"{scene}@{sequence}_{k:03d}.npz" for k in range(len(fragments))]
+    for name, fragment in zip(names, fragments):
+        with atomic_write(folder / name) as path:
+            np.savez(path, pcd=fragment.points.astype(np.float32))
+    lines = [f"{names[p.i]} {names[p.j]} {p.share:.6f}\n" for p in pairs if p.share >= 0.30]
+    with atomic_write(folder / f"{scene}@{sequence}-0.30.txt") as path:
+        path.write_text("".join(lines))
+
+
+def write_test_layout(folder: Path, scene: str, fragments: Sequence[Fragment], pairs: Sequence[Overlap]) -> None:
+    """Write ``<scene>/cloud_bin_<k>.ply`` and, beside it, ``<scene>-evaluation`` (overlap of 30 % and more) and
+    ``<scene>-evaluation-lo`` (10 to 30 %) with ``gt.log``, ``gt.info`` and ``gt_overlap.log``."""
+    (folder / scene).mkdir(parents=True, exist_ok=True)
+    for k, fragment in enumerate(fragments):
+        local = transform(fragment.points, np.linalg.inv(fragment.pose))
+        write_ply(folder / scene / f"cloud_bin_{k}.ply", local.astype(np.float32))
+    count = len(fragments)
+    for suffix, low, high in (("-evaluation", 0.30, np.inf), ("-evaluation-lo", 0.10, 0.30)):
+        target = folder / (scene + suffix)
+        target.mkdir(exist_ok=True)
+        chosen = [p for p in pairs if low <= p.share < high]
+        relative = [np.linalg.inv(fragments[p.i].pose) @ fragments[p.j].pose for p in chosen]
+        write_log(target / "gt.log", [(p.i, p.j, count, m) for p, m in zip(chosen, relative)])
+        write_info(target / "gt.info", [(p.i, p.j, count, p.information) for p in chosen])
+        with atomic_write(target / "gt_overlap.log") as path:
+            path.write_text("".join(f"{p.i},{p.j},{p.share:.4f}\n" for p in chosen))

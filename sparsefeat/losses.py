@@ -1,0 +1,233 @@
+"""Losses over a pair of overlapping clouds.
+
+Notation: f_i, g_j are the unit-norm features of cloud 0 and 1, x_i the true image of point i of cloud 0 in
+the frame of cloud 1, y_j the points of cloud 1, r the radius within which two points count as one place.
+Row-softmax maps S01 = softmax(f g^T / t) and S10 = softmax(g f^T / t) are the steps of a random walker
+from one cloud to the other; both run over points of the overlap alone, since from outside it a walk has
+nowhere to come back to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class PairFeatures(NamedTuple):
+    """One pair of clouds as the losses see it.
+
+    Shape: features0 (V0, C), features1 (V1, C), points0 (V0, 3) and points1 (V1, 3) both in the frame of
+    cloud 1, in metres; matches (M, 2), all rows closer than the positive radius.
+    """
+
+    features0: Tensor
+    features1: Tensor
+    points0: Tensor
+    points1: Tensor
+    matches: Tensor
+
+
+@dataclass
+class LossConfig:
+    """Which loss, and its constants."""
+
+    name: Literal["cycle", "point_info_nce", "hardest_contrastive"] = "cycle"
+    points: int = 1024  # points of the overlap that take part, per pair (FCGF: 1024, PointContrast: 4096)
+    temperature: float = 0.07  # of the softmax; cycle and point_info_nce
+    radius_voxels: float = 1.5  # two points closer than this are one place
+    cycle_form: Literal["anchored", "landing", "identity", "distance"] = "anchored"
+    positive_margin: float = 0.1  # hardest_contrastive
+    negative_margin: float = 1.4  # hardest_contrastive
+    candidates: int = 256  # hardest_contrastive: points among which the hardest negative is looked for
+
+    def __post_init__(self) -> None:
+        if self.points < 2 or self.candidates < 1:
+            raise ValueError(f"points and candidates must be positive, got {self.points}, {self.candidates}")
+        if not self.temperature > 0 or not self.radius_voxels > 0:
+            raise ValueError(
+                f"temperature and radius_voxels must be positive, got {self.temperature}, {self.radius_voxels}"
+            )
+
+
+def anchored_cycle(f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float) -> Tensor:
+    """Cycle consistency through the true place: the default.
+
+    A walker leaves i for cloud 1 and comes back. The loss is minus the log of the probability that it goes
+    through the true image of i *and* returns from where it went to the place it came from:
+
+        L0 = - mean_i log sum_{j: |x_i - y_j| < r} S01(i, j) sum_{k: |x_k - y_j| < r} S10(j, k)
+
+    and the same from cloud 1, averaged and halved (two hops). A round trip that closes somewhere else, which
+    is what the label-free forms reward, earns nothing; stopping at a neighbour within r costs nothing. With
+    one point per place it is the symmetric InfoNCE loss.
+
+    Args:
+        f, g: Shape (n, C), (m, C), unit norm.
+        x, y: Shape (n, 3), (m, 3), one frame, metres.
+        radius: r, metres.
+        temperature: t.
+
+    Returns:
+        A scalar; zero (with a gradient of zero) when no point has a counterpart.
+    """
+    near = torch.cdist(x, y) < radius
+    logits = f @ g.t() / temperature
+    hop01, hop10 = logits.log_softmax(1), logits.t().log_softmax(1)
+    return _round_trip(hop01, hop10, near) + _round_trip(hop10, hop01, near.t())
+
+
+def _round_trip(out: Tensor, back: Tensor, near: Tensor) -> Tensor:
+    """A quarter of the mean log-loss of going out through a true place and back to it."""
+    starts = near.any(1)
+    if not starts.any():
+        return out.sum() * 0
+    # A finite stand-in for -inf: logsumexp over an empty row has no gradient otherwise.
+    returned = torch.where(near.t(), back, -1e4).logsumexp(1)
+    trip = torch.where(near, out + returned, -1e4).logsumexp(1)
+    return -trip[starts].mean() / 4
+
+
+def landing_cycle(f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float) -> Tensor:
+    """Expected landing points in metres, of one hop and of two.
+
+    mean_i |S01 y - x|_i + |S01 S10 x - x|_i, and the same from cloud 1, averaged. The known transform
+    enters through the first hop. Shapes as in :func:`anchored_cycle`; ``radius`` only selects points.
+    """
+    logits = f @ g.t() / temperature
+    hop01, hop10 = logits.softmax(1), logits.t().softmax(1)
+    total = f.new_zeros(())
+    for out, back, here, there in ((hop01, hop10, x, y), (hop10, hop01, y, x)):
+        # Squared under a small floor: the norm has no gradient at zero.
+        first = ((out @ there - here).square().sum(1) + 1e-6).sqrt()
+        second = ((out @ (back @ here) - here).square().sum(1) + 1e-6).sqrt()
+        total = total + (first.mean() + second.mean()) / 2
+    return total
+
+
+def identity_cycle(f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float) -> Tensor:
+    """Label-free: cross-entropy of P = S01 S10 to the identity, and of S10 S01 to it.
+
+    Jabri et al., Space-Time Correspondence as a Contrastive Random Walk, NeurIPS 2020, eq. 3, for a
+    walk of two steps. Any consistent bijection is an optimum, so the loss may fall while the matches get
+    worse; kept to compare with.
+    """
+    logits = f @ g.t() / temperature
+    hop01, hop10 = logits.softmax(1), logits.t().softmax(1)
+    there_and_back = (hop01 * hop10.t()).sum(1)
+    back_and_there = (hop10 * hop01.t()).sum(1)
+    return -(there_and_back.clamp(min=1e-12).log().mean() + back_and_there.clamp(min=1e-12).log().mean()) / 2
+
+
+def distance_cycle(f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float) -> Tensor:
+    """Label-free: mean |P x - x| in metres with P = S01 S10, from both clouds; kept to compare with."""
+    logits = f @ g.t() / temperature
+    hop01, hop10 = logits.softmax(1), logits.t().softmax(1)
+    trip0 = ((hop01 @ (hop10 @ x) - x).square().sum(1) + 1e-6).sqrt().mean()
+    trip1 = ((hop10 @ (hop01 @ y) - y).square().sum(1) + 1e-6).sqrt().mean()
+    return (trip0 + trip1) / 2
+
+
+CYCLE_FORMS = {
+    "anchored": anchored_cycle,
+    "landing": landing_cycle,
+    "identity": identity_cycle,
+    "distance": distance_cycle,
+}
+
+
+def point_info_nce(f: Tensor, g: Tensor, temperature: float) -> Tensor:
+    """PointInfoNCE: cross-entropy of each match against the other matched points.
+
+    Xie et al., PointContrast, ECCV 2020, eq. 2; both directions averaged.
+
+    Args:
+        f, g: Shape (n, C) each, unit norm; row i of one matches row i of the other.
+        temperature: t.
+    """
+    logits = f @ g.t() / temperature
+    target = torch.arange(len(f), device=f.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
+
+
+def hardest_contrastive(
+    f: Tensor, g: Tensor, x: Tensor, y: Tensor, candidates0: tuple[Tensor, Tensor],
+    candidates1: tuple[Tensor, Tensor], radius: float, positive_margin: float, negative_margin: float,
+) -> Tensor:
+    """Contrastive loss with the hardest of a random set of negatives.
+
+    Choy et al., Fully Convolutional Geometric Features, ICCV 2019, eq. 3:
+    mean [|f_i - g_i|^2 - m_p]_+ + (mean [m_n - min_j |f_i - g_j|]_+^2 + the same from g_i) / 2,
+    where negatives closer than ``radius`` to the true place are left out.
+
+    Args:
+        f, g, x, y: matched rows, Shape (n, C), (n, C), (n, 3), (n, 3).
+        candidates0, candidates1: (features, points) of the negatives in either cloud, Shape (h, C), (h, 3).
+        radius: metres.
+        positive_margin, negative_margin: m_p and m_n, in feature distance.
+    """
+    positive = F.relu((f - g).square().sum(1) - positive_margin).mean()
+    negative = f.new_zeros(())
+    for anchor, place, (features, points) in ((f, x, candidates1), (g, y, candidates0)):
+        # Searched without gradient, then computed for the found ones alone.
+        with torch.no_grad():
+            distance = torch.cdist(anchor, features)
+            distance[torch.cdist(place, points) < radius] = torch.inf
+            hardest, index = distance.min(1)
+            valid = torch.isfinite(hardest)
+        if valid.any():
+            gap = ((anchor[valid] - features[index[valid]]).square().sum(1) + 1e-7).sqrt()
+            negative = negative + F.relu(negative_margin - gap).square().mean() / 2
+    return positive + negative
+
+
+def pair_loss(pair: PairFeatures, config: LossConfig, voxel_size: float, generator: torch.Generator) -> Tensor:
+    """The configured loss of one pair, on a random choice of ``config.points`` matches.
+
+    Args:
+        pair: features, points and matches.
+        voxel_size: metres; the unit of ``config.radius_voxels``.
+        generator: draws the matches (on CPU), so that a resumed run draws the same.
+
+    Returns:
+        A scalar. A pair without matches gives zero with a zero gradient.
+
+    Raises:
+        ValueError: the loss is not finite.
+    """
+    radius = config.radius_voxels * voxel_size
+    matches = one_to_one(pair.matches, config.points, generator)
+    if len(matches) < 2:
+        return (pair.features0.sum() + pair.features1.sum()) * 0
+    f, g = pair.features0[matches[:, 0]].float(), pair.features1[matches[:, 1]].float()
+    x, y = pair.points0[matches[:, 0]], pair.points1[matches[:, 1]]
+    if config.name == "cycle":
+        loss = CYCLE_FORMS[config.cycle_form](f, g, x, y, radius, config.temperature)
+    elif config.name == "point_info_nce":
+        loss = point_info_nce(f, g, config.temperature)
+    else:
+        candidates = []
+        for features, points in ((pair.features0, pair.points0), (pair.features1, pair.points1)):
+            rows = torch.randperm(len(features), generator=generator)[: config.candidates].to(features.device)
+            candidates.append((features[rows].float(), points[rows]))
+        loss = hardest_contrastive(
+            f, g, x, y, *candidates, radius, config.positive_margin, config.negative_margin
+        )
+    if not torch.isfinite(loss):
+        raise ValueError(f"the {config.name} loss is not finite: {loss.item()}")
+    return loss
+
+
+def one_to_one(matches: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Up to ``count`` random matches (n, 2) in which no row of either cloud occurs twice."""
+    shuffled = matches[torch.randperm(len(matches), generator=generator).to(matches.device)]
+    for side in (0, 1):
+        rows = shuffled[:, side]
+        order = torch.sort(rows, stable=True).indices
+        first = torch.ones_like(rows, dtype=torch.bool)
+        first[1:] = rows[order][1:] != rows[order][:-1]
+        shuffled = shuffled[order[first].sort().values]
+    return shuffled[:count]

@@ -1,0 +1,121 @@
+"""The configuration of a pretraining run, as it stands in YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sparsefeat.losses import LossConfig
+from sparsefeat.pretrain.augment import AugmentConfig
+
+
+@dataclass
+class RoomsConfig:
+    """Synthetic rooms to make when ``data.root`` does not hold them yet."""
+
+    rooms: int = 6
+    fragments_per_room: int = 8
+    frames: int = 50  # depth frames fused into one fragment
+    seed: int = 0
+    workers: int = 2
+
+
+@dataclass
+class DataConfig:
+    """Where the fragment pairs are. The layout (FCGF's or the 3DMatch test set's) is seen from the folder."""
+
+    root: str = "data/threedmatch"
+    rooms: RoomsConfig | None = None  # make synthetic rooms in root first
+    scenes: list[str] | None = None  # null: all, or root/train_*.txt where there is one
+    validation_root: str | None = None  # null: root
+    validation_scenes: list[str] | None = None  # null: all of validation_root, or its val_*.txt
+    min_overlap: float = 0.3  # share of the fragments that a pair must have in common
+    validation_pairs: int = 100  # a seeded choice; 0: do not validate
+    validation_points: int = 5000  # key points per fragment
+    workers: int = 1  # processes that load, augment and match; 0: in this one
+
+
+@dataclass
+class ModelConfig:
+    """The network, by FCGF's names."""
+
+    name: str = "ResUNetBN2C"
+    out_channels: int = 32
+    conv1_kernel_size: int = 7
+    bn_momentum: float = 0.05
+    normalize_feature: bool = True
+    depth: int = 3  # down-samplings; each one less halves the receptive field
+    channels: list[int] | None = None  # widths on the way down; null: as published
+    tr_channels: list[int] | None = None  # widths on the way up
+    init: str | None = None  # a checkpoint to start from
+
+
+@dataclass
+class OptimizerConfig:
+    """SGD or Adam(W), and how the rate changes."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.8  # sgd
+    weight_decay: float = 1e-4
+    schedule: Literal["constant", "exponential", "cosine"] = "exponential"
+    gamma: float = 0.99  # exponential: factor per epoch
+    final: float = 0.02  # cosine: share of lr at the end
+    warmup_steps: int = 0
+    accumulate: int = 1  # batches per step
+    clip_norm: float | None = None  # largest gradient norm
+
+
+@dataclass
+class RotationConfig:
+    """Random rotations, and how the network gets used to them.
+
+    Full rotations from the first step hardly learn with free kernels; two remedies, which may be combined:
+    rotations that grow, or kernels that start out symmetric under the rotations of the cube.
+    """
+
+    max_deg: float = 180.0  # 180: uniform over SO(3)
+    start_deg: float = 180.0  # limit at the first step
+    grow_share: float = 0.0  # share of the steps in which the limit grows to max_deg
+    symmetric_share: float = 0.0  # share of the steps in which kernels stay symmetric, see symmetry.py
+
+
+@dataclass
+class PretrainConfig:
+    """A pretraining run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    rotation: RotationConfig = field(default_factory=RotationConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    voxel_size: float = 0.025  # metres
+    max_voxels: int | None = None  # per cloud; larger ones are cropped to their densest neighbourhood
+    batch_size: int = 4  # pairs per process and batch
+    epochs: float | None = 100.0  # passes over the pairs; null: steps counts
+    steps: int | None = None  # optimiser steps; null: epochs counts
+    seed: int = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # autocast; fp16 on CUDA only
+    validate_every: int = 1000  # steps; 0: at the end alone
+    save_every: int = 500  # steps
+    compare: list[Literal["fpfh", "random"]] = field(default_factory=list)  # baselines evaluated at the end
+    pictures: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"exactly one of epochs and steps must be set, got {self.epochs} and {self.steps}")
+        if self.steps is not None and self.steps < 1 or self.epochs is not None and not self.epochs > 0:
+            raise ValueError(f"steps or epochs must be positive, got {self.steps} and {self.epochs}")
+        if not self.voxel_size > 0:
+            raise ValueError(f"voxel_size: expected metres above 0, got {self.voxel_size}")
+        for name in ("batch_size", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.optimizer.accumulate < 1:
+            raise ValueError(f"optimizer.accumulate: expected at least 1, got {self.optimizer.accumulate}")
+        if not 0 <= self.rotation.start_deg <= self.rotation.max_deg <= 180:
+            raise ValueError(
+                f"rotation: expected 0 <= start_deg <= max_deg <= 180, got {self.rotation.start_deg} and "
+                f"{self.rotation.max_deg}"
+            )

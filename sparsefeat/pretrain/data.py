@@ -1,0 +1,122 @@
+"""From a configuration to the pairs that are trained and validated on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+from sparsefeat.data.synthetic import make_rooms
+from sparsefeat.data.threedmatch import FragmentPair, find_pairs, read_scene_list
+from sparsefeat.pretrain.config import DataConfig, PretrainConfig
+from sparsefeat.pretrain.pairs import PairDataset, PairRequest, PairSampler, collate_pairs, select_pairs
+
+
+def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> bool:
+    """Make the synthetic rooms that ``config.rooms`` asks for, unless ``config.root`` holds them already.
+
+    Returns:
+        Whether rooms were made.
+
+    Raises:
+        ValueError: as :func:`sparsefeat.data.synthetic.make_rooms`, or the folder holds other rooms.
+    """
+    if config.rooms is None:
+        return False
+    wanted = " ".join(
+        f"{name}={getattr(config.rooms, name)}" for name in ("rooms", "fragments_per_room", "frames", "seed")
+    )
+    root = Path(config.root)
+    # Written last, so that an interrupted making starts over.
+    done = root / "made.txt"
+    if done.is_file():
+        found = done.read_text().strip()
+        if found != wanted:
+            raise ValueError(
+                f"{root}: holds rooms made with {found}, but data.rooms asks for {wanted}; delete it or name another "
+                "data.root"
+            )
+        return False
+    make_rooms(
+        root,
+        seed=config.rooms.seed,
+        rooms=config.rooms.rooms,
+        fragments_per_room=config.rooms.fragments_per_room,
+        layout="train",
+        frames=config.rooms.frames,
+        workers=config.rooms.workers,
+        progress=progress,
+    )
+    done.write_text(wanted + "\n")
+    return True
+
+
+def load_pairs(config: DataConfig, seed: int) -> tuple[list[FragmentPair], dict[str, list[FragmentPair]]]:
+    """The training pairs, and the validation pairs by scene.
+
+    Raises:
+        ValueError: a folder or a list is not as expected, or a scene is in both.
+    """
+    train = find_pairs(config.root, _scenes(config.root, config.scenes, "train"), config.min_overlap)
+    if config.validation_pairs == 0:
+        return train, {}
+    root = config.validation_root or config.root
+    held_out = find_pairs(root, _scenes(root, config.validation_scenes, "val"), config.min_overlap)
+    shared = {pair.scene for pair in train} & {pair.scene for pair in held_out}
+    if shared:
+        raise ValueError(
+            f"data: {', '.join(sorted(shared))} would be trained and validated on; set scenes and validation_scenes"
+        )
+    held_out = select_pairs(held_out, limit=config.validation_pairs, seed=seed)
+    scenes: dict[str, list[FragmentPair]] = {}
+    for pair in held_out:
+        scenes.setdefault(pair.scene, []).append(pair)
+    return train, scenes
+
+
+def _scenes(root: str, named: list[str] | None, split: str) -> list[str] | None:
+    """The scenes of a split: those named, else those of ``<root>/<split>_*.txt``, else None for all."""
+    if named is not None:
+        return named
+    lists = sorted(Path(root).glob(f"{split}_*.txt"))
+    return read_scene_list(lists[0]) if lists else None
+
+
+class _Overfit(PairSampler):
+    """The same batch, in the same pose, at every step."""
+
+    def batch(self, step: int) -> list[PairRequest]:
+        return [PairRequest(pair, pair, 0.0) for pair in range(self.batch_size)]
+
+
+def make_loader(
+    pairs: list[FragmentPair], config: PretrainConfig, start: int, stop: int, rank: int, world_size: int,
+    angle: Callable[[int], float], overfit: bool,
+) -> DataLoader:
+    """Batches ``start`` to ``stop`` of the run, of this process; workers load, augment and search neighbours.
+
+    Args:
+        angle: largest rotation of a batch, degrees, from its number.
+        overfit: always the first ``batch_size`` pairs, not augmented.
+    """
+    dataset = PairDataset(
+        pairs,
+        config.voxel_size,
+        None if overfit else config.augment,
+        max_voxels=config.max_voxels,
+        positive_radius=config.loss.radius_voxels,
+    )
+    sampler_class = _Overfit if overfit else PairSampler
+    sampler = sampler_class(
+        len(pairs), config.batch_size, config.seed, start, stop, rank=rank, world_size=world_size, angle=angle
+    )
+    workers = config.data.workers
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate_pairs,
+        persistent_workers=False,
+        prefetch_factor=4 if workers else None,
+    )

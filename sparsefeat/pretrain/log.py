@@ -1,0 +1,87 @@
+"""What a run says while it goes: JSON lines always, a progress bar and TensorBoard where wanted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sparsefeat.evaluate.matching import MatchingResult
+from sparsefeat.files import atomic_write
+
+
+class RunLog:
+    """Log of one run.
+
+    Args:
+        output: folder of ``log.jsonl``.
+        first: the step to go on from; later lines of an interrupted run are dropped.
+        steps: steps in all.
+        show_progress: a bar on standard error with loss, pairs/s and time left.
+    """
+
+    def __init__(self, output: Path, first: int, steps: int, show_progress: bool):
+        path = output / "log.jsonl"
+        kept = [line for line in _lines(path) if first and line["step"] <= first]
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a", buffering=1)
+        self._bar = tqdm(
+            total=steps, initial=first, unit="step", disable=not show_progress, dynamic_ncols=True, desc="pretrain"
+        )
+        self._board = None
+        with contextlib.suppress(ImportError):  # TensorBoard is an extra
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(output / "tensorboard", purge_step=first)
+        self._loss: float | None = None
+
+    def step(self, step: int, record: dict[str, float]) -> None:
+        """One optimiser step: its loss, pairs, rate, angle and seconds."""
+        self._file.write(json.dumps({"step": step} | record) + "\n")
+        # Smoothed for the bar alone: single pairs differ a lot.
+        loss = record["loss"]
+        self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
+        seconds = sum(value for name, value in record.items() if name.endswith("_s"))
+        self._bar.set_postfix(loss=f"{self._loss:.3f}", pairs_per_s=f"{record['pairs'] / max(seconds, 1e-9):.2f}")
+        self._bar.update()
+        if self._board:
+            for name, value in record.items():
+                self._board.add_scalar(f"train/{name}", value, step)
+
+    def validation(self, step: int, result: MatchingResult) -> None:
+        """A validation's shares."""
+        names = ("FMR", "IR", "FMR_mutual", "IR_mutual")
+        values = {name: getattr(result, name) for name in names}
+        self._file.write(json.dumps({"step": step, "validation": values}) + "\n")
+        self._bar.write(f"step {step}: held-out FMR {values['FMR']:.3f}, IR {values['IR']:.3f}")
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(f"validation/{name}", value, step)
+
+    def close(self) -> None:
+        """Close files and bar."""
+        self._bar.close()
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def read_log(output: Path) -> tuple[list[dict], list[dict]]:
+    """The lines of steps and those of validations of a run."""
+    lines = _lines(output / "log.jsonl")
+    return [line for line in lines if "loss" in line], [line for line in lines if "validation" in line]
+
+
+def _lines(path: Path) -> list[dict]:
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text().splitlines():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:  # cut off by the interruption
+            break
+    return found

@@ -1,0 +1,312 @@
+"""Pretraining, from a configuration to a checkpoint: read :func:`pretrain` from top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sparsefeat.checkpoint import from_pretrained, save_checkpoint
+from sparsefeat.config import save_config
+from sparsefeat.data.threedmatch import FragmentPair
+from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
+from sparsefeat.extract import FeatureExtractor
+from sparsefeat.losses import PairFeatures, pair_loss
+from sparsefeat.models import create_model
+from sparsefeat.pretrain.config import ModelConfig, PretrainConfig
+from sparsefeat.pretrain.data import load_pairs, make_loader
+from sparsefeat.pretrain.log import RunLog
+from sparsefeat.pretrain.pairs import PairBatch
+from sparsefeat.pretrain.state import load_state, save_state
+from sparsefeat.pretrain.symmetry import SymmetricKernels
+from sparsefeat.sparse import SparseTensor
+
+
+@dataclass
+class PretrainResult:
+    """What a run ended with: the step reached, validations by step, and where the files are."""
+
+    step: int
+    validations: dict[int, MatchingResult]
+    output: Path
+
+
+def pretrain(
+    config: PretrainConfig,
+    output: str | os.PathLike,
+    device: str | torch.device = "cpu",
+    resume: bool = False,
+    overfit: bool = False,
+    show_progress: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> PretrainResult:
+    """Pretrain a backbone on pairs of overlapping fragments.
+
+    Writes to ``output``: ``config.yaml``, ``log.jsonl`` (one line per step and per validation),
+    ``last.pt`` (all state, for resuming), ``last.safetensors`` and ``best.safetensors``.
+
+    Args:
+        config: the run.
+        output: folder, made if absent.
+        device: where the network runs. Under ``torchrun`` each process takes its own share of the pairs.
+        resume: go on from ``last.pt``; on CPU the result is the same bits as without the interruption.
+        overfit: train and validate on the first batch alone, not augmented: a check that learning works.
+        show_progress: a progress bar on standard error.
+        should_stop: asked after every step; once it says yes, the state is saved and the run ends early.
+
+    Returns:
+        The step reached and the validations of this call.
+
+    Raises:
+        ValueError: data, configuration or checkpoint are not as expected.
+    """
+    rank, world_size = _join_process_group(device)
+    output = Path(output)
+    train, held_out = load_pairs(config.data, config.seed)
+    if overfit:
+        train = train[: config.batch_size]
+        held_out = {"overfit": train}
+    accumulate = config.optimizer.accumulate
+    batches_per_epoch = len(train) / (config.batch_size * world_size)
+    steps = config.steps or math.ceil(config.epochs * batches_per_epoch / accumulate)
+
+    torch.manual_seed(config.seed)
+    model = build_model(config.model).to(device)
+    symmetric = SymmetricKernels(model)
+    symmetric_steps = round(config.rotation.symmetric_share * steps)
+    if symmetric_steps and config.model.init is None:
+        symmetric.symmetrize_weights()
+    optimizer = build_optimizer(model, config)
+    scaler = torch.amp.GradScaler(enabled=config.precision == "fp16")
+    first, best = 0, -1.0
+    if resume:
+        first, best = load_state(output / "last.pt", config, model, optimizer, scaler)
+    elif rank == 0:
+        output.mkdir(parents=True, exist_ok=True)
+        save_config(output / "config.yaml", config)
+
+    parallel = model
+    if world_size > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if _on_cuda(device) else model
+        parallel = DistributedDataParallel(model)
+
+    def angle(batch: int) -> float:
+        return largest_angle(config, batch // accumulate, steps)
+
+    loader = make_loader(
+        train, config, first * accumulate, steps * accumulate, rank, world_size, angle, overfit
+    )
+    validations: dict[int, MatchingResult] = {}
+    log = RunLog(output, first, steps, show_progress) if rank == 0 else None
+
+    def validate(step: int) -> None:
+        nonlocal best
+        if rank != 0 or not held_out:
+            return
+        result = evaluate_model(model, config, held_out)
+        validations[step] = result
+        log.validation(step, result)
+        if result.IR > best:
+            best = result.IR
+            save_model(output / "best.safetensors", model, config, step, result)
+
+    def save(step: int) -> None:
+        if rank == 0:
+            save_state(output / "last.pt", config, model, optimizer, scaler, step, best)
+            save_model(output / "last.safetensors", model, config, step, validations.get(step))
+
+    step = first
+    try:
+        if first == 0:
+            validate(0)
+        batches = _timed(loader)
+        while step < steps and not should_stop():
+            set_learning_rate(optimizer, config, step, steps, batches_per_epoch / accumulate)
+            optimizer.zero_grad(set_to_none=True)
+            record = {"loss": 0.0, "pairs": 0, "data_s": 0.0, "forward_s": 0.0, "loss_s": 0.0, "backward_s": 0.0}
+            for micro in range(accumulate):
+                batch, waited = next(batches)
+                # DDP averages gradients at the last of the accumulated batches only.
+                last = micro == accumulate - 1
+                with contextlib.nullcontext() if last or world_size == 1 else parallel.no_sync():
+                    _forward_backward(parallel, batch.to(device), config, scaler, step, micro, rank, record)
+                record["data_s"] += waited
+            if step < symmetric_steps:
+                symmetric.symmetrize_gradients()
+            if config.optimizer.clip_norm is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            step += 1
+            if log:
+                record |= {"lr": optimizer.param_groups[0]["lr"], "max_angle_deg": angle((step - 1) * accumulate)}
+                log.step(step, record)
+            if step == steps or config.validate_every and step % config.validate_every == 0:
+                validate(step)
+            if step % config.save_every == 0:
+                save(step)
+        if step % config.save_every:
+            save(step)
+    finally:
+        if log:
+            log.close()
+    return PretrainResult(step, validations, output)
+
+
+def _forward_backward(
+    model: nn.Module, batch: PairBatch, config: PretrainConfig, scaler: torch.amp.GradScaler, step: int,
+    micro: int, rank: int, record: dict[str, float],
+) -> None:
+    """One batch: both clouds of all pairs go through the network together, so that norms see all of them."""
+    start = time.perf_counter()
+    device = batch.points0.device
+    precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
+    with torch.autocast(device.type, precision, enabled=precision is not None):
+        features0, features1 = run_pair_batch(model, batch)
+    forwarded = time.perf_counter()
+    accumulate = config.optimizer.accumulate
+    total = features0.new_zeros((), dtype=torch.float32)
+    used = 0
+    for index, pair in enumerate(split_pairs(batch, features0, features1)):
+        # Seeded by place, so that a resumed run draws the same matches.
+        generator = torch.Generator().manual_seed(_seed(config.seed, step, micro, rank, index))
+        total = total + pair_loss(pair, config.loss, config.voxel_size, generator)
+        used += 1
+    loss = total / max(used, 1)
+    computed = time.perf_counter()
+    scaler.scale(loss / accumulate).backward()
+    record["loss"] += loss.item() / accumulate
+    record["pairs"] += len(batch)
+    record["forward_s"] += forwarded - start
+    record["loss_s"] += computed - forwarded
+    record["backward_s"] += time.perf_counter() - computed
+
+
+def run_pair_batch(model: nn.Module, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    """Features of all voxels of both sides, from one pass. Shape: (V0, C), (V1, C)."""
+    pairs = len(batch)
+    second = batch.coordinates1.clone()
+    second[:, 0] += pairs
+    coordinates = torch.cat([batch.coordinates0, second])
+    occupancy = torch.ones(len(coordinates), 1, device=coordinates.device)
+    features = model(SparseTensor(occupancy, coordinates, reduce="error")).features
+    return tuple(features.split([len(batch.coordinates0), len(batch.coordinates1)]))
+
+
+def split_pairs(batch: PairBatch, features0: Tensor, features1: Tensor) -> Iterator[PairFeatures]:
+    """The pairs of a batch one by one, cloud 0 moved into the frame of cloud 1; those without matches left out."""
+    sides0 = zip(features0.split(batch.splits0), batch.points0.split(batch.splits0))
+    sides1 = zip(features1.split(batch.splits1), batch.points1.split(batch.splits1))
+    start0 = start1 = 0
+    matches = batch.matches.split(batch.match_splits)
+    for (f0, p0), (f1, p1), rows, transform in zip(sides0, sides1, matches, batch.transforms):
+        if len(rows) >= 2:
+            moved = p0 @ transform[:3, :3].t() + transform[:3, 3]
+            offset = torch.tensor([start0, start1], device=rows.device)
+            yield PairFeatures(f0, f1, moved, p1, rows - offset)
+        start0 += len(p0)
+        start1 += len(p1)
+
+
+def build_model(config: ModelConfig) -> nn.Module:
+    """A network with new weights, or with those of ``config.init``."""
+    if config.init is not None:
+        return from_pretrained(config.init).train()
+    options = {name: value for name, value in vars(config).items() if name not in ("name", "init")}
+    widths = ("channels", "tr_channels")
+    options = {name: value for name, value in options.items() if name not in widths or value is not None}
+    return create_model(config.name, in_channels=1, **options)
+
+
+def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
+    """SGD, Adam or AdamW over all parameters."""
+    options = config.optimizer
+    if options.name == "sgd":
+        return torch.optim.SGD(
+            model.parameters(), options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+        )
+    kind = torch.optim.Adam if options.name == "adam" else torch.optim.AdamW
+    return kind(model.parameters(), options.lr, weight_decay=options.weight_decay)
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, config: PretrainConfig, step: int, steps: int, steps_per_epoch: float
+) -> None:
+    """Set the rate of a step: a function of the step alone, so there is no schedule state to resume."""
+    options = config.optimizer
+    factor = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
+    if options.schedule == "exponential":
+        factor *= options.gamma ** math.floor(step / steps_per_epoch)
+    elif options.schedule == "cosine":
+        factor *= options.final + (1 - options.final) * (1 + math.cos(math.pi * step / steps)) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = options.lr * factor
+
+
+def largest_angle(config: PretrainConfig, step: int, steps: int) -> float:
+    """The limit of the random rotations at a step, degrees."""
+    rotation = config.rotation
+    share = 1.0 if rotation.grow_share == 0 else min(1.0, step / (rotation.grow_share * steps))
+    return rotation.start_deg + share * (rotation.max_deg - rotation.start_deg)
+
+
+def evaluate_model(
+    model: nn.Module, config: PretrainConfig, pairs: dict[str, list[FragmentPair]],
+    progress: Callable[[int, int], None] | None = None,
+) -> MatchingResult:
+    """FMR and IR of the network on ``pairs``."""
+    return evaluate_matching(
+        pairs,
+        FeatureExtractor(model, config.voxel_size),
+        config.voxel_size,
+        points=config.data.validation_points,
+        progress=progress,
+    )
+
+
+def save_model(
+    path: Path, model: nn.Module, config: PretrainConfig, step: int, result: MatchingResult | None
+) -> None:
+    """Write a checkpoint that ``from_pretrained`` reads."""
+    extra = {"step": step, "loss": config.loss.name, "data": Path(config.data.root).name}
+    if result is not None:
+        extra |= {"validation_FMR": result.FMR, "validation_IR": result.IR}
+    save_checkpoint(path, model, config.voxel_size, extra)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _join_process_group(device: str | torch.device) -> tuple[int, int]:
+    """(rank, world size); joins the group that torchrun set up, if it did."""
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if _on_cuda(device) else "gloo")
+    return int(os.environ.get("RANK", 0)), world_size
+
+
+def _on_cuda(device: str | torch.device) -> bool:
+    return torch.device(device).type == "cuda"
+
+
+def _timed(loader) -> Iterator[tuple[PairBatch, float]]:
+    """Batches, and the seconds that each was waited for."""
+    batches = iter(loader)
+    while True:
+        start = time.perf_counter()
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        yield batch, time.perf_counter() - start

@@ -1,0 +1,77 @@
+"""What a finished run shows: a table, curves, features and matches as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from sparsefeat.data.threedmatch import FragmentPair
+from sparsefeat.evaluate.keypoints import FragmentDescriber
+from sparsefeat.evaluate.matching import MatchingResult
+from sparsefeat.evaluate.neighbours import nearest_neighbours
+from sparsefeat.extract import FeatureExtractor
+from sparsefeat.pretrain.config import PretrainConfig
+from sparsefeat.pretrain.log import read_log
+from sparsefeat.visualize import draw_matches, pca_colors, plot_curves, render_points
+
+
+def table(rows: Mapping[str, MatchingResult]) -> str:
+    """FMR and IR, with and without mutual check, one line per result."""
+    width = max(len(name) for name in rows)
+    lines = [f"{'':{width}}     FMR      IR   FMR mutual   IR mutual"]
+    for name, result in rows.items():
+        lines.append(
+            f"{name:{width}}   {result.FMR:.3f}   {result.IR:.3f}        {result.FMR_mutual:.3f}       "
+            f"{result.IR_mutual:.3f}"
+        )
+    return "\n".join(lines)
+
+
+def draw_curves(output: Path) -> list[Path]:
+    """Loss and held-out FMR and IR over steps, as PNG; returns the files."""
+    steps, validations = read_log(output)
+    files = []
+    if steps:
+        number = np.array([line["step"] for line in steps])
+        loss = np.array([line["loss"] for line in steps])
+        window = max(1, len(loss) // 50)
+        smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
+        files.append(output / "loss.png")
+        plot_curves(
+            {f"mean of {window} steps": (number[window - 1 :], smooth)}, files[-1], "step", "loss", title="Pretraining loss"
+        )
+    if validations:
+        number = [line["step"] for line in validations]
+        curves = {name: (number, [line["validation"][name] for line in validations]) for name in ("FMR", "IR")}
+        files.append(output / "matching.png")
+        plot_curves(curves, files[-1], "step", "share", title="Held-out matching", ylim=(0, 1))
+    return files
+
+
+def draw_pair(output: Path, model: nn.Module, config: PretrainConfig, pair: FragmentPair) -> list[Path]:
+    """Features of a pair as colours on a common basis, and its matches; returns the files."""
+    extractor = FeatureExtractor(model, config.voxel_size)
+    describer = FragmentDescriber(extractor, config.voxel_size, None, config.seed, False)
+    target, source = describer(pair.scene, pair.target), describer(pair.scene, pair.source)
+    colors = pca_colors([target.features, source.features])
+    features = output / "features.png"
+    render_points(
+        [target.points, source.points], colors, features, titles=[pair.target.stem, pair.source.stem]
+    )
+    nearest = nearest_neighbours(source.features, target.features)
+    moved = source.points @ pair.transform[:3, :3].T + pair.transform[:3, 3]
+    inliers = np.linalg.norm(moved - target.points[nearest], axis=1) < 0.10
+    matches = np.stack([np.arange(len(nearest)), nearest], 1)
+    picture = output / "matches.png"
+    draw_matches(
+        source.points,
+        target.points,
+        matches,
+        inliers,
+        picture,
+        title=f"{pair.source.stem} to {pair.target.stem}: {inliers.mean():.0%} of matches within 10 cm",
+    )
+    return [features, picture]

@@ -1,0 +1,102 @@
+"""A whole run: make the data where asked, pretrain, compare, draw."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from sparsefeat.checkpoint import from_pretrained
+from sparsefeat.evaluate.descriptors import baseline_descriptor
+from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
+from sparsefeat.extract import FeatureExtractor
+from sparsefeat.pretrain.config import PretrainConfig
+from sparsefeat.pretrain.data import load_pairs, prepare_rooms
+from sparsefeat.pretrain.loop import pretrain
+from sparsefeat.pretrain.report import draw_curves, draw_pair, table
+
+
+def run(
+    config: PretrainConfig,
+    output: str | os.PathLike,
+    device: str = "cpu",
+    resume: bool = False,
+    overfit: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
+    """What ``tools/pretrain.py`` does: data, :func:`pretrain`, baselines on the held-out pairs, pictures.
+
+    Args:
+        config, resume, overfit, should_stop: as in :func:`pretrain`.
+        output: folder for checkpoints, log and pictures.
+        device: ``"cuda"`` is this process's own GPU under torchrun.
+        say: takes lines of text for the user.
+
+    Raises:
+        ValueError: data, configuration or checkpoint are not as expected.
+    """
+    output = Path(output)
+    device = _own_device(device)
+    main_process = int(os.environ.get("RANK", 0)) == 0
+    rooms = config.data.rooms
+    if rooms is not None and main_process:
+        with tqdm(total=rooms.rooms * rooms.fragments_per_room, desc="rooms", unit="fragment") as bar:
+            made = prepare_rooms(config.data, lambda done, total: bar.update(done - bar.n))
+            bar.disable = not made
+        say(f"{'made' if made else 'found'} synthetic rooms in {config.data.root}")
+    result = pretrain(
+        config, output, device, resume, overfit, show_progress=main_process, should_stop=should_stop
+    )
+    if not main_process or should_stop():
+        return
+    say(f"checkpoint: {output / 'last.safetensors'}")
+    _, held_out = load_pairs(config.data, config.seed)
+    files = draw_curves(output) if config.pictures else []
+    if held_out and not overfit:
+        trained = FeatureExtractor.from_pretrained(output / "last.safetensors", device=device)
+        rows: dict[str, MatchingResult] = {}
+        if 0 in result.validations:
+            rows["before"] = result.validations[0]
+        for name in config.compare:
+            rows[name] = evaluate_matching(
+                held_out,
+                baseline_descriptor(name, trained, config.voxel_size, config.seed),
+                config.voxel_size,
+                points=config.data.validation_points,
+                progress=_bar(name),
+            )
+        if result.step in result.validations:
+            rows["after"] = result.validations[result.step]
+        pairs = sum(len(of_scene) for of_scene in held_out.values())
+        say(f"\nheld-out matching, {pairs} pairs of {', '.join(held_out)}:\n{table(rows)}\n")
+        if config.pictures:
+            example = max((pair for pairs in held_out.values() for pair in pairs), key=lambda pair: pair.overlap)
+            files += draw_pair(output, from_pretrained(output / "last.safetensors"), config, example)
+    for path in files:
+        say(f"picture: {path}")
+
+
+def _own_device(device: str) -> str:
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    if device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise ValueError(f"device {device}: torch {torch.__version__} finds no CUDA device here; use --device cpu")
+        torch.cuda.set_device(device)
+    return device
+
+
+def _bar(name: str) -> Callable[[int, int], None]:
+    bar = tqdm(desc=f"compare {name}", unit="pair", leave=False)
+
+    def update(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return update

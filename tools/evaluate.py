@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""Measure features: `matching` gives feature-match recall and inlier ratio on pairs of fragments."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from sparsefeat.data.threedmatch import FragmentPair, test_pairs
+from sparsefeat.evaluate.descriptors import BASELINES, baseline_descriptor, checkpoint_descriptor
+from sparsefeat.evaluate.keypoints import Describe
+from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
+from sparsefeat.evaluate.pictures import draw_pair, plot_thresholds
+from sparsefeat.evaluate.registration import RansacRegister
+from sparsefeat.files import atomic_write
+
+COLUMNS = ("FMR", "IR", "FMR_mutual", "IR_mutual", "RR")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    try:
+        return args.run(args)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename or 'evaluate'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    tasks = parser.add_subparsers(dest="task", required=True)
+    add_matching(tasks)
+    return parser.parse_args(argv)
+
+
+def add_matching(tasks) -> None:
+    parser = tasks.add_parser("matching", help="FMR, IR and RR on 3DMatch's test layout")
+    parser.set_defaults(run=run_matching)
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="NAME", help="path, sparsefeat/NAME, or hub id")
+    add("--data", required=True, metavar="DIR", help="folder of <scene> and <scene>-evaluation folders")
+    add("--pairs", choices=("3DMatch", "3DLoMatch"), default="3DMatch", help="overlap above 30 %%, or 10-30 %%")
+    add("--scenes", metavar="A,B", help="names, or parts of names that fit one scene each; default: all")
+    add("--voxel-size", type=float, metavar="S", help="metres; default: the checkpoint's")
+    add("--points", type=int, default=5000, metavar="N", help="key points per fragment (default: %(default)s)")
+    add("--tau1", type=float, default=0.10, metavar="M", help="inlier distance in metres (default: %(default)s)")
+    add("--tau2", type=float, default=0.05, metavar="R", help="least inlier ratio (default: %(default)s)")
+    add("--rotate", action="store_true", help="turn every fragment by its own random rotation first")
+    add("--registration", action="store_true", help="registration recall too (RANSAC; needs Open3D)")
+    add("--baselines", default="", metavar="A,B", help=f"on the same points: {', '.join(BASELINES)}")
+    add("--max-pairs-per-scene", type=int, metavar="N", help="a random choice of this many; default: all")
+    add("--seed", type=int, default=0, metavar="N", help="of key points, rotations, choices (default: 0)")
+    add("--json", metavar="FILE", help="write all numbers there")
+    add("--plots", metavar="DIR", help="write curves and pictures of matches there")
+    add("--device", metavar="D", help="cpu, cuda, cuda:1; default: cpu")
+
+
+def run_matching(args: argparse.Namespace) -> int:
+    # What can be wrong is found out before the hours of work, not after them.
+    plots = prepare_outputs(args)
+    pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
+    pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
+    register = RansacRegister() if args.registration else None
+    extractor = checkpoint_descriptor(args.checkpoint, args.voxel_size, args.device)
+    descriptors: dict[str, Describe] = {"checkpoint": extractor}
+    for name in split(args.baselines):
+        descriptors[name] = baseline_descriptor(name, extractor, extractor.voxel_size, args.seed)
+
+    results: dict[str, MatchingResult] = {}
+    started = time.perf_counter()
+    for name, describe in descriptors.items():
+        total = sum(map(len, pairs.values()))
+        with tqdm(total=total, desc=name, unit="pair", disable=None) as bar:
+            results[name] = evaluate_matching(
+                pairs,
+                describe,
+                extractor.voxel_size,
+                args.points,
+                args.tau1,
+                args.tau2,
+                args.seed,
+                args.rotate,
+                progress=lambda done, _, bar=bar: bar.update(done - bar.n),
+                register=register,
+                device=args.device,
+            )
+        print(table(name, results[name]), flush=True)
+    if args.json:
+        report = as_json(args, results, time.perf_counter() - started)
+        with atomic_write(args.json) as temporary:
+            temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if plots:
+        plot_thresholds(results, plots)
+        draw_median_pairs(pairs, results["checkpoint"], extractor, args, plots)
+        print(f"pictures in {plots}")
+    return 0
+
+
+def prepare_outputs(args: argparse.Namespace) -> Path | None:
+    if args.json and not Path(args.json).resolve().parent.is_dir():
+        raise ValueError(f"--json {args.json}: the folder {Path(args.json).parent} does not exist")
+    if args.json and Path(args.json).is_dir():
+        raise ValueError(f"--json {args.json}: is a folder, expected a file")
+    if not args.plots:
+        return None
+    try:
+        Path(args.plots).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--plots {args.plots}: cannot make this folder ({error.strerror})") from error
+    return Path(args.plots)
+
+
+def split(names: str | None) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip()))
+
+
+def choose_pairs(
+    pairs: dict[str, list[FragmentPair]], most: int | None, seed: int
+) -> dict[str, list[FragmentPair]]:
+    if most is None:
+        return pairs
+    if most < 1:
+        raise ValueError(f"--max-pairs-per-scene: expected at least 1, got {most}")
+    chosen = {}
+    for scene, listed in pairs.items():
+        rows = np.random.default_rng(seed).permutation(len(listed))[:most]
+        chosen[scene] = [listed[k] for k in sorted(rows)]
+    return chosen
+
+
+def table(name: str, result: MatchingResult) -> str:
+    """Per scene and mean +- sd over scenes, in fixed columns."""
+    columns = [c for c in COLUMNS if c != "RR" or result.RR is not None]
+    width = max(len(scene) for scene in (*result.scenes, "mean over scenes"))
+    lines = [f"\n{name:<{width}}  pairs" + "".join(f"{column:>17}" for column in columns)]
+    for scene, row in result.per_scene().items():
+        values = "".join(f"{'-' if row[c] is None else format(row[c], '.4f'):>17}" for c in columns)
+        lines.append(f"{scene:<{width}}  {row['n_pairs']:5d}{values}")
+    cells = [result.summary(column) for column in columns]
+    values = "".join(f"{f'{cell.mean:.4f} ± {cell.sd:.4f}':>17}" for cell in cells)
+    lines.append(f"{'mean over scenes':<{width}}  {len(result.pairs):5d}{values}")
+    return "\n".join(lines)
+
+
+def as_json(args: argparse.Namespace, results: dict[str, MatchingResult], seconds: float) -> dict:
+    report = {"pairs": args.pairs, **results["checkpoint"].to_json()}
+    report["baselines"] = {k: v.to_json() for k, v in results.items() if k != "checkpoint"}
+    report["settings"] |= {
+        "checkpoint": str(args.checkpoint),
+        "data": str(args.data),
+        "scenes": split(args.scenes) or None,
+        "max_pairs_per_scene": args.max_pairs_per_scene,
+        "registration": args.registration,
+        "device": args.device or "cpu",
+        "seconds": round(seconds, 1),
+    }
+    return report
+
+
+def draw_median_pairs(pairs, result: MatchingResult, describe: Describe, args, folder: Path) -> None:
+    """The matches of each scene's pair of median inlier ratio: neither the best nor the worst."""
+    for scene, listed in pairs.items():
+        order = np.argsort([pair.nearest.ratio for pair in result.of_scene(scene)], kind="stable")
+        pair = listed[int(order[len(order) // 2])]
+        path = folder / f"matches_{scene}.png"
+        draw_pair(pair, describe, describe.voxel_size, path, args.points, args.tau1, args.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Write the features of point clouds: numbers (npz), colours (ply) and one picture (png)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tqdm import tqdm
+
+from sparsefeat.extract import DEFAULT_MAX_VOXELS, INTERPOLATIONS, FeatureExtractor
+from sparsefeat.extract_files import extract_files
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    bar = _Bar()
+    try:
+        extractor = FeatureExtractor.from_pretrained(args.checkpoint, args.voxel_size, args.device)
+        result = extract_files(
+            extractor,
+            args.inputs,
+            args.output,
+            checkpoint=args.checkpoint,
+            interpolation=args.interpolation,
+            max_voxels=args.max_voxels,
+            halo=args.halo,
+            drop_invalid=args.drop_invalid,
+            image=args.image,
+            report=bar.report,
+            progress=bar,
+        )
+    except ValueError as error:
+        bar.report(str(error))
+        return 2
+    except OSError as error:
+        bar.report(f"{error.filename or args.output}: {error.strerror or error}")
+        return 2
+    except KeyboardInterrupt:
+        bar.report("interrupted; what is complete stays")
+        return 130
+    finally:
+        bar.close()
+    total = len(result.written) + len(set(result.failed) - set(result.written))
+    print(f"{len(result.written)} of {total} inputs written to {args.output}")
+    return 2 if result.failed else 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="ply pcd npz npy xyz txt off obj, or folders of them"
+    )
+    parser.add_argument("--checkpoint", required=True, help="path, sparsefeat/NAME, or hub id")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--voxel-size", type=float, metavar="S", help="in the unit of the points; default: the checkpoint's"
+    )
+    parser.add_argument(
+        "--interpolation",
+        choices=INTERPOLATIONS,
+        default="nearest",
+        help="how points take features from voxels (default: nearest)",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cpu")
+    parser.add_argument(
+        "--max-voxels",
+        type=int,
+        default=DEFAULT_MAX_VOXELS,
+        metavar="V",
+        help="larger clouds run in overlapping tiles of this many voxels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--halo",
+        type=int,
+        metavar="H",
+        help="overlap of the tiles in voxels; default: as far as the network looks, which is exact",
+    )
+    parser.add_argument("--drop-invalid", action="store_true", help="leave out points with NaN coordinates")
+    parser.add_argument(
+        "--image", action=argparse.BooleanOptionalAction, default=True, help="draw features.png (default)"
+    )
+    return parser.parse_args(argv)
+
+
+class _Bar:
+    """A progress bar per stage, on a terminal only; lines that are reported do not tear it."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def __call__(self, stage: str, done: float, total: int, name: str) -> None:
+        if self._bar is None or self._bar.desc.rstrip(": ") != stage:
+            self.close()
+            form = "{l_bar}{bar}| {n:.4g}/{total} [{elapsed}<{remaining}] {postfix}"
+            self._bar = tqdm(total=total, desc=stage, bar_format=form, disable=None)
+        self._bar.set_postfix_str(name, refresh=False)
+        self._bar.n = done
+        self._bar.refresh()
+
+    def report(self, line: str) -> None:
+        tqdm.write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
