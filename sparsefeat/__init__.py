@@ -1,0 +1,26 @@
+"""Local features for deformable 3D shapes, pretrained on rigid indoor scans.
+
+Notation used throughout: N points, V voxels, C channels, K kernel cells, D spatial dimensions, E eigenpairs,
+F faces, M matches; lengths in metres unless said otherwise.
+"""
+
+from sparsefeat import models
+from sparsefeat.checkpoint import from_pretrained, save_checkpoint
+from sparsefeat.extract import FeatureExtractor
+from sparsefeat.models import create_model
+from sparsefeat.sparse import CoordinateManager, SparseTensor, TensorField, collate, quantize
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CoordinateManager",
+    "FeatureExtractor",
+    "SparseTensor",
+    "TensorField",
+    "collate",
+    "create_model",
+    "from_pretrained",
+    "models",
+    "quantize",
+    "save_checkpoint",
+]

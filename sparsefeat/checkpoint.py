@@ -53,7 +53,10 @@ class Checkpoint:
 
 
 def from_pretrained(
-    name_or_path: str | os.PathLike, device: str | torch.device = "cpu", backend: str = "auto", **overrides: Any
+    name_or_path: str | os.PathLike,
+    device: str | torch.device = "cpu",
+    backend: str = "auto",
+    **overrides: Any,
 ) -> Network:
     """A network with its weights, in evaluation mode.
 
@@ -191,7 +194,7 @@ def load_weights(model: Network, state: dict[str, Tensor]) -> None:
     ]
     if problems:
         raise ValueError(f"the weights do not fit {type(model).__name__}: {'; '.join(problems)}")
-    # A network without storage takes the tensors themselves; another keeps its own, which an optimizer may hold.
+    # A network without storage takes the tensors as its own; another keeps those that an optimizer may hold.
     bare = any(want.is_meta for want in wanted.values())
     if bare:
         fitted = {name: weights.to(wanted[name].dtype, copy=True) for name, weights in fitted.items()}
@@ -242,7 +245,9 @@ def _download(hub_id: str) -> Path:
 def _existing_file(path: str | os.PathLike) -> Path:
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: {'a folder, expected a checkpoint file' if path.is_dir() else 'no such file'}")
+        raise ValueError(
+            f"{path}: {'a folder, expected a checkpoint file' if path.is_dir() else 'no such file'}"
+        )
     return path
 
 
@@ -269,11 +274,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_ours(path: Path) -> Checkpoint:
     state, header = _read_safetensors(path)
     if header.get("format") != _FORMAT or "config" not in header:
-        raise ValueError(f"{path}: weights without our header (format {header.get('format')!r}): no network is named")
+        raise ValueError(
+            f"{path}: weights without our header (format {header.get('format')!r}): no network is named"
+        )
     try:
         config, extra = json.loads(header["config"]), json.loads(header.get("extra", "{}"))
         voxel_size = json.loads(header.get("voxel_size", "null"))
-        if not isinstance(config, dict) or not isinstance(config.get("name"), str) or not isinstance(extra, dict):
+        if (
+            not isinstance(config, dict)
+            or not isinstance(config.get("name"), str)
+            or not isinstance(extra, dict)
+        ):
             raise ValueError("config and extra must be JSON objects, and config must have a name")
         if voxel_size is not None:
             voxel_size = released.check_voxel_size(voxel_size)

@@ -26,6 +26,7 @@ T = TypeVar("T")
 # 1e-3, which other YAML readers leave as text; it must mean the same here.
 _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 
+
 @dataclasses.dataclass
 class _Source:
     """Where values came from, so that an error can name the file and line, or the override."""
@@ -264,7 +265,7 @@ def _convert_list(
         kinds = [arguments[0] if arguments else Any] * len(value)
     items = [
         _convert(item_kind, item, (*path, index), source, root)
-        for index, (item_kind, item) in enumerate(zip(kinds, value))
+        for index, (item_kind, item) in enumerate(zip(kinds, value, strict=True))
     ]
     return tuple(items) if container is tuple else items
 

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,7 +61,11 @@ class FeatureExtractor:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | os.PathLike, voxel_size: float | None = None, device: str | None = None
+        cls,
+        name_or_path: str | os.PathLike,
+        voxel_size: float | None = None,
+        device: str | torch.device | None = None,
+        **overrides: Any,
     ) -> FeatureExtractor:
         """Load a checkpoint; it says the voxel size unless ``voxel_size`` does.
 
@@ -69,13 +73,14 @@ class FeatureExtractor:
             name_or_path: what sparsefeat.from_pretrained takes.
             voxel_size: None for that of the checkpoint.
             device: None for the CPU.
+            overrides: arguments of the network in place of the checkpoint's, such as ``dilation``.
 
         Raises:
             ValueError: no such checkpoint, or neither it nor the call says the voxel size.
         """
         from sparsefeat.checkpoint import from_pretrained
 
-        model = from_pretrained(name_or_path)
+        model = from_pretrained(name_or_path, **overrides)
         if voxel_size is None:
             voxel_size = getattr(model, "voxel_size", None)
             if voxel_size is None:
@@ -124,7 +129,7 @@ class FeatureExtractor:
                 weighted linearly on each axis, over the ones that exist (the one that contains the point
                 always does). Means of unit vectors are shorter than 1; nothing is normalised again.
             features: (N, C_in) inputs per point; a voxel gets their mean. None: ones, for networks with
-                one input channel.
+                one input channel; for those with ``geometry``, where in its voxel a point lies.
             max_voxels: more voxels than this run in tiles of at most so many, halo included.
             halo: voxels around a tile that are computed with it and thrown away. None: as far as the
                 network looks, so that tiles give what one pass gives, up to rounding. Less is faster, and
@@ -164,6 +169,10 @@ class FeatureExtractor:
     def _checked_inputs(self, features: np.ndarray | Tensor | None, cloud: Tensor) -> Tensor | None:
         channels = self.in_channels
         if features is None:
+            if (getattr(self.model, "config", None) or {}).get("geometry"):
+                # Where in its voxel a point lies, counted from the centre; see sparsefeat.models.geometry.
+                place = cloud.double() / self.voxel_size
+                return (place - torch.floor(place) - 0.5).float()
             if channels != 1:
                 raise ValueError(f"the model takes {channels} channels; give features= of (N, {channels})")
             return None

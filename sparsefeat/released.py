@@ -81,7 +81,12 @@ def read_config(content: Any, state: Mapping[str, Tensor]) -> tuple[dict[str, An
 
 def check_voxel_size(value: Any) -> float:
     """``value`` as a float, if it is a positive, finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value <= 0
+    ):
         raise ValueError(f"voxel_size: expected a positive number of metres, got {value!r}")
     return float(value)
 
@@ -91,15 +96,20 @@ def infer_config(state: Mapping[str, Tensor], name: str | None = None) -> dict[s
 
     Args:
         state: weights by layer name.
-        name: the network, if known; otherwise the one that these widths belong to.
+        name: the network, if known: then only the numbers that its name leaves open are read, so that
+            weights that do not belong to it show as such.
 
     Raises:
         ValueError: the layers are of no network that we have.
     """
+    if name is not None:
+        first = "conv0p1s1.kernel" if issubclass(model_class(name), Res16UNet) else "conv1.kernel"
+        last = "final.kernel" if getattr(model_class(name), "FINAL", True) else "conv1_tr.kernel"
+        return {"name": name, **_infer_ends(state, first, last)}
     if "conv0p1s1.kernel" in state:
-        return _infer_res16unet(state, name)
+        return _infer_res16unet(state)
     if "conv1.kernel" in state and "conv1_tr.kernel" in state:
-        return _infer_unet(state, name)
+        return _infer_unet(state)
     raise ValueError(
         f"unknown network: its {len(state)} weights begin with {', '.join(list(state)[:3])}; expected "
         "the layers of a ResUNet or SimpleNet (conv1.kernel, norm1.bn.weight, ...) or of a Res16UNet "
@@ -154,7 +164,7 @@ def _get(content: Any, key: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """What an omegaconf object holds: ``content`` and ``val`` up to version 1.4, ``_content`` and ``_val`` after."""
+    """What an omegaconf object holds; up to version 1.4 the names have no underscore."""
     if isinstance(value, Record) and value.kind.startswith("omegaconf."):
         for name in ("_content", "content", "_val", "val"):
             if name in value:
@@ -177,18 +187,23 @@ def _released_fields(config: Any) -> dict[str, Any]:
 # --- reading shapes ---
 
 
-def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
-    if name not in state:
-        raise ValueError(f"unknown network: it has no {name}")
-    return tuple(state[name].shape)
+def _width(state: Mapping[str, Tensor], name: str, axis: int = -1) -> int:
+    if name not in state or state[name].ndim < 2:
+        raise ValueError(f"unknown network: {name} is missing or not a kernel")
+    return state[name].shape[axis]
 
 
-def _edge(state: Mapping[str, Tensor], name: str) -> int:
-    shape = _shape(state, name)
-    edge = kernel_edge(shape[0], 3) if len(shape) == 3 else 1
-    if edge is None:
-        raise ValueError(f"{name}: {shape[0]} cells are not the cube of a kernel size")
-    return edge
+def _infer_ends(state: Mapping[str, Tensor], first: str, last: str) -> dict[str, Any]:
+    """Channels in and out and the first kernel's edge, as far as those layers are there."""
+    seen = {}
+    if first in state and state[first].ndim in (2, 3):
+        edge = kernel_edge(state[first].shape[0], 3) if state[first].ndim == 3 else 1
+        if edge is None:
+            raise ValueError(f"{first}: {state[first].shape[0]} cells are not the cube of a kernel size")
+        seen = {"in_channels": state[first].shape[-2], "conv1_kernel_size": edge}
+    if last in state and state[last].ndim in (2, 3):
+        seen["out_channels"] = state[last].shape[-1]
+    return seen
 
 
 def _norm_kind(state: Mapping[str, Tensor], layer: str) -> str:
@@ -197,54 +212,53 @@ def _norm_kind(state: Mapping[str, Tensor], layer: str) -> str:
     return "IN" if f"{layer}.weight" in state else "none"
 
 
-def _infer_unet(state: Mapping[str, Tensor], name: str | None) -> dict[str, Any]:
+def _infer_unet(state: Mapping[str, Tensor]) -> dict[str, Any]:
     depth = 0
     while f"conv{depth + 2}.kernel" in state:
         depth += 1
-    channels = [_shape(state, f"conv{level + 1}.kernel")[-1] for level in range(depth + 1)]
-    tr_channels = [_shape(state, f"conv{level + 1}_tr.kernel")[-1] for level in range(depth + 1)]
-    final = "final.kernel" if "final.kernel" in state else "conv1_tr.kernel"
-    seen = {
-        "in_channels": _shape(state, "conv1.kernel")[-2],
-        "out_channels": _shape(state, final)[-1],
-        "conv1_kernel_size": _edge(state, "conv1.kernel"),
-        "depth": depth,
-        "channels": channels,
-        "tr_channels": tr_channels,
-        "norm": _norm_kind(state, "norm1"),
-        "block_norm": _norm_kind(state, "block1.norm1") if "block1.conv1.kernel" in state else None,
-    }
-    traits = (seen["block_norm"] is not None, final == "final.kernel", "norm1_tr.bn.weight" in state)
+    channels = [_width(state, f"conv{level + 1}.kernel") for level in range(depth + 1)]
+    tr_channels = [_width(state, f"conv{level + 1}_tr.kernel") for level in range(depth + 1)]
+    norm = _norm_kind(state, "norm1")
+    block_norm = _norm_kind(state, "block1.norm1") if "block1.conv1.kernel" in state else None
+    final = "final.kernel" in state
+    last_norm = _norm_kind(state, "norm1_tr") != "none"
 
     def fits(model: type) -> bool:
-        # SimpleNets differ in whether a last layer and a last norm exist, which is not an argument.
-        own = (model.BLOCK_NORM is not None, model.FINAL, model.LAST_NORM and seen["norm"] == "BN")
-        return own == traits or (own[:2] == traits[:2] and seen["norm"] != "BN")
+        # What a network's class decides, and no argument of it. A norm that is "none" leaves no trace.
+        same_norm = model.LAST_NORM == last_norm or norm == "none"
+        return (
+            (model.BLOCK_NORM is not None) == (block_norm is not None) and model.FINAL == final and same_norm
+        )
+
+    def closeness(model: type) -> tuple[int, ...]:
+        first = 0 if final else 1  # without a last layer, the finest width up is that of the features
+        same_widths = list(model.CHANNELS[: depth + 1]) == channels
+        same_widths &= list(model.TR_CHANNELS[first : depth + 1]) == tr_channels[first:]
+        same_norms = (model.NORM, model.BLOCK_NORM) == (norm, block_norm)
+        return (same_widths and same_norms, same_widths, same_norms, model.DEPTH == depth)
 
     candidates = [model_class(known) for known in model_names()]
     candidates = [model for model in candidates if issubclass(model, UNet) and fits(model)]
-    if name is None and not candidates:
+    if not candidates:
         raise ValueError("unknown network: a U-net whose layers are those of no ResUNet or SimpleNet")
+    return {
+        "name": max(candidates, key=closeness).__name__,
+        **_infer_ends(state, "conv1.kernel", "final.kernel" if final else "conv1_tr.kernel"),
+        "depth": depth,
+        "channels": channels,
+        "tr_channels": tr_channels,
+        "norm": norm,
+        "block_norm": block_norm,
+    }
 
-    def closeness(model: type) -> tuple[int, ...]:
-        same_widths = list(model.CHANNELS[: depth + 1]) == channels
-        same_widths &= not model.FINAL or list(model.TR_CHANNELS[: depth + 1]) == tr_channels
-        same_norms = (model.NORM, model.BLOCK_NORM) == (seen["norm"], seen["block_norm"])
-        return (same_widths and same_norms, same_widths, same_norms, model.DEPTH == depth)
 
-    return {"name": name or max(candidates, key=closeness).__name__, **seen}
-
-
-def _infer_res16unet(state: Mapping[str, Tensor], name: str | None) -> dict[str, Any]:
+def _infer_res16unet(state: Mapping[str, Tensor]) -> dict[str, Any]:
     depth = max((level for level in range(1, 5) if f"block{level}.0.conv1.kernel" in state), default=0)
-    known = model_class(name or "Res16UNet34C")
-    if not issubclass(known, Res16UNet):
-        known = model_class("Res16UNet34C")
-    planes, layers = list(known.PLANES), list(known.LAYERS)
+    published = model_class("Res16UNet34C")
+    planes, layers = list(published.PLANES), list(published.LAYERS)
     places = [*range(depth), *range(8 - depth, 8)]
     for place in places:
-        first = f"block{place + 1}.0.conv1.kernel"
-        planes[place] = _shape(state, first)[-1]
+        planes[place] = _width(state, f"block{place + 1}.0.conv1.kernel")
         layers[place] = 0
         while f"block{place + 1}.{layers[place]}.conv1.kernel" in state:
             layers[place] += 1
@@ -253,16 +267,13 @@ def _infer_res16unet(state: Mapping[str, Tensor], name: str | None) -> dict[str,
         return all(model.PLANES[p] == planes[p] and model.LAYERS[p] == layers[p] for p in places)
 
     models = [model_class(each) for each in model_names()]
-    matching = [each.__name__ for each in models if issubclass(each, Res16UNet) and same(each)]
-    chosen = name or ("Res16UNet34C" if "Res16UNet34C" in matching or not matching else matching[0])
+    models = [each for each in models if issubclass(each, Res16UNet)]
     return {
-        "name": chosen,
-        "in_channels": _shape(state, "conv0p1s1.kernel")[-2],
-        "out_channels": _shape(state, "final.kernel")[-1],
-        "conv1_kernel_size": _edge(state, "conv0p1s1.kernel"),
+        "name": next((each for each in [published, *models] if same(each)), published).__name__,
+        **_infer_ends(state, "conv0p1s1.kernel", "final.kernel"),
         "depth": depth,
         "planes": planes,
         "layers": layers,
-        "initial": _shape(state, "conv0p1s1.kernel")[-1],
+        "initial": _width(state, "conv0p1s1.kernel"),
         "norm": _norm_kind(state, "bn0"),
     }

@@ -87,7 +87,9 @@ def _refuse_other_formats(head: bytes) -> None:
     if head.startswith(b"version https://git-lfs"):
         raise ValueError("not a checkpoint but a git-lfs pointer (run git lfs pull)")
     if not head.startswith(b"\x80"):
-        raise ValueError(f"not a checkpoint: neither a torch file nor safetensors (it begins with {head[:8]!r})")
+        raise ValueError(
+            f"not a checkpoint: neither a torch file nor safetensors (it begins with {head[:8]!r})"
+        )
 
 
 # --- the zip layout: <name>/data.pkl, and one record <name>/data/<key> per storage ---
@@ -102,7 +104,9 @@ def _read_zip(stream: BinaryIO) -> Any:
                 raise ValueError("not a checkpoint: a zip file without torch's data.pkl")
             prefix = pickles[0][: -len("data.pkl")]
             if f"{prefix}constants.pkl" in records:
-                raise ValueError("a TorchScript program, which would have to be run; save its state_dict instead")
+                raise ValueError(
+                    "a TorchScript program, which would have to be run; save its state_dict instead"
+                )
             if f"{prefix}byteorder" in records and archive.read(f"{prefix}byteorder") != b"little":
                 raise ValueError("written on a big-endian machine, which is not supported")
             flat: dict[str, torch.Tensor] = {}
@@ -127,8 +131,26 @@ def _read_zip(stream: BinaryIO) -> Any:
 # --- the layout before torch 1.6: five pickles one after the other, then the storages ---
 
 
-def _read_legacy(stream: BinaryIO) -> Any:
-    size = os.fstat(stream.fileno()).st_size
+class _Bounded:
+    """A file that never tries to read past its end: a length in a damaged file must not reserve memory."""
+
+    def __init__(self, stream: BinaryIO, size: int):
+        self.stream = stream
+        self.size = size
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def read(self, count: int) -> bytes:
+        return self.stream.read(min(count, self.size - self.stream.tell()))
+
+    def readline(self) -> bytes:
+        return self.stream.readline()
+
+
+def _read_legacy(file: BinaryIO) -> Any:
+    size = os.fstat(file.fileno()).st_size
+    stream = _Bounded(file, size)
     not_one = "not a checkpoint: a pickle, but not of torch.save"
     try:
         magic = unpickle(stream, {})

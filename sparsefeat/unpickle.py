@@ -89,8 +89,8 @@ class _Machine:
         opcodes = pickletools.genops(stream)
         while True:
             try:
-                opcode, argument, position = next(opcodes)
-            except (ValueError, UnicodeError, OverflowError, StopIteration) as error:
+                opcode, argument, position = next(opcodes)  # pickletools checks some lengths by assertion
+            except (ValueError, OverflowError, AssertionError, StopIteration) as error:
                 raise ValueError(f"damaged or truncated pickle ({error})") from error
             if opcode.name == "STOP":
                 if len(self.stack) != 1 or self.marked:
@@ -98,7 +98,14 @@ class _Machine:
                 return self.stack[0]
             try:
                 self.step(opcode.name, argument)
-            except (LookupError, TypeError, AttributeError, UnicodeError, OverflowError, RuntimeError) as error:
+            except (
+                LookupError,
+                TypeError,
+                AttributeError,
+                UnicodeError,
+                OverflowError,
+                RuntimeError,
+            ) as error:
                 raise ValueError(
                     f"damaged pickle ({opcode.name} at byte {position}: {type(error).__name__} {error})"
                 ) from error
@@ -162,7 +169,9 @@ class _Machine:
         elif opcode in ("REDUCE", "NEWOBJ"):
             arguments, called = stack.pop(), stack.pop()
             if not isinstance(called, Maker) or not isinstance(arguments, tuple):
-                raise ValueError(f"the file calls {_describe(called)}, which nothing may; refused, nothing was run")
+                raise ValueError(
+                    f"the file calls {_describe(called)}, which nothing may; refused, nothing was run"
+                )
             stack.append(called.make(*arguments))
         elif opcode == "BUILD":
             state = stack.pop()
@@ -181,7 +190,9 @@ class _Machine:
         elif opcode == "DUP":
             stack.append(stack[-1])
         elif opcode not in _NOTHING:
-            raise ValueError(f"the file uses the pickle instruction {opcode}, which no checkpoint needs; refused")
+            raise ValueError(
+                f"the file uses the pickle instruction {opcode}, which no checkpoint needs; refused"
+            )
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -216,7 +227,7 @@ class _Machine:
                 self.memo[key] = finished
         elif not isinstance(instance, dict):
             raise ValueError(f"the file sets attributes of {_describe(instance)}; refused, nothing was run")
-        # What is left are dictionaries with attributes: an OrderedDict of weights carries its layers' versions.
+        # What is left are dictionaries with attributes: an OrderedDict of weights has its layers' versions.
 
 
 def checked_key(value: Any) -> Any:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
-from typing import Any, Union
+from typing import Any
 
 import yaml
 
-KeyPath = tuple[Union[str, int], ...]
+KeyPath = tuple[str | int, ...]
 """Keys, and positions in lists, from the top of a document down."""
 
 _MERGE = "tag:yaml.org,2002:merge"

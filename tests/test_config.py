@@ -66,7 +66,8 @@ def test_values_become_the_annotated_types(write):
         Run,
         write(
             "seed: 3\noutput: a/b\nscenes: [x, on, 'no']\nchannels: [1, 2, 3]\n"
-            "optimizer: {name: adamw, lr: 1, betas: [0.5, 1e-1]}\nstages: [{angle_deg: 35}, {angle_deg: 180, steps: 1e4}]\n"
+            "optimizer: {name: adamw, lr: 1, betas: [0.5, 1e-1]}\n"
+            "stages: [{angle_deg: 35}, {angle_deg: 180, steps: 1e4}]\n"
             "voxel_size: 5e-2\nextra: {a: 1}\n"
         ),
     )
@@ -88,7 +89,14 @@ def test_a_section_with_all_lines_commented_out_keeps_its_defaults(write):
 
 def test_overrides_are_applied_in_order_and_parsed_as_yaml(write):
     path = write("optimizer:\n  lr: 0.5\nstages: [{angle_deg: 35}]\n")
-    overrides = ["optimizer.lr=1e-2", "optimizer.lr=0.2", "scenes=[a, b]", "stages.0.steps=7", "validation.lr=3", "seed=4"]
+    overrides = [
+        "optimizer.lr=1e-2",
+        "optimizer.lr=0.2",
+        "scenes=[a, b]",
+        "stages.0.steps=7",
+        "validation.lr=3",
+        "seed=4",
+    ]
     run = load_config(Run, path, overrides)
     assert run.optimizer.lr == 0.2 and run.scenes == ["a", "b"] and run.stages == [Stage(35.0, 7)]
     assert run.validation == Optimizer(lr=3.0) and run.seed == 4
@@ -106,9 +114,14 @@ def test_an_override_leaves_the_given_dictionary_and_aliased_sections_alone(writ
 
 def test_saving_and_loading_gives_the_same_configuration_and_plain_yaml(tmp_path):
     run = Run(
-        seed=2, output=Path("x"), scenes=["on", "1e-3", "010", "null", "é", "1:30", ""], channels=(1,),
-        optimizer=Optimizer(lr=1e-7, betas=(1e16, float("inf"))), stages=[Stage(1.0)], validation=Optimizer(),
-    )  # fmt: skip
+        seed=2,
+        output=Path("x"),
+        scenes=["on", "1e-3", "010", "null", "é", "1:30", ""],
+        channels=(1,),
+        optimizer=Optimizer(lr=1e-7, betas=(1e16, float("inf"))),
+        stages=[Stage(1.0)],
+        validation=Optimizer(),
+    )
     save_config(tmp_path / "saved.yaml", run)
     assert load_config(Run, tmp_path / "saved.yaml") == run
     assert config_from_dict(Run, yaml.safe_load((tmp_path / "saved.yaml").read_text())) == run
@@ -124,11 +137,17 @@ def test_a_file_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("seed: 1\noptimizer:\n  momentun: 0.9\n", "run.yaml:3: optimizer.momentun: unknown key; did you mean 'momentum'?"),
+        (
+            "seed: 1\noptimizer:\n  momentun: 0.9\n",
+            "run.yaml:3: optimizer.momentun: unknown key; did you mean 'momentum'?",
+        ),
         ("sede: 1\n", "run.yaml:1: sede: unknown key; did you mean 'seed'?"),
         ("lr: 1\n", "did you mean 'optimizer.lr'?"),
         ("known: 1\n", "known: unknown key"),
-        ("stages:\n- {angle_deg: 1}\n- {angle: 1}\n", "run.yaml:3: stages[1].angle: unknown key; did you mean 'angle_deg'?"),
+        (
+            "stages:\n- {angle_deg: 1}\n- {angle: 1}\n",
+            "run.yaml:3: stages[1].angle: unknown key; did you mean 'angle_deg'?",
+        ),
         ("stages: [{steps: 1}]\n", "stages[0]: the key 'angle_deg' is required (a number)"),
         ("seed: fast\n", "run.yaml:1: seed: expected an integer, got the text 'fast'"),
         ("seed: 1.5\n", "seed: expected an integer, got 1.5"),
@@ -139,8 +158,14 @@ def test_a_file_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
         ("resume: 1\n", "resume: expected true or false, got 1"),
         ("optimizer: {lr: .nan}\n", "optimizer.lr: expected a number, got nan"),
         ("optimizer: {lr: '0.1'}\n", "optimizer.lr: expected a number, got the text '0.1'"),
-        ("optimizer: {name: adam}\n", "expected one of 'sgd', 'adamw', got the text 'adam'; did you mean 'adamw'?"),
-        ("optimizer: {betas: [1]}\n", "optimizer.betas: expected a list of 2 values (a number, a number), got 1 values: [1]"),
+        (
+            "optimizer: {name: adam}\n",
+            "expected one of 'sgd', 'adamw', got the text 'adam'; did you mean 'adamw'?",
+        ),
+        (
+            "optimizer: {betas: [1]}\n",
+            "optimizer.betas: expected a list of 2 values (a number, a number), got 1 values: [1]",
+        ),
         ("optimizer: {betas: [1, x]}\n", "optimizer.betas[1]: expected a number, got the text 'x'"),
         ("optimizer: 3\n", "optimizer: expected a section with keys, got 3"),
         ("scenes: kitchen\n", "scenes: expected a list (of text each), got the text 'kitchen'"),
@@ -152,11 +177,14 @@ def test_a_file_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
         ("seed: 1\nseed: 2\n", "run.yaml:2: not valid YAML: the key 'seed' is given twice"),
         ("seed: [1\n", "run.yaml:2: not valid YAML"),
         ("seed: 1\n---\nseed: 2\n", "run.yaml:2: not valid YAML"),
-        ("seed: !!python/object/apply:os.system ['true']\n", "run.yaml:1: not valid YAML: could not determine a constructor"),
+        (
+            "seed: !!python/object/apply:os.system ['true']\n",
+            "run.yaml:1: not valid YAML: could not determine a constructor",
+        ),
         ("1: 2\n", "1: unknown key"),
         ("seed: \x00\n", "run.yaml: not valid YAML"),
     ],
-)  # fmt: skip
+)
 def test_wrong_files_say_where_and_what(write, text, said):
     with pytest.raises(ValueError) as error:
         load_config(Run, write(text))
@@ -168,7 +196,10 @@ def test_wrong_files_say_where_and_what(write, text, said):
     ("override", "said"),
     [
         ("optimizer.lrr=1", "override 'optimizer.lrr=1': optimizer.lrr: unknown key; did you mean 'lr'?"),
-        ("optimizer.lr=fast", "override 'optimizer.lr=fast': optimizer.lr: expected a number, got the text 'fast'"),
+        (
+            "optimizer.lr=fast",
+            "override 'optimizer.lr=fast': optimizer.lr: expected a number, got the text 'fast'",
+        ),
         ("optimizer={lr: x}", "override 'optimizer={lr: x}': optimizer.lr: expected a number"),
         ("optimizer.lr", "expected key=value"),
         ("=1", "expected key=value"),

@@ -280,12 +280,14 @@ def test_slice_gathers_back_to_the_points(golden, name, dtype):
     field = TensorField(leaf, positions)
     x = field.sparse()
     rows = rows_at(x.C, record["sparse_coords"])
-    assert_close(x.F[rows], record["sparse_feats"])
+    tolerance = max(FLOAT32_SHARES, TOLERANCE[dtype])
+    assert_close(x.F[rows], record["sparse_feats"], tolerance)
     out = slice_field(x, field)
     assert torch.equal(out.C, torch.from_numpy(record.arrays["out_coords"]))
-    assert_close(out.F, record["out_feats"])
-    assert_close(torch.cat([out.F, field.F], 1), record["cat_slice_feats"])
-    check_gradients(out.F, record["grad_out"], [(leaf, record["grad_feats"])])
+    assert_close(out.F, means_by_hand(leaf, x.inverse_mapping)[x.inverse_mapping])
+    assert_close(out.F, record["out_feats"], tolerance)
+    assert_close(torch.cat([out.F, field.F], 1), record["cat_slice_feats"], tolerance)
+    check_gradients(out.F, record["grad_out"], [(leaf, record["grad_feats"])], tolerance)
 
 
 @PRECISIONS

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from sparsefeat.data.pointcloud import write_ply
+from sparsefeat.checkpoint import save_checkpoint
+from sparsefeat.data.pointcloud import read_points, write_ply
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.models import create_model
 from sparsefeat.sparse import SparseTensor, functional, quantize
 from sparsefeat.sparse import modules as layers
 from sparsefeat.tiling import measure_reach, split_into_tiles
@@ -305,3 +307,46 @@ def test_training_mode_is_restored_and_statistics_are_kept(points):
     assert model.training
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Returns a function that writes a checkpoint of random weights with a given voxel size."""
+
+    def write(voxel_size):
+        model = create_model("ResUNetBN2C", in_channels=1, depth=1, channels=(4, 4), tr_channels=(4, 4))
+        save_checkpoint(tmp_path / "small.safetensors", model, voxel_size)
+        return tmp_path / "small.safetensors"
+
+    return write
+
+
+def test_the_checkpoint_says_the_voxel_size_unless_the_call_does(checkpoint, points):
+    path = checkpoint(0.25)
+    assert FeatureExtractor.from_pretrained(path).voxel_size == 0.25
+    extractor = FeatureExtractor.from_pretrained(path, voxel_size=0.1, device="cpu")
+    assert extractor.voxel_size == 0.1 and extractor(points).shape == (len(points), 32)
+
+
+def test_a_checkpoint_without_a_voxel_size_asks_for_one(checkpoint):
+    path = checkpoint(None)
+    with pytest.raises(ValueError, match="small.safetensors: .* voxel size.* give voxel_size="):
+        FeatureExtractor.from_pretrained(path)
+    assert FeatureExtractor.from_pretrained(path, voxel_size=1).voxel_size == 1
+
+
+def test_real_fragments_in_tiles_are_as_in_one_pass(dataset):
+    room = read_points(next(dataset("threedmatch_dense").glob("*.ply"))).points[::8]
+    rooms = np.concatenate([room, room + [4, 0, 0]])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = create_model("ResUNetBN2C", in_channels=1, normalize_feature=True, conv1_kernel_size=7)
+    extractor = FeatureExtractor(model, 0.05)
+    # The receptive field, 123 voxels, that FCGF's architecture has.
+    assert 2 * extractor.reach.radius + 1 == 123
+    whole = extractor(rooms)
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
+    seen = []
+    tiled = extractor(rooms, max_voxels=8000, progress=lambda *done: seen.append(done))
+    assert len(seen) > 1
+    np.testing.assert_allclose(tiled, whole, atol=1e-4)

@@ -88,10 +88,12 @@ class _Bar:
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
+        self._stage = ""
 
     def __call__(self, stage: str, done: float, total: int, name: str) -> None:
-        if self._bar is None or self._bar.desc.rstrip(": ") != stage:
+        if self._bar is None or stage != self._stage:
             self.close()
+            self._stage = stage
             form = "{l_bar}{bar}| {n:.4g}/{total} [{elapsed}<{remaining}] {postfix}"
             self._bar = tqdm(total=total, desc=stage, bar_format=form, disable=None)
         self._bar.set_postfix_str(name, refresh=False)

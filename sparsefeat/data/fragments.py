@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import struct
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -16,7 +17,16 @@ from torch.torch_version import TorchVersion
 from sparsefeat.data.pointcloud import POINT_SUFFIXES, read_points
 
 # What torch.load raises for a file that ends early or is something else, beside UnpicklingError.
-_BROKEN = (RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, zipfile.BadZipFile)
+_BROKEN = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 FRAGMENT_SUFFIXES = (*POINT_SUFFIXES, ".pth")
 
@@ -36,10 +46,7 @@ def load_fragment(path: str | os.PathLike) -> np.ndarray:
             or, for pth, asks for anything but an array of numbers. The file is named.
     """
     path = Path(path)
-    if path.suffix.lower() != ".pth":
-        points = read_points(path).points
-    else:
-        points = _read_pth(path)
+    points = _read_pth(path) if path.suffix.lower() == ".pth" else read_points(path).points
     if not len(points):
         raise ValueError(f"{path}: the fragment has no points")
     return points

@@ -104,9 +104,7 @@ def train_pairs(
             lists[match["sequence"]] = min(entry, lists.get(match["sequence"], entry))
     if not lists:
         hint = "; this is the test layout, which test_pairs reads" if _test_scenes(root) else ""
-        raise ValueError(
-            f"{root}: no overlap list '<scene>@<seq>-0.30.txt' here, {_contents(root)}{hint}"
-        )
+        raise ValueError(f"{root}: no overlap list '<scene>@<seq>-0.30.txt' here, {_contents(root)}{hint}")
     sequences = sorted(lists)
     if scenes is not None:
         known = {name.split("@")[0] for name in sequences} | set(sequences)
@@ -222,9 +220,14 @@ def _listed_pairs(path: Path, sequence: str, present: set[str]) -> list[Fragment
         root = path.parent
         pairs.append(
             FragmentPair(
-                sequence.split("@")[0], root / first, root / second, np.eye(4), overlap,
-                i=_trailing_index(second), j=_trailing_index(first),
-            )  # fmt: skip
+                sequence.split("@")[0],
+                root / first,
+                root / second,
+                np.eye(4),
+                overlap,
+                i=_trailing_index(second),
+                j=_trailing_index(first),
+            )
         )
     if absent:
         raise ValueError(f"{path}: names {_several(absent, 'file')} that {path.parent} does not have")
@@ -262,9 +265,15 @@ def _scene_pairs(root: Path, scene: str, evaluation: str) -> list[FragmentPair]:
     overlaps = read_overlaps(listed) if listed.is_file() else {}
     return [
         FragmentPair(
-            scene, files[block.j], files[block.i], block.matrix,
-            overlaps.get((block.i, block.j), math.nan), information.get((block.i, block.j)), block.i, block.j,
-        )  # fmt: skip
+            scene,
+            files[block.j],
+            files[block.i],
+            block.matrix,
+            overlaps.get((block.i, block.j), math.nan),
+            information.get((block.i, block.j)),
+            block.i,
+            block.j,
+        )
         for block in blocks
     ]
 

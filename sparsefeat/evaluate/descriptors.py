@@ -46,6 +46,7 @@ def random_network(model: nn.Module, seed: int = 0) -> nn.Module:
         network = create_model(**config)
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            # Without running statistics torch's batch norm uses those of its input, in eval mode too.
             module.track_running_stats = False
             module.running_mean = module.running_var = None
     return network.eval()

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sparsefeat.evaluate.extras import import_open3d
 
 
-def fpfh_descriptor(points: np.ndarray, voxel_size: float) -> np.ndarray:
+def fpfh_descriptor(
+    points: np.ndarray, voxel_size: float, viewpoint: Sequence[float] | None = (0.0, 0.0, 0.0)
+) -> np.ndarray:
     """Fast point feature histograms of a cloud with one point per voxel.
 
     Normals from up to 30 neighbours within 2 voxels, histograms of up to 100 neighbours within 5 voxels:
     10 and 25 cm at the customary 5 cm. Source: Rusu, Blodow, Beetz, "Fast Point Feature Histograms (FPFH)
     for 3D Registration", ICRA 2009; Open3D's implementation and usual settings.
 
+    The histograms depend on which side a normal points to. A fitted normal has no side: it changes with
+    the pose, and then the descriptor does, too. Turning normals to the sensor settles it; a fragment's
+    origin is its (first) camera, and stays so when the fragment is turned about it.
+
     Args:
         points: Shape (N, 3), metres.
         voxel_size: metres.
+        viewpoint: where normals point to, in the frame of ``points``; None leaves them as fitted, which
+            makes a weaker baseline.
 
     Returns:
         (N, 33) float32, not normalised.
@@ -33,6 +43,8 @@ def fpfh_descriptor(points: np.ndarray, voxel_size: float) -> np.ndarray:
     o3d = import_open3d("the FPFH baseline")
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
     cloud.estimate_normals(o3d.geometry.KDTreeSearchParamHybrid(radius=2 * voxel_size, max_nn=30))
+    if viewpoint is not None:
+        cloud.orient_normals_towards_camera_location(np.asarray(viewpoint, dtype=np.float64))
     feature = o3d.pipelines.registration.compute_fpfh_feature(
         cloud, o3d.geometry.KDTreeSearchParamHybrid(radius=5 * voxel_size, max_nn=100)
     )

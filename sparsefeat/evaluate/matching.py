@@ -107,10 +107,30 @@ class MatchingResult:
         values = [value for value in values if value is not None]
         return Summary(float(np.mean(values)), float(np.std(values))) if values else None
 
-    def __getattr__(self, name: str) -> float | None:
-        if name not in ("FMR", "IR", "FMR_mutual", "IR_mutual", "RR"):
-            raise AttributeError(name)
-        summary = self.summary(name)
+    @property
+    def FMR(self) -> float:
+        """Feature-match recall, all nearest neighbours."""
+        return self.summary("FMR").mean
+
+    @property
+    def IR(self) -> float:
+        """Inlier ratio, all nearest neighbours."""
+        return self.summary("IR").mean
+
+    @property
+    def FMR_mutual(self) -> float:
+        """Feature-match recall, mutual nearest neighbours."""
+        return self.summary("FMR_mutual").mean
+
+    @property
+    def IR_mutual(self) -> float:
+        """Inlier ratio, mutual nearest neighbours."""
+        return self.summary("IR_mutual").mean
+
+    @property
+    def RR(self) -> float | None:
+        """Registration recall; None where no pose was estimated."""
+        summary = self.summary("RR")
         return None if summary is None else summary.mean
 
     def curve_over_tau1(self, mutual: bool = False) -> dict[str, np.ndarray]:

@@ -99,7 +99,8 @@ def _prepare(features0, features1, block: int, device) -> tuple[Tensor, Tensor, 
     a, b = torch.as_tensor(features0), torch.as_tensor(features1)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(
-            f"nearest neighbours: expected features (N, C) and (M, C), got {tuple(a.shape)} and {tuple(b.shape)}"
+            f"nearest neighbours: expected features (N, C) and (M, C), got {tuple(a.shape)} and "
+            f"{tuple(b.shape)}"
         )
     if len(b) == 0:
         raise ValueError("nearest neighbours: no features on the second side")

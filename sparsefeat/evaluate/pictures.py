@@ -28,6 +28,7 @@ def plot_thresholds(results: Mapping[str, MatchingResult], folder: str | os.Path
     folder = Path(folder)
     settings = next(iter(results.values())).settings
     tau1, tau2 = settings["tau1"], settings["tau2"]
+    marks = {"tau1": {f"τ1 = {tau1:g} m": tau1}, "tau2": {f"τ2 = {tau2:g}": tau2}}
     over1 = "inlier threshold τ1 [m]"
     written = []
     for mutual in (False, True):
@@ -35,15 +36,15 @@ def plot_thresholds(results: Mapping[str, MatchingResult], folder: str | os.Path
         curves1 = {label: result.curve_over_tau1(mutual) for label, result in results.items()}
         curves2 = {label: result.curve_over_tau2(mutual) for label, result in results.items()}
         plots = (
-            ("fmr_over_tau1", "FMR", "tau1", curves1, over1, "feature-match recall", tau1),
-            ("ir_over_tau1", "IR", "tau1", curves1, over1, "inlier ratio", tau1),
-            ("fmr_over_tau2", "FMR", "tau2", curves2, "inlier-ratio threshold τ2", "feature-match recall", tau2),
+            ("fmr_over_tau1", "FMR", "tau1", curves1, over1, "feature-match recall"),
+            ("ir_over_tau1", "IR", "tau1", curves1, over1, "inlier ratio"),
+            ("fmr_over_tau2", "FMR", "tau2", curves2, "inlier-ratio threshold τ2", "feature-match recall"),
         )
-        for name, metric, axis, curves, xlabel, ylabel, mark in plots:
+        for name, metric, axis, curves, xlabel, ylabel in plots:
             path = folder / f"{name}{suffix}.png"
             lines = {label: (curve[axis], curve[metric]) for label, curve in curves.items()}
             title = f"{ylabel.capitalize()}, {kind}"
-            plot_curves(lines, path, xlabel, ylabel, title=title, marks={f"{mark:g}": mark})
+            plot_curves(lines, path, xlabel, ylabel, title=title, marks=marks[axis])
             written.append(path)
     return written
 

@@ -139,4 +139,6 @@ def get_gpu_memory_info() -> tuple[int, int]:
 
 
 def __getattr__(name: str):
-    raise AttributeError(f"MinkowskiEngineBackend._C.{name} is not available: sparsefeat has no compiled back end")
+    raise AttributeError(
+        f"MinkowskiEngineBackend._C.{name} is not available: sparsefeat has no compiled back end"
+    )

@@ -77,7 +77,9 @@ class CoordinateManager(FieldMaps):
             raise ValueError("CoordinateManager: coordinate_map_type CUDA, but torch finds no CUDA device")
         super().__init__()
         self.D = D
-        self.minkowski_algorithm = MinkowskiAlgorithm.DEFAULT if minkowski_algorithm is None else minkowski_algorithm
+        self.minkowski_algorithm = (
+            MinkowskiAlgorithm.DEFAULT if minkowski_algorithm is None else minkowski_algorithm
+        )
         self._manager = EngineManager(D)
 
     def insert_and_map(
@@ -97,7 +99,11 @@ class CoordinateManager(FieldMaps):
         return CoordinateMapKey.of(key), maps
 
     def insert_rows(
-        self, coordinates: Tensor, tensor_stride: StrideType = 1, string_id: str = "", parent: EngineKey | None = None
+        self,
+        coordinates: Tensor,
+        tensor_stride: StrideType = 1,
+        string_id: str = "",
+        parent: EngineKey | None = None,
     ) -> tuple[EngineKey, tuple[Tensor, Tensor]]:
         """As :meth:`insert_and_map`, with the engine's own key.
 
@@ -126,14 +132,18 @@ class CoordinateManager(FieldMaps):
                 return key
         return None
 
-    def stride(self, coordinate_map_key: CoordinateMapKey, stride: StrideType, string_id: str = "") -> CoordinateMapKey:
+    def stride(
+        self, coordinate_map_key: CoordinateMapKey, stride: StrideType, string_id: str = ""
+    ) -> CoordinateMapKey:
         """The key of the map ``stride`` times coarser, made where it does not exist."""
         source = coordinate_map_key.engine_key
         stride = convert_to_int_list(stride, self.D)
         if string_id and string_id != source.name:
             coarse = tuple(t * s for t, s in zip(source.tensor_stride, stride))
             coordinates = stride_coordinates(self._manager[source].coordinates, coarse)
-            return CoordinateMapKey.of(self._manager.insert(coordinates, coarse, parent=source, name=string_id))
+            return CoordinateMapKey.of(
+                self._manager.insert(coordinates, coarse, parent=source, name=string_id)
+            )
         return CoordinateMapKey.of(self._manager.stride(source, stride))
 
     def origin(self) -> CoordinateMapKey:
@@ -158,7 +168,9 @@ class CoordinateManager(FieldMaps):
         """The number of rows of a map."""
         return len(self._manager[coordinate_map_key.engine_key])
 
-    def _get_coordinate_map_key(self, key_or_tensor_strides: CoordinateMapKey | StrideType) -> CoordinateMapKey:
+    def _get_coordinate_map_key(
+        self, key_or_tensor_strides: CoordinateMapKey | StrideType
+    ) -> CoordinateMapKey:
         """A key as it is; for a tensor stride the first map that has it."""
         if isinstance(key_or_tensor_strides, CoordinateMapKey):
             return key_or_tensor_strides
@@ -171,7 +183,9 @@ class CoordinateManager(FieldMaps):
 
     def get_coordinates(self, coords_key_or_tensor_strides: CoordinateMapKey | StrideType) -> Tensor:
         """Coordinates of a map. Shape: (V, 1 + D) int32."""
-        return self._manager[self._get_coordinate_map_key(coords_key_or_tensor_strides).engine_key].coordinates
+        return self._manager[
+            self._get_coordinate_map_key(coords_key_or_tensor_strides).engine_key
+        ].coordinates
 
     def get_unique_coordinate_map_key(self, tensor_stride: StrideType) -> CoordinateMapKey:
         """A key of this tensor stride that no map has."""
@@ -240,7 +254,7 @@ class CoordinateManager(FieldMaps):
         return self.kernel_map(*args, **kwargs)
 
     def origin_map(self, key: CoordinateMapKey) -> tuple[Tensor, list[Tensor]]:
-        """Batch indices (B,), and for every index up to the largest its rows, ascending; none where it is absent."""
+        """Batch indices (B,), and for every index up to the largest its rows, ascending, or none."""
         return self._rows_per_batch(self._manager[key.engine_key].coordinates[:, 0].long())
 
     def stride_map(self, in_key: CoordinateMapKey, stride_key: CoordinateMapKey) -> tuple[Tensor, Tensor]:
@@ -281,4 +295,6 @@ class CoordinateManager(FieldMaps):
     def __repr__(self) -> str:
         maps = [f"  {CoordinateMapKey.of(key)}: {len(m)} rows" for key, m in self._manager.maps.items()]
         fields = [f"  field {key}: {len(c)} points" for key, c in self.fields.items()]
-        return "\n".join([f"{type(self).__name__}(D={self.D}", *maps, *fields, f"  algorithm={self.minkowski_algorithm})"])
+        return "\n".join(
+            [f"{type(self).__name__}(D={self.D}", *maps, *fields, f"  algorithm={self.minkowski_algorithm})"]
+        )

@@ -51,12 +51,16 @@ class CoordinateMapKey:
         """Tensor stride and string id."""
         return list(self.engine_key.tensor_stride), self.engine_key.name
 
-    def set_key(self, tensor_stride: Sequence[int] | tuple[Sequence[int], str], string_id: str | None = None) -> None:
+    def set_key(
+        self, tensor_stride: Sequence[int] | tuple[Sequence[int], str], string_id: str | None = None
+    ) -> None:
         """Name a map: ``set_key(tensor_stride, string_id)``, or one pair of the two."""
         if string_id is None:
             tensor_stride, string_id = tensor_stride
         if len(tensor_stride) != self._size - 1:
-            raise ValueError(f"CoordinateMapKey: expected {self._size - 1} strides, got {list(tensor_stride)}")
+            raise ValueError(
+                f"CoordinateMapKey: expected {self._size - 1} strides, got {list(tensor_stride)}"
+            )
         self._key = EngineKey(tuple(int(t) for t in tensor_stride), string_id)
 
     def __eq__(self, other: object) -> bool:

@@ -26,10 +26,14 @@ class FieldMaps:
         self._voxels: dict[tuple[CoordinateMapKey, EngineKey], tuple[Tensor, Tensor]] = {}
         self._origins: dict[CoordinateMapKey, EngineKey] = {}
 
-    def insert_field(self, coordinates: Tensor, tensor_stride: StrideType, string_id: str = "") -> CoordinateMapKey:
-        """Add points (N, 1 + D), batch index first, and return their key; fields and voxel maps are named apart."""
+    def insert_field(
+        self, coordinates: Tensor, tensor_stride: StrideType, string_id: str = ""
+    ) -> CoordinateMapKey:
+        """Add points (N, 1 + D), batch index first, and return their key; fields have names of their own."""
         if coordinates.ndim != 2 or coordinates.shape[1] != self.D + 1:
-            raise ValueError(f"insert_field: expected points of shape (N, {self.D + 1}), got {tuple(coordinates.shape)}")
+            raise ValueError(
+                f"insert_field: expected points of shape (N, {self.D + 1}), got {tuple(coordinates.shape)}"
+            )
         stride = convert_to_int_list(tensor_stride, self.D)
         key = CoordinateMapKey(stride, string_id)
         while key in self.fields:
@@ -62,7 +66,10 @@ class FieldMaps:
         return torch.floor(points / steps) * steps
 
     def field_to_sparse_insert_and_map(
-        self, field_map_key: CoordinateMapKey, sparse_tensor_stride: StrideType, sparse_tensor_string_id: str = ""
+        self,
+        field_map_key: CoordinateMapKey,
+        sparse_tensor_stride: StrideType,
+        sparse_tensor_string_id: str = "",
     ) -> tuple[CoordinateMapKey, tuple[Tensor, Tensor]]:
         """Add the voxels that hold a field's points as a map; see ``insert_and_map``."""
         stride = tuple(convert_to_int_list(sparse_tensor_stride, self.D))
@@ -72,7 +79,9 @@ class FieldMaps:
         self._voxels[field_map_key, key] = maps
         return CoordinateMapKey.of(key), maps
 
-    def exists_field_to_sparse(self, field_map_key: CoordinateMapKey, sparse_map_key: CoordinateMapKey) -> bool:
+    def exists_field_to_sparse(
+        self, field_map_key: CoordinateMapKey, sparse_map_key: CoordinateMapKey
+    ) -> bool:
         """Whether the way from the field to the voxels is known."""
         return (field_map_key, sparse_map_key.engine_key) in self._voxels
 
@@ -94,7 +103,7 @@ class FieldMaps:
             return self._voxels[field_map_key, sparse_map_key.engine_key][1]
         voxels = self._manager[sparse_map_key.engine_key]
         cells = self._cells(field_map_key, sparse_map_key.engine_key.tensor_stride)
-        return voxels.find(cells.clamp(-(2**31), 2**31 - 1).to(torch.int32))
+        return voxels.find(cells.clamp(-(2**40), 2**40).long())
 
     def field_to_sparse_map(
         self, field_map_key: CoordinateMapKey, sparse_map_key: CoordinateMapKey

@@ -15,7 +15,7 @@ from sparsefeat.sparse.kernel import Kernel
 
 
 def hybrid_offsets(kernel_size: Sequence[int], axis_types: Sequence[RegionType]) -> list[list[int]]:
-    """Cells of a kernel that is a cube over some axes and a cross over the others, in the order of version 0.4.
+    """Cells of a kernel that is a cube over some axes and a cross over the others, in version 0.4's order.
 
     The centre comes first; each cube axis in turn then repeats all cells so far off its centre, and
     each cross axis adds its own line. With cubes alone this is the full cube in another order than
@@ -35,7 +35,11 @@ def hybrid_offsets(kernel_size: Sequence[int], axis_types: Sequence[RegionType])
 
 
 def _kernel(
-    region_type: RegionType, kernel_size: list[int], dilation: list[int], region_offsets: Tensor | None, axis_types
+    region_type: RegionType,
+    kernel_size: list[int],
+    dilation: list[int],
+    region_offsets: Tensor | None,
+    axis_types,
 ) -> Kernel:
     size, steps = tuple(kernel_size), tuple(dilation)
     if axis_types is not None and region_type != RegionType.HYBRID:
@@ -65,7 +69,15 @@ def get_kernel_volume(region_type, kernel_size, region_offset, axis_types, dimen
 
 
 def convert_region_type(
-    region_type, tensor_stride, kernel_size, up_stride, dilation, region_offset, axis_types, dimension, center=True
+    region_type,
+    tensor_stride,
+    kernel_size,
+    up_stride,
+    dilation,
+    region_offset,
+    axis_types,
+    dimension,
+    center=True,
 ) -> tuple[RegionType, Tensor, int]:
     """Region type, offsets in coordinates (K, D) int32 (none for cube and cross) and the number of cells.
 

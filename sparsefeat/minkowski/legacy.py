@@ -19,7 +19,9 @@ UNUSED_DIMENSION = ("dimension", "D")
 """Layers that once needed to know the number of axes, and no longer do."""
 
 
-def rename(given: dict[str, Any], names: dict[str, str], current: dict[str, Any], where: str) -> dict[str, Any]:
+def rename(
+    given: dict[str, Any], names: dict[str, str], current: dict[str, Any], where: str
+) -> dict[str, Any]:
     """Put legacy keyword arguments in the place of the current ones.
 
     Args:

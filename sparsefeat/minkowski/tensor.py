@@ -79,19 +79,26 @@ def clear_global_coordinate_manager() -> None:
 
 
 def manager_for(
-    coordinate_manager: CoordinateManager | None, dimension: int, minkowski_algorithm=None, allocator_type=None
+    coordinate_manager: CoordinateManager | None,
+    dimension: int,
+    minkowski_algorithm=None,
+    allocator_type=None,
 ) -> CoordinateManager:
     """The manager of a new tensor: the given one, the shared one, or a new one."""
     if coordinate_manager is not None:
         if not isinstance(coordinate_manager, CoordinateManager):
             raise ValueError(f"coordinate_manager: expected a CoordinateManager, got {coordinate_manager!r}")
         if coordinate_manager.D != dimension:
-            raise ValueError(f"coordinate_manager: it has {coordinate_manager.D} spatial axes, not {dimension}")
+            raise ValueError(
+                f"coordinate_manager: it has {coordinate_manager.D} spatial axes, not {dimension}"
+            )
         return coordinate_manager
     shared = _State.mode == SparseTensorOperationMode.SHARE_COORDINATE_MANAGER
     if shared and _State.manager is not None:
         return manager_for(_State.manager, dimension)
-    manager = CoordinateManager(dimension, allocator_type=allocator_type, minkowski_algorithm=minkowski_algorithm)
+    manager = CoordinateManager(
+        dimension, allocator_type=allocator_type, minkowski_algorithm=minkowski_algorithm
+    )
     if shared:
         _State.manager = manager
     return manager
@@ -222,7 +229,7 @@ class Tensor:
         return self.replace(self.features.double())
 
     def detach(self):
-        """The same with features cut off from their history; unlike the engine's, it leaves this tensor as it is."""
+        """The same with features cut off from their history; this tensor stays as it is."""
         return self.replace(self.features.detach())
 
     def size(self, *dim: int):
@@ -263,7 +270,9 @@ class Tensor:
             if type(other) is not type(self) or other.coordinate_manager != self.coordinate_manager:
                 raise ValueError(COORDINATE_MANAGER_DIFFERENT_ERROR)
             if other.coordinate_key != self.coordinate_key:
-                raise ValueError(f"{COORDINATE_KEY_DIFFERENT_ERROR}: {self.coordinate_key}, {other.coordinate_key}")
+                raise ValueError(
+                    f"{COORDINATE_KEY_DIFFERENT_ERROR}: {self.coordinate_key}, {other.coordinate_key}"
+                )
             other = other.F
         # The features are replaced, not written into: they may be shared, or needed for a gradient.
         self.features = operation(self.features, other)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from sparsefeat.sparse import SparseTensor
+from sparsefeat.sparse import SparseTensor, modules
 from sparsefeat.sparse.backends import Backend, load_backend
 
 NORMS = ("BN", "IN", "none")
@@ -33,13 +33,25 @@ class Network(nn.Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.ops = load_backend(backend)
+        self.geometry: nn.Module | None = None
         self.voxel_size: float | None = None
         self.unit = "m"
 
     @property
     def receptive_field(self) -> int:
-        """Edge of the cube of input voxels that one output depends on."""
+        """Edge, in voxels, of the cube that holds all inputs of an output, wherever it sits."""
         raise NotImplementedError
+
+    def set_symmetric(self, symmetric: bool) -> None:
+        """Constrain the kernels to those that are symmetric under the cube's rotations, or lift that.
+
+        Parameters keep their names and shapes; a symmetric network sees a neighbourhood and its turned copy
+        nearly alike, and runs faster on this engine. ``config["symmetric"]`` follows. On the minkowski
+        backend the kernels are used as they are.
+        """
+        if self.ops.name == "torch":
+            modules.set_symmetric(self, symmetric)
+        self.config["symmetric"] = symmetric
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Features per voxel.
@@ -50,7 +62,8 @@ class Network(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} takes {self.in_channels} feature channels, got {x.features.shape[1]}"
             )
-        return self.ops.leave(self.run(self.ops.enter(x)), x)
+        given = x if self.geometry is None else self.geometry(x)
+        return self.ops.leave(self.run(self.ops.enter(given)), x)
 
     def run(self, x: Any) -> Any:
         """The network itself, on tensors of its backend."""
@@ -133,7 +146,7 @@ def check_dilations(model: str, dilation: int | Sequence[int], levels: int) -> l
     dilations = [dilation] * levels if isinstance(dilation, int) else list(dilation)
     if len(dilations) != levels or not all(is_count(value, 1) for value in dilations):
         raise ValueError(
-            f"{model}: dilation must be a positive integer, or one for each of {levels} levels, got {dilation!r}"
+            f"{model}: dilation must be a positive integer or one for each of {levels} levels, got {dilation}"
         )
     return dilations
 

@@ -146,7 +146,7 @@ class Res16UNet(Network):
 
     @property
     def receptive_field(self) -> int:
-        """Edge of the cube of input voxels that one output depends on, wherever it sits in the strided grid."""
+        """Edge, in voxels, of the cube that holds all inputs of an output, wherever it sits."""
         config = self.config
         reach = [config["conv1_kernel_size"] - 1]
         for level in range(1, self.depth + 1):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from sparsefeat.models.geometry import LocalGeometry
 from sparsefeat.models.blocks import (
     NORMS,
     Network,
@@ -37,6 +38,10 @@ class UNet(Network):
         dilation: of the kernels that keep the stride, one number or one per level, finest first.
         norm, block_norm: ``"BN"``, ``"IN"`` or ``"none"``, outside and inside the residual blocks. None:
             as published.
+        geometry: feed the network rotation-invariant statistics of the points in and around each voxel; the
+            three input channels are the points' offsets from the voxels' centres, see
+            :class:`sparsefeat.models.geometry.LocalGeometry`.
+        symmetric: keep kernels symmetric under the cube's rotations, see :meth:`Network.set_symmetric`.
         backend: see :func:`sparsefeat.models.create_model`.
     """
 
@@ -67,6 +72,8 @@ class UNet(Network):
         dilation: int | Sequence[int] = 1,
         norm: str | None = None,
         block_norm: str | None = None,
+        geometry: bool = False,
+        symmetric: bool = False,
         backend: str = "auto",
     ):
         super().__init__(in_channels, out_channels, backend)
@@ -102,7 +109,11 @@ class UNet(Network):
             "dilation": dilations,
             "norm": norm,
             "block_norm": block_norm,
+            "geometry": bool(geometry),
         }
+        self.geometry = LocalGeometry(D) if geometry else None
+        if geometry and in_channels != 3:
+            raise ValueError(f"{name}: geometry takes 3 input channels, offsets from the centre, got {in_channels}")
         self.normalize_feature = bool(normalize_feature)
         self.depth = depth
         ops = self.ops
@@ -111,19 +122,29 @@ class UNet(Network):
             setattr(self, f"norm{level}", norm_layer(ops, norm, width, bn_momentum))
             if block_norm is not None:
                 block = ResidualBlock(
-                    width, width, ops=ops, norm=block_norm, momentum=bn_momentum, dilation=dilation, dimension=D
+                    width,
+                    width,
+                    ops=ops,
+                    norm=block_norm,
+                    momentum=bn_momentum,
+                    dilation=dilation,
+                    dimension=D,
                 )
                 setattr(self, f"block{level}", block)
 
         self.conv1 = ops.Convolution(
-            in_channels, widths[0], kernel_size=conv1_kernel_size, dilation=dilations[0], dimension=D
+            LocalGeometry.channels if geometry else in_channels,
+            widths[0],
+            kernel_size=conv1_kernel_size,
+            dilation=dilations[0],
+            dimension=D,
         )
         add_norm_and_block("1", widths[0], dilations[0])
         for level in range(1, depth + 1):
             down = ops.Convolution(widths[level - 1], widths[level], kernel_size=3, stride=2, dimension=D)
             setattr(self, f"conv{level + 1}", down)
             add_norm_and_block(f"{level + 1}", widths[level], dilations[level])
-        # Deepest level first, as in the published code: the order of the parameters is that of optimizer states.
+        # Deepest level first, as in the published code: optimizer states go by the order of parameters.
         width = widths[depth]
         for level in range(depth, 0, -1):
             up = ops.ConvolutionTranspose(width, tr_widths[level], kernel_size=3, stride=2, dimension=D)
@@ -142,6 +163,7 @@ class UNet(Network):
             self.norm1_tr = norm_layer(ops, norm, tr_widths[0], bn_momentum)
         if self.FINAL:
             self.final = ops.Convolution(tr_widths[0], out_channels, kernel_size=1, bias=True, dimension=D)
+        self.set_symmetric(symmetric)
 
     def run(self, x: Any) -> Any:
         relu, cat = self.ops.relu, self.ops.cat
@@ -168,7 +190,7 @@ class UNet(Network):
 
     @property
     def receptive_field(self) -> int:
-        """Edge of the cube of input voxels that one output depends on."""
+        """Edge, in voxels, of the cube that holds all inputs of an output, wherever it sits."""
         config = self.config
         blocks = 4 if config["block_norm"] else 0  # two 3-cell kernels
         dilations = config["dilation"]

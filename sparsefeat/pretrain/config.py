@@ -44,6 +44,7 @@ class ModelConfig:
     conv1_kernel_size: int = 7
     bn_momentum: float = 0.05
     normalize_feature: bool = True
+    geometry: bool = False  # rotation-invariant input channels instead of occupancy, see models/geometry.py
     depth: int = 3  # down-samplings; each one less halves the receptive field
     channels: list[int] | None = None  # widths on the way down; null: as published
     tr_channels: list[int] | None = None  # widths on the way up
@@ -91,7 +92,7 @@ class PretrainConfig:
     rotation: RotationConfig = field(default_factory=RotationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     voxel_size: float = 0.025  # metres
-    max_voxels: int | None = None  # per cloud; larger ones are cropped to their densest neighbourhood
+    max_voxels: int | None = None  # per cloud; of larger ones the voxels nearest to one shared place are kept
     batch_size: int = 4  # pairs per process and batch
     epochs: float | None = 100.0  # passes over the pairs; null: steps counts
     steps: int | None = None  # optimiser steps; null: epochs counts

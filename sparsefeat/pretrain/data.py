@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from sparsefeat.data.synthetic import make_rooms
+from sparsefeat.data.synthetic.rooms import make_rooms
 from sparsefeat.data.threedmatch import FragmentPair, find_pairs, read_scene_list
 from sparsefeat.pretrain.config import DataConfig, PretrainConfig
 from sparsefeat.pretrain.pairs import PairDataset, PairRequest, PairSampler, collate_pairs, select_pairs
@@ -107,6 +107,7 @@ def make_loader(
         max_voxels=config.max_voxels,
         positive_radius=config.loss.radius_voxels,
     )
+    dataset.preload()
     sampler_class = _Overfit if overfit else PairSampler
     sampler = sampler_class(
         len(pairs), config.batch_size, config.seed, start, stop, rank=rank, world_size=world_size, angle=angle

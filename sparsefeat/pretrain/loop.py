@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import time
@@ -27,8 +28,9 @@ from sparsefeat.pretrain.data import load_pairs, make_loader
 from sparsefeat.pretrain.log import RunLog
 from sparsefeat.pretrain.pairs import PairBatch
 from sparsefeat.pretrain.state import load_state, save_state
-from sparsefeat.pretrain.symmetry import SymmetricKernels
+from sparsefeat.pretrain.symmetry import start_symmetric
 from sparsefeat.sparse import SparseTensor
+from sparsefeat.sparse.modules import symmetric_layers
 
 
 @dataclass
@@ -81,10 +83,9 @@ def pretrain(
 
     torch.manual_seed(config.seed)
     model = build_model(config.model).to(device)
-    symmetric = SymmetricKernels(model)
-    symmetric_steps = round(config.rotation.symmetric_share * steps)
+    symmetric_steps = math.ceil(config.rotation.symmetric_share * steps)
     if symmetric_steps and config.model.init is None:
-        symmetric.symmetrize_weights()
+        start_symmetric(model)
     optimizer = build_optimizer(model, config)
     scaler = torch.amp.GradScaler(enabled=config.precision == "fp16")
     first, best = 0, -1.0
@@ -121,8 +122,9 @@ def pretrain(
 
     def save(step: int) -> None:
         if rank == 0:
-            save_state(output / "last.pt", config, model, optimizer, scaler, step, best)
+            # The state last: where it is, the checkpoint of its step is too.
             save_model(output / "last.safetensors", model, config, step, validations.get(step))
+            save_state(output / "last.pt", config, model, optimizer, scaler, step, best)
 
     step = first
     try:
@@ -130,6 +132,8 @@ def pretrain(
             validate(0)
         batches = _timed(loader)
         while step < steps and not should_stop():
+            if model.config["symmetric"] != (step < symmetric_steps):
+                model.set_symmetric(step < symmetric_steps)
             set_learning_rate(optimizer, config, step, steps, batches_per_epoch / accumulate)
             optimizer.zero_grad(set_to_none=True)
             record = {"loss": 0.0, "pairs": 0, "data_s": 0.0, "forward_s": 0.0, "loss_s": 0.0, "backward_s": 0.0}
@@ -140,8 +144,6 @@ def pretrain(
                 with contextlib.nullcontext() if last or world_size == 1 else parallel.no_sync():
                     _forward_backward(parallel, batch.to(device), config, scaler, step, micro, rank, record)
                 record["data_s"] += waited
-            if step < symmetric_steps:
-                symmetric.symmetrize_gradients()
             if config.optimizer.clip_norm is not None:
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
@@ -172,7 +174,7 @@ def _forward_backward(
     device = batch.points0.device
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
     with torch.autocast(device.type, precision, enabled=precision is not None):
-        features0, features1 = run_pair_batch(model, batch)
+        features0, features1 = run_pair_batch(model, batch, config)
     forwarded = time.perf_counter()
     accumulate = config.optimizer.accumulate
     total = features0.new_zeros((), dtype=torch.float32)
@@ -192,14 +194,18 @@ def _forward_backward(
     record["backward_s"] += time.perf_counter() - computed
 
 
-def run_pair_batch(model: nn.Module, batch: PairBatch) -> tuple[Tensor, Tensor]:
+def run_pair_batch(model: nn.Module, batch: PairBatch, config: PretrainConfig) -> tuple[Tensor, Tensor]:
     """Features of all voxels of both sides, from one pass. Shape: (V0, C), (V1, C)."""
     pairs = len(batch)
     second = batch.coordinates1.clone()
     second[:, 0] += pairs
     coordinates = torch.cat([batch.coordinates0, second])
-    occupancy = torch.ones(len(coordinates), 1, device=coordinates.device)
-    features = model(SparseTensor(occupancy, coordinates, reduce="error")).features
+    if config.model.geometry:
+        points = torch.cat([batch.points0, batch.points1]) / config.voxel_size
+        given = points - coordinates[:, 1:] - 0.5
+    else:
+        given = torch.ones(len(coordinates), 1, device=coordinates.device)
+    features = model(SparseTensor(given, coordinates, reduce="error")).features
     return tuple(features.split([len(batch.coordinates0), len(batch.coordinates1)]))
 
 
@@ -225,7 +231,7 @@ def build_model(config: ModelConfig) -> nn.Module:
     options = {name: value for name, value in vars(config).items() if name not in ("name", "init")}
     widths = ("channels", "tr_channels")
     options = {name: value for name, value in options.items() if name not in widths or value is not None}
-    return create_model(config.name, in_channels=1, **options)
+    return create_model(config.name, in_channels=3 if config.geometry else 1, **options)
 
 
 def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
@@ -278,6 +284,12 @@ def save_model(
     path: Path, model: nn.Module, config: PretrainConfig, step: int, result: MatchingResult | None
 ) -> None:
     """Write a checkpoint that ``from_pretrained`` reads."""
+    if model.config["symmetric"]:
+        # Written symmetric, so that the weights mean the same to any engine; the run's own stay as they are,
+        # since touching them would make its bits depend on when it saves.
+        model = copy.deepcopy(model)
+        for layer in symmetric_layers(model):
+            layer.symmetrize()
     extra = {"step": step, "loss": config.loss.name, "data": Path(config.data.root).name}
     if result is not None:
         extra |= {"validation_FMR": result.FMR, "validation_IR": result.IR}

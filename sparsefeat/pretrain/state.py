@@ -6,10 +6,10 @@ import pickle
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from sparsefeat.config import to_dict
 from sparsefeat.files import atomic_write
+from sparsefeat.models import Network
 from sparsefeat.pretrain.config import PretrainConfig
 
 # What may change between an interruption and the resumption without making it another run.
@@ -17,13 +17,14 @@ _FREE = {"validate_every", "save_every", "pictures", "compare", "data"}
 
 
 def save_state(
-    path: Path, config: PretrainConfig, model: nn.Module, optimizer: torch.optim.Optimizer,
+    path: Path, config: PretrainConfig, model: Network, optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler, step: int, best: float,
 ) -> None:
     """Write everything that later steps depend on; data order and rates are functions of the step."""
     state = {
         "config": to_dict(config),
         "model": model.state_dict(),
+        "symmetric": model.config["symmetric"],
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "step": step,
@@ -34,7 +35,7 @@ def save_state(
 
 
 def load_state(
-    path: Path, config: PretrainConfig, model: nn.Module, optimizer: torch.optim.Optimizer,
+    path: Path, config: PretrainConfig, model: Network, optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> tuple[int, float]:
     """Restore what :func:`save_state` wrote; returns the step and the best validation IR so far.
@@ -48,13 +49,14 @@ def load_state(
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"{path}: not the state of a run, or cut off ({str(error).splitlines()[0]})") from error
-    missing = {"config", "model", "optimizer", "scaler", "step", "best"} - set(state)
+    missing = {"config", "model", "symmetric", "optimizer", "scaler", "step", "best"} - set(state)
     if missing:
         raise ValueError(f"{path}: not the state of a run: no {', '.join(sorted(missing))}")
     mine, theirs = to_dict(config), state["config"]
     for name in mine:
         if name not in _FREE and mine[name] != theirs.get(name):
             raise ValueError(f"{path}: was made with {name} = {theirs.get(name)}, the configuration says {mine[name]}")
+    model.set_symmetric(state["symmetric"])
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])

@@ -8,23 +8,36 @@ Sorted keys make every look-up a binary search over neighbouring memory.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 KEY_LIMIT = 2**62
 
+TABLE_CELLS = 2**20
+TABLE_CELLS_PER_VOXEL = 512
+"""A box of up to so many cells is looked up in a dense table (4 bytes a cell) instead of searched."""
+
 
 def as_tuple(value: int | list[int] | tuple[int, ...] | Tensor, dimension: int, what: str) -> tuple[int, ...]:
     """Return ``value`` as one int per axis: a single int is repeated, a sequence must have the right length."""
-    if isinstance(value, Tensor):
+    if hasattr(value, "tolist"):  # a tensor, an array or a scalar of either
         value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        if len(value) != dimension:
-            raise ValueError(f"{what}: expected one value or {dimension}, got {len(value)}: {tuple(value)}")
-        return tuple(int(v) for v in value)
-    return (int(value),) * dimension
+    values = tuple(value) if isinstance(value, (list, tuple)) else (value,) * dimension
+    if len(values) != dimension:
+        raise ValueError(f"{what}: expected one value or {dimension}, got {len(values)}: {values}")
+    if any(v != int(v) for v in values):
+        raise ValueError(f"{what}: expected integers, got {value}")
+    return tuple(int(v) for v in values)
+
+
+def check_range(low: float, high: float) -> None:
+    """Raise ValueError unless coordinates from ``low`` to ``high`` fit int32."""
+    if low < -(2**31) or high >= 2**31:
+        raise ValueError(f"coordinates: values must fit int32, got {low:.0f} to {high:.0f}")
 
 
 def check_coordinates(coordinates: Tensor) -> Tensor:
@@ -44,11 +57,9 @@ def check_coordinates(coordinates: Tensor) -> Tensor:
             if not torch.isfinite(coordinates).all():
                 row = int((~torch.isfinite(coordinates)).any(1).nonzero()[0])
                 raise ValueError(f"coordinates: row {row} is not finite: {coordinates[row].tolist()}")
-            # The largest float32 below 2**31 is 128 less; compare in float64 so that no bound is rounded.
-            coordinates = torch.floor(coordinates.double())
-        limit = torch.iinfo(torch.int32)
-        if len(coordinates) and (coordinates.min() < limit.min or coordinates.max() > limit.max):
-            raise ValueError(f"coordinates: values must fit int32, got up to {coordinates.abs().max().item():.0f}")
+            coordinates = torch.floor(coordinates)
+        if len(coordinates):
+            check_range(coordinates.min().item(), coordinates.max().item())
         coordinates = coordinates.to(torch.int32)
     if len(coordinates) and int(coordinates[:, 0].min()) < 0:
         row = int(coordinates[:, 0].argmin())
@@ -130,6 +141,20 @@ class SortedIndex:
     keys: Tensor
     order: Tensor | None
 
+    @cached_property
+    def table(self) -> Tensor | None:
+        """Sorted position of every key of the space, -1 where there is none; None where that would be too large.
+
+        Shape: (cells,) int32. Indoor fragments and shapes fill their boxes well enough that a look-up
+        in a dense table beats any search.
+        """
+        cells = math.prod(self.space.extent)
+        if cells > TABLE_CELLS + TABLE_CELLS_PER_VOXEL * len(self.keys) or len(self.keys) == 0:
+            return None
+        table = torch.full((cells,), -1, dtype=torch.int32, device=self.keys.device)
+        table[self.keys] = torch.arange(len(self.keys), dtype=torch.int32, device=self.keys.device)
+        return table
+
     def rows(self, positions: Tensor) -> Tensor:
         """Rows at sorted ``positions``."""
         return positions if self.order is None else self.order[positions]
@@ -179,8 +204,27 @@ def unique_first(coordinates: Tensor) -> tuple[Tensor, Tensor]:
     return index, inverse
 
 
+def offset_coordinates(coordinates: Tensor, offsets: list[list[int]]) -> Tensor:
+    """Every coordinate plus each of K offsets, D values each. Shape: (V, 1 + D) -> (V K, 1 + D).
+
+    Raises:
+        ValueError: a sum beyond int32.
+    """
+    if len(coordinates):
+        steps = list(zip(*offsets))
+        low, high = (bound.tolist() for bound in coordinates[:, 1:].aminmax(dim=0))
+        check_range(
+            min(c + min(o) for c, o in zip(low, steps)), max(c + max(o) for c, o in zip(high, steps))
+        )
+    step = torch.tensor([[0, *o] for o in offsets], dtype=torch.int32, device=coordinates.device)
+    return (coordinates[:, None] + step).reshape(-1, coordinates.shape[1])
+
+
 def stride_coordinates(coordinates: Tensor, tensor_stride: tuple[int, ...]) -> Tensor:
     """Distinct ``floor(c / tensor_stride) * tensor_stride`` in key order. Shape: (V, 1 + D) -> (V', 1 + D)."""
+    if len(coordinates):
+        lowest = coordinates[:, 1:].amin(0).tolist()
+        check_range(min(c // s * s for c, s in zip(lowest, tensor_stride)), 0)
     stride = torch.tensor((1, *tensor_stride), dtype=torch.int32, device=coordinates.device)
     coarse = torch.div(coordinates, stride, rounding_mode="floor") * stride
     return sorted_unique(coarse, tensor_stride)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsefeat.sparse import functional
-from sparsefeat.sparse.coordinates import sorted_unique
+from sparsefeat.sparse.coordinates import check_coordinates, offset_coordinates, sorted_unique
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.manager import CoordinateManager
 from sparsefeat.sparse.tensor import SparseTensor
@@ -63,10 +63,8 @@ class TensorField:
 
     def splat(self) -> SparseTensor:
         """Spread each point over the 2^D voxels around it, multilinearly: the adjoint of interpolation."""
-        base = torch.floor(self.coordinates.detach()).to(torch.int32)
-        corners = torch.tensor(Kernel.of(2, dimension=self.D).cells, dtype=torch.int32, device=base.device)
-        corners = torch.nn.functional.pad(corners, (1, 0))
-        around = (base[:, None] + corners).reshape(-1, self.D + 1)
+        base = check_coordinates(self.coordinates.detach())
+        around = offset_coordinates(base, Kernel.of(2, dimension=self.D).offsets((1,) * self.D))
         key = self.manager.insert(sorted_unique(around, (1,) * self.D))
         grid = SparseTensor(
             self.features.new_zeros(len(self.manager[key]), 1), manager=self.manager, key=key
@@ -84,9 +82,11 @@ def slice_field(x: SparseTensor, field: TensorField) -> TensorField:
     """
     rows = field.inverse_mapping.get(x.key) if x.manager is field.manager else None
     if rows is None:
+        # A globally pooled tensor (tensor stride 0) has one voxel per cloud, at zero.
         stride = torch.tensor((1, *x.tensor_stride), device=field.coordinates.device)
-        cell = torch.floor(field.coordinates.double() / stride) * stride
-        rows = x.coordinate_map.find(cell.to(torch.int32))
+        voxel = check_coordinates(field.coordinates.detach()).long()
+        cell = torch.div(voxel, stride.clamp(min=1), rounding_mode="floor") * stride
+        rows = x.coordinate_map.find(cell)
         if (rows < 0).any():
             missing = int((rows < 0).nonzero()[0, 0])
             raise ValueError(f"slice: point {field.coordinates[missing].tolist()} (row {missing}) lies in no voxel")

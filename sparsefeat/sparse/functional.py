@@ -6,6 +6,8 @@ convolution over the transposed map and a weight gradient, and those two are eac
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -95,6 +97,8 @@ def convolve_rows(
         features, weight = features.to(cast), weight.to(cast)
     if features.dtype != weight.dtype:
         raise ValueError(f"convolution: features are {features.dtype}, the kernel is {weight.dtype}")
+    if features.device != weight.device:
+        raise ValueError(f"convolution: features on {features.device}, the kernel on {weight.device}")
     if orbit is not None:
         return convolve_symmetric(features, weight, plan, orbit)
     return _Convolve.apply(features, weight, plan)
@@ -126,7 +130,7 @@ def strided_key(
     if coordinates is not None:
         return target_key(x, coordinates, coarse)
     if expand:
-        return x.manager.expand(x.key, kernel, coarse, x.tensor_stride, own_family=True)
+        return x.manager.expand(x.key, kernel, coarse, x.key.tensor_stride, own_family=True)
     return x.key if all(s == 1 for s in stride) else x.manager.stride(x.key, stride)
 
 
@@ -190,33 +194,43 @@ def channelwise_convolution(
     expand_coordinates: bool = False,
 ) -> SparseTensor:
     """Each channel with its own kernel. Shape: weight (K, C)."""
+    if weight.shape != (kernel.volume, x.features.shape[1]):
+        raise ValueError(
+            f"channelwise convolution: expected a kernel [{kernel.volume}, {x.features.shape[1]}], "
+            f"got {list(weight.shape)}"
+        )
     key = strided_key(x, kernel, as_tuple(stride, x.D, "stride"), coordinates, expand_coordinates)
     plan = x.manager.kernel_map(x.key, key, kernel)
     products = x.features.index_select(0, plan.in_rows) * weight.index_select(0, plan.cells)
     return x.replace(_with_bias(_sum_rows(products, plan.out_rows, plan.n_out), bias), key)
 
 
+def _widen(values: Tensor) -> Tensor:
+    """The half types as float32: sums over many rows would lose digits in them, or overflow."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
 def _sum_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
     """Sum ``values`` (P, C) by row, in float32 for the half types."""
-    wide = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    wide = _widen(values)
     return wide.new_zeros(count, values.shape[1]).index_add(0, rows, wide).to(values.dtype)
 
 
 def _max_rows(values: Tensor, plan: KernelMap) -> Tensor:
-    """Largest value of each output row and channel, 0 where a row sees nothing.
+    """Largest value of each output row and channel, 0 where a row sees nothing, NaN where it sees one.
 
     The gradient goes to one input alone, the one under the lowest cell where several are equal.
     """
+    if len(plan.in_rows) == 0:
+        return values.new_zeros(plan.n_out, values.shape[1]) + values[:0].sum()
     pairs = values.detach().index_select(0, plan.in_rows)
     rows = plan.out_rows[:, None].expand_as(pairs)
     shape = (plan.n_out, values.shape[1])
     largest = pairs.new_zeros(shape).scatter_reduce(0, rows, pairs, "amax", include_self=False)
     number = torch.arange(len(pairs), device=values.device)[:, None].expand_as(pairs)
-    number = torch.where(pairs == largest.gather(0, rows), number, len(pairs))
+    number = torch.where((pairs == largest.gather(0, rows)) | pairs.isnan(), number, len(pairs))
     winner = torch.full(shape, len(pairs), device=values.device).scatter_reduce(0, rows, number, "amin")
     seen = winner < len(pairs)
-    if len(pairs) == 0:
-        return values.new_zeros(shape) + values.sum() * 0
     source = plan.in_rows[winner.clamp_(max=len(pairs) - 1)]
     return torch.where(seen, values.gather(0, source), 0)
 
@@ -224,10 +238,12 @@ def _max_rows(values: Tensor, plan: KernelMap) -> Tensor:
 def _pool_rows(features: Tensor, plan: KernelMap, mode: str) -> Tensor:
     if mode == "max":
         return _max_rows(features, plan)
-    total = _sum_rows(features.index_select(0, plan.in_rows), plan.out_rows, plan.n_out)
-    if mode == "sum":
-        return total
-    return total / plan.out_counts.clamp(min=1)[:, None].to(total.dtype)
+    if mode not in ("sum", "average"):
+        raise ValueError(f"pooling: expected 'max', 'average' or 'sum', got {mode!r}")
+    total = _sum_rows(_widen(features).index_select(0, plan.in_rows), plan.out_rows, plan.n_out)
+    if mode == "average":  # divided before it is rounded: in float16 the sum or the count may be infinite
+        total = total / plan.out_counts.clamp(min=1)[:, None].to(total.dtype)
+    return total.to(features.dtype)
 
 
 def pool(
@@ -274,14 +290,27 @@ def global_pool(x: SparseTensor, mode: str) -> SparseTensor:
     return x.replace(_pool_rows(x.features, plan, mode), key)
 
 
+def _summary_rows(x: SparseTensor, summary: SparseTensor) -> Tensor:
+    """For every voxel of ``x`` the row of its cloud in ``summary``. Shape: (V,)."""
+    clouds, cloud = x.coordinate_map.batch
+    if summary.manager is x.manager and summary.key == CoordinateMapKey((0,) * x.D, x.key.name):
+        return cloud
+    given, order = torch.sort(summary.coordinates[:, 0])
+    if not torch.isin(clouds, given).all() or bool((given[1:] == given[:-1]).any()):
+        raise ValueError(
+            f"broadcast: expected one summary row for each cloud {clouds.tolist()}, got {given.tolist()[:100]}"
+        )
+    return order[torch.searchsorted(given, clouds)][cloud]
+
+
 def broadcast(x: SparseTensor, summary: SparseTensor, mode: str) -> SparseTensor:
     """Give each voxel of ``x`` its cloud's row of ``summary``.
 
     ``mode``: ``"copy"`` (the row itself), ``"add"``, ``"multiply"``, or ``"cat"`` (channels of x, then of the row).
     """
-    if len(summary) != len(x.coordinate_map.batch[0]):
-        raise ValueError(f"broadcast: {len(x.coordinate_map.batch[0])} clouds but {len(summary)} summary rows")
-    rows = summary.features.index_select(0, x.coordinate_map.batch[1])
+    if mode not in ("copy", "add", "multiply", "cat"):
+        raise ValueError(f"broadcast: expected 'copy', 'add', 'multiply' or 'cat', got {mode!r}")
+    rows = summary.features.index_select(0, _summary_rows(x, summary))
     if mode == "copy":
         return x.replace(rows)
     if mode == "add":
@@ -297,7 +326,9 @@ def instance_norm(x: SparseTensor, weight: Tensor, bias: Tensor, eps: float = 1e
     Ulyanov et al., Instance Normalization, 2016, eq. 3. Shape: weight, bias (1, C).
     """
     _, plan = global_plan(x)
-    wide = x.features.float() if x.dtype in (torch.float16, torch.bfloat16) else x.features
+    if weight.shape[-1] != x.features.shape[1]:
+        raise ValueError(f"instance norm: {weight.shape[-1]} channels expected, got {x.features.shape[1]}")
+    wide = _widen(x.features)
     rows = plan.out_rows
     centred = wide - _pool_rows(wide, plan, "average").index_select(0, rows)
     variance = _pool_rows(centred * centred, plan, "average")
@@ -307,6 +338,8 @@ def instance_norm(x: SparseTensor, weight: Tensor, bias: Tensor, eps: float = 1e
 
 def cat(*tensors: SparseTensor) -> SparseTensor:
     """Concatenate channels of tensors on the same voxels."""
+    if not tensors:
+        raise ValueError("cat: expected at least one tensor, got none")
     first = tensors[0]
     for other in tensors[1:]:
         if other.manager is not first.manager or other.key != first.key:
@@ -316,13 +349,19 @@ def cat(*tensors: SparseTensor) -> SparseTensor:
 
 def union(*tensors: SparseTensor) -> SparseTensor:
     """Sum of tensors on the union of their voxels."""
+    if not tensors:
+        raise ValueError("union: expected at least one tensor, got none")
     first = tensors[0]
     if any(t.manager is not first.manager for t in tensors):
         raise ValueError("union: the tensors must share a coordinate manager")
+    channels = [t.features.shape[1] for t in tensors]
+    if len(set(channels)) != 1:
+        raise ValueError(f"union: expected equal channels, got {channels}")
     key, rows = first.manager.union(*(t.key for t in tensors))
-    total = first.features.new_zeros(len(first.manager[key]), first.features.shape[1])
+    dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors))
+    total = first.features.new_zeros(len(first.manager[key]), channels[0], dtype=dtype)
     for tensor, mine in zip(tensors, rows):
-        total = total.index_add(0, mine, tensor.features)
+        total = total.index_add(0, mine, tensor.features.to(dtype))
     return first.replace(total, key)
 
 
@@ -337,7 +376,8 @@ def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
 
 def normalize(x: SparseTensor, eps: float = 1e-12) -> SparseTensor:
     """Scale each row to unit L2 norm."""
-    return x.replace(F.normalize(x.features, dim=1, eps=eps))
+    # In float32 for the half types: eps is 0 in float16, and a norm may be infinite.
+    return x.replace(F.normalize(_widen(x.features), dim=1, eps=eps).to(x.dtype))
 
 
 def interpolate(x: SparseTensor, points: Tensor) -> Tensor:
@@ -361,16 +401,25 @@ def interpolation_map(x: SparseTensor, points: Tensor) -> tuple[KernelMap, Tenso
     """The voxels around each point and their weights (P,): corner by corner, existing ones with weight > 0."""
     if points.ndim != 2 or points.shape[1] != x.D + 1:
         raise ValueError(f"interpolate: expected points of shape (N, {x.D + 1}), got {tuple(points.shape)}")
-    stride = torch.tensor(x.tensor_stride, device=points.device, dtype=points.dtype)
+    if points.device != x.device:
+        raise ValueError(f"interpolate: features on {x.device}, points on {points.device}")
+    if not torch.isfinite(points).all():
+        row = int((~torch.isfinite(points)).any(1).nonzero()[0])
+        raise ValueError(f"interpolate: point {row} is not finite: {points[row].tolist()}")
+    if 0 in x.tensor_stride:
+        raise ValueError("interpolate: a globally pooled tensor (tensor stride 0) has no neighbouring voxels")
+    if not points.is_floating_point():
+        points = points.double()
+    stride = torch.tensor(x.tensor_stride, device=points.device)
     scaled = points[:, 1:] / stride
     base = torch.floor(scaled.detach())
     fraction = scaled - base
+    # Corners as integers: float32 has no odd numbers above 2^24. Beyond 2^40 nothing can be found anyway.
+    nearest = _widen(torch.cat([torch.floor(points[:, :1].detach()), base], 1)).clamp(-(2**40), 2**40).long()
     rows, targets, weights, counts = [], [], [], []
     for corner in Kernel.of(2, dimension=x.D).cells:
         offset = torch.tensor(corner, device=points.device)
-        space = (base + offset) * stride
-        fits = torch.cat([points[:, :1].detach(), space], 1).double()
-        row = x.coordinate_map.find(fits.clamp(-(2**31), 2**31 - 1).to(torch.int32))
+        row = x.coordinate_map.find(torch.cat([nearest[:, :1], (nearest[:, 1:] + offset) * stride], 1))
         weight = torch.where(offset == 1, fraction, 1 - fraction).prod(1)
         hit = ((row >= 0) & (weight.detach() > 0)).nonzero()[:, 0]
         rows.append(row[hit])

@@ -72,6 +72,8 @@ class Kernel:
 
     def offsets(self, tensor_stride: tuple[int, ...]) -> list[list[int]]:
         """K offsets in coordinates, for an input of this tensor stride."""
+        if len(tensor_stride) != len(self.size):
+            raise ValueError(f"kernel: {len(self.size)} axes for a tensor of {len(tensor_stride)}")
         return [[c * d * s for c, d, s in zip(cell, self.dilation, tensor_stride)] for cell in self.cells]
 
     @cached_property

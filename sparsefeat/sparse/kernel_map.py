@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -12,6 +12,8 @@ from sparsefeat.sparse.coordinates import SortedIndex
 from sparsefeat.sparse.kernel import Kernel
 
 T = TypeVar("T")
+
+_LOOK_UPS_AT_ONCE = 2**21
 
 
 class RowOrder:
@@ -117,6 +119,7 @@ class KernelMap:
         return self._pairs.orders[side]
 
     @property
+    @torch.inference_mode(False)
     def cells(self) -> Tensor:
         """Kernel cell of each pair. Shape: (P,) int64."""
         if self._pairs.cells is None:
@@ -162,33 +165,26 @@ def build_kernel_map(
         kernel: the window.
         tensor_stride: of the input.
         same: input and output are one coordinate map, so a symmetric kernel needs half of the look-ups.
-
-    A column of cells along the last axis is a stretch of consecutive keys, so one binary search
-    serves all of its cells.
     """
     cells_in: list[Tensor | None] = [None] * kernel.volume
     cells_out: list[Tensor | None] = [None] * kernel.volume
-    n_in, n_out = len(source.keys), len(target_keys)
     mirrored = same and kernel.is_symmetric
     offsets = kernel.offsets(tensor_stride)
-    for column in _columns(kernel, mirrored):
-        start = target_keys + source.space.shift(offsets[column[0]])
-        step = source.space.shift([b - a for a, b in zip(offsets[column[0]], offsets[column[1]])]) if len(
-            column
-        ) > 1 else 1
-        found = _find_run(source.keys, start, step, len(column))
+    search = _look_up if source.table is not None else _search_columns
+    for cells, found in search(source, target_keys, kernel, offsets, mirrored):
         if not same:  # a key of -1 stands for "outside": its neighbours are not its neighbours
             found[:, target_keys < 0] = -1
         present = found >= 0
         counts = present.sum(1).tolist()
         positions = present.nonzero()[:, 1]
         hits = found[present].long()
-        for cell, i, o in zip(column, hits.split(counts), positions.split(counts)):
+        for cell, i, o in zip(cells, hits.split(counts), positions.split(counts)):
             cells_in[cell], cells_out[cell] = i, o
             if mirrored and cell != kernel.volume - 1 - cell:
                 # Ascending output rows within a cell keep the gathers of a layer in memory order:
                 # i grows with o, because both are positions in the same sorted keys.
                 cells_in[kernel.volume - 1 - cell], cells_out[kernel.volume - 1 - cell] = o, i
+    n_in, n_out = len(source.keys), len(target_keys)
     counts = [len(i) for i in cells_in]
     return KernelMap(
         source.rows(torch.cat(cells_in)),
@@ -198,6 +194,38 @@ def build_kernel_map(
         n_out,
         kernel.identity_cell if same else None,
     )
+
+
+_Found = Iterator[tuple[list[int], Tensor]]
+"""Cells, and the position of the input under each of them for each output: (cells, n_out) int32, -1 for none."""
+
+
+def _look_up(
+    source: SortedIndex, target_keys: Tensor, kernel: Kernel, offsets: list[list[int]], mirrored: bool
+) -> _Found:
+    """One look-up in the dense table per cell and output, in blocks of bounded memory."""
+    cells = list(range((kernel.volume + 1) // 2 if mirrored else kernel.volume))
+    shifts = torch.tensor([source.space.shift(offsets[c]) for c in cells], device=target_keys.device)
+    block = max(1, _LOOK_UPS_AT_ONCE // max(len(target_keys), 1))
+    for start in range(0, len(cells), block):
+        keys = shifts[start : start + block, None] + target_keys
+        # Only the shifts of a key of -1 can leave the table.
+        yield cells[start : start + block], source.table[keys.clamp_(0, len(source.table) - 1)]
+
+
+def _search_columns(
+    source: SortedIndex, target_keys: Tensor, kernel: Kernel, offsets: list[list[int]], mirrored: bool
+) -> _Found:
+    """A column of cells along the last axis is a stretch of consecutive keys: one binary search serves it all."""
+    for column in _columns(kernel, mirrored):
+        start = target_keys + source.space.shift(offsets[column[0]])
+        step = 1
+        if len(column) > 1:
+            step = source.space.shift([b - a for a, b in zip(offsets[column[0]], offsets[column[1]])])
+        if step == 0:  # a globally pooled tensor: with tensor stride 0 all cells are one
+            yield column, _find_run(source.keys, start, 1, 1).expand(len(column), -1).clone()
+        else:
+            yield column, _find_run(source.keys, start, step, len(column))
 
 
 def _columns(kernel: Kernel, mirrored: bool) -> list[list[int]]:

@@ -11,6 +11,7 @@ from sparsefeat.sparse.coordinates import (
     SortedIndex,
     as_tuple,
     check_coordinates,
+    offset_coordinates,
     sort_index,
     sorted_unique,
     stride_coordinates,
@@ -18,6 +19,9 @@ from sparsefeat.sparse.coordinates import (
 )
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap, build_kernel_map
+
+keep_for_training = torch.inference_mode(False)
+"""Decorates what makes index tensors that are kept: made in inference mode they would be useless for training."""
 
 
 class CoordinateMapKey(NamedTuple):
@@ -67,7 +71,7 @@ class CoordinateMap:
         needed = tuple(-(-r // u) for r, u in zip(reach or (0,) * self.dimension, self.unit))
         if self._index is None or any(n > m for n, m in zip(needed, self._index.space.margin)):
             # Generous at first, so that the usual kernels of a network share one index.
-            margin = tuple(max(n, 16) for n in needed)
+            margin = tuple(max(n, 8) for n in needed)
             self._index = sort_index(self.coordinates, self.unit, margin)
         return self._index
 
@@ -77,6 +81,7 @@ class CoordinateMap:
         return index.find(index.space.encode_any(coordinates))
 
     @property
+    @keep_for_training
     def batch(self) -> tuple[Tensor, Tensor]:
         """The distinct batch indices (B,), ascending, and for every row which of them it has (V,)."""
         if self._batch is None:
@@ -96,6 +101,7 @@ class CoordinateManager:
         self.maps: dict[CoordinateMapKey, CoordinateMap] = {}
         self._parents: dict[str, str | None] = {}
         self._kernel_maps: dict[tuple, KernelMap] = {}
+        self._expansions: dict[tuple, CoordinateMapKey] = {}
         self._unions: dict[tuple[CoordinateMapKey, ...], tuple[CoordinateMapKey, list[Tensor]]] = {}
 
     def __getitem__(self, key: CoordinateMapKey) -> CoordinateMap:
@@ -125,7 +131,14 @@ class CoordinateManager:
             raise ValueError(
                 f"coordinates: this manager has {self.dimension} spatial axes, got {coordinates.shape[1] - 1}"
             )
-        new = CoordinateMap(coordinates, as_tuple(tensor_stride, self.dimension, "tensor_stride"))
+        tensor_stride = as_tuple(tensor_stride, self.dimension, "tensor_stride")
+        if min(tensor_stride) < 0:
+            raise ValueError(f"tensor_stride: expected at least 0 on every axis, got {tensor_stride}")
+        other = next((m.device for m in self.maps.values()), coordinates.device)
+        if coordinates.device != other:
+            raise ValueError(f"coordinates: on {coordinates.device}, but those of this manager are on {other}")
+        # A copy: what the caller does to his tensor afterwards must not change the map under its indices.
+        new = CoordinateMap(coordinates.clone(), tensor_stride)
         keys = new.index().keys
         repeated = (keys[1:] == keys[:-1]).nonzero()
         if len(repeated):
@@ -148,6 +161,7 @@ class CoordinateManager:
         self.maps[key] = new
         return key
 
+    @keep_for_training
     def insert_unique(
         self, coordinates: Tensor, tensor_stride=1
     ) -> tuple[CoordinateMapKey, tuple[Tensor, Tensor]]:
@@ -180,21 +194,24 @@ class CoordinateManager:
         self, key: CoordinateMapKey, kernel: Kernel, tensor_stride: tuple[int, ...], offset_stride: tuple[int, ...],
         own_family: bool,
     ) -> CoordinateMapKey:
-        """The map of all ``c + offset`` that are multiples of ``tensor_stride``.
+        """The map of all ``c + offset``; where ``tensor_stride`` is coarser than that of ``key``, of its multiples.
 
         Args:
             offset_stride: what one step of the kernel is worth in coordinates.
             own_family: register it apart, so that it does not become the finer level of ``key``.
         """
-        coordinates = self[key].coordinates
-        offsets = torch.tensor(kernel.offsets(offset_stride), dtype=torch.int32, device=coordinates.device)
-        offsets = torch.nn.functional.pad(offsets, (1, 0))
-        grown = (coordinates[:, None] + offsets).reshape(-1, coordinates.shape[1])
-        unit = torch.tensor(tensor_stride, dtype=torch.int32, device=coordinates.device)
-        grown = grown[(grown[:, 1:] % unit == 0).all(1)]
-        new = CoordinateMap(sorted_unique(grown, tensor_stride), tensor_stride)
+        cached = (key, kernel, tensor_stride, offset_stride)
+        if own_family and cached in self._expansions:
+            return self._expansions[cached]
+        grown = offset_coordinates(self[key].coordinates, kernel.offsets(offset_stride))
+        # Where the stride stays the same there is nothing to select, and the input need not be aligned.
+        step = [t if t != o else 1 for t, o in zip(tensor_stride, offset_stride)]
+        if any(s != 1 for s in step):
+            grown = grown[(grown[:, 1:] % torch.tensor(step, device=grown.device) == 0).all(1)]
+        new = CoordinateMap(sorted_unique(grown, (1,) * self.dimension), tensor_stride)
         if own_family:
-            return self._register(new, parent=key)
+            self._expansions[cached] = self._register(new, parent=key)
+            return self._expansions[cached]
         self.maps[CoordinateMapKey(tensor_stride, key.name)] = new
         return CoordinateMapKey(tensor_stride, key.name)
 
@@ -208,6 +225,7 @@ class CoordinateManager:
             self.maps[target] = CoordinateMap(coordinates, target.tensor_stride)
         return target
 
+    @keep_for_training
     def union(self, *keys: CoordinateMapKey) -> tuple[CoordinateMapKey, list[Tensor]]:
         """The map of all coordinates that occur in any of ``keys``, and for each of them its rows there."""
         if keys not in self._unions:
@@ -220,6 +238,7 @@ class CoordinateManager:
             self._unions[keys] = union, list(inverse.split([len(self[key]) for key in keys]))
         return self._unions[keys]
 
+    @keep_for_training
     def kernel_map(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel) -> KernelMap:
         """Pairs with ``input = output + offset``; offsets scale with the input's tensor stride."""
         cached = (in_key, out_key, kernel)
@@ -227,6 +246,7 @@ class CoordinateManager:
             self._kernel_maps[cached] = self._build(in_key, out_key, kernel)
         return self._kernel_maps[cached]
 
+    @keep_for_training
     def block_map(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey) -> KernelMap:
         """Pairs of each coordinate with the coarse cell that contains it, as a map with one kernel cell."""
         cached = (in_key, out_key, "block")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +129,24 @@ class GenerativeConvolutionTranspose(_Convolution):
     __doc__ = "Transposed convolution onto every coordinate that it reaches.\n\n" + _Convolution.__doc__
     transposed = True
     generative = True
+
+
+def set_symmetric(network: nn.Module, symmetric: bool) -> None:
+    """Constrain every convolution of a network that can be to symmetric kernels, or lift the constraint.
+
+    When it is lifted the kernels keep their symmetric part: the network computes the same as before.
+    """
+    for layer in symmetric_layers(network):
+        if layer.symmetric and not symmetric:
+            layer.symmetrize()
+        layer.symmetric = symmetric
+
+
+def symmetric_layers(network: nn.Module) -> Iterator[_Convolution]:
+    """The convolutions of a network whose kernels can be symmetric."""
+    for layer in network.modules():
+        if isinstance(layer, _Convolution) and is_symmetrizable(layer.window):
+            yield layer
 
 
 class ChannelwiseConvolution(nn.Module):
@@ -276,13 +295,15 @@ class BatchNorm(nn.Module):
         )
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        if len(x) == 0 or (len(x) == 1 and self.bn.training):
+        b = self.bn
+        # With others to average with, even an empty row set must take part: they wait for its statistics.
+        alone = not (isinstance(b, nn.SyncBatchNorm) and torch.distributed.is_initialized())
+        if len(x) < 2 and alone and (b.training or b.running_mean is None):
             # A single row has no variance: torch refuses it, and there is nothing to learn from it.
-            norm = nn.functional.batch_norm
-            b = self.bn
-            mean = b.running_mean if b.track_running_stats else torch.zeros_like(x.features[0])
-            variance = b.running_var if b.track_running_stats else torch.ones_like(x.features[0])
-            return x.replace(norm(x.features, mean, variance, b.weight, b.bias, False, 0.0, b.eps))
+            mean = torch.zeros_like(x.features[:1].sum(0)) if b.running_mean is None else b.running_mean
+            variance = torch.ones_like(mean) if b.running_var is None else b.running_var
+            normal = nn.functional.batch_norm(x.features, mean, variance, b.weight, b.bias, False, 0.0, b.eps)
+            return x.replace(normal)
         return x.replace(self.bn(x.features))
 
 
@@ -305,8 +326,10 @@ class SyncBatchNorm(BatchNorm):
         if isinstance(module, BatchNorm) and not isinstance(module, cls):
             b = module.bn
             out = cls(b.num_features, b.eps, b.momentum, b.affine, b.track_running_stats, process_group)
-            out.bn.load_state_dict(b.state_dict())
-            return out.to(next(b.parameters()).device if b.affine else "cpu").train(module.training)
+            # The very same parameters and buffers: an optimiser may hold them, device and dtype are theirs.
+            for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+                setattr(out.bn, name, getattr(b, name))
+            return out.train(module.training)
         for name, child in module.named_children():
             setattr(module, name, cls.convert_sync_batchnorm(child, process_group))
         return module

@@ -62,6 +62,8 @@ def quantize(
         ValueError: lengths differ, ``voxel_size`` not positive, coordinates not finite or too large.
     """
     coordinates = torch.as_tensor(coordinates)
+    if coordinates.ndim != 2:
+        raise ValueError(f"quantize: expected coordinates of shape (N, D), got {tuple(coordinates.shape)}")
     for name, other in (("features", features), ("labels", labels)):
         if other is not None and len(other) != len(coordinates):
             raise ValueError(f"quantize: {len(coordinates)} coordinates but {len(other)} {name}")
@@ -105,9 +107,13 @@ def collate(
     batched = []
     for b, cloud in enumerate(coordinates):
         cloud = torch.as_tensor(cloud)
-        if cloud.ndim != 2:
-            raise ValueError(f"collate: cloud {b}: expected shape (V, D), got {tuple(cloud.shape)}")
-        batched.append(check_coordinates(torch.cat([torch.full_like(cloud[:, :1], b), cloud], 1)))
+        if cloud.ndim != 2 or (batched and cloud.shape[1] != batched[0].shape[1] - 1):
+            raise ValueError(
+                f"collate: cloud {b}: expected shape (V, D), D the same in all, got {tuple(cloud.shape)}"
+            )
+        voxels = check_coordinates(torch.cat([torch.zeros_like(cloud[:, :1]), cloud], 1))
+        voxels[:, 0] = b  # only now: a narrow type of coordinates need not hold the batch index
+        batched.append(voxels)
     if features is None:
         return torch.cat(batched)
     lengths = [(len(c), len(f)) for c, f in zip(coordinates, features)]
@@ -306,8 +312,11 @@ class SparseTensor:
             return self.replace(operation(self.features, other.features))
         if other.manager is not self.manager:
             raise ValueError("sparse arithmetic: the tensors must share a coordinate manager (manager=x.manager)")
+        channels = self.features.shape[1]
+        if other.features.shape[1] != channels:
+            raise ValueError(f"sparse arithmetic: {channels} channels and {other.features.shape[1]}")
         key, (mine, theirs) = self.manager.union(self.key, other.key)
-        rows, channels = len(self.manager[key]), self.features.shape[1]
+        rows = len(self.manager[key])
         a = self.features.new_zeros(rows, channels).index_copy(0, mine, self.features)
         b = other.features.new_zeros(rows, channels).index_copy(0, theirs, other.features)
         if operation is torch.div:

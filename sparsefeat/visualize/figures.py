@@ -19,7 +19,7 @@ _THEMES = {
     "dark": {"background": (0.09, 0.10, 0.12), "text": "#f0f0f0", "muted": "#9a9a9a"},
 }
 _CLOUD = (0.66, 0.70, 0.76)
-_CLOUDS = ((0.93, 0.72, 0.42), (0.47, 0.67, 0.88))
+_CLOUDS = ((0.96, 0.87, 0.72), (0.75, 0.85, 0.95))
 _INLIER, _OUTLIER = "#16a34a", "#dc2626"
 # Okabe and Ito's palette: told apart with any colour vision.
 _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")
@@ -139,7 +139,7 @@ def draw_matches(
         lines.add_collection(LineCollection(some, colors=color, linewidths=0.9, alpha=alpha))
         lines.plot(*some.reshape(-1, 2).T, ".", color=color, markersize=3.5, alpha=0.9)
     share = inliers.mean() if len(inliers) else 0.0
-    counts = f"{int(inliers.sum())} of {len(inliers)} matches are right ({share:.0%})"
+    counts = f"{int(inliers.sum())} of {len(inliers)} matches are right ({share:.1%})"
     if len(keep) < len(matches):
         counts += f", {len(keep)} drawn"
     if title:
@@ -166,7 +166,8 @@ def plot_curves(
         xlabel, ylabel: with units.
         title: above the axes.
         marks: label -> x of a dotted vertical line.
-        ylim: default (0, 1) if all values lie there, else by the values.
+        ylim: default: from 0 to 1, or to a little above the largest value where that is small, for values
+            in [0, 1]; else by the values.
         logx: logarithmic x axis.
 
     Raises:
@@ -187,7 +188,8 @@ def plot_curves(
         values.append(y[np.isfinite(y)])
     values = np.concatenate(values)
     if ylim is None and len(values) and values.min() >= 0 and values.max() <= 1:
-        ylim = (0, 1)
+        top = float(values.max())
+        ylim = (0, 1 if top > 0.5 or top == 0 else 1.2 * top)
     if ylim is not None:
         axes.set_ylim(*ylim)
     if logx:
@@ -228,7 +230,8 @@ def _check_clouds(points, colors) -> tuple[list[np.ndarray], list[np.ndarray]]:
         cloud = np.asarray(cloud, dtype=np.float64)
         if cloud.ndim != 2 or cloud.shape[1] != 3:
             raise ValueError(f"rendering: cloud {k}: expected points (N, 3), got {cloud.shape}")
-        color = np.tile(_CLOUD, (len(cloud), 1)) if colors is None else np.asarray(colors[k], dtype=np.float64)
+        color = np.tile(_CLOUD, (len(cloud), 1)) if colors is None else colors[k]
+        color = np.asarray(color, dtype=np.float64)
         if color.shape != cloud.shape:
             raise ValueError(f"rendering: cloud {k}: {cloud.shape} points but {color.shape} colours")
         finite = np.isfinite(cloud).all(1) & np.isfinite(color).all(1)
@@ -258,7 +261,9 @@ def _place(figure: Figure, image: np.ndarray, left: float, top: float) -> None:
     axes.imshow(image, interpolation="none", aspect="auto", vmin=0, vmax=1)
 
 
-def _text(figure: Figure, x: float, y: float, text: str, color: str, size: float, align: str = "center") -> None:
+def _text(
+    figure: Figure, x: float, y: float, text: str, color: str, size: float, align: str = "center"
+) -> None:
     width, height = figure.get_size_inches() * _DPI
     figure.text(x / width, 1 - y / height, text, color=color, fontsize=size, ha=align, va="center")
 

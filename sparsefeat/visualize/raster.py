@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 from scipy.spatial import cKDTree
 
 # (up, direction from the object to a viewer at azimuth 0), by the name of the axis that points up.
@@ -150,20 +151,22 @@ def rasterize(
     )
     radius_px = float(np.clip(radius / fine.metres_per_pixel, 1.0, _MAX_RADIUS_PX))
     image, depth = _splat(fine, seen, colors, radius_px, radius)
+    _close_pinholes(image, depth)
     covered = np.isfinite(depth)
     if shade:
-        image *= _edge_darkening(depth, radius, frame.metres_per_pixel * max(frame.width, frame.height))[..., None]
+        extent = frame.metres_per_pixel * max(frame.width, frame.height)
+        image *= _edge_darkening(depth, radius, extent)[..., None]
     image = np.where(covered[..., None], image, background)
     shape = (frame.height, _OVERSAMPLE, frame.width, _OVERSAMPLE, 3)
-    return image.reshape(shape).mean((1, 3))
+    return np.clip(image.reshape(shape).mean((1, 3)), 0, 1)
 
 
 def _light(normals: np.ndarray) -> np.ndarray:
-    """Brightness of a surface under a light from the upper left, over the viewer's shoulder. (N, 3) -> (N,)."""
+    """Brightness under a light from the upper left, over the viewer's shoulder. (N, 3) -> (N,)."""
     light = np.array([-0.45, 0.6, 0.66])
     # Normals have no side here: turn them to the viewer.
     facing = normals * np.where(normals[:, 2:] < 0, -1.0, 1.0)
-    return 0.62 + 0.45 * np.clip(facing @ (light / np.linalg.norm(light)), 0, 1)
+    return 0.68 + 0.40 * np.clip(facing @ (light / np.linalg.norm(light)), 0, 1)
 
 
 def _splat(frame: Frame, seen: np.ndarray, colors: np.ndarray, radius_px: float, radius: float):
@@ -200,6 +203,17 @@ def _splat(frame: Frame, seen: np.ndarray, colors: np.ndarray, radius_px: float,
     return total[:3].T.reshape(height, width, 3), depth.reshape(height, width)
 
 
+def _close_pinholes(image: np.ndarray, depth: np.ndarray) -> None:
+    """Fill, in place, empty pixels of a surface that is seen so obliquely that its discs leave gaps."""
+    covered = np.isfinite(depth)
+    share = uniform_filter(covered.astype(np.float64), 5)
+    holes = ~covered & (share > 0.7)
+    if not holes.any():
+        return
+    for layer in (*np.moveaxis(image, -1, 0), depth):
+        layer[holes] = uniform_filter(np.where(covered, layer, 0.0), 5)[holes] / share[holes]
+
+
 def _edge_darkening(depth: np.ndarray, radius: float, extent: float) -> np.ndarray:
     """Eye-dome lighting: a pixel is darker the more its neighbours are in front of it.
 
@@ -216,4 +230,4 @@ def _edge_darkening(depth: np.ndarray, radius: float, extent: float) -> np.ndarr
             neighbour = padded[y : y + depth.shape[0], x : x + depth.shape[1]]
             # Steps below a point's own size are grain of the cloud, not an edge.
             response += weight * np.clip(own - neighbour - 1.5 * radius, 0, limit)
-    return np.where(known, np.exp(-1.1 * response / limit / 8 * 2), 1.0)
+    return np.where(known, np.exp(-1.6 * response / (8 * limit)), 1.0)

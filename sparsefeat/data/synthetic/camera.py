@@ -31,9 +31,13 @@ class Intrinsics(NamedTuple):
     def scaled(self, factor: float) -> Intrinsics:
         """The same lens on a picture ``factor`` times as wide."""
         return Intrinsics(
-            round(self.width * factor), round(self.height * factor), self.fx * factor, self.fy * factor,
-            (self.cx + 0.5) * factor - 0.5, (self.cy + 0.5) * factor - 0.5,
-        )  # fmt: skip
+            round(self.width * factor),
+            round(self.height * factor),
+            self.fx * factor,
+            self.fy * factor,
+            (self.cx + 0.5) * factor - 0.5,
+            (self.cy + 0.5) * factor - 0.5,
+        )
 
 
 KINECT = Intrinsics(320, 240, 292.5, 292.5, 159.5, 119.5)  # half the Kinect's 640 x 480
@@ -54,7 +58,9 @@ class Scene:
             from embreex import rtcore_scene
             from embreex.mesh_construction import TriangleMesh
         except ImportError as error:
-            raise ImportError("making synthetic rooms needs the package 'embreex' (pip install embreex)") from error
+            raise ImportError(
+                "making synthetic rooms needs the package 'embreex' (pip install embreex)"
+            ) from error
         self._scene = rtcore_scene.EmbreeScene()
         triangles = mesh.vertices[mesh.faces].astype(np.float32)
         # Embree holds on to the buffers of this object; it has to live as long as the scene.
@@ -86,7 +92,9 @@ class Scene:
 
     def clearance(self, position: np.ndarray) -> float:
         """Distance in metres from ``position`` (3,) to the nearest surface, among 26 directions."""
-        d = np.array([[x, y, z] for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z], np.float32)
+        d = np.array(
+            [[x, y, z] for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z], np.float32
+        )
         d /= np.linalg.norm(d, axis=1, keepdims=True)
         origin = np.broadcast_to(np.asarray(position, np.float32), d.shape)
         hit = self._scene.run(np.ascontiguousarray(origin), d, output=True)
@@ -115,8 +123,9 @@ def walk(
 ) -> np.ndarray:
     """A hand-held sweep round a room that comes back to where it has been.
 
-    The view turns along the walls by some 5 to 55 degrees a fragment, stops, turns back or goes round again,
-    so that fragments overlap their followers by much and others by little; the second visit is from another place.
+    The view turns along the walls by some 5 to 55 degrees a fragment, stops, turns back or goes round
+    again, so that fragments overlap their followers by much and others by little; the second visit is
+    from another place.
 
     Args:
         rng: source of randomness.
@@ -138,8 +147,8 @@ def walk(
     standoff = rng.uniform(1.5, 3.2, keys)
     aside = rng.uniform(-0.5, 0.5, keys)
     height = rng.uniform(1.15, 1.75, keys)
-    target = rng.uniform(0.2, 1.35, keys)
-    upward = rng.random(keys) < 0.08
+    target = rng.uniform(0.1, 1.2, keys)
+    upward = rng.random(keys) < 0.06
     target[upward] = rng.uniform(1.5, 2.2, upward.sum())
     roll = rng.normal(0, 0.07, keys)
 
@@ -151,7 +160,9 @@ def walk(
     azimuth, standoff, aside, height, target, roll = tracks.T
 
     direction = np.stack([np.cos(azimuth), np.sin(azimuth)], 1)
-    wall = 1 / np.maximum(np.maximum(np.abs(direction[:, 0]) / (width / 2), np.abs(direction[:, 1]) / (depth / 2)), 1e-9)
+    wall = 1 / np.maximum(
+        np.maximum(np.abs(direction[:, 0]) / (width / 2), np.abs(direction[:, 1]) / (depth / 2)), 1e-9
+    )
     side = np.stack([-direction[:, 1], direction[:, 0]], 1)
     position = direction * (wall - standoff)[:, None] + side * aside[:, None]
     # The distance to the wall jumps where the view passes a corner; a person does not.
@@ -169,11 +180,17 @@ def walk(
     flat = np.linalg.norm(forward[:, :2], axis=1)
     forward[:, 2] = np.clip(forward[:, 2], -1.1 * flat, 0.6 * flat)
     position = np.concatenate([position, height[:, None]], 1)
-    shake = gaussian_filter1d(rng.normal(size=(total, 5)), 1.5, axis=0, mode="nearest") * [0.01, 0.01, 0.01, 0.012, 0.012]
+    shake = gaussian_filter1d(rng.normal(size=(total, 5)), 1.5, axis=0, mode="nearest") * [
+        0.01,
+        0.01,
+        0.01,
+        0.012,
+        0.012,
+    ]
     forward = forward / np.linalg.norm(forward, axis=1, keepdims=True)
     forward[:, 2] += shake[:, 3]
     forward[:, :2] += side * shake[:, 4:5]
-    return np.stack([look(p, f, r) for p, f, r in zip(position + shake[:, :3], forward, roll)])
+    return np.stack([look(p, f, r) for p, f, r in zip(position + shake[:, :3], forward, roll, strict=True)])
 
 
 def _outside(position: np.ndarray, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
@@ -205,6 +222,8 @@ def drifted(poses: np.ndarray, rng: np.random.Generator, angle_deg: float, dista
     spread = np.sqrt((error**2).mean()) + 1e-12
     error *= rng.uniform(0.3, 1.5) / spread
     result = poses.copy()
-    result[:, :3, :3] = poses[:, :3, :3] @ Rotation.from_rotvec(error[:, :3] * np.radians(angle_deg)).as_matrix()
+    result[:, :3, :3] = (
+        poses[:, :3, :3] @ Rotation.from_rotvec(error[:, :3] * np.radians(angle_deg)).as_matrix()
+    )
     result[:, :3, 3] += error[:, 3:] * distance
     return result

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
+from scipy.special import ndtri
 
 from sparsefeat.data.synthetic.camera import Intrinsics
 
@@ -23,7 +24,7 @@ class NoiseConfig(NamedTuple):
     """Sizes of the error terms; all lengths in metres, disparities in pixels of the 640-pixel-wide sensor."""
 
     baseline: float = 0.075  # between projector and camera
-    disparity_sd: float = 0.16  # correlated over neighbouring pixels, as matching windows make it
+    disparity_sd: float = 0.08  # correlated over neighbouring pixels, as matching windows make it
     disparity_step: float = 0.125  # the sensor's sub-pixel resolution
     lateral_sd: float = 0.8  # in pixels of the picture: jagged edges
     grazing_cosine: float = 0.22  # below about this cosine of incidence nothing comes back
@@ -39,10 +40,11 @@ class DepthNoise:
     Args:
         camera: intrinsics of the pictures.
         rng: draws the distortion and the pools.
-        config: sizes of the error terms.
+        config: sizes of the error terms; a Kinect's by default.
     """
 
-    def __init__(self, camera: Intrinsics, rng: np.random.Generator, config: NoiseConfig = NoiseConfig()):
+    def __init__(self, camera: Intrinsics, rng: np.random.Generator, config: NoiseConfig | None = None):
+        config = NoiseConfig() if config is None else config
         self.camera, self.config = camera, config
         shape = (camera.height, camera.width)
         coarse = rng.normal(size=(4, 5))
@@ -54,7 +56,10 @@ class DepthNoise:
         white = rng.standard_normal(big, dtype=np.float32)
         smooth = _unit(gaussian_filter(rng.standard_normal(big, dtype=np.float32), 1.6, mode="wrap"))
         self._disparity = 0.85 * smooth + 0.5 * white
-        self._lateral = [_unit(gaussian_filter(rng.standard_normal(big, dtype=np.float32), 0.7, mode="wrap")) for _ in range(2)]
+        self._lateral = [
+            _unit(gaussian_filter(rng.standard_normal(big, dtype=np.float32), 0.7, mode="wrap"))
+            for _ in range(2)
+        ]
         self._blobs = _unit(gaussian_filter(rng.standard_normal(big, dtype=np.float32), 4.0, mode="wrap"))
         self._uniform = rng.random(big, dtype=np.float32)
         v, u = np.indices(shape, np.float32)
@@ -122,6 +127,4 @@ def _unit(noise: np.ndarray) -> np.ndarray:
 
 def _quantile(share: float) -> float:
     """Value that a normal variable exceeds with probability ``share``."""
-    from scipy.special import ndtri
-
     return float(ndtri(1 - share)) if share > 0 else np.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,25 +16,30 @@ from sparsefeat.data.synthetic.camera import Intrinsics
 from sparsefeat.data.synthetic.fusion import fuse_frames
 from sparsefeat.files import atomic_write
 
-OVERLAP_DISTANCE = 0.0375
-"""Metres within which a neighbour counts for overlap: 1.5 voxels of 2.5 cm, as for positives in training."""
+LAYOUTS = ("train", "test", "both")
+
+OVERLAP_DISTANCE = 0.035
+"""Metres within which a neighbour counts for overlap; gives the overlaps listed with 3DMatch within 0.02."""
 
 
 VOLUME = np.array([[-1.5, -1.5, 0.5], [1.5, 1.5, 3.5]])
 """Lower and upper corner of the volume in front of the first camera that 3DMatch fuses, metres."""
 
-_SLAB, _GRID = 0.005, 0.006  # the layer of voxels that 3DMatch keeps on either side of a surface, and its voxels, metres
+_SLAB, _GRID = (
+    0.005,
+    0.006,
+)  # the layer of voxels that 3DMatch keeps on either side of a surface, and its voxels, metres
 
 
 class Fragment(NamedTuple):
-    """Points (N,3) float64 in metres in the scene's frame, and the pose (4,4) of the fragment's own frame in it."""
+    """Points (N,3) float64 in metres in the scene's frame, and the fragment's pose (4,4) in that frame."""
 
     points: np.ndarray
     pose: np.ndarray
 
 
 class Overlap(NamedTuple):
-    """Fragments i < j, their overlap in [0,1] and the information matrix (6,6) of the pair, in the frame of i."""
+    """Fragments i < j, their overlap in [0,1] and the pair's information matrix (6,6) in the frame of i."""
 
     i: int
     j: int
@@ -51,9 +57,9 @@ def fuse_fragment(
 ) -> np.ndarray:
     """Fuse depth frames into the points of a fragment.
 
-    3DMatch's fragments are the centres of the 6 mm voxels within a truncated distance of the surface, in a volume of
-    3 m, in the order of z, y, x: a layer some 1 cm thick, of which ``spacing`` then keeps the points nearest to the
-    camera. A network sees the difference to a bare surface, in how many voxels are taken; so we do the same.
+    3DMatch's fragments are the centres of the 6 mm voxels close to the surface, in a volume of 3 m, in the
+    order of z, y, x: a thin layer, of which ``spacing`` then keeps the points nearest to the camera. A
+    network sees the difference to a bare surface in how many voxels are taken; so we do the same.
 
     Args:
         depths, camera, poses, voxel_size: see `fuse_frames`; the fragment's frame is that of ``poses``.
@@ -72,7 +78,7 @@ def fuse_fragment(
 
 
 def thin(points: np.ndarray, spacing: float) -> np.ndarray:
-    """The first point of every cell floor(p / spacing), in the order given; all points if ``spacing`` is 0."""
+    """The first point of every cell floor(p / spacing), in the order given; all if ``spacing`` is 0."""
     if spacing <= 0 or len(points) == 0:
         return points
     cells = np.floor(points / spacing).astype(np.int64)
@@ -91,9 +97,10 @@ def transform(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
 def information_matrix(points: np.ndarray) -> np.ndarray:
     """Sum over corresponding points p of GᵀG with G = [I | -[p]×].
 
-    As in Choi, Zhou and Koltun, "Robust reconstruction of indoor scenes" (CVPR 2015), section 4: with a small
-    motion e = [t; -q_xyz] of the fragment, eᵀ Info e / Info[0,0] approximates the mean squared displacement of the
-    corresponding points (the benchmark's rule takes half of the rotation). Info[0,0] is the number of points.
+    As in Choi, Zhou and Koltun, "Robust reconstruction of indoor scenes" (CVPR 2015), section 4: a small
+    motion with translation t and rotation vector w moves p by G [t; w], so that with e = [t; w] the number
+    eᵀ Info e / Info[0,0] is the mean squared displacement; Info[0,0] is the number of points. (The
+    benchmark's rule puts the vector part of the quaternion, about w / 2, for w.)
 
     Args:
         points: (N,3) corresponding points in the frame of fragment i.
@@ -112,44 +119,80 @@ def information_matrix(points: np.ndarray) -> np.ndarray:
     return information
 
 
-def overlaps(fragments: Sequence[Fragment], distance: float = OVERLAP_DISTANCE, minimum: float = 0.1) -> list[Overlap]:
+def overlaps(
+    fragments: Sequence[Fragment], distance: float = OVERLAP_DISTANCE, minimum: float = 0.1
+) -> list[Overlap]:
     """Pairs of fragments that see the same surface.
 
-    The overlap is the share of the points of the smaller fragment that have a point of the other within
-    ``distance``; both clouds should hold about one point per 2.5 cm.
+    The overlap is the share of the points of fragment i, the earlier one, that have a point of fragment j
+    within ``distance``, as in 3DMatch's gt_overlap.log; both should hold about one point per 2.5 cm.
 
     Args:
         fragments: all fragments of a scene.
         distance: metres.
         minimum: pairs that overlap less are left out.
     """
-    trees = [cKDTree(f.points) if len(f.points) else None for f in fragments]
-    bounds = [(f.points.min(0) - distance, f.points.max(0) + distance) if len(f.points) else None for f in fragments]
+    trees = [cKDTree(fragment.points) for fragment in fragments]
     found = []
-    for j in range(len(fragments)):
-        for i in range(j):
-            a, b = (i, j) if len(fragments[i].points) <= len(fragments[j].points) else (j, i)
-            if trees[a] is None:
+    for i, fragment in enumerate(fragments[:-1]):
+        if len(fragment.points) == 0:
+            continue
+        low, high = fragment.points.min(0) - distance, fragment.points.max(0) + distance
+        for j in range(i + 1, len(fragments)):
+            other = fragments[j].points
+            other = other[((other >= low) & (other <= high)).all(1)]
+            if len(other) < 0.25 * minimum * len(fragment.points):
                 continue
-            low, high = bounds[b]
-            points = fragments[a].points
-            points = points[((points >= low) & (points <= high)).all(1)]
-            if len(points) < minimum * len(fragments[a].points):
-                continue
-            gap, _ = trees[b].query(points, distance_upper_bound=distance)
-            share = float(np.isfinite(gap).sum() / len(fragments[a].points))
-            if share >= minimum:
-                common = transform(points[np.isfinite(gap)], np.linalg.inv(fragments[i].pose))
-                found.append(Overlap(i, j, share, information_matrix(common)))
-    return sorted(found)
+            gap, _ = trees[j].query(fragment.points, distance_upper_bound=distance)
+            near = np.isfinite(gap)
+            if near.mean() >= minimum:
+                common = transform(fragment.points[near], np.linalg.inv(fragment.pose))
+                found.append(Overlap(i, j, float(near.mean()), information_matrix(common)))
+    return found
+
+
+def check_layout(layout: str) -> None:
+    """Raise ValueError if ``layout`` is not one of `LAYOUTS`."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout: got {layout!r}, expected one of {', '.join(LAYOUTS)}")
+
+
+def make_folder(path: str | os.PathLike) -> Path:
+    """The folder at ``path``, made if it was not there; ValueError if that cannot be."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot make this folder ({error.strerror})") from error
+    return Path(path)
+
+
+def write_scene(output: str | os.PathLike, scene: str, fragments: Sequence[Fragment], layout: str) -> None:
+    """Write the fragments of a scene and their overlaps in one layout or both, side by side.
+
+    Args:
+        output: folder, made if it is not there.
+        scene: name of the scene.
+        fragments: in one common frame.
+        layout: ``train``, ``test`` or ``both``.
+    """
+    check_layout(layout)
+    folder, pairs = make_folder(output), overlaps(fragments)
+    if layout in ("train", "both"):
+        write_training_layout(folder, scene, fragments, pairs)
+    if layout in ("test", "both"):
+        write_test_layout(folder, scene, fragments, pairs)
 
 
 def write_training_layout(
-    folder: Path, scene: str, fragments: Sequence[Fragment], pairs: Sequence[Overlap], sequence: str = "seq-01"
+    folder: Path,
+    scene: str,
+    fragments: Sequence[Fragment],
+    pairs: Sequence[Overlap],
+    sequence: str = "seq-01",
 ) -> None:
     """Write ``<scene>@<sequence>_<k>.npz`` with key ``pcd``, and ``<scene>@<sequence>-0.30.txt``."""
     names = [f"{scene}@{sequence}_{k:03d}.npz" for k in range(len(fragments))]
-    for name, fragment in zip(names, fragments):
+    for name, fragment in zip(names, fragments, strict=True):
         with atomic_write(folder / name) as path:
             np.savez(path, pcd=fragment.points.astype(np.float32))
     lines = [f"{names[p.i]} {names[p.j]} {p.share:.6f}\n" for p in pairs if p.share >= 0.30]
@@ -157,9 +200,11 @@ def write_training_layout(
         path.write_text("".join(lines))
 
 
-def write_test_layout(folder: Path, scene: str, fragments: Sequence[Fragment], pairs: Sequence[Overlap]) -> None:
-    """Write ``<scene>/cloud_bin_<k>.ply`` and, beside it, ``<scene>-evaluation`` (overlap of 30 % and more) and
-    ``<scene>-evaluation-lo`` (10 to 30 %) with ``gt.log``, ``gt.info`` and ``gt_overlap.log``."""
+def write_test_layout(
+    folder: Path, scene: str, fragments: Sequence[Fragment], pairs: Sequence[Overlap]
+) -> None:
+    """Write ``<scene>/cloud_bin_<k>.ply`` and, beside it, ``<scene>-evaluation`` (overlap of 30 % and more)
+    and ``<scene>-evaluation-lo`` (10 to 30 %) with ``gt.log``, ``gt.info`` and ``gt_overlap.log``."""
     (folder / scene).mkdir(parents=True, exist_ok=True)
     for k, fragment in enumerate(fragments):
         local = transform(fragment.points, np.linalg.inv(fragment.pose))
@@ -170,7 +215,7 @@ def write_test_layout(folder: Path, scene: str, fragments: Sequence[Fragment], p
         target.mkdir(exist_ok=True)
         chosen = [p for p in pairs if low <= p.share < high]
         relative = [np.linalg.inv(fragments[p.i].pose) @ fragments[p.j].pose for p in chosen]
-        write_log(target / "gt.log", [(p.i, p.j, count, m) for p, m in zip(chosen, relative)])
+        write_log(target / "gt.log", [(p.i, p.j, count, m) for p, m in zip(chosen, relative, strict=True)])
         write_info(target / "gt.info", [(p.i, p.j, count, p.information) for p in chosen])
         with atomic_write(target / "gt_overlap.log") as path:
             path.write_text("".join(f"{p.i},{p.j},{p.share:.4f}\n" for p in chosen))

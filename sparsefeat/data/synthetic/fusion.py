@@ -28,12 +28,16 @@ def _unpack(keys: np.ndarray) -> np.ndarray:
     return np.stack([keys >> 42, (keys >> 21) & mask, keys & mask], -1) - _RANGE
 
 
-def _touched(depth: np.ndarray, camera: Intrinsics, pose: np.ndarray, block: float, reach: float, stride: int) -> np.ndarray:
+def _touched(
+    depth: np.ndarray, camera: Intrinsics, pose: np.ndarray, block: float, reach: float, stride: int
+) -> np.ndarray:
     """Keys of the blocks within ``reach`` of a measured point, along its ray."""
     z = depth[::stride, ::stride]
     v, u = np.nonzero(z)
     z = z[v, u]
-    rays = np.stack([(u * stride - camera.cx) / camera.fx, (v * stride - camera.cy) / camera.fy, np.ones_like(z)], -1)
+    rays = np.stack(
+        [(u * stride - camera.cx) / camera.fx, (v * stride - camera.cy) / camera.fy, np.ones_like(z)], -1
+    )
     rays = rays.astype(np.float32) @ pose[:3, :3].T.astype(np.float32) / np.float32(block)
     start = (pose[:3, 3] / block).astype(np.float32)
     steps = int(np.ceil(2 * reach / block)) + 1
@@ -87,7 +91,7 @@ def _integrate(total, weight, rows, origins, depth, camera, pose, voxel, truncat
 
 
 def _crossings(keys, total, weight, voxel, truncation, min_weight, slab) -> np.ndarray:
-    """Points (N,3) where the field changes sign between two neighbouring observed voxels.
+    """Points (N,3) where the field changes sign between neighbouring observed voxels.
 
     With a ``slab``, two more points beside each, that far before and behind it along the voxels' edge.
     """
@@ -106,7 +110,7 @@ def _crossings(keys, total, weight, voxel, truncation, min_weight, slab) -> np.n
         extended = np.concatenate([field, np.expand_dims(border, axis + 1)], axis + 1)
         a = field
         b = extended.take(np.arange(1, _EDGE + 1), axis + 1)
-        # From free space (positive) to behind the surface, in either direction; comparisons with NaN are false.
+        # From free space (positive) to behind the surface, or back; comparisons with NaN are false.
         changed = ((a > 0) & (b <= 0)) | ((a <= 0) & (b > 0))
         which = np.nonzero(changed)
         one, two = a[which], b[which]
@@ -138,7 +142,7 @@ def fuse_frames(
         voxel_size: edge of a voxel of the field in metres.
         truncation: distance in metres beyond which the field is cut; 3.5 voxels by default.
         min_weight: number of frames that must have seen a voxel.
-        slab: half the thickness in metres of the layer of points about the surface; 0 gives the surface itself.
+        slab: half the thickness in metres of the layer of points; 0 gives the surface itself.
 
     Returns:
         Points (N,3) float64, several per voxel, in the frame of ``poses``.
@@ -147,19 +151,23 @@ def fuse_frames(
         ValueError: no frame, or frames and poses of different number.
     """
     if len(depths) == 0 or len(depths) != len(poses):
-        raise ValueError(f"fuse_frames: got {len(depths)} depth frames and {len(poses)} poses, expected as many of both, at least 1")
+        raise ValueError(
+            f"fuse_frames: got {len(depths)} depth frames and {len(poses)} poses, expected as many, 1 or more"
+        )
     truncation = 3.5 * voxel_size if truncation is None else truncation
     block = voxel_size * _EDGE
     # One ray per voxel at about 2 m is enough to find every block.
     stride = max(1, int(voxel_size * 1.6 * camera.fx / 2.0))
-    touched = [_touched(d, camera, p, block, truncation, stride) for d, p in zip(depths, poses)]
+    touched = [_touched(d, camera, p, block, truncation, stride) for d, p in zip(depths, poses, strict=True)]
     keys = np.unique(np.concatenate(touched))
     if len(keys) == 0:
         return np.zeros((0, 3))
     total = np.zeros((len(keys), _EDGE**3), np.float32)
     weight = np.zeros((len(keys), _EDGE**3), np.float32)
     origins = _unpack(keys) * block
-    for depth, pose, mine in zip(depths, poses, touched):
+    for depth, pose, mine in zip(depths, poses, touched, strict=True):
         rows = np.searchsorted(keys, mine)
-        _integrate(total, weight, rows, origins[rows], depth, camera, np.asarray(pose, float), voxel_size, truncation)
+        _integrate(
+            total, weight, rows, origins[rows], depth, camera, np.asarray(pose, float), voxel_size, truncation
+        )
     return _crossings(keys, total, weight, voxel_size, truncation, min_weight, slab)

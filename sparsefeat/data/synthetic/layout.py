@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparsefeat.data.synthetic import clutter, furniture, shell
-from sparsefeat.data.synthetic.furniture import Piece, Support
+from sparsefeat.data.synthetic import furniture, shell, things
+from sparsefeat.data.synthetic.furniture.pieces import Piece, Support
 from sparsefeat.data.synthetic.shapes import Mesh, box, join, rod, rounded_box, slab
 
 Rng = np.random.Generator
@@ -36,7 +36,9 @@ class _Floor:
         x0, y0, x1, y1 = rectangle
         if x0 < -self.half[0] or y0 < -self.half[1] or x1 > self.half[0] or y1 > self.half[1]:
             return False
-        return all(x1 + gap <= a or c + gap <= x0 or y1 + gap <= b or d + gap <= y0 for a, b, c, d in self.taken)
+        return all(
+            x1 + gap <= a or c + gap <= x0 or y1 + gap <= b or d + gap <= y0 for a, b, c, d in self.taken
+        )
 
 
 def _bounds(mesh: Mesh) -> tuple[float, float, float, float]:
@@ -44,7 +46,9 @@ def _bounds(mesh: Mesh) -> tuple[float, float, float, float]:
     return low[0], low[1], high[0], high[1]
 
 
-def _footprint(width: float, depth: float, turn: float, x: float, y: float) -> tuple[float, float, float, float]:
+def _footprint(
+    width: float, depth: float, turn: float, x: float, y: float
+) -> tuple[float, float, float, float]:
     c, s = abs(np.cos(turn)), abs(np.sin(turn))
     hx, hy = (width * c + depth * s) / 2, (width * s + depth * c) / 2
     return x - hx, y - hy, x + hx, y + hy
@@ -91,7 +95,9 @@ def _choose(rng: Rng, options) -> Callable[[Rng], Piece]:
 
 def _centre_group(rng: Rng, kind: str, floor: _Floor, density: float) -> list[Mesh]:
     """A table with chairs, an island of desks, a coffee table: whatever stands in the middle."""
-    turn = rng.choice([0, np.pi / 2]) + (rng.normal(0, 0.05) if rng.random() < 0.6 else rng.uniform(-0.8, 0.8))
+    turn = rng.choice([0, np.pi / 2]) + (
+        rng.normal(0, 0.05) if rng.random() < 0.6 else rng.uniform(-0.8, 0.8)
+    )
     if kind == "living" and rng.random() < 0.6:
         piece = furniture.table(rng, low=True)
     elif kind in ("office", "workshop"):
@@ -114,10 +120,14 @@ def _centre_group(rng: Rng, kind: str, floor: _Floor, density: float) -> list[Me
             for k in range(max(1, int(along / 0.65))):
                 if rng.random() < 0.35:
                     continue
-                seat = (furniture.office_chair if kind == "office" or rng.random() < 0.15 else furniture.chair)(rng)
+                seat = (
+                    furniture.office_chair if kind == "office" or rng.random() < 0.15 else furniture.chair
+                )(rng)
                 offset = (k + 0.5) * along / max(1, int(along / 0.65)) - along / 2
                 away = across / 2 + rng.uniform(-0.05, 0.3)
-                one = seat.mesh.turned(np.pi + rng.normal(0, 0.3)).moved((offset, away + seat.depth / 2 - 0.15, 0))
+                one = seat.mesh.turned(np.pi + rng.normal(0, 0.3)).moved(
+                    (offset, away + seat.depth / 2 - 0.15, 0)
+                )
                 parts.append(one.turned(side * np.pi / 2))
                 group_reach = max(group_reach, away + seat.depth)
     group = join(parts).turned(turn).moved((x, y, 0))
@@ -136,7 +146,9 @@ def _leaning(rng: Rng) -> Mesh:
     elif kind == 1:
         one = rod((0, 0, 0), (0, 0, length), rng.uniform(0.02, 0.09), 14)
     elif kind == 2:
-        one = join([rod((0, 0, 0), (0, 0, length), 0.013, 7), rounded_box((0.3, 0.06, 0.12), 0.03, (0, 0, 0.06), 4)])
+        one = join(
+            [rod((0, 0, 0), (0, 0, length), 0.013, 7), rounded_box((0.3, 0.06, 0.12), 0.03, (0, 0, 0.06), 4)]
+        )
     else:
         w = rng.uniform(0.4, 0.9)
         rim = [slab(x, x + 0.04, 0, 0.03, 0, length) for x in (-w / 2, w / 2 - 0.04)]
@@ -158,7 +170,7 @@ def make_room(seed: np.random.SeedSequence | int) -> Room:
     kind = str(rng.choice(list(furniture.WALL), p=[0.24, 0.2, 0.18, 0.2, 0.1, 0.08]))
     size = {"bath": (2.2, 3.4)}.get(kind, (3.0, 6.2))
     width, depth, height = rng.uniform(*size), rng.uniform(*size), rng.uniform(2.3, 2.9)
-    density = rng.uniform(4, 16)
+    density = rng.uniform(8, 30)
     floor = _Floor(width, depth)
     built = shell.build(rng, kind, width, depth, height)
     floor.taken += built.keep_clear
@@ -170,14 +182,16 @@ def make_room(seed: np.random.SeedSequence | int) -> Room:
         length, away = lengths[wall], lengths[(wall + 1) % 4] / 2
         x = -length / 2 + rng.uniform(0, 0.4)
         misses = 0
-        while x < length / 2 - 0.3 and misses < 8:
+        while x < length / 2 - 0.3 and misses < 25:
             piece = _choose(rng, furniture.WALL[kind] if rng.random() < 0.88 else _EVERYTHING)(rng)
             tall = piece.mesh.vertices[:, 2].max()
             skew = rng.normal(0, 0.03) if rng.random() < 0.8 else rng.uniform(-0.5, 0.5)
             back = abs(np.sin(skew)) * piece.width / 2 + rng.uniform(0.01, 0.08)
             cx, cy = x + piece.width / 2, -away + piece.depth / 2 + back
             spot = _footprint(piece.width, piece.depth, skew, cx, cy)
-            windows = [o for o in built.openings[wall] if o[0] < spot[2] and spot[0] < o[1] and o[2] < tall + 0.05]
+            windows = [
+                o for o in built.openings[wall] if o[0] < spot[2] and spot[0] < o[1] and o[2] < tall + 0.05
+            ]
             corners = np.array([[spot[0], spot[1], 0], [spot[2], spot[3], 0]])
             spun = Mesh.of(corners, np.zeros((0, 3))).turned(turn).vertices
             rectangle = (spun[:, 0].min(), spun[:, 1].min(), spun[:, 0].max(), spun[:, 1].max())
@@ -192,7 +206,7 @@ def make_room(seed: np.random.SeedSequence | int) -> Room:
             x = spot[2] + (rng.uniform(0.02, 0.12) if rng.random() < 0.5 else rng.uniform(0.2, 0.7))
     for _ in range(rng.integers(1, 3)):
         parts += _centre_group(rng, kind, floor, density)
-    floor_things = rng.poisson(0.25 * density * 0.1 * width * depth) + 2
+    floor_things = rng.poisson(0.03 * density * width * depth) + 2
     for _ in range(floor_things):
         _drop(rng, floor, parts)
     for _ in range(rng.integers(0, 4)):
@@ -209,7 +223,7 @@ def make_room(seed: np.random.SeedSequence | int) -> Room:
 
 def _drop(rng: Rng, floor: _Floor, parts: list[Mesh]) -> None:
     """Put one thing on a free spot of the floor, if a few trials find one."""
-    options = clutter.FLOOR
+    options = things.FLOOR
     thing = options[rng.integers(len(options))](rng).turned(rng.uniform(0, 2 * np.pi))
     for _ in range(6):
         moved = thing.moved((*(rng.uniform(-0.95, 0.95, 2) * floor.half), 0))

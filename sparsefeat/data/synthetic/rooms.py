@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
-import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +12,16 @@ from sparsefeat.data.synthetic.camera import KINECT, Intrinsics, Scene, drifted,
 from sparsefeat.data.synthetic.depth_noise import DepthNoise
 from sparsefeat.data.synthetic.fragments import (
     Fragment,
+    check_layout,
     fuse_fragment,
-    overlaps,
+    make_folder,
     transform,
-    write_test_layout,
-    write_training_layout,
+    write_scene,
 )
 from sparsefeat.data.synthetic.layout import Room, make_room
+from sparsefeat.data.synthetic.parallel import run_tasks
 from sparsefeat.files import atomic_write
 
-LAYOUTS = ("train", "test", "both")
 DRIFT_DEG, DRIFT = 0.25, 0.008  # typical error of the camera's path within a fragment: degrees, metres
 
 
@@ -48,10 +44,10 @@ class PreparedRoom:
         self.noise = DepthNoise(camera, np.random.default_rng(noise))
 
     def fragment(self, k: int, voxel_size: float, spacing: float) -> Fragment:
-        """Fragment ``k``: its frames seen with noise, fused with drifting poses, thinned; in the room's frame."""
+        """Fragment ``k``: its frames seen with noise, fused with drifting poses; in the room's frame."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, self.index, 1 + k]))
-        # Casting rays is most of the work, and between frames at 30 Hz a hand moves by millimetres: every second
-        # view is cast, and seen twice with noise of its own.
+        # Casting rays is most of the work, and between frames at 30 Hz a hand moves by millimetres: every
+        # second view is cast, and seen twice with noise of its own.
         views = self.poses[k * self.frames : (k + 1) * self.frames : 2]
         depths = []
         for view in views:
@@ -59,7 +55,9 @@ class PreparedRoom:
             depths += [self.noise(*ideal, rng) for _ in range(2)]
         start = views[0]
         believed = drifted(np.repeat(np.linalg.inv(start) @ views, 2, axis=0), rng, DRIFT_DEG, DRIFT)
-        points = fuse_fragment(depths[: self.frames], self.camera, believed[: self.frames], voxel_size, spacing)
+        points = fuse_fragment(
+            depths[: self.frames], self.camera, believed[: self.frames], voxel_size, spacing
+        )
         return Fragment(transform(points, start), start)
 
 
@@ -68,8 +66,8 @@ def _prepared(seed: int, index: int, fragments: int, frames: int) -> PreparedRoo
     return PreparedRoom(seed, index, fragments, frames)
 
 
-def _make_fragment(seed, index, fragments, frames, k, voxel_size, spacing) -> tuple[int, int, Fragment]:
-    return index, k, _prepared(seed, index, fragments, frames).fragment(k, voxel_size, spacing)
+def _make_fragment(seed, index, fragments, frames, k, voxel_size, spacing) -> Fragment:
+    return _prepared(seed, index, fragments, frames).fragment(k, voxel_size, spacing)
 
 
 def room_name(index: int) -> str:
@@ -78,8 +76,10 @@ def room_name(index: int) -> str:
 
 
 def splits(rooms: int) -> dict[str, list[str]]:
-    """Names of the rooms for ``train``, ``val`` and ``test``: of four rooms or more one in eight each, at least one, is
-    for validation and for testing; of fewer the last one is for both."""
+    """Names of the rooms for ``train``, ``val`` and ``test``.
+
+    Of four rooms or more one in eight, at least one, is for validation and as many for testing; of fewer
+    the last one is for both."""
     names = [room_name(k) for k in range(rooms)]
     if rooms < 4:
         held = names[-1:]
@@ -103,10 +103,11 @@ def make_rooms(
 ) -> Path:
     """Make furnished rooms and write them as 3DMatch is laid out on disk.
 
-    ``train`` writes ``<output>/<scene>@seq-01_<k>.npz`` and the overlap lists, all fragments of a room in one frame;
-    ``test`` writes ``<output>/<scene>/cloud_bin_<k>.ply`` with its evaluation folders, each fragment in the frame of its
-    first camera; ``both`` writes both side by side. ``train_rooms.txt``, ``val_rooms.txt`` and ``test_rooms.txt`` list
-    the scenes of each split (see `splits`). The same arguments give the same files, whatever the number of workers.
+    ``train`` writes ``<output>/<scene>@seq-01_<k>.npz`` and the overlap lists, all fragments of a room in
+    one frame; ``test`` writes ``<output>/<scene>/cloud_bin_<k>.ply`` with its evaluation folders, each
+    fragment in the frame of its first camera; ``both`` writes both side by side. ``train_rooms.txt``,
+    ``val_rooms.txt`` and ``test_rooms.txt`` list the scenes of each split (see `splits`). The same arguments
+    give the same files, whatever the number of workers.
 
     Args:
         output: folder, made if it is not there.
@@ -127,49 +128,37 @@ def make_rooms(
         ValueError: a number out of range or an unknown layout.
         ImportError: ``embreex`` is not installed.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout: got {layout!r}, expected one of {', '.join(LAYOUTS)}")
-    counts = {"seed": (seed, 0), "rooms": (rooms, 1), "fragments_per_room": (fragments_per_room, 1), "workers": (workers, 1), "frames": (frames, 2)}
+    check_layout(layout)
+    counts = {
+        "seed": (seed, 0),
+        "rooms": (rooms, 1),
+        "fragments_per_room": (fragments_per_room, 1),
+        "workers": (workers, 1),
+        "frames": (frames, 2),
+    }
     for name, (value, least) in counts.items():
         if value < least:
             raise ValueError(f"{name}: got {value}, expected {least} or more")
     for name, value in {"voxel_size": voxel_size}.items():
         if not 0.002 <= value <= 0.2:
             raise ValueError(f"{name}: got {value} m, expected 0.002 to 0.2")
-    output = Path(output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{output}: cannot make this folder ({error.strerror})") from error
-
-    tasks = [(seed, r, fragments_per_room, frames, k, voxel_size, spacing) for r in range(rooms) for k in range(fragments_per_room)]
+    output = make_folder(output)
+    tasks = [
+        (seed, r, fragments_per_room, frames, k, voxel_size, spacing)
+        for r in range(rooms)
+        for k in range(fragments_per_room)
+    ]
     unfinished: dict[int, dict[int, Fragment]] = {}
-    with ExitStack() as stack:
-        if workers == 1:
-            results = (_make_fragment(*task) for task in tasks)
-        else:
-            # Forked workers need not import everything again; elsewhere than on Linux forking is not safe.
-            context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context))
-            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-            results = (future.result() for future in as_completed([pool.submit(_make_fragment, *task) for task in tasks]))
-        for done, (index, k, fragment) in enumerate(results, 1):
-            finished = unfinished.setdefault(index, {})
-            finished[k] = fragment
-            if len(finished) == fragments_per_room:
-                _write(output, room_name(index), [finished[k] for k in range(fragments_per_room)], layout)
-                del unfinished[index]
-            if progress is not None:
-                progress(done, len(tasks))
+    for done, (task, fragment) in enumerate(run_tasks(_make_fragment, tasks, workers), 1):
+        room, k = divmod(task, fragments_per_room)
+        finished = unfinished.setdefault(room, {})
+        finished[k] = fragment
+        if len(finished) == fragments_per_room:
+            write_scene(output, room_name(room), [finished[k] for k in range(fragments_per_room)], layout)
+            del unfinished[room]
+        if progress is not None:
+            progress(done, len(tasks))
     for split, names in splits(rooms).items():
         with atomic_write(output / f"{split}_rooms.txt") as path:
             path.write_text("".join(name + "\n" for name in names))
     return output
-
-
-def _write(output: Path, scene: str, fragments: list[Fragment], layout: str) -> None:
-    pairs = overlaps(fragments)
-    if layout in ("train", "both"):
-        write_training_layout(output, scene, fragments, pairs)
-    if layout in ("test", "both"):
-        write_test_layout(output, scene, fragments, pairs)

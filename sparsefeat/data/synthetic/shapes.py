@@ -22,7 +22,9 @@ class Mesh(NamedTuple):
     @staticmethod
     def of(vertices: np.ndarray, faces: np.ndarray, material: int = 0) -> Mesh:
         faces = np.asarray(faces, np.int64).reshape(-1, 3)
-        return Mesh(np.asarray(vertices, np.float64).reshape(-1, 3), faces, np.full(len(faces), material, np.int8))
+        return Mesh(
+            np.asarray(vertices, np.float64).reshape(-1, 3), faces, np.full(len(faces), material, np.int8)
+        )
 
     def moved(self, offset) -> Mesh:
         return self._replace(vertices=self.vertices + np.asarray(offset, np.float64))
@@ -55,7 +57,7 @@ def join(meshes: Iterable[Mesh]) -> Mesh:
     starts = np.cumsum([0] + [len(m.vertices) for m in meshes[:-1]])
     return Mesh(
         np.concatenate([m.vertices for m in meshes]),
-        np.concatenate([m.faces + start for m, start in zip(meshes, starts)]),
+        np.concatenate([m.faces + start for m, start in zip(meshes, starts, strict=True)]),
         np.concatenate([m.material for m in meshes]),
     )
 
@@ -73,9 +75,21 @@ def lattice(points: np.ndarray, wrap_u: bool = False, wrap_v: bool = False) -> M
 
 _CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 _BOX_FACES = np.array(
-    [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1],
-     [2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]]
-)  # fmt: skip
+    [
+        [0, 1, 3],
+        [0, 3, 2],
+        [4, 6, 7],
+        [4, 7, 5],
+        [0, 4, 5],
+        [0, 5, 1],
+        [2, 3, 7],
+        [2, 7, 6],
+        [0, 2, 6],
+        [0, 6, 4],
+        [1, 5, 7],
+        [1, 7, 3],
+    ]
+)
 
 
 def box(size, center=(0, 0, 0)) -> Mesh:
@@ -156,7 +170,9 @@ def lathe(profile, segments: int = 20, center=(0, 0, 0), sweep: float = 2 * np.p
     return lattice(points, wrap_u=closed).moved(center)
 
 
-def cylinder(radius: float, height: float, center=(0, 0, 0), segments: int = 16, top: float | None = None) -> Mesh:
+def cylinder(
+    radius: float, height: float, center=(0, 0, 0), segments: int = 16, top: float | None = None
+) -> Mesh:
     """Capped upright cylinder about ``center``, or a cone frustum with upper radius ``top``."""
     top = radius if top is None else top
     h = height / 2
@@ -169,15 +185,17 @@ def tube(path, radius, sides: int = 8, closed: bool = False) -> Mesh:
     tangent = np.roll(path, -1, 0) - np.roll(path, 1, 0) if closed else np.gradient(path, axis=0)
     tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
     side = np.cross(tangent[0], [0.31, 0.17, 0.93] if abs(tangent[0, 2]) < 0.8 else [0.93, 0.31, 0.17])
-    frames = []
-    for t in tangent:  # parallel transport, so that the tube does not twist
+    sides_along = np.empty_like(path)
+    for k, t in enumerate(tangent):  # parallel transport, so that the tube does not twist
         side = side - t * (side @ t)
-        side = side / max(np.linalg.norm(side), 1e-9)
-        frames.append((side, np.cross(t, side)))
-    frames = np.array(frames)
+        side = side / max(np.sqrt(side @ side), 1e-9)
+        sides_along[k] = side
+    frames = np.stack([sides_along, np.cross(tangent, sides_along)], 1)
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
     radius = np.broadcast_to(np.asarray(radius, float), (len(path),))
-    ring = np.cos(angle)[None, :, None] * frames[:, None, 0] + np.sin(angle)[None, :, None] * frames[:, None, 1]
+    ring = (
+        np.cos(angle)[None, :, None] * frames[:, None, 0] + np.sin(angle)[None, :, None] * frames[:, None, 1]
+    )
     return lattice(path[:, None] + ring * radius[:, None, None], wrap_u=closed, wrap_v=True)
 
 
@@ -213,7 +231,9 @@ def prism(outline, height: float, center=(0, 0, 0)) -> Mesh:
     k, following = np.arange(n), (np.arange(n) + 1) % n
     fan = np.stack([k, following, np.full(n, n)], 1)
     m = n + 1
-    walls = np.concatenate([np.stack([k, following, following + m], 1), np.stack([k, following + m, k + m], 1)])
+    walls = np.concatenate(
+        [np.stack([k, following, following + m], 1), np.stack([k, following + m, k + m], 1)]
+    )
     return Mesh.of(np.concatenate([lower, upper]), np.concatenate([fan, fan + m, walls])).moved(center)
 
 
@@ -255,12 +275,16 @@ def wobble(mesh: Mesh, rng: np.random.Generator, amplitude: float, scale: float)
     return mesh._replace(vertices=mesh.vertices + amplitude * shift)
 
 
-def sheet(width: float, depth: float, rng: np.random.Generator, height: float, scale: float, n: int = 20) -> Mesh:
+def sheet(
+    width: float, depth: float, rng: np.random.Generator, height: float, scale: float, n: int = 20
+) -> Mesh:
     """Horizontal cloth about the origin with random folds of ``height`` and wavelength ``scale``."""
     nx, ny = max(4, int(n * width / max(width, depth))), max(4, int(n * depth / max(width, depth)))
     x, y = np.meshgrid(np.linspace(-0.5, 0.5, nx) * width, np.linspace(-0.5, 0.5, ny) * depth, indexing="ij")
     points = np.stack([x, y, np.zeros_like(x)], -1)
-    points[..., 2] = height * (1 + 0.6 * SmoothNoise(rng, scale)(points) + 0.25 * SmoothNoise(rng, scale / 2.5)(points))
+    points[..., 2] = height * (
+        1 + 0.6 * SmoothNoise(rng, scale)(points) + 0.25 * SmoothNoise(rng, scale / 2.5)(points)
+    )
     return lattice(points)
 
 
@@ -271,7 +295,11 @@ def drape(width: float, height: float, rng: np.random.Generator, fold: float, wa
     rows = np.linspace(0, 1, 8)
     phase = np.cumsum(rng.uniform(0.6, 1.5, columns)) * 2 * np.pi * (x[1] - x[0]) / wavelength
     drift = rng.uniform(-1.2, 1.2, 3)
-    y = fold * (0.5 + 0.7 * rows[None]) * np.sin(phase[:, None] + drift[0] * rows[None] + drift[1] * np.sin(3 * rows[None]))
+    y = (
+        fold
+        * (0.5 + 0.7 * rows[None])
+        * np.sin(phase[:, None] + drift[0] * rows[None] + drift[1] * np.sin(3 * rows[None]))
+    )
     gathered = x[:, None] * (1 - 0.12 * drift[2] * np.sin(np.pi * rows[None]))
     z = np.broadcast_to(-height * rows[None], y.shape)
     return lattice(np.stack([gathered, y, z], -1))

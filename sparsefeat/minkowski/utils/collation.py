@@ -69,12 +69,12 @@ def sparse_collate(
 
 
 def batch_sparse_collate(data: Sequence[tuple], dtype: torch.dtype = torch.int32, device=None):
-    """:func:`sparse_collate` of a list of (coordinates, features[, labels]): a ``collate_fn`` for a DataLoader."""
+    """A ``collate_fn``: :func:`sparse_collate` of a list of (coordinates, features[, labels])."""
     return sparse_collate(*zip(*data), dtype=dtype, device=device)
 
 
 class SparseCollation:
-    """A ``collate_fn`` that stops before a batch grows beyond ``limit_numpoints`` points (-1 or 0: no limit)."""
+    """A ``collate_fn`` that cuts a batch at ``limit_numpoints`` points, by whole clouds (-1 or 0: never)."""
 
     def __init__(self, limit_numpoints: int = -1, dtype: torch.dtype = torch.int32, device=None):
         self.limit_numpoints = limit_numpoints
@@ -87,12 +87,15 @@ class SparseCollation:
             total += len(item[0])
             if 0 < self.limit_numpoints < total:
                 logger.warning(
-                    "batch cut to %d of %d clouds: more than %d points", len(kept), len(list_data), self.limit_numpoints
+                    "batch cut to %d of %d clouds: more than %d points",
+                    len(kept),
+                    len(list_data),
+                    self.limit_numpoints,
                 )
                 break
             kept.append(item)
         if not kept:
             raise ValueError(
-                f"SparseCollation: the first cloud alone has {total} points, the limit is {self.limit_numpoints}"
+                f"SparseCollation: the first cloud has {total} points, the limit is {self.limit_numpoints}"
             )
         return batch_sparse_collate(kept, dtype=self.dtype, device=self.device)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
+def kaiming_normal_(
+    tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> Tensor:
     """Fill a kernel from N(0, gain^2 / fan); He et al., Delving Deep into Rectifiers, 2015, eq. 10.
 
     Args:

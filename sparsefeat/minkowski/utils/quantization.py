@@ -26,7 +26,7 @@ def fnv_hash_vec(arr: np.ndarray) -> np.ndarray:
 
 
 def ravel_hash_vec(arr: np.ndarray) -> np.ndarray:
-    """A distinct number for each distinct row: its place in the bounding box. Shape: (N, D) -> (N,) uint64."""
+    """A number for each distinct row: its place in the bounding box. Shape: (N, D) -> (N,) uint64."""
     if arr.ndim != 2:
         raise ValueError(f"ravel_hash_vec: expected shape (N, D), got {arr.shape}")
     relative = (arr - arr.min(0)).astype(np.uint64)
@@ -38,9 +38,8 @@ def ravel_hash_vec(arr: np.ndarray) -> np.ndarray:
 
 
 def _unique_rows(coordinates: Tensor) -> tuple[Tensor, Tensor]:
-    """First occurrence of each distinct row, and for every row its place among them; any number of columns."""
-    padded = torch.nn.functional.pad(coordinates, (1, 0)) if coordinates.shape[1] else coordinates
-    return unique_first(check_coordinates(padded))
+    """First occurrence of each distinct row, and for every row its place among them."""
+    return unique_first(check_coordinates(torch.nn.functional.pad(coordinates, (1, 0))))
 
 
 def quantize_th(coords: Tensor) -> list[Tensor]:
@@ -50,11 +49,13 @@ def quantize_th(coords: Tensor) -> list[Tensor]:
 
 def quantize_np(coords: np.ndarray) -> list[np.ndarray]:
     """As :func:`quantize_th`, for numpy."""
-    return [part.numpy().astype(np.int32) for part in _unique_rows(torch.from_numpy(np.ascontiguousarray(coords)))]
+    return [
+        part.numpy().astype(np.int32) for part in _unique_rows(torch.from_numpy(np.ascontiguousarray(coords)))
+    ]
 
 
 def quantize_label_th(coords: Tensor, labels: Tensor, invalid_label: int) -> list[Tensor]:
-    """Indices (V,), inverse (N,) and labels (V,) int64; ``invalid_label`` where the points of a voxel disagree."""
+    """Indices (V,), inverse (N,), labels (V,) int64; ``invalid_label`` where a voxel's points disagree."""
     out = engine_quantize(coords, labels=labels.long(), ignore_label=invalid_label)
     return [out.index, out.inverse, out.labels]
 
@@ -62,7 +63,9 @@ def quantize_label_th(coords: Tensor, labels: Tensor, invalid_label: int) -> lis
 def quantize_label_np(coords: np.ndarray, labels: np.ndarray, invalid_label: int) -> list[np.ndarray]:
     """As :func:`quantize_label_th`, for numpy, int32."""
     tensors = quantize_label_th(
-        torch.from_numpy(np.ascontiguousarray(coords)), torch.from_numpy(labels.astype(np.int64)), invalid_label
+        torch.from_numpy(np.ascontiguousarray(coords)),
+        torch.from_numpy(labels.astype(np.int64)),
+        invalid_label,
     )
     return [part.numpy().astype(np.int32) for part in tensors]
 
@@ -86,16 +89,26 @@ def _voxels(coordinates: Array, quantization_size) -> Array:
         elif isinstance(quantization_size, (Sequence, np.ndarray, Tensor)):
             sizes = [float(s) for s in quantization_size]
             if len(sizes) != coordinates.shape[1]:
-                raise ValueError(f"quantization_size: expected 1 or {coordinates.shape[1]} values, got {sizes}")
+                raise ValueError(
+                    f"quantization_size: expected 1 or {coordinates.shape[1]} values, got {sizes}"
+                )
         else:
-            raise ValueError(f"quantization_size: expected a number or one per axis, got {quantization_size!r}")
+            raise ValueError(
+                f"quantization_size: expected a number or one per axis, got {quantization_size!r}"
+            )
         if not all(s > 0 for s in sizes):
             raise ValueError(f"quantization_size: expected positive lengths, got {quantization_size}")
         if isinstance(coordinates, Tensor):
-            coordinates = coordinates / torch.tensor(sizes, dtype=_quotient_dtype(coordinates), device=coordinates.device)
+            coordinates = coordinates / torch.tensor(
+                sizes, dtype=_quotient_dtype(coordinates), device=coordinates.device
+            )
         elif sizes != [1]:
             coordinates = coordinates / (sizes[0] if len(sizes) == 1 else np.array(sizes))
-    numbers = torch.from_numpy(np.ascontiguousarray(coordinates)) if isinstance(coordinates, np.ndarray) else coordinates
+    numbers = (
+        torch.from_numpy(np.ascontiguousarray(coordinates))
+        if isinstance(coordinates, np.ndarray)
+        else coordinates
+    )
     voxels = check_coordinates(torch.nn.functional.pad(numbers, (1, 0)))[:, 1:].contiguous()
     return voxels.numpy() if isinstance(coordinates, np.ndarray) else voxels
 
@@ -124,7 +137,7 @@ def sparse_quantize(
         return_index: also return the row (V,) of each voxel's first point.
         return_inverse: also return the voxel (N,) of each point; needs ``return_index``.
         return_maps_only: return these rows alone (and the inverse where asked for).
-        quantization_size: edge of a voxel in the unit of ``coordinates``, one number or D; None: they are voxels.
+        quantization_size: edge of a voxel in the unit of ``coordinates``, one number or D; None: 1.
         device: where voxels and maps go, without labels.
 
     Returns:
@@ -135,7 +148,9 @@ def sparse_quantize(
         ValueError: lengths differ, sizes not positive, coordinates not finite.
     """
     if not isinstance(coordinates, (np.ndarray, Tensor)) or coordinates.ndim != 2:
-        raise ValueError(f"sparse_quantize: expected an array or tensor (N, D), got {type(coordinates).__name__}")
+        raise ValueError(
+            f"sparse_quantize: expected an array or tensor (N, D), got {type(coordinates).__name__}"
+        )
     if return_inverse and not return_index:
         raise ValueError("sparse_quantize: return_inverse needs return_index")
     for name, other in (("features", features), ("labels", labels)):
@@ -153,7 +168,11 @@ def sparse_quantize(
         return (index, inverse) if return_inverse else index
     out = [voxels[index]]
     if features is not None:
-        out.append(features[index.cpu()] if isinstance(index, Tensor) and not _on(features, index) else features[index])
+        out.append(
+            features[index.cpu()]
+            if isinstance(index, Tensor) and not _on(features, index)
+            else features[index]
+        )
     out += kept_labels
     out += [index] if return_index else []
     out += [inverse] if return_inverse else []

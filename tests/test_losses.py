@@ -1,0 +1,142 @@
+"""Losses: against hand computations and direct definitions; what they reward and what they do not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sparsefeat import losses
+from sparsefeat.losses import LossConfig, PairFeatures, one_to_one, pair_loss
+
+
+def unit(rows: int, channels: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(rows, channels, generator=generator, dtype=torch.float64), dim=1)
+
+
+def grid(rows: int) -> torch.Tensor:
+    """Points one metre apart."""
+    return torch.stack([torch.arange(rows, dtype=torch.float64), torch.zeros(rows), torch.zeros(rows)], 1)
+
+
+def test_anchored_cycle_is_its_definition_written_as_loops():
+    f, g = unit(6, 4, 0), unit(5, 4, 1)
+    generator = torch.Generator().manual_seed(2)
+    x = torch.rand(6, 3, generator=generator, dtype=torch.float64)
+    y = torch.rand(5, 3, generator=generator, dtype=torch.float64)
+    radius, temperature = 0.6, 0.2
+    s01, s10 = (f @ g.t() / temperature).softmax(1), (g @ f.t() / temperature).softmax(1)
+
+    def one_way(out, back, here, there):
+        terms = []
+        for i in range(len(here)):
+            near = [j for j in range(len(there)) if (here[i] - there[j]).norm() < radius]
+            if near:
+                trip = sum(
+                    out[i, j] * sum(back[j, k] for k in range(len(here)) if (here[k] - there[j]).norm() < radius)
+                    for j in near
+                )
+                terms.append(-math.log(trip))
+        return sum(terms) / len(terms) / 4
+
+    expected = one_way(s01, s10, x, y) + one_way(s10, s01, y, x)
+    assert losses.anchored_cycle(f, g, x, y, radius, temperature).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_anchored_cycle_with_one_point_per_place_is_symmetric_infonce():
+    f, g = unit(7, 8, 3), unit(7, 8, 4)
+    x = grid(7)
+    cycle = losses.anchored_cycle(f, g, x, x, 0.5, 0.1)
+    assert cycle.item() == pytest.approx(losses.point_info_nce(f, g, 0.1).item(), rel=1e-9)
+
+
+def test_a_consistent_but_wrong_bijection_satisfies_the_label_free_form_and_not_the_anchored_one():
+    f = F.one_hot(torch.arange(6), 6).double()
+    wrong = f.roll(1, 0)  # every point matches its neighbour's partner, and comes back
+    x = grid(6)
+    assert losses.identity_cycle(f, wrong, x, x, 0.5, 0.02).item() < 1e-6
+    assert losses.distance_cycle(f, wrong, x, x, 0.5, 0.02).item() < 0.01
+    assert losses.anchored_cycle(f, wrong, x, x, 0.5, 0.02).item() > 10
+    assert losses.landing_cycle(f, wrong, x, x, 0.5, 0.02).item() > 0.4
+
+
+@pytest.mark.parametrize("form", losses.CYCLE_FORMS)
+def test_perfect_features_reach_the_optimum_of_every_cycle_form(form):
+    f = F.one_hot(torch.arange(6), 6).double()
+    x = grid(6)
+    assert losses.CYCLE_FORMS[form](f, f, x, x, 0.5, 0.02).item() < 5e-3
+
+
+@pytest.mark.parametrize("form", losses.CYCLE_FORMS)
+def test_gradients_of_the_cycle_forms_agree_with_finite_differences(form):
+    f, g = unit(5, 3, 5).requires_grad_(), unit(4, 3, 6).requires_grad_()
+    generator = torch.Generator().manual_seed(7)
+    x = torch.rand(5, 3, generator=generator, dtype=torch.float64)
+    y = torch.rand(4, 3, generator=generator, dtype=torch.float64)
+    function = losses.CYCLE_FORMS[form]
+    assert torch.autograd.gradcheck(lambda a, b: function(a, b, x, y, 0.5, 0.3), (f, g))
+
+
+def test_without_a_counterpart_within_the_radius_the_anchored_cycle_is_zero():
+    f = unit(3, 4, 8).requires_grad_()
+    loss = losses.anchored_cycle(f, unit(3, 4, 9), grid(3), grid(3) + 100, 0.5, 0.1)
+    loss.backward()
+    assert loss.item() == 0 and f.grad.abs().max() == 0
+
+
+def test_point_info_nce_by_hand():
+    f = torch.eye(2, dtype=torch.float64)
+    # Logits 1/t on the diagonal and 0 beside it: -log(e^2 / (e^2 + 1)) in both directions.
+    assert losses.point_info_nce(f, f, 0.5).item() == pytest.approx(math.log(1 + math.exp(-2)))
+
+
+def test_hardest_contrastive_by_hand():
+    f = torch.tensor([[1.0, 0.0]])
+    g = torch.tensor([[0.0, 1.0]])  # squared distance 2
+    x = torch.zeros(1, 3)
+    far = (torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.tensor([[5.0, 0, 0], [0.0, 0, 0]]))
+    loss = losses.hardest_contrastive(f, g, x, x, far, far, 0.1, 0.1, 1.4)
+    # The second candidate lies at the true place and is left out; the first one is at distance 0 of f, sqrt(2) of g.
+    expected = (2 - 0.1) + 1.4**2 / 2 + max(0.0, 1.4 - math.sqrt(2)) ** 2 / 2
+    assert loss.item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_matches_are_one_to_one_and_a_function_of_the_generator():
+    matches = torch.cartesian_prod(torch.arange(10), torch.arange(10))
+    chosen = one_to_one(matches, 100, torch.Generator().manual_seed(0))
+    assert len(chosen[:, 0].unique()) == len(chosen) == len(chosen[:, 1].unique())
+    again = one_to_one(matches, 100, torch.Generator().manual_seed(0))
+    assert torch.equal(chosen, again)
+    assert len(one_to_one(matches, 3, torch.Generator().manual_seed(0))) == 3
+
+
+@pytest.mark.parametrize("name", ["cycle", "point_info_nce", "hardest_contrastive"])
+def test_every_loss_prefers_true_features_to_random_ones(name):
+    x = grid(64).float()
+    matches = torch.arange(64)[:, None].expand(-1, 2)
+    config = LossConfig(name=name, points=64)
+
+    def value(f, g):
+        pair = PairFeatures(f.float(), g.float(), x, x, matches)
+        return pair_loss(pair, config, 0.05, torch.Generator().manual_seed(0)).item()
+
+    f = unit(64, 32, 10)
+    assert value(f, f) < 0.5 * value(f, unit(64, 32, 11))
+
+
+def test_a_pair_without_matches_costs_nothing():
+    f = unit(4, 3, 12).float().requires_grad_()
+    pair = PairFeatures(f, f, grid(4).float(), grid(4).float(), torch.empty(0, 2, dtype=torch.int64))
+    loss = pair_loss(pair, LossConfig(), 0.05, torch.Generator())
+    loss.backward()
+    assert loss.item() == 0 and f.grad.abs().max() == 0
+
+
+def test_a_loss_that_is_not_finite_is_an_error():
+    f = torch.full((4, 3), torch.nan)
+    pair = PairFeatures(f, f, grid(4).float(), grid(4).float(), torch.arange(4)[:, None].expand(-1, 2))
+    with pytest.raises(ValueError, match="not finite"):
+        pair_loss(pair, LossConfig(), 0.05, torch.Generator())

@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Make training data: `rooms` from a seed, `fuse` from a recorded RGB-D sequence."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tqdm import tqdm
+
+from sparsefeat.data.rgbd import fuse_rgbd
+from sparsefeat.data.synthetic.fragments import LAYOUTS
+from sparsefeat.data.synthetic.rooms import make_rooms
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    with tqdm(desc=args.task, unit="fragment", disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        try:
+            args.run(args, progress)
+        except (ValueError, ImportError) as error:
+            bar.write(str(error), file=sys.stderr)
+            return 2
+        except OSError as error:
+            bar.write(f"{error.filename or args.output}: {error.strerror or error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            bar.write("interrupted; the scenes that are complete stay", file=sys.stderr)
+            return 130
+    print(f"written to {args.output}")
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    tasks = parser.add_subparsers(dest="task", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    add = common.add_argument
+    add("--output", required=True, metavar="DIR", help="folder for the data, made if it is not there")
+    add("--seed", type=int, default=0, metavar="N", help="decides everything that is random (fuse: nothing)")
+    add(
+        "--layout",
+        choices=LAYOUTS,
+        default="both",
+        help="3DMatch's training layout, its test layout, or both",
+    )
+    add(
+        "--frames",
+        type=int,
+        default=50,
+        metavar="N",
+        help="depth frames in a fragment (default: %(default)s)",
+    )
+    add(
+        "--voxel-size",
+        type=float,
+        default=0.0125,
+        metavar="S",
+        help="of the fusion, metres (default: %(default)s)",
+    )
+    add(
+        "--spacing",
+        type=float,
+        default=0.025,
+        metavar="S",
+        help="keep one point per cell of this edge, metres; 0 keeps all (default: %(default)s)",
+    )
+    add("--workers", type=int, default=2, metavar="N", help="processes (default: %(default)s)")
+
+    rooms = tasks.add_parser(
+        "rooms", parents=[common], help="furnished rooms, scanned by a simulated depth camera"
+    )
+    rooms.set_defaults(run=run_rooms)
+    rooms.add_argument(
+        "--rooms", type=int, default=4, metavar="N", help="number of rooms (default: %(default)s)"
+    )
+    rooms.add_argument(
+        "--fragments", type=int, default=8, metavar="N", help="per room (default: %(default)s)"
+    )
+
+    fuse = tasks.add_parser("fuse", parents=[common], help="a folder of depth pictures with poses")
+    fuse.set_defaults(run=run_fuse)
+    add = fuse.add_argument
+    add(
+        "folder",
+        metavar="FOLDER",
+        help="frame-<k>.depth.png and .pose.txt, or depth/<k>.png and trajectory.log",
+    )
+    add("--scene", metavar="NAME", help="name of the scene (default: the folder's)")
+    add(
+        "--intrinsics",
+        metavar="FILE|FX,FY,CX,CY",
+        help="default: FOLDER/camera-intrinsics.txt, or one level above",
+    )
+    add(
+        "--depth-scale",
+        type=float,
+        default=1000.0,
+        metavar="N",
+        help="units per metre (default: %(default)s)",
+    )
+    add(
+        "--whole", action="store_true", help="bare surface of all that was measured, not 3DMatch's 3 m volume"
+    )
+    return parser.parse_args(argv)
+
+
+def run_rooms(args: argparse.Namespace, progress) -> None:
+    make_rooms(
+        args.output,
+        args.seed,
+        rooms=args.rooms,
+        fragments_per_room=args.fragments,
+        layout=args.layout,
+        workers=args.workers,
+        progress=progress,
+        frames=args.frames,
+        voxel_size=args.voxel_size,
+        spacing=args.spacing,
+    )
+
+
+def run_fuse(args: argparse.Namespace, progress) -> None:
+    fuse_rgbd(
+        args.folder,
+        args.output,
+        frames=args.frames,
+        layout=args.layout,
+        scene=args.scene,
+        intrinsics=_intrinsics(args.intrinsics),
+        depth_scale=args.depth_scale,
+        voxel_size=args.voxel_size,
+        spacing=args.spacing,
+        like_3dmatch=not args.whole,
+        workers=args.workers,
+        progress=progress,
+    )
+
+
+def _intrinsics(text: str | None) -> str | list[float] | None:
+    """Four numbers as numbers, anything else as a path."""
+    if text is None or text.count(",") != 3:
+        return text
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ValueError(
+            f"--intrinsics: got {text!r}, expected four numbers FX,FY,CX,CY or a file"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
