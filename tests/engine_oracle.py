@@ -22,12 +22,18 @@ PRECISIONS = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "float6
 
 PATHS = {
     "default": {},
-    "unfolded in blocks": {"UNFOLD_CHANNELS": 1024, "BUFFER_BYTES": 8192},
+    "unfolded in blocks": {"UNFOLD_CHANNELS": 1024, "BUFFER_BYTES": 2**17},
     "unfolded": {"UNFOLD_CHANNELS": 1024},
     "buffered": {"UNFOLD_CHANNELS": 0},
     "direct": {"UNFOLD_CHANNELS": 0, "BUFFER_BYTES": 0},
 }
 """Settings that force each way of convolving in backends/torch.py."""
+
+PATHS_AND_PRECISIONS = pytest.mark.parametrize(
+    "path, dtype",
+    [*((path, torch.float64) for path in PATHS), ("default", torch.float32)],
+    ids=[*(f"{path}-float64" for path in PATHS), "default-float32"],
+)
 
 
 def recorded(*names: str):

@@ -140,7 +140,7 @@ def test_a_convolution_of_one_voxel_is_the_product_with_its_own_cell():
 
 def test_a_kernel_larger_than_the_cloud_sees_all_of_it():
     x = sparse(torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]], dtype=torch.int32))
-    y = fn.pool(x, "sum", Kernel.of(101))
+    y = fn.pool(x, "sum", Kernel.of((51, 3, 5)))
     assert_close(y.F, x.F.sum(0).expand(3, 3), tolerance=1e-12)
     layer = m.Convolution(3, 2, 15).double()
     weight = layer.kernel.view(15, 15, 15, 3, 2)  # z, y, x

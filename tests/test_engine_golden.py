@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-import pytest
 import torch
-from engine_oracle import PATHS, PRECISIONS, RECORDED, Record, assert_close, recorded, rows_at, take_path
+from engine_oracle import PATHS_AND_PRECISIONS, PRECISIONS, RECORDED, Record, assert_close, recorded, rows_at, take_path
 
 import test_engine_golden_tensors  # noqa: F401  (fills RECORDED)
 from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor
@@ -57,8 +56,7 @@ def check_layer(record: Record, layer, x: SparseTensor, leaf: torch.Tensor, same
         assert_close(grad, record[f"grad_{name}"])
 
 
-@pytest.mark.parametrize("path", PATHS)
-@PRECISIONS
+@PATHS_AND_PRECISIONS
 @recorded(
     "conv_k1s1", "conv_k1s1_bias", "conv_k1s2", "conv_k2s1", "conv_k2s1d2", "conv_k2s2", "conv_k2s3", "conv_k3s1",
     "conv_k3s1_bias", "conv_k3s1d2", "conv_k3s1d3", "conv_k3s2", "conv_k3s3", "conv_k4s1", "conv_k5s1", "conv_k5s2",
@@ -76,8 +74,7 @@ def test_convolution(golden, monkeypatch, name, dtype, path):
     check_layer(record, layer, x, leaf, same_rows=record.meta["stride"] == 1 and "expand" not in name)
 
 
-@pytest.mark.parametrize("path", PATHS)
-@PRECISIONS
+@PATHS_AND_PRECISIONS
 @recorded("convtr_k1s1", "convtr_k2s1", "convtr_k3s1", "convtr_k2s2_nomap")
 def test_transposed_convolution_where_no_finer_map_exists(golden, monkeypatch, name, dtype, path):
     take_path(monkeypatch, path)
@@ -87,8 +84,7 @@ def test_transposed_convolution_where_no_finer_map_exists(golden, monkeypatch, n
     check_layer(record, layer_of(record, modules.ConvolutionTranspose), x, leaf, record.meta["stride"] == 1)
 
 
-@pytest.mark.parametrize("path", PATHS)
-@PRECISIONS
+@PATHS_AND_PRECISIONS
 @recorded("generative_convtr_k2s2", "generative_convtr_k3s2")
 def test_generative_transposed_convolution(golden, monkeypatch, name, dtype, path):
     take_path(monkeypatch, path)
@@ -110,8 +106,7 @@ def coarse_tensor(record: Record) -> tuple[SparseTensor, torch.Tensor]:
     return SparseTensor(leaf[rows], manager=manager, key=key), leaf
 
 
-@pytest.mark.parametrize("path", PATHS)
-@PRECISIONS
+@PATHS_AND_PRECISIONS
 @recorded(
     "convtr_k2s2_back", "convtr_k2s2_back_down3", "convtr_k3s2_back", "convtr_k3s2_back_bias", "convtr_k3s2_back_down2",
     "convtr_k3s2_back_lvl2", "convtr_k3s2d2_back", "convtr_k3s3_back", "convtr_k4s2_back", "convtr_k5s2_back",

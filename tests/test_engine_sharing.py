@@ -233,10 +233,10 @@ def gradients(network, x) -> list[torch.Tensor]:
 def test_the_same_input_gives_the_same_bits(monkeypatch, path, dtype):
     take_path(monkeypatch, path)
     network = unet().to(dtype)
-    coordinates = cloud(300, side=14)
+    coordinates = cloud(150, side=10)
     features = numbers(len(coordinates), 3, dtype=dtype)
     first = gradients(network, SparseTensor(features, coordinates))
-    for _ in range(3):
+    for _ in range(2):
         again = gradients(network, SparseTensor(features, coordinates))
         assert all(torch.equal(a, b) for a, b in zip(first, again))
 
@@ -250,7 +250,7 @@ def threads():
 
 
 def float32_gradients() -> list[torch.Tensor]:
-    coordinates = cloud(400, side=20)
+    coordinates = cloud(300, side=16)
     x = SparseTensor(numbers(len(coordinates), 3, dtype=torch.float32), coordinates)
     return gradients(unet(channels=16).float(), x)
 

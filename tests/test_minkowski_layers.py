@@ -16,7 +16,9 @@ from sparsefeat.minkowski.utils.gradcheck import gradcheck
 CUBE, CROSS = ME.RegionType.HYPER_CUBE, ME.RegionType.HYPER_CROSS
 
 
-def tensor(count: int = 40, channels: int = 2, seed: int = 0, dimension: int = 2, **keywords) -> ME.SparseTensor:
+def tensor(
+    count: int = 40, channels: int = 2, seed: int = 0, dimension: int = 2, **keywords
+) -> ME.SparseTensor:
     coordinates = cloud(count, seed=seed, dimension=dimension)
     features = numbers(len(coordinates), channels, seed=seed).requires_grad_()
     return ME.SparseTensor(features, coordinates, **keywords)
@@ -26,7 +28,9 @@ def check_recorded(y: ME.SparseTensor, record: Record, gradients: dict) -> None:
     """Compare output and gradients by coordinate; ``gradients``: name in the record -> leaf."""
     rows = rows_at(y.C, record["out_coords"])
     assert_close(y.F[rows], record["out_feats"])
-    for name, grad in zip(gradients, torch.autograd.grad(y.F[rows], list(gradients.values()), record["grad_out"])):
+    for name, grad in zip(
+        gradients, torch.autograd.grad(y.F[rows], list(gradients.values()), record["grad_out"])
+    ):
         assert_close(grad, record[name])
 
 
@@ -78,10 +82,14 @@ def test_generative_convolutions_as_recorded(golden, name):
 @pytest.mark.parametrize("name", ["pool_max_k3s2", "pool_avg_k2s2", "pool_sum_k3s1d2", "pool_avg_k3s3"])
 def test_pooling_as_recorded(golden, name):
     record = Record(golden, name)
-    kind = {"max": ME.MinkowskiMaxPooling, "avg": ME.MinkowskiAvgPooling, "sum": ME.MinkowskiSumPooling}[name[5:8]]
+    kind = {"max": ME.MinkowskiMaxPooling, "avg": ME.MinkowskiAvgPooling, "sum": ME.MinkowskiSumPooling}[
+        name[5:8]
+    ]
     leaf = record.leaf("feats")
     meta = record.meta
-    pool = kind(kernel_size=meta["kernel_size"], stride=meta["stride"], dilation=meta["dilation"], dimension=3)
+    pool = kind(
+        kernel_size=meta["kernel_size"], stride=meta["stride"], dilation=meta["dilation"], dimension=3
+    )
     check_recorded(pool(ME.SparseTensor(leaf, record["coords"])), record, {"grad_feats": leaf})
 
 
@@ -138,7 +146,9 @@ def test_instance_norm_as_recorded_and_with_the_dimension_fcgf_gives(golden):
     assert torch.equal(y.C, record["out_coords"])
     assert_close(y.F, record["out_feats"])
     stable = ME.MinkowskiStableInstanceNorm(6).double()
-    assert (stable(ME.SparseTensor(leaf, record["coords"])).F * record["gamma"] + record["beta"] - y.F).abs().max() < 1e-3
+    assert (
+        stable(ME.SparseTensor(leaf, record["coords"])).F * record["gamma"] + record["beta"] - y.F
+    ).abs().max() < 1e-3
     with pytest.raises(TypeError, match="size"):
         ME.MinkowskiInstanceNorm(6, size=3)
 
@@ -182,7 +192,11 @@ def test_functions_have_the_right_gradients_and_fill_empty_keys():
 
 
 def test_sparse_matrix_products_have_the_right_gradients():
-    rows, cols, vals = torch.tensor([0, 0, 2]), torch.tensor([0, 1, 3]), torch.tensor([1.0, 2.0, 3.0]).double()
+    rows, cols, vals = (
+        torch.tensor([0, 0, 2]),
+        torch.tensor([0, 1, 3]),
+        torch.tensor([1.0, 2.0, 3.0]).double(),
+    )
     mat = numbers(4, 2).requires_grad_()
     expected = torch.zeros(3, 4).double().index_put((rows, cols), vals)
     assert torch.allclose(ME.spmm(rows.int(), cols.int(), vals, [3, 4], mat), expected @ mat)
@@ -200,7 +214,9 @@ def test_target_coordinates_get_the_stride_that_was_asked_for():
     y = conv(x, target)
     assert y.tensor_stride == [1, 1] and torch.equal(y.C, x.C[:5]) and torch.allclose(y.F, conv(x).F[:5])
     other = tensor(seed=1, coordinate_manager=x.coordinate_manager)
-    assert torch.equal(conv(x, other).C, other.C) and torch.equal(conv(x, other.coordinate_map_key).C, other.C)
+    assert torch.equal(conv(x, other).C, other.C) and torch.equal(
+        conv(x, other.coordinate_map_key).C, other.C
+    )
     strided = ME.MinkowskiMaxPooling(kernel_size=3, stride=2, dimension=2)
     coarse = torch.div(x.C, torch.tensor([1, 2, 2]), rounding_mode="floor") * torch.tensor([1, 2, 2])
     assert strided(x, coarse.int()).tensor_stride == [2, 2]
@@ -214,74 +230,6 @@ def test_a_one_cell_layer_with_stride_is_strided_in_one_dimension_too():
     conv = ME.MinkowskiConvolution(2, 3, kernel_size=1, stride=2, dimension=1).double()
     assert not conv.use_mm and conv.kernel.shape == (1, 2, 3) and conv(x).tensor_stride == [2]
     assert ME.MinkowskiConvolution(2, 3, kernel_size=1, dimension=1).kernel.shape == (2, 3)
-
-
-def test_hybrid_kernels_are_cubes_in_another_order():
-    axis_types = [CUBE, CUBE, CUBE]
-    hybrid = ME.KernelGenerator(kernel_size=3, region_type=ME.RegionType.HYBRID, axis_types=axis_types, dimension=3)
-    cube = ME.KernelGenerator(kernel_size=3, dimension=3)
-    assert hybrid.kernel_volume == cube.kernel_volume == 27
-    order = [hybrid.window.cells.index(cell) for cell in cube.window.cells]
-    assert sorted(order) == list(range(27)) and order != list(range(27)) and hybrid.window.cells[0] == (0, 0, 0)
-    a = ME.MinkowskiConvolution(2, 3, kernel_generator=hybrid, dimension=3).double()
-    b = ME.MinkowskiConvolution(2, 3, kernel_generator=cube, dimension=3).double()
-    with torch.no_grad():
-        b.kernel.copy_(a.kernel[order])
-    x = tensor(dimension=3)
-    assert torch.allclose(a(x).F, b(x).F)
-
-
-def test_hybrid_kernels_cross_where_they_are_told_to():
-    types = [CUBE, CUBE, CROSS]
-    generator = ME.KernelGenerator(kernel_size=3, region_type=ME.RegionType.HYBRID, axis_types=types, dimension=3)
-    cells = set(generator.window.cells)
-    assert len(cells) == 9 + 2 == generator.kernel_volume
-    assert cells == {(i, j, 0) for i in (-1, 0, 1) for j in (-1, 0, 1)} | {(0, 0, -1), (0, 0, 1)}
-
-
-def test_custom_kernels_take_their_offsets():
-    offsets = torch.tensor([[0, 0], [2, 1], [-1, 0]])
-    generator = ME.KernelGenerator(region_type=ME.RegionType.CUSTOM, region_offsets=offsets, dimension=2)
-    assert generator.kernel_volume == 3 == ME.get_kernel_volume(ME.RegionType.CUSTOM, -1, offsets, None, 2)
-    region, moved, volume = generator.get_kernel([2, 2], False)
-    assert region == ME.RegionType.CUSTOM and moved.tolist() == (offsets * 2).tolist() and volume == 3
-    x = tensor(channels=1)
-    conv = ME.MinkowskiConvolution(1, 1, kernel_generator=generator, dimension=2).double()
-    nn.init.ones_(conv.kernel)
-    values = {tuple(c): f.item() for c, f in zip(x.C.tolist(), x.F)}
-    expected = [sum(values.get((b, i + p, j + q), 0) for p, q in offsets.tolist()) for b, i, j in x.C.tolist()]
-    assert conv(x).F.flatten().tolist() == pytest.approx(expected)
-
-
-def test_wrong_kernels_raise_one_line():
-    hybrid = ME.RegionType.HYBRID
-    for arguments, message in (
-        ({}, "at least 1"),
-        ({"kernel_size": 3, "dimension": -1}, "dimension"),
-        ({"kernel_size": 2, "region_type": CROSS}, "odd"),
-        ({"kernel_size": 3, "region_type": 0}, "RegionType"),
-        ({"kernel_size": 3, "region_type": hybrid}, "axis_types"),
-        ({"kernel_size": 3, "axis_types": [CUBE] * 2}, "axis_types"),
-        ({"kernel_size": 3, "region_type": hybrid, "axis_types": [CUBE]}, "axis_types"),
-        ({"region_type": ME.RegionType.CUSTOM}, "region_offsets"),
-        ({"kernel_size": 3, "stride": 0}, "stride"),
-        ({"kernel_size": [3, 3, 3]}, "one per axis"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            ME.KernelGenerator(**{"dimension": 2, **arguments})
-    with pytest.raises(ValueError, match="dimension"):
-        ME.MinkowskiConvolution(2, 3, kernel_size=3)
-    conv = ME.MinkowskiConvolution(2, 3, kernel_size=3, dimension=3).double()
-    with pytest.raises(ValueError, match="spatial axes"):
-        conv(tensor())
-    with pytest.raises(ValueError, match="channels"):
-        conv(tensor(channels=4, dimension=3))
-    with pytest.raises(ValueError, match="SparseTensor"):
-        conv(torch.zeros(3, 2))
-    with pytest.raises(TypeError, match="padding"):
-        ME.MinkowskiConvolution(2, 3, kernel_size=3, padding=1, dimension=3)
-    with pytest.raises(ValueError, match="pooling mode"):
-        ME.MinkowskiGlobalPooling(ME.PoolingMode.LOCAL_MAX_POOLING)
 
 
 def test_channelwise_convolution_is_a_diagonal_kernel():
@@ -305,7 +253,9 @@ ELEMENTWISE = [
 def test_element_wise_layers_are_torchs(name):
     x = tensor()
     layer = getattr(ME, f"Minkowski{name}")().double().eval()
-    twin = getattr(nn, name)(**({"dim": 1} if "Softm" in name or name == "LogSoftmax" else {})).double().eval()
+    twin = (
+        getattr(nn, name)(**({"dim": 1} if "Softm" in name or name == "LogSoftmax" else {})).double().eval()
+    )
     y = layer(x)
     assert torch.equal(y.F, twin(x.F)) and y.coordinate_map_key == x.coordinate_map_key
     assert [key.removeprefix("module.") for key in layer.state_dict()] == list(twin.state_dict())
@@ -378,7 +328,9 @@ def test_residual_blocks(kind):
 
 
 def test_sync_batch_norm_takes_over_the_same_parameters():
-    net = nn.Sequential(ME.MinkowskiConvolution(2, 3, kernel_size=3, dimension=2), ME.MinkowskiBatchNorm(3)).double()
+    net = nn.Sequential(
+        ME.MinkowskiConvolution(2, 3, kernel_size=3, dimension=2), ME.MinkowskiBatchNorm(3)
+    ).double()
     x = tensor()
     before = net(x).F
     weight, statistics = net[1].bn.weight, net[1].bn.running_mean
@@ -390,7 +342,9 @@ def test_sync_batch_norm_takes_over_the_same_parameters():
 
 def test_layers_print_as_the_engines_do():
     conv = ME.MinkowskiConvolution(2, 3, kernel_size=3, stride=2, dimension=2)
-    assert repr(conv) == "MinkowskiConvolution(in=2, out=3, kernel_size=[3, 3], stride=[2, 2], dilation=[1, 1])"
+    assert (
+        repr(conv) == "MinkowskiConvolution(in=2, out=3, kernel_size=[3, 3], stride=[2, 2], dilation=[1, 1])"
+    )
     assert repr(ME.MinkowskiLinear(2, 3)) == "MinkowskiLinear(in_features=2, out_features=3, bias=True)"
     assert repr(ME.MinkowskiBatchNorm(3)) == (
         "MinkowskiBatchNorm(3, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)"

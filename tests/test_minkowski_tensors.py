@@ -15,7 +15,9 @@ FLOAT32_SHARES = 1e-7
 """The engine averages with shares rounded to float32."""
 
 
-def tensor(count: int = 60, channels: int = 3, seed: int = 0, dimension: int = 3, **keywords) -> ME.SparseTensor:
+def tensor(
+    count: int = 60, channels: int = 3, seed: int = 0, dimension: int = 3, **keywords
+) -> ME.SparseTensor:
     coordinates = cloud(count, seed=seed, dimension=dimension)
     return ME.SparseTensor(numbers(len(coordinates), channels, seed=seed), coordinates, **keywords)
 
@@ -138,7 +140,9 @@ def test_interpolation_returns_its_pairs_and_weights(golden):
 def test_dense_with_a_minimum_as_recorded(golden):
     record = Record(golden, "to_dense")
     x = ME.SparseTensor(record["feats"], record["coords"])
-    grid, low, stride = x.dense(torch.Size(record["shape"].tolist()), min_coordinate=record["min_coordinate"].int())
+    grid, low, stride = x.dense(
+        torch.Size(record["shape"].tolist()), min_coordinate=record["min_coordinate"].int()
+    )
     expected = torch.zeros(record["shape"].tolist(), dtype=torch.float64)
     expected[tuple(record["nz"])] = record["vals"]
     assert torch.equal(grid, expected)
@@ -146,7 +150,9 @@ def test_dense_with_a_minimum_as_recorded(golden):
 
 
 def test_dense_without_a_minimum_starts_at_the_origin():
-    x = ME.SparseTensor(torch.tensor([[1.0], [2.0]]), torch.tensor([[0, 4, 6], [1, 2, 2]]).int(), tensor_stride=2)
+    x = ME.SparseTensor(
+        torch.tensor([[1.0], [2.0]]), torch.tensor([[0, 4, 6], [1, 2, 2]]).int(), tensor_stride=2
+    )
     grid, low, stride = x.dense()
     assert grid.shape == (2, 1, 3, 4) and grid[0, 0, 2, 3] == 1 and grid[1, 0, 1, 1] == 2
     assert low.tolist() == [[2, 2]] and stride.tolist() == [2, 2]
@@ -189,7 +195,9 @@ def test_what_a_tensor_says_of_itself():
     x = tensor(tensor_stride=2)
     assert isinstance(x, EngineTensor)
     assert x.tensor_stride == [2, 2, 2] == x.coordinate_map_key.get_tensor_stride()
-    assert x.coordinate_map_key.get_key() == ([2, 2, 2], "") and x.coordinate_map_key.get_coordinate_size() == 4
+    assert (
+        x.coordinate_map_key.get_key() == ([2, 2, 2], "") and x.coordinate_map_key.get_coordinate_size() == 4
+    )
     assert x.D == x.dimension == 3 and x.shape == x.size() == x.F.size() and x.size(1) == 3
     assert x.coordinate_key == x.coordinate_map_key == x.coords_key
     assert x.coordinate_manager == x.coords_man and x.coords is not None and x.feats is x.F
@@ -285,7 +293,11 @@ def test_queries_of_the_manager():
     x = tensor()
     m, key = x.coordinate_manager, x.coordinate_map_key
     coarse = m.stride(key, 2)
-    assert m.exists(coarse) and not m.exists(ME.CoordinateMapKey([8, 8, 8], "")) and not m.exists(ME.CoordinateMapKey(4))
+    assert (
+        m.exists(coarse)
+        and not m.exists(ME.CoordinateMapKey([8, 8, 8], ""))
+        and not m.exists(ME.CoordinateMapKey(4))
+    )
     assert m.size(coarse) == len(m.get_coordinates(coarse)) == len(m.get_coordinates(2))
     assert torch.equal(m.get_coordinates(key), x.C)
     fine_rows, coarse_rows = m.stride_map(key, coarse)
@@ -307,34 +319,6 @@ def test_queries_of_the_manager():
     assert "60" not in repr(m) and "[2, 2, 2]" in repr(m)
     with pytest.raises(ValueError, match="tensor stride"):
         m.get_coordinates(7)
-
-
-def test_kernel_maps_as_recorded(golden):
-    record = Record(golden, "kernel_maps")
-    x = ME.SparseTensor(torch.zeros(len(record["coords"]), 1), record["coords"])
-    for case in ("k3s1d1", "k2s2d1", "k3s2d1", "k2s1d1", "k3s1d2"):
-        size, stride, dilation = int(case[1]), int(case[3]), int(case[5])
-        out_key = x.coordinate_manager.stride(x.coordinate_map_key, stride)
-        maps = x.coordinate_manager.kernel_map(
-            x.coordinate_map_key, out_key, stride=stride, kernel_size=size, dilation=dilation
-        )
-        assert all(pairs.dtype == torch.int32 and pairs.shape[0] == 2 for pairs in maps.values())
-        position = rows_at(x.coordinate_manager.get_coordinates(out_key), record[f"{case}_out_coords"])
-        recorded_row = torch.empty_like(position)
-        recorded_row[position] = torch.arange(len(position))
-        ours = {(k, i, int(recorded_row[o])) for k, pairs in maps.items() for i, o in pairs.t().tolist()}
-        assert ours == {tuple(row) for row in record[case].tolist()}
-
-
-def test_a_transposed_kernel_map_swaps_the_rows():
-    x = tensor()
-    m, key = x.coordinate_manager, x.coordinate_map_key
-    coarse = m.stride(key, 2)
-    forward = m.kernel_map(key, coarse, stride=2, kernel_size=3)
-    backward = m.kernel_map(coarse, key, stride=2, kernel_size=3, is_transpose=True)
-    assert forward.keys() == backward.keys()
-    assert all(torch.equal(forward[k].flip(0), backward[k]) for k in forward)
-    assert list(m.kernel_map(key, coarse, stride=2, kernel_size=2, is_pool=True)) == [0]
 
 
 def test_a_key_is_empty_until_it_is_set():

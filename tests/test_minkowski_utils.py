@@ -59,7 +59,10 @@ def test_labels_are_ignored_exactly_where_they_disagree(golden):
     # On purpose: the engine's own labels are wrong where duplicates interleave.
     assert (record["lab_out_labels"] != right).sum() == 74
     tensors = utils.sparse_quantize(
-        torch.from_numpy(coordinates), labels=torch.from_numpy(labels).int(), ignore_label=7, return_index=True
+        torch.from_numpy(coordinates),
+        labels=torch.from_numpy(labels).int(),
+        ignore_label=7,
+        return_index=True,
     )
     assert [part.dtype for part in tensors] == [torch.int32, torch.int64, torch.int64]
     assert np.array_equal(tensors[1], labels_by_hand(out[4], labels, 7))
@@ -118,7 +121,11 @@ def test_collation_as_recorded(golden):
 def test_collate_functions_for_a_data_loader():
     items = [(np.full((n, 3), n), np.ones((n, 2)), np.arange(n)) for n in (3, 2, 4)]
     coordinates, features, labels = utils.batch_sparse_collate(items)
-    assert coordinates.shape == (9, 4) and features.shape == (9, 2) and labels.tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 3]
+    assert (
+        coordinates.shape == (9, 4)
+        and features.shape == (9, 2)
+        and labels.tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 3]
+    )
     assert utils.SparseCollation()(items)[0].shape == (9, 4)
     assert utils.SparseCollation(limit_numpoints=6)(items)[0].shape == (5, 4)
     assert utils.sparse_collate([items[0][0]], [items[0][1]], ["chair"])[2] == ["chair"]

@@ -59,7 +59,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--voxel-size",
         type=float,
-        default=0.0125,
+        default=0.01,
         metavar="S",
         help="of the fusion, metres (default: %(default)s)",
     )

@@ -114,7 +114,7 @@ def fuse_rgbd(
     scene: str | None = None,
     intrinsics: Sequence[float] | str | os.PathLike | None = None,
     depth_scale: float = 1000.0,
-    voxel_size: float = 0.0125,
+    voxel_size: float = 0.01,
     spacing: float = 0.025,
     like_3dmatch: bool = True,
     workers: int = 1,

@@ -7,6 +7,7 @@ maximum over a field, products across maps, target coordinates given as such, si
 several clouds in one manager. ``detach``, ``float`` and ``double`` return a new tensor.
 """
 
+# ruff: noqa: F401
 from __future__ import annotations
 
 import sys

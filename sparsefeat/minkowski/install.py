@@ -73,7 +73,9 @@ class _Fallback:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        sys.modules[module.__name__] = self.modules[module.__name__]
+        # With its files at once: they would be found again, by path, under their bare names.
+        top = module.__name__
+        sys.modules.update({n: m for n, m in self.modules.items() if n == top or n.startswith(f"{top}.")})
 
 
 class _Installed:

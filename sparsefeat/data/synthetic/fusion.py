@@ -128,9 +128,9 @@ def fuse_frames(
     depths: Sequence[np.ndarray],
     camera: Intrinsics,
     poses: Sequence[np.ndarray],
-    voxel_size: float = 0.0125,
+    voxel_size: float = 0.01,
     truncation: float | None = None,
-    min_weight: int = 2,
+    min_weight: int = 1,
     slab: float = 0.0,
 ) -> np.ndarray:
     """Fuse depth frames into surface points.
@@ -140,7 +140,8 @@ def fuse_frames(
         camera: intrinsics of all frames.
         poses: one (4,4) transform per frame, camera (x right, y down, z forward) to the wanted frame.
         voxel_size: edge of a voxel of the field in metres.
-        truncation: distance in metres beyond which the field is cut; 3.5 voxels by default.
+        truncation: distance in metres beyond which the field is cut; by default 3 cm, or 2.4 voxels if
+            that is more.
         min_weight: number of frames that must have seen a voxel.
         slab: half the thickness in metres of the layer of points; 0 gives the surface itself.
 
@@ -154,7 +155,7 @@ def fuse_frames(
         raise ValueError(
             f"fuse_frames: got {len(depths)} depth frames and {len(poses)} poses, expected as many, 1 or more"
         )
-    truncation = 3.5 * voxel_size if truncation is None else truncation
+    truncation = max(0.03, 2.4 * voxel_size) if truncation is None else truncation
     block = voxel_size * _EDGE
     # One ray per voxel at about 2 m is enough to find every block.
     stride = max(1, int(voxel_size * 1.6 * camera.fx / 2.0))

@@ -98,7 +98,7 @@ def make_rooms(
     progress: Callable[[int, int], None] | None = None,
     *,
     frames: int = 50,
-    voxel_size: float = 0.0125,
+    voxel_size: float = 0.01,
     spacing: float = 0.025,
 ) -> Path:
     """Make furnished rooms and write them as 3DMatch is laid out on disk.
@@ -117,7 +117,7 @@ def make_rooms(
         layout: ``train``, ``test`` or ``both``.
         workers: number of processes; 1 works in this one.
         progress: called with (fragments done, all fragments) after each fragment.
-        frames: depth frames fused into a fragment; 25 take half the time and give somewhat noisier fragments.
+        frames: depth frames fused into a fragment; 25 take half the time and give noisier fragments.
         voxel_size: of the fusion, metres.
         spacing: one point is kept per cell of this edge, metres; 0 keeps all.
 
