@@ -145,6 +145,7 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     try:
         state = released.find_state(content)
         config, voxel_size = released.read_config(content, state)
+        state = released.to_cube_order(state, config["name"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return Checkpoint(state, config, voxel_size)

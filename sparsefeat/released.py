@@ -18,6 +18,7 @@ from sparsefeat.models import model_class, model_names
 from sparsefeat.models.blocks import kernel_edge
 from sparsefeat.models.res16unet import Res16UNet
 from sparsefeat.models.unet import UNet
+from sparsefeat.sparse import Kernel
 from sparsefeat.unpickle import Record
 
 _STATE_KEYS = ("state_dict", "pretrained_weights", "model_state", "model_state_dict", "model")
@@ -115,6 +116,28 @@ def infer_config(state: Mapping[str, Tensor], name: str | None = None) -> dict[s
         "the layers of a ResUNet or SimpleNet (conv1.kernel, norm1.bn.weight, ...) or of a Res16UNet "
         "(conv0p1s1.kernel, ...)"
     )
+
+
+def to_cube_order(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The weights with the cells of every kernel in the order of a cube, first axis fastest.
+
+    PointContrast's Res16UNets build the 3^3 kernels of their residual blocks as a "hybrid" region, whose
+    cells come in another order: the centre, then each axis in turn repeats all cells so far at -1 and at +1.
+
+    Args:
+        state: weights by layer name, as released.
+        name: the network.
+    """
+    if not issubclass(model_class(name), Res16UNet):
+        return dict(state)
+    hybrid = [(0, 0, 0)]
+    for axis in range(3):
+        hybrid += [(*c[:axis], step, *c[axis + 1 :]) for c in list(hybrid) for step in (-1, 1)]
+    order = [hybrid.index(cell) for cell in Kernel.of(3).cells]
+    return {
+        key: weights[order] if key.startswith("block") and weights.ndim == 3 and len(weights) == 27 else weights
+        for key, weights in state.items()
+    }
 
 
 # --- finding things in nested dictionaries ---

@@ -108,14 +108,16 @@ def numbers(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> T
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def sparse(coordinates: Tensor, channels: int = 3, seed: int = 0, grad: bool = False, **keywords) -> SparseTensor:
+def sparse(
+    coordinates: Tensor, channels: int = 3, seed: int = 0, grad: bool = False, **keywords
+) -> SparseTensor:
     """A sparse tensor of normal numbers."""
     features = numbers(len(coordinates), channels, seed=seed).requires_grad_(grad)
     return SparseTensor(features, coordinates, reduce="error", **keywords)
 
 
 def window(size, dilation, tensor_stride) -> list[tuple[int, ...]]:
-    """Offsets of a cube, the first axis fastest; an odd axis centred, an even one from 0. One value per axis."""
+    """Offsets of a cube, the first axis fastest; an odd axis centred, an even one from 0."""
     axes = [
         [(i - size_ // 2 if size_ % 2 else i) * d * s for i in range(size_)]
         for size_, d, s in zip(size, dilation, tensor_stride)
@@ -138,7 +140,7 @@ def neighbours(source: Tensor, target: Tensor, offsets: list[tuple[int, ...]]) -
 def convolve_by_definition(
     features: Tensor, weight: Tensor, triples: list[tuple[int, int, int]], rows: int, transposed: bool = False
 ) -> Tensor:
-    """Sum of ``weight[cell]^T features[row]`` over the triples, one by one; ``transposed`` swaps the rows' roles."""
+    """Sum of ``weight[cell]^T features[row]`` over the triples; ``transposed`` swaps the rows' roles."""
     out = [features.new_zeros(weight.shape[2]) for _ in range(rows)]
     for cell, a, b in triples:
         source, target = (b, a) if transposed else (a, b)

@@ -95,6 +95,19 @@ def test_of_a_dgr_checkpoint_the_feature_network_is_read(tmp_path):
     assert_same_network(loaded, model)
 
 
+def _hybrid_place(x: int, y: int, z: int) -> int:
+    """Place of a cell in a hybrid 3^3 region; x, y, z are 0 at the centre, 1 at -1 and 2 at +1.
+
+    One cell, then two more along x, then two for each of these three along y, then two for each of nine along z.
+    """
+    place = x
+    if y:
+        place = 3 + 2 * place + (y - 1)
+    if z:
+        place = 9 + 2 * place + (z - 1)
+    return place
+
+
 @pytest.mark.parametrize("key", ["state_dict", "pretrained_weights"])
 def test_a_pointcontrast_checkpoint_with_its_grouped_configuration(tmp_path, key):
     model = models.Res16UNet14A(3, 32, bn_momentum=0.05, normalize_feature=True, conv1_kernel_size=3)
@@ -102,6 +115,18 @@ def test_a_pointcontrast_checkpoint_with_its_grouped_configuration(tmp_path, key
     state = model.state_dict()
     state["final.kernel"] = state["final.kernel"][None]
     state["final.bias"] = state["final.bias"][0]
+    # The residual blocks' kernels are stored as hybrid regions: the cells at the centre line of an axis before
+    # those beside it, the last axis outermost.
+    steps = {0: 0, -1: 1, 1: 2}
+    cube = [(x, y, z) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    place = {(x, y, z): _hybrid_place(steps[x], steps[y], steps[z]) for x, y, z in cube}
+    assert sorted(place.values()) == list(range(27))
+    for name, kernel in state.items():
+        if name.startswith("block") and kernel.ndim == 3:
+            stored = torch.empty_like(kernel)
+            for cell, weights in zip(cube, kernel):
+                stored[place[cell]] = weights
+            state[name] = stored
     config = {
         "net": {
             "model": "Res16UNet14A",

@@ -16,9 +16,8 @@ from engine_oracle import (
     window,
 )
 
-from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor, TensorField, coordinates
+from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor, TensorField, coordinates, modules
 from sparsefeat.sparse import functional as fn
-from sparsefeat.sparse import modules
 
 
 @pytest.fixture(params=["table", "search"])
@@ -70,7 +69,7 @@ def test_kernel_map_onto_the_same_voxels(look_up, dimension, size, dilation, str
 
 @pytest.mark.parametrize("dimension, size, dilation, stride, spacing", CASES)
 def test_kernel_map_onto_other_voxels(look_up, dimension, size, dilation, stride, spacing):
-    """Targets inside, just outside and far outside of the input's box, in other clouds too, on and off its grid."""
+    """Targets inside, just outside and far outside of the input's box, in other clouds too."""
     manager = CoordinateManager(dimension)
     source = cloud(60, seed=1, dimension=dimension, side=5, batches=2, stride=spacing)
     near = cloud(60, seed=2, dimension=dimension, side=14, batches=4, stride=max(1, spacing // 2))
@@ -181,7 +180,9 @@ def symmetric_part(weight: torch.Tensor, kernel: Kernel) -> torch.Tensor:
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_symmetric_layer_convolves_with_the_symmetric_part_of_its_kernel(look_up, transposed, stride):
-    layer = (modules.ConvolutionTranspose if transposed else modules.Convolution)(3, 4, 3, stride, bias=True).double()
+    layer = (modules.ConvolutionTranspose if transposed else modules.Convolution)(
+        3, 4, 3, stride, bias=True
+    ).double()
     base = sparse(cloud(60))
     key = base.manager.stride(base.key, stride) if transposed and stride > 1 else base.key
     leaf = numbers(len(base.manager[key]), 3, seed=3).requires_grad_()
@@ -194,7 +195,9 @@ def test_a_symmetric_layer_convolves_with_the_symmetric_part_of_its_kernel(look_
     assert_close(y.F, plain.F, tolerance=1e-12)
     leaves = [leaf, layer.kernel, layer.bias]
     grad_out = numbers(*y.F.shape, seed=9)
-    for a, b in zip(torch.autograd.grad(y.F, leaves, grad_out), torch.autograd.grad(plain.F, leaves, grad_out)):
+    for a, b in zip(
+        torch.autograd.grad(y.F, leaves, grad_out), torch.autograd.grad(plain.F, leaves, grad_out)
+    ):
         assert_close(a, b, tolerance=1e-12)
 
 
@@ -205,26 +208,30 @@ def small(grad: bool = True) -> SparseTensor:
 DIFFERENTIABLE = {
     "convolution": lambda x, w: fn.convolution(x, w, None, Kernel.of(3)).F,
     "strided convolution": lambda x, w: fn.convolution(x, w, None, Kernel.of(3), 2).F,
-    "transposed convolution": lambda x, w: fn.convolution_transpose(
-        fn.pool(x, "sum", Kernel.of(2), 2), w, None, Kernel.of(3), 2
-    ).F,
-    "generative convolution": lambda x, w: fn.convolution_transpose(x, w, None, Kernel.of(3), expand_coordinates=True).F,
-    "symmetric convolution": lambda x, w: fn.convolution(
-        x, w, None, Kernel.of(3), orbit=tuple(sum(map(abs, c)) for c in Kernel.of(3).cells)
-    ).F,
+    "transposed convolution": lambda x, w: (
+        fn.convolution_transpose(fn.pool(x, "sum", Kernel.of(2), 2), w, None, Kernel.of(3), 2).F
+    ),
+    "generative convolution": lambda x, w: (
+        fn.convolution_transpose(x, w, None, Kernel.of(3), expand_coordinates=True).F
+    ),
+    "symmetric convolution": lambda x, w: (
+        fn.convolution(x, w, None, Kernel.of(3), orbit=tuple(sum(map(abs, c)) for c in Kernel.of(3).cells)).F
+    ),
     "channelwise convolution": lambda x, w: fn.channelwise_convolution(x, w[:, 0], None, Kernel.of(3)).F,
     "average pooling": lambda x, w: fn.pool(x, "average", Kernel.of(3), 2).F,
     "sum pooling": lambda x, w: fn.pool(x, "sum", Kernel.of(2), 2).F,
     "max pooling": lambda x, w: fn.pool(x, "max", Kernel.of(3)).F,
-    "transposed pooling": lambda x, w: fn.pool_transpose(
-        fn.pool(x, "sum", Kernel.of(2), 2), Kernel.of(2), 2
-    ).F,
+    "transposed pooling": lambda x, w: (
+        fn.pool_transpose(fn.pool(x, "sum", Kernel.of(2), 2), Kernel.of(2), 2).F
+    ),
     "global maximum": lambda x, w: fn.global_pool(x, "max").F,
     "global average": lambda x, w: fn.global_pool(x, "average").F,
     "instance norm": lambda x, w: fn.instance_norm(x, w[0, :1], w[1, :1]).F,
     "broadcast": lambda x, w: fn.broadcast(x, fn.global_pool(x, "sum"), "multiply").F,
     "normalize": lambda x, w: fn.normalize(x).F,
-    "interpolation": lambda x, w: fn.interpolate(x, torch.tensor([[0, 0.3, 0.6, -0.7], [1, -0.2, 0.1, 0.4]]).double()),
+    "interpolation": lambda x, w: fn.interpolate(
+        x, torch.tensor([[0, 0.3, 0.6, -0.7], [1, -0.2, 0.1, 0.4]]).double()
+    ),
     "quotient across maps": lambda x, w: (x / fn.prune(x, torch.arange(len(x)) % 2 == 0)).F,
     "dense": lambda x, w: x.dense()[0],
 }

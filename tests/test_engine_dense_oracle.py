@@ -131,7 +131,12 @@ def test_convolution(monkeypatch, dimension, size, stride, dilation, tensor_stri
     if set(stride) == {1}:
         assert torch.equal(y.C, grid.x.C)
     dense = CONVOLVE[dimension](
-        pad_windows(grid.dense(), size, stride, dilation), dense_weight(weight, size), bias[0], stride, 0, dilation
+        pad_windows(grid.dense(), size, stride, dilation),
+        dense_weight(weight, size),
+        bias[0],
+        stride,
+        0,
+        dilation,
     )
     check(y.F, grid.read(dense, y.C, out_unit), [grid.features, weight, bias])
 
@@ -151,7 +156,9 @@ TRANSPOSED = [  # dimension, kernel size, stride, dilation, tensor stride of the
 ]
 
 
-def transposed_dense(coarse: Tensor, weight: Tensor, size, stride, dilation, cells: tuple[int, ...]) -> Tensor:
+def transposed_dense(
+    coarse: Tensor, weight: Tensor, size, stride, dilation, cells: tuple[int, ...]
+) -> Tensor:
     """The adjoint of the strided convolution on a dense grid, on ``cells`` fine cells.
 
     Shape: coarse (B, C, ...), weight (C, C', *size).
@@ -180,18 +187,24 @@ def test_transposed_convolution_onto_the_finer_level(
     features = numbers(len(coarse_map), 3, seed=4).requires_grad_()
     kernel = Kernel(size, dilation)
     weight = numbers(kernel.volume, 3, 2, seed=1).requires_grad_()
-    y = fn.convolution_transpose(SparseTensor(features, manager=manager, key=coarse_key), weight, None, kernel, stride)
+    y = fn.convolution_transpose(
+        SparseTensor(features, manager=manager, key=coarse_key), weight, None, kernel, stride
+    )
     assert y.key == key
 
     unit = torch.tensor(coarse_map.tensor_stride)
     cells = (coarse_map.coordinates[:, 1:].long() - torch.tensor(fine.low)) // unit
     sides = [-(-n // s) for n, s in zip(fine.sides, stride)]
     coarse = features.new_zeros(2, *sides, 3)
-    coarse = coarse.index_put((coarse_map.coordinates[:, 0].long(), *cells.unbind(1)), features).movedim(-1, 1)
-    dense = transposed_dense(coarse, dense_weight(weight, size).transpose(0, 1), size, stride, dilation, fine.sides)
+    coarse = coarse.index_put((coarse_map.coordinates[:, 0].long(), *cells.unbind(1)), features).movedim(
+        -1, 1
+    )
+    dense = transposed_dense(
+        coarse, dense_weight(weight, size).transpose(0, 1), size, stride, dilation, fine.sides
+    )
     check(y.F, fine.read(dense, y.C, fine.unit), [features, weight])
 
-    # The same layer without the finer level makes every coordinate that it reaches, and agrees where both are.
+    # The same layer without the finer level makes every coordinate that it reaches, and agrees on these.
     alone = SparseTensor(features, coarse_map.coordinates, coarse_map.tensor_stride, reduce="error")
     free = fn.convolution_transpose(alone, weight, None, kernel, stride, expand_coordinates=True)
     rows = free.coordinate_map.find(y.C)
@@ -232,7 +245,9 @@ def test_pooling(dimension, size, stride, dilation, tensor_stride, fill, mode):
         return pad_windows(dense, size, stride, dilation, empty)
 
     if mode == "max":
-        dense = MAX_POOL[dimension](windows(grid.dense(empty=-torch.inf), -torch.inf), size, stride, 0, dilation)
+        dense = MAX_POOL[dimension](
+            windows(grid.dense(empty=-torch.inf), -torch.inf), size, stride, 0, dilation
+        )
         dense = torch.where(dense.isinf(), 0, dense)
     else:
         ones = grid.features.new_ones(3, 1, *size)
@@ -258,7 +273,9 @@ def test_transposed_pooling(size, stride, dilation, fill):
     for values in (features, torch.ones_like(features)):
         grid = values.new_zeros(2, *sides, 3).index_put((coarse.C[:, 0].long(), *cells.unbind(1)), values)
         ones = torch.einsum("ab,xyz->abxyz", torch.eye(3), torch.ones((size,) * 3)).double()
-        block = transposed_dense(grid.movedim(-1, 1), ones, (size,) * 3, (stride,) * 3, (dilation,) * 3, fine.sides)
+        block = transposed_dense(
+            grid.movedim(-1, 1), ones, (size,) * 3, (stride,) * 3, (dilation,) * 3, fine.sides
+        )
         if size == stride:  # a block: the window begins at the voxel
             block = CONVOLVE_TRANSPOSED[3](grid.movedim(-1, 1), ones, stride=stride)
         totals.append(fine.read(block, y.C, fine.unit))
@@ -280,11 +297,15 @@ def test_interpolation_between_the_cells_of_a_grid():
     grid = Grid(3, 2, 0.6)
     generator = torch.Generator().manual_seed(5)
     places = torch.rand(2, 40, 3, generator=generator, dtype=torch.float64) * (torch.tensor(SIDES) - 1)
-    expected = F.grid_sample(
-        grid.dense().transpose(2, 4),  # grid_sample wants x last
-        (places / (torch.tensor(SIDES) - 1) * 2 - 1)[:, :, None, None],
-        align_corners=True,
-    )[..., 0, 0].transpose(1, 2).reshape(80, 3)
+    expected = (
+        F.grid_sample(
+            grid.dense().transpose(2, 4),  # grid_sample wants x last
+            (places / (torch.tensor(SIDES) - 1) * 2 - 1)[:, :, None, None],
+            align_corners=True,
+        )[..., 0, 0]
+        .transpose(1, 2)
+        .reshape(80, 3)
+    )
     batch = torch.tensor([0.0, 1.0]).repeat_interleave(40)[:, None].double()
     points = torch.cat([batch, (places * 2 + torch.tensor(grid.low)).reshape(80, 3)], 1)
     check(fn.interpolate(grid.x, points), expected, [grid.features])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from engine_oracle import Record, assert_close, numbers, rows_at, sparse
 
-from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor, TensorField, quantize
+from sparsefeat.models import ResUNetIN2C
+from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor, TensorField, modules, quantize
 from sparsefeat.sparse import functional as fn
-from sparsefeat.sparse import modules
 
 
 def coordinates(*rows: tuple[int, ...]) -> torch.Tensor:
@@ -20,7 +20,13 @@ def test_strided_coordinates_above_2_24_are_exact():
     far = 2**24
     x = SparseTensor(
         torch.tensor([[1.0], [2.0], [4.0], [8.0], [16.0]]),
-        coordinates((0, far + 3, 0, 0), (0, far + 4, 0, 0), (0, far + 5, 0, 0), (0, -far - 1, 0, 0), (0, -far - 3, 0, 0)),
+        coordinates(
+            (0, far + 3, 0, 0),
+            (0, far + 4, 0, 0),
+            (0, far + 5, 0, 0),
+            (0, -far - 1, 0, 0),
+            (0, -far - 3, 0, 0),
+        ),
     )
     y = modules.SumPooling(3, 3)(x)  # 2^24 = 3 * 5592405 + 1
     values = dict(zip(y.C[:, 1].tolist(), y.F[:, 0].tolist()))
@@ -151,6 +157,13 @@ def test_float16_convolves_on_the_cpu():
     y = layer.half()(x.replace(x.F.half()))
     assert y.dtype == torch.float16
     assert_close(y.F, layer.double()(x).F, tolerance=2e-3)
+
+
+def test_the_instance_norm_variants_of_fcgfs_backbone_can_be_built():
+    """In the engine's version of FCGF the norm gets an argument that it does not take."""
+    x = sparse(coordinates(*((0, i, i // 3, 0) for i in range(30))), channels=1)
+    y = ResUNetIN2C(1, 8).double()(x)
+    assert y.F.shape == (30, 8) and y.F.isfinite().all()
 
 
 def test_an_average_in_float64_has_no_share_in_float32(golden):

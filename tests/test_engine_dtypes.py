@@ -121,7 +121,9 @@ def test_autocast_on_the_cpu(dtype):
         out = network(x)
     grads = torch.autograd.grad(out.F, [leaf, *network.parameters()], numbers(*out.F.shape, seed=9).to(out.F))
     for a, b in zip([out.F, *grads], expected):
-        assert a.dtype == (dtype if a is out.F else torch.float32), "parameters stay in float32, and so do gradients"
+        assert a.dtype == (dtype if a is out.F else torch.float32), (
+            "parameters stay in float32, and so do gradients"
+        )
         assert (a.double() - b.double()).norm() <= 0.05 * b.double().norm()
     with torch.autocast("cpu", dtype=dtype, enabled=False):
         assert network.first(x).dtype == torch.float32
@@ -172,7 +174,9 @@ class TestSyncBatchNorm:
         layer = m.SyncBatchNorm(3).double()
         calls = []
         monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-        monkeypatch.setattr(torch.nn.SyncBatchNorm, "forward", lambda self, rows: calls.append(len(rows)) or rows)
+        monkeypatch.setattr(
+            torch.nn.SyncBatchNorm, "forward", lambda self, rows: calls.append(len(rows)) or rows
+        )
         for voxels in (0, 1):
             layer(sparse(cloud(9)[:voxels]))
         assert calls == [0, 1]

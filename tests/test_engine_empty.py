@@ -72,9 +72,9 @@ OPERATIONS = {
     "dense": lambda x: x.dense(shape=(3, 4, 20, 20, 20), min_coordinate=torch.tensor([-9, -9, -9]))[0],
     "decompose": lambda x: sum((f.sum() for f in x.decompose()[1]), start=x.F.sum()),
     "splat": lambda x: TensorField(x.F, x.C + 0.25).splat().F,
-    "field and back": lambda x: slice_field(
-        TensorField(x.F, x.C + 0.25).sparse(), TensorField(x.F, x.C + 0.25)
-    ).F,
+    "field and back": lambda x: (
+        slice_field(TensorField(x.F, x.C + 0.25).sparse(), TensorField(x.F, x.C + 0.25)).F
+    ),
 }
 
 
@@ -170,4 +170,6 @@ def test_a_maximum_of_voxels_that_are_not_numbers_is_not_a_number():
     features[1, 0] = torch.nan
     y = m.MaxPooling(2, 2)(x.replace(features))
     assert y.F.isnan().tolist() == [[True, False], [False, False]]
-    assert m.MaxPooling(3)(x.replace(x.F * torch.inf), torch.tensor([[0, 50, 0, 0]]).int()).F.tolist() == [[0.0, 0.0]]
+    assert m.MaxPooling(3)(x.replace(x.F * torch.inf), torch.tensor([[0, 50, 0, 0]]).int()).F.tolist() == [
+        [0.0, 0.0]
+    ]

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 
-import torch
-from engine_oracle import PATHS_AND_PRECISIONS, PRECISIONS, RECORDED, Record, assert_close, recorded, rows_at, take_path
-
 import test_engine_golden_tensors  # noqa: F401  (fills RECORDED)
-from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor
+import torch
+from engine_oracle import (
+    PATHS_AND_PRECISIONS,
+    PRECISIONS,
+    RECORDED,
+    Record,
+    assert_close,
+    recorded,
+    rows_at,
+    take_path,
+)
+
+from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor, modules
 from sparsefeat.sparse import functional as fn
-from sparsefeat.sparse import modules
 
 POOLINGS = {"avg": modules.AvgPooling, "max": modules.MaxPooling, "sum": modules.SumPooling}
 
@@ -38,7 +46,9 @@ def layer_of(record: Record, cls, transposed: bool = False):
         kernel=kernel,
         expand_coordinates="expand_coordinates" in extra,
     ).to(record.dtype)
-    layer.load_state_dict({key: record[name] for key, name in (("kernel", "weight"), ("bias", "bias")) if name in record})
+    layer.load_state_dict(
+        {key: record[name] for key, name in (("kernel", "weight"), ("bias", "bias")) if name in record}
+    )
     return layer
 
 
@@ -58,11 +68,12 @@ def check_layer(record: Record, layer, x: SparseTensor, leaf: torch.Tensor, same
 
 @PATHS_AND_PRECISIONS
 @recorded(
-    "conv_k1s1", "conv_k1s1_bias", "conv_k1s2", "conv_k2s1", "conv_k2s1d2", "conv_k2s2", "conv_k2s3", "conv_k3s1",
-    "conv_k3s1_bias", "conv_k3s1d2", "conv_k3s1d3", "conv_k3s2", "conv_k3s3", "conv_k4s1", "conv_k5s1", "conv_k5s2",
-    "conv_k7s1", "conv_k7s2", "conv_k123s1", "conv_k3s1_cross", "conv_k5s1_cross", "conv_k2s2_ts2", "conv_k2s2_ts4",
-    "conv_k3s1_ts2", "conv_k3s1_ts2_misaligned", "conv_k3s1_ts4", "conv_k3s1d2_ts2", "conv_k3s2_ts2", "conv_k3s2_ts4",
-    "conv_k2s2_expand", "conv_k3s1_expand", "conv_k3s2_expand",
+    "conv_k1s1", "conv_k1s1_bias", "conv_k1s2", "conv_k2s1", "conv_k2s1d2", "conv_k2s2", "conv_k2s3",
+    "conv_k3s1", "conv_k3s1_bias", "conv_k3s1d2", "conv_k3s1d3", "conv_k3s2", "conv_k3s3", "conv_k4s1",
+    "conv_k5s1", "conv_k5s2", "conv_k7s1", "conv_k7s2", "conv_k123s1", "conv_k3s1_cross", "conv_k5s1_cross",
+    "conv_k2s2_ts2", "conv_k2s2_ts4", "conv_k3s1_ts2", "conv_k3s1_ts2_misaligned", "conv_k3s1_ts4",
+    "conv_k3s1d2_ts2", "conv_k3s2_ts2", "conv_k3s2_ts4", "conv_k2s2_expand", "conv_k3s1_expand",
+    "conv_k3s2_expand",
 )  # fmt: skip
 def test_convolution(golden, monkeypatch, name, dtype, path):
     take_path(monkeypatch, path)
@@ -95,7 +106,7 @@ def test_generative_transposed_convolution(golden, monkeypatch, name, dtype, pat
 
 
 def coarse_tensor(record: Record) -> tuple[SparseTensor, torch.Tensor]:
-    """The record's input on the coarse level of its base cloud, rows as we order them, and the leaf below it."""
+    """The record's input on the coarse level of its base cloud, rows as we order them, and its leaf."""
     leaf = record.leaf("feats")
     base = record["base_coords"] if "base_coords" in record else record["fine_coords"]
     manager = CoordinateManager(3)
@@ -108,8 +119,9 @@ def coarse_tensor(record: Record) -> tuple[SparseTensor, torch.Tensor]:
 
 @PATHS_AND_PRECISIONS
 @recorded(
-    "convtr_k2s2_back", "convtr_k2s2_back_down3", "convtr_k3s2_back", "convtr_k3s2_back_bias", "convtr_k3s2_back_down2",
-    "convtr_k3s2_back_lvl2", "convtr_k3s2d2_back", "convtr_k3s3_back", "convtr_k4s2_back", "convtr_k5s2_back",
+    "convtr_k2s2_back", "convtr_k2s2_back_down3", "convtr_k3s2_back", "convtr_k3s2_back_bias",
+    "convtr_k3s2_back_down2", "convtr_k3s2_back_lvl2", "convtr_k3s2d2_back", "convtr_k3s3_back",
+    "convtr_k4s2_back", "convtr_k5s2_back",
 )  # fmt: skip
 def test_transposed_convolution_onto_the_existing_finer_map(golden, monkeypatch, name, dtype, path):
     take_path(monkeypatch, path)

@@ -1,4 +1,4 @@
-"""Norms, broadcasting, unions, duplicates, fields and dense grids against MinkowskiEngine's recorded outputs."""
+"""Norms, broadcasting, unions, duplicates, fields and grids against MinkowskiEngine's recorded outputs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import pytest
 import torch
 from engine_oracle import PRECISIONS, TOLERANCE, Record, assert_close, recorded, rows_at
 
-from sparsefeat.sparse import SparseTensor, TensorField, collate, quantize, slice_field
+from sparsefeat.sparse import SparseTensor, TensorField, collate, modules, quantize, slice_field
 from sparsefeat.sparse import functional as fn
-from sparsefeat.sparse import modules
 
 REDUCTIONS = {
     "RANDOM_SUBSAMPLE": "first",
@@ -22,7 +21,9 @@ FLOAT32_SHARES = 1e-7
 """The engine averages duplicates with shares 1/n rounded to float32, in float64 too; ours are exact."""
 
 
-def check_gradients(output: torch.Tensor, grad_out: torch.Tensor, pairs: list, tolerance: float | None = None):
+def check_gradients(
+    output: torch.Tensor, grad_out: torch.Tensor, pairs: list, tolerance: float | None = None
+):
     """Compare gradients: pairs of (leaf, what its gradient should be)."""
     grads = torch.autograd.grad(output, [leaf for leaf, _ in pairs], grad_out)
     for grad, (_, expected) in zip(grads, pairs):
@@ -31,7 +32,9 @@ def check_gradients(output: torch.Tensor, grad_out: torch.Tensor, pairs: list, t
 
 def means_by_hand(features: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
     """The mean of the rows that share a voxel, one voxel after the other."""
-    return torch.stack([features[inverse == voxel].mean(0) for voxel in range(int(inverse.max()) + 1)]).detach()
+    return torch.stack(
+        [features[inverse == voxel].mean(0) for voxel in range(int(inverse.max()) + 1)]
+    ).detach()
 
 
 @PRECISIONS
@@ -85,7 +88,11 @@ def test_instance_norm(golden, name, dtype):
 @recorded("global_pool_avg", "global_pool_max", "global_pool_sum")
 def test_global_pooling(golden, name, dtype):
     record = Record(golden, name, dtype)
-    kinds = {"avg": modules.GlobalAvgPooling, "max": modules.GlobalMaxPooling, "sum": modules.GlobalSumPooling}
+    kinds = {
+        "avg": modules.GlobalAvgPooling,
+        "max": modules.GlobalMaxPooling,
+        "sum": modules.GlobalSumPooling,
+    }
     leaf = record.leaf("feats")
     y = kinds[name.removeprefix("global_pool_")]()(SparseTensor(leaf, record["coords"]))
     assert list(y.tensor_stride) == record.meta["out_tensor_stride"]
@@ -244,7 +251,10 @@ def test_decompose(golden, name):
     assert [len(c) for c in coordinates] == record.meta["n"] == [len(f) for f in features]
     # The engine sorts within a cloud, ours keep the order of the input: compare cloud by cloud.
     for got_c, got_f, want_c, want_f in zip(
-        coordinates, features, record["dec_coords"].split(record.meta["n"]), record["dec_feats"].split(record.meta["n"])
+        coordinates,
+        features,
+        record["dec_coords"].split(record.meta["n"]),
+        record["dec_feats"].split(record.meta["n"]),
     ):
         rows = rows_at(got_c, want_c)
         assert_close(got_f[rows], want_f)

@@ -90,7 +90,9 @@ def test_backward_and_transposed_layers_use_the_map_of_the_forward_pass(built):
 def test_a_network_builds_each_of_its_maps_once_and_none_in_later_steps(built):
     x, network = sparse(cloud(120, side=12), grad=True), unet()
     network(x).F.sum().backward()
-    assert len(built) == 5, "5^3 on the first level, 3^3 down twice, 3^3 on the third level, and the last layer's cell"
+    assert len(built) == 5, (
+        "5^3 on the first level, 3^3 down twice, 3^3 on the third level, and the last layer's cell"
+    )
     maps, keys = dict(x.manager._kernel_maps), list(x.manager.maps)
     for step in range(2):
         y = network(x.replace(numbers(len(x), 3, seed=step)))

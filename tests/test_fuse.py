@@ -88,7 +88,7 @@ def test_fused_points_lie_on_the_walls(recording, tmp_path):
 
 def test_the_loaders_read_both_layouts(recording, tmp_path):
     fuse_rgbd(recording, tmp_path / "out", frames=3, voxel_size=0.02)
-    (pair,) = threedmatch.test_pairs(tmp_path / "out")["box room"]
+    (pair,) = threedmatch.test_pairs(tmp_path / "out")["box-room"]
     assert (pair.i, pair.j) == (0, 1)
     expected = list(poses())
     np.testing.assert_allclose(pair.transform, np.linalg.inv(expected[0]) @ expected[3], atol=1e-9)

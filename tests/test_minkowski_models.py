@@ -236,12 +236,12 @@ def test_a_training_step_lowers_the_loss():
     net = FCGFNet("BN").double()
     features, coordinates = make_input()
     target = torch.nn.functional.normalize(numbers(len(features), 7, seed=1), dim=1)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     losses = []
-    for _ in range(8):
+    for _ in range(4):
         loss = (net(ME.SparseTensor(features, coordinates)).F - target).square().sum(1).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        with torch.no_grad():
+            parameters = list(net.parameters())
+            for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters)):
+                parameter -= 0.1 * grad
         losses.append(loss.item())
-    assert losses[-1] < losses[0] - 0.05, losses
+    assert losses[-1] < losses[0] - 0.02, losses

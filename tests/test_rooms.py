@@ -106,7 +106,6 @@ def test_fragments_have_points_where_a_room_is(rooms):
 
 
 def test_the_loaders_read_both_layouts_and_the_poses_bring_fragments_together(rooms):
-    scipy_spatial = pytest.importorskip("scipy.spatial")
     pairs = [pair for listed in threedmatch.test_pairs(rooms).values() for pair in listed]
     listed = {(pair.source.name, pair.target.name) for pair in train_pairs(rooms)}
     assert len(pairs) == len(listed) > 0
@@ -208,8 +207,11 @@ def test_nothing_is_measured_of_what_is_absent_near_far_or_grazing(case):
     assert not noisy(**case).any()
 
 
-def test_dark_surfaces_lose_more_than_half():
-    assert np.mean(noisy(2.0, material=things.DARK) > 0) < 0.5
+def test_dark_surfaces_are_seen_from_near_and_from_the_front_only():
+    assert np.mean(noisy(1.5, material=things.DARK) > 0) > 0.9
+    assert np.mean(noisy(3.5, material=things.DARK) > 0) < 0.1
+    assert np.mean(noisy(2.0, cosine=0.3, material=things.DARK) > 0) < 0.1
+    assert np.mean(noisy(2.0, cosine=0.3) > 0) > 0.9
 
 
 def test_edges_get_jagged_and_cast_a_shadow():

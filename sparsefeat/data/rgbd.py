@@ -127,7 +127,7 @@ def fuse_rgbd(
         output: folder for the layouts, made if it is not there; never inside of ``folder``.
         frames: consecutive frames in a fragment; a remainder of less than half of that is left out.
         layout: ``train``, ``test`` or ``both``, see `sparsefeat.data.synthetic.rooms.make_rooms`.
-        scene: name of the scene; the folder's by default.
+        scene: name of the scene, the folder's by default; white space and @ become hyphens.
         voxel_size: of the fusion, metres.
         spacing, like_3dmatch: see `sparsefeat.data.synthetic.fragments.fuse_fragment`.
         workers: number of processes.
@@ -161,7 +161,7 @@ def fuse_rgbd(
         if progress is not None:
             progress(done, len(tasks))
     name = folder.resolve().name if scene is None else scene
-    write_scene(output, name.replace("@", "-"), fragments, layout)
+    write_scene(output, re.sub(r"[\s@]+", "-", name), fragments, layout)
     return fragments
 
 

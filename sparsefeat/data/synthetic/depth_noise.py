@@ -16,21 +16,20 @@ from scipy.special import ndtri
 
 from sparsefeat.data.synthetic.camera import Intrinsics
 
-DROPOUT = (0.0, 0.8, 1.0)
-"""Share of a surface that returns nothing, by material: 0 ordinary, 1 dark gloss and screens, 2 glass."""
+FAINTEST = (0.2, 0.6, np.inf)
+"""Cosine of incidence below which 2.5 m return nothing, by material: 0 ordinary, 1 dark gloss, 2 glass."""
 
 
 class NoiseConfig(NamedTuple):
     """Sizes of the error terms; all lengths in metres, disparities in pixels of the 640-pixel-wide sensor."""
 
     baseline: float = 0.075  # between projector and camera
-    disparity_sd: float = 0.08  # correlated over neighbouring pixels, as matching windows make it
+    disparity_sd: float = 0.035  # correlated over neighbouring pixels, as matching windows make it
     disparity_step: float = 0.125  # the sensor's sub-pixel resolution
     lateral_sd: float = 0.8  # in pixels of the picture: jagged edges
-    grazing_cosine: float = 0.22  # below about this cosine of incidence nothing comes back
     near: float = 0.4
-    far: float = 4.2  # dropouts become frequent from here on
-    distortion: float = 0.006  # relative, low frequency, the same for all frames of a camera
+    far: float = 4.5
+    distortion: float = 0.004  # relative, low frequency, the same for all frames of a camera
     holes: float = 0.02  # share of the picture lost in blobs
 
 
@@ -79,7 +78,7 @@ class DepthNoise:
         Args:
             depth: (H,W) ideal depth in metres, 0 where there is nothing.
             cosine: (H,W) cosine of the angle of incidence.
-            material: (H,W) integers, see `DROPOUT`.
+            material: (H,W) integers, see `FAINTEST`.
             rng: draws this frame's noise.
 
         Returns:
@@ -105,12 +104,11 @@ class DepthNoise:
 
         chance = self._window(self._uniform, rng)
         lost = ~hit | (result < cfg.near) | self._shadow(disparity, hit)
-        lost |= facing < cfg.grazing_cosine * (0.4 + 1.2 * chance)
-        lost |= result > cfg.far * (0.9 + 0.35 * chance)
-        blobs = self._window(self._blobs, rng)
-        lost |= blobs > _quantile(cfg.holes)
-        gone = np.asarray(DROPOUT, np.float32)[material.ravel().take(index)]
-        lost |= (gone > 0) & (0.5 + 0.3 * blobs < gone)
+        lost |= result > cfg.far
+        # Light comes back in proportion to the cosine and to the inverse square of the distance.
+        faintest = np.asarray(FAINTEST, np.float32)[material.ravel().take(index)]
+        lost |= facing < faintest * np.maximum(z / 2.5, 0.7) ** 2 * (0.85 + 0.3 * chance)
+        lost |= self._window(self._blobs, rng) > _quantile(cfg.holes)
         result[lost] = 0
         return result
 

@@ -12,6 +12,7 @@ from sparsefeat.data.synthetic.furniture.pieces import Piece, Support
 from sparsefeat.data.synthetic.shapes import Mesh, box, join, rod, rounded_box, slab
 
 Rng = np.random.Generator
+DARK_SHARE = 0.07  # of furniture and things, glossy or black enough to be lost to a depth camera from afar
 
 
 class Room(NamedTuple):
@@ -76,6 +77,8 @@ def scatter(rng: Rng, support: Support, density: float) -> list[Mesh]:
             r = 0.42 * np.hypot(size[0], size[1])
             if all((x - a) ** 2 + (y - b) ** 2 > (0.85 * (r + c)) ** 2 for a, b, c in placed):
                 placed.append((x, y, r))
+                if rng.random() < DARK_SHARE:
+                    thing = thing.of_material(things.DARK)
                 parts.append(thing.moved((x, y, support.z)))
                 break
     return parts
@@ -83,6 +86,8 @@ def scatter(rng: Rng, support: Support, density: float) -> list[Mesh]:
 
 def _furnished(rng: Rng, piece: Piece, density: float) -> Mesh:
     parts = [piece.mesh]
+    if rng.random() < DARK_SHARE:
+        parts[0] = piece.mesh.of_material(things.DARK)
     for support in piece.supports:
         parts += scatter(rng, support, density)
     return join(parts)
@@ -170,7 +175,7 @@ def make_room(seed: np.random.SeedSequence | int) -> Room:
     kind = str(rng.choice(list(furniture.WALL), p=[0.24, 0.2, 0.18, 0.2, 0.1, 0.08]))
     size = {"bath": (2.2, 3.4)}.get(kind, (3.0, 6.2))
     width, depth, height = rng.uniform(*size), rng.uniform(*size), rng.uniform(2.3, 2.9)
-    density = rng.uniform(8, 30)
+    density = rng.uniform(6, 26)
     floor = _Floor(width, depth)
     built = shell.build(rng, kind, width, depth, height)
     floor.taken += built.keep_clear

@@ -22,7 +22,7 @@ from sparsefeat.data.synthetic.layout import Room, make_room
 from sparsefeat.data.synthetic.parallel import run_tasks
 from sparsefeat.files import atomic_write
 
-DRIFT_DEG, DRIFT = 0.25, 0.008  # typical error of the camera's path within a fragment: degrees, metres
+DRIFT_DEG, DRIFT = 0.15, 0.005  # typical error of the camera's path within a fragment: degrees, metres
 
 
 class PreparedRoom:

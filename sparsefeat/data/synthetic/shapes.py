@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Mesh(NamedTuple):
-    """Vertices (V,3) float64 in metres, faces (F,3) int64, material (F,) int8 (see `depth_noise.DROPOUT`)."""
+    """Vertices (V,3) float64 in metres, faces (F,3) int64, material (F,) int8: see `depth_noise.FAINTEST`."""
 
     vertices: np.ndarray
     faces: np.ndarray
