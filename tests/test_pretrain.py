@@ -245,3 +245,11 @@ def test_the_tool_ends_in_a_table_and_pictures(fragments, tmp_path):
     assert [line.split()[0] for line in done.stdout.splitlines() if line.count("0.") >= 4] == ["before", "random", "after"]
     for name in ("loss.png", "matching.png", "features.png", "matches.png"):
         assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_batch_whose_pairs_lost_all_matches_is_a_step_without_a_gradient(fragments, tmp_path, monkeypatch):
+    from sparsefeat.pretrain import pairs
+
+    monkeypatch.setattr(pairs, "find_matches", lambda *arguments: np.empty((0, 2), dtype=np.int64))
+    config = make(fragments, steps=2, data__validation_pairs=0)
+    assert pretrain(config, tmp_path / "run").step == 2

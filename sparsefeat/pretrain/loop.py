@@ -177,7 +177,8 @@ def _forward_backward(
         features0, features1 = run_pair_batch(model, batch, config)
     forwarded = time.perf_counter()
     accumulate = config.optimizer.accumulate
-    total = features0.new_zeros((), dtype=torch.float32)
+    # Zero, but with a gradient: augmentation can leave a batch without a single match.
+    total = features0.float().sum() * 0
     used = 0
     for index, pair in enumerate(split_pairs(batch, features0, features1)):
         # Seeded by place, so that a resumed run draws the same matches.

@@ -158,7 +158,8 @@ def build_kernel_map(
     """Pair input row i with output row o under cell k wherever ``input[i] = output[o] + offset[k]``.
 
     Args:
-        source: the input's sorted index; its margin must exceed the reach of the kernel.
+        source: the input's sorted index; its margin must be at least the reach of the kernel. Whatever
+            an offset then shifts out of a line of keys, or a key of -1, falls into a margin, where no input is.
         target: the output's sorted index (only its row order is used).
         target_keys: Shape (n_out,): the output's coordinates in the key space of ``source``, in the
             order of ``target``; -1 for those that lie outside it.
@@ -172,8 +173,6 @@ def build_kernel_map(
     offsets = kernel.offsets(tensor_stride)
     search = _look_up if source.table is not None else _search_columns
     for cells, found in search(source, target_keys, kernel, offsets, mirrored):
-        if not same:  # a key of -1 stands for "outside": its neighbours are not its neighbours
-            found[:, target_keys < 0] = -1
         present = found >= 0
         counts = present.sum(1).tolist()
         positions = present.nonzero()[:, 1]

@@ -272,21 +272,6 @@ class CoordinateManager:
         coordinates = target.coordinates
         if target_index.order is not None:
             coordinates = coordinates[target_index.order]
-        keys = _keys_near(source, reach, coordinates)
-        return build_kernel_map(source.index(), target_index, keys, kernel, in_key.tensor_stride, same=False)
-
-
-def _keys_near(source: CoordinateMap, reach: tuple[int, ...], coordinates: Tensor) -> Tensor:
-    """Keys of ``coordinates`` in the key space of ``source``; -1 where they are farther than ``reach`` from it.
-
-    An output just outside the input's box can still see into it, so the key space needs room for the
-    reach, and once more for the shift by an offset.
-    """
-    space = source.index(tuple(2 * r for r in reach)).space
-    keys = space.encode_any(coordinates)
-    if len(source) and len(coordinates):
-        low = source.coordinates[:, 1:].amin(0).long() - torch.tensor(reach, device=source.device)
-        high = source.coordinates[:, 1:].amax(0).long() + torch.tensor(reach, device=source.device)
-        near = ((coordinates[:, 1:] >= low) & (coordinates[:, 1:] <= high)).all(1)
-        keys = torch.where(near, keys, -1)
-    return keys
+        index = source.index(reach)
+        keys = index.space.encode_any(coordinates)
+        return build_kernel_map(index, target_index, keys, kernel, in_key.tensor_stride, same=False)

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from sparsefeat.data.gtlog import write_info, write_log
 from sparsefeat.data.pointcloud import write_ply
 from sparsefeat.data.synthetic.camera import Intrinsics
-from sparsefeat.data.synthetic.fusion import fuse_frames
+from sparsefeat.data.synthetic.fusion import distinct, fuse_frames, pack, unpack
 from sparsefeat.files import atomic_write
 
 LAYOUTS = ("train", "test", "both")
@@ -73,9 +73,9 @@ def fuse_fragment(
     """
     points = fuse_frames(depths, camera, poses, voxel_size, slab=_SLAB if like_3dmatch else 0.0)
     if like_3dmatch:
-        points = np.rint(points / _GRID) * _GRID
         points = points[((points >= VOLUME[0]) & (points < VOLUME[1])).all(1)]
-    points = points[np.lexsort(points.T)]
+        keys = distinct(pack(np.rint(points[:, ::-1] / _GRID)))
+        points = unpack(keys)[:, ::-1] * _GRID
     return thin(points, spacing)
 
 
@@ -83,11 +83,7 @@ def thin(points: np.ndarray, spacing: float) -> np.ndarray:
     """The first point of every cell floor(p / spacing), in the order given; all if ``spacing`` is 0."""
     if spacing <= 0 or len(points) == 0:
         return points
-    cells = np.floor(points / spacing).astype(np.int64)
-    cells -= cells.min(0)
-    extent = cells.max(0) + 1
-    key = (cells[:, 0] * extent[1] + cells[:, 1]) * extent[2] + cells[:, 2]
-    _, first = np.unique(key, return_index=True)
+    _, first = np.unique(pack(np.floor(points / spacing)), return_index=True)
     return points[np.sort(first)]
 
 
