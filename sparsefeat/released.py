@@ -135,7 +135,9 @@ def to_cube_order(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
         hybrid += [(*c[:axis], step, *c[axis + 1 :]) for c in list(hybrid) for step in (-1, 1)]
     order = [hybrid.index(cell) for cell in Kernel.of(3).cells]
     return {
-        key: weights[order] if key.startswith("block") and weights.ndim == 3 and len(weights) == 27 else weights
+        key: weights[order]
+        if key.startswith("block") and weights.ndim == 3 and len(weights) == 27
+        else weights
         for key, weights in state.items()
     }
 

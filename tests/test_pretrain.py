@@ -242,7 +242,9 @@ def test_the_tool_ends_in_a_table_and_pictures(fragments, tmp_path):
     command = [sys.executable, ROOT / "tools/pretrain.py", tmp_path / "config.yaml", "--output", tmp_path / "run"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines() if line.count("0.") >= 4] == ["before", "random", "after"]
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("before", "random", "after"))]
+    assert [row[0] for row in rows] == ["before", "random", "after"]
+    assert all(0 <= float(share) <= 1 for row in rows for share in row[1:])
     for name in ("loss.png", "matching.png", "features.png", "matches.png"):
         assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
 

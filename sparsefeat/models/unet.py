@@ -113,7 +113,9 @@ class UNet(Network):
         }
         self.geometry = LocalGeometry(D) if geometry else None
         if geometry and in_channels != 3:
-            raise ValueError(f"{name}: geometry takes 3 input channels, offsets from the centre, got {in_channels}")
+            raise ValueError(
+                f"{name}: geometry takes 3 input channels, offsets from the centre, got {in_channels}"
+            )
         self.normalize_feature = bool(normalize_feature)
         self.depth = depth
         ops = self.ops

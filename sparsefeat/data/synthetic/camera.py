@@ -147,7 +147,7 @@ def walk(
     standoff = rng.uniform(1.5, 3.2, keys)
     aside = rng.uniform(-0.5, 0.5, keys)
     height = rng.uniform(1.15, 1.75, keys)
-    target = rng.uniform(0.1, 1.2, keys)
+    target = rng.uniform(0.0, 1.05, keys)
     upward = rng.random(keys) < 0.06
     target[upward] = rng.uniform(1.5, 2.2, upward.sum())
     roll = rng.normal(0, 0.07, keys)

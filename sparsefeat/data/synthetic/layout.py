@@ -209,7 +209,7 @@ def make_room(seed: np.random.SeedSequence | int) -> Room:
             if tall > 1.0:
                 obstacles.append(rectangle)
             x = spot[2] + (rng.uniform(0.02, 0.12) if rng.random() < 0.5 else rng.uniform(0.2, 0.7))
-    for _ in range(rng.integers(1, 3)):
+    for _ in range(rng.integers(1, 2 + max(1, int(width * depth / 9)))):
         parts += _centre_group(rng, kind, floor, density)
     floor_things = rng.poisson(0.03 * density * width * depth) + 2
     for _ in range(floor_things):
