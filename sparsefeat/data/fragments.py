@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import os
-import pickle
-import re
-import struct
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.torch_version import TorchVersion
 
 from sparsefeat.data.pointcloud import POINT_SUFFIXES, read_points
-
-# What torch.load raises for a file that ends early or is something else, beside UnpicklingError.
-_BROKEN = (
-    RuntimeError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    struct.error,
-    zipfile.BadZipFile,
-)
+from sparsefeat.torchfile import read_torch_file
 
 FRAGMENT_SUFFIXES = (*POINT_SUFFIXES, ".pth")
 
@@ -96,20 +80,7 @@ class FragmentCache:
 def _read_pth(path: Path) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    if TorchVersion(torch.__version__) < (2, 6):  # safe_globals with names of their own
-        raise ValueError(
-            f"{path}: reading pickled arrays safely needs torch 2.6 or later, this is {torch.__version__}; "
-            "save the fragment as npz (key 'pcd') instead"
-        )
-    try:
-        with torch.serialization.safe_globals(_array_globals()):
-            value = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path}: {_refusal(str(error))}") from error
-    except _BROKEN as error:
-        raise ValueError(f"{path}: not a file that torch.save wrote, or cut off") from error
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    value = read_torch_file(path)
     array = value.numpy() if isinstance(value, torch.Tensor) else value
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path}: holds a {type(value).__name__}, expected one array of points (N, 3)")
@@ -122,26 +93,3 @@ def _read_pth(path: Path) -> np.ndarray:
             f"first in row {int(np.argmax(invalid))} (from 0)"
         )
     return np.ascontiguousarray(array, dtype=np.float64)
-
-
-def _array_globals() -> list:
-    """What a pickled array of numbers needs and nothing else, under the names of numpy 1 and numpy 2."""
-    reconstruct = np.ndarray.__reduce__(np.empty(0))[0]
-    numbers = [np.float64, np.float32]
-    return [
-        np.ndarray,
-        np.dtype,
-        (reconstruct, "numpy.core.multiarray._reconstruct"),
-        (reconstruct, "numpy._core.multiarray._reconstruct"),
-        *(type(np.dtype(kind)) for kind in numbers),
-    ]
-
-
-def _refusal(text: str) -> str:
-    """The one thing that matters in torch's message of several paragraphs."""
-    name = re.search(r"GLOBAL ([\w.]+)", text)
-    if name:
-        return f"refused: it asks for {name[1]}, and only an array of numbers is read"
-    if "Can only" in text:
-        return "refused: it asks for other objects, and only an array of float numbers is read"
-    return "not a file that torch.save wrote, or cut off"
