@@ -28,17 +28,6 @@ class Intrinsics(NamedTuple):
         rays = np.stack([(u - self.cx) / self.fx, (v - self.cy) / self.fy, np.ones_like(u)], -1)
         return rays.reshape(-1, 3).astype(np.float32)
 
-    def scaled(self, factor: float) -> Intrinsics:
-        """The same lens on a picture ``factor`` times as wide."""
-        return Intrinsics(
-            round(self.width * factor),
-            round(self.height * factor),
-            self.fx * factor,
-            self.fy * factor,
-            (self.cx + 0.5) * factor - 0.5,
-            (self.cy + 0.5) * factor - 0.5,
-        )
-
 
 KINECT = Intrinsics(320, 240, 292.5, 292.5, 159.5, 119.5)  # half the Kinect's 640 x 480
 
@@ -89,16 +78,6 @@ class Scene:
         # Directions have unit z in the camera's frame, so the ray parameter is the depth.
         cosine = np.abs(np.einsum("ij,ij->i", self.normals[face], directions)) / np.linalg.norm(rays, axis=1)
         return depth.reshape(shape), cosine.reshape(shape), self.material[face].reshape(shape)
-
-    def clearance(self, position: np.ndarray) -> float:
-        """Distance in metres from ``position`` (3,) to the nearest surface, among 26 directions."""
-        d = np.array(
-            [[x, y, z] for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z], np.float32
-        )
-        d /= np.linalg.norm(d, axis=1, keepdims=True)
-        origin = np.broadcast_to(np.asarray(position, np.float32), d.shape)
-        hit = self._scene.run(np.ascontiguousarray(origin), d, output=True)
-        return float(np.where(hit["primID"] >= 0, hit["tfar"], np.inf).min())
 
 
 def look(position: np.ndarray, forward: np.ndarray, roll: float) -> np.ndarray:

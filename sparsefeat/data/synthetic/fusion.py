@@ -19,7 +19,7 @@ _CHUNK = 512  # blocks projected at a time, so that the intermediate arrays stay
 
 
 def pack(blocks: np.ndarray) -> np.ndarray:
-    """One integer (N,) for integer coordinates (N,3) within a million; sorts by the first, then the second."""
+    """One integer (N,) for integer coordinates (N,3) within a million; sorts by the first of them first."""
     shifted = blocks.astype(np.int64) + _RANGE
     return (shifted[..., 0] << 42) | (shifted[..., 1] << 21) | shifted[..., 2]
 
@@ -31,7 +31,7 @@ def unpack(keys: np.ndarray) -> np.ndarray:
 
 
 def distinct(keys: np.ndarray) -> np.ndarray:
-    """Sorted keys without repetitions: what numpy.unique gives, by sorting, which is several times as fast."""
+    """Sorted keys without repetitions: numpy.unique by sorting, which is several times as fast."""
     keys = np.sort(keys)
     return keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
 

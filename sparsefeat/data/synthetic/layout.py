@@ -211,6 +211,9 @@ def make_room(seed: np.random.SeedSequence | int) -> Room:
             x = spot[2] + (rng.uniform(0.02, 0.12) if rng.random() < 0.5 else rng.uniform(0.2, 0.7))
     for _ in range(rng.integers(1, 2 + max(1, int(width * depth / 9)))):
         parts += _centre_group(rng, kind, floor, density)
+    if rng.random() < 0.5:  # nothing is in a rug's way
+        x, y = rng.uniform(-0.25, 0.25, 2) * [width, depth]
+        parts.append(furniture.rug(rng).mesh.turned(rng.normal(0, 0.3)).moved((x, y, 0)))
     floor_things = rng.poisson(0.03 * density * width * depth) + 2
     for _ in range(floor_things):
         _drop(rng, floor, parts)

@@ -17,9 +17,12 @@ from sparsefeat.data.synthetic.furniture.standing import (
     dustbin,
     floor_lamp,
     ladder,
+    rug,
 )
 from sparsefeat.data.synthetic.furniture.storage import bookshelf, cabinet, fridge, stand_of_boxes, tv_stand
 from sparsefeat.data.synthetic.furniture.tables import desk, pegboard, table
+
+__all__ = ["WALL", "chair", "desk", "office_chair", "rug", "table"]
 
 Rng = np.random.Generator
 
