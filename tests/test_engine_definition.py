@@ -84,6 +84,19 @@ def test_kernel_map_onto_other_voxels(look_up, dimension, size, dilation, stride
     assert triples(manager, target_key, source_key, kernel) == sorted(neighbours(target, source, offsets))
 
 
+@pytest.mark.parametrize("size, dilation", [(2, 7), (3, 8), (4, 1), (5, 2), (5, 9)])
+def test_kernel_map_between_single_voxels_on_a_line(look_up, size, dilation):
+    """At all distances: windows that begin before the first key of the space, or end behind the last."""
+    manager = CoordinateManager(1)
+    source = torch.tensor([[2, 7]], dtype=torch.int32)
+    source_key, kernel = manager.insert(source), Kernel((size,), (dilation,))
+    offsets = window((size,), (dilation,), (1,))
+    for place in range(-60, 60):
+        target = torch.tensor([[2, place]], dtype=torch.int32)
+        found = triples(manager, source_key, manager.insert(target), kernel)
+        assert found == neighbours(source, target, offsets)
+
+
 @pytest.mark.parametrize("dimension, size, dilation, stride, spacing", CASES)
 def test_kernel_map_onto_strided_voxels(look_up, dimension, size, dilation, stride, spacing):
     manager = CoordinateManager(dimension)

@@ -2,7 +2,7 @@
 
 A key is the mixed-radix number of (batch, x, y, z) with the last axis fastest, counted from the
 smallest coordinate that occurs. Its radices follow the extent of the data, not a fixed number of
-bits, so a small cloud may lie anywhere in the int32 range; a cloud too large for 63 bits is an error.
+bits, so a small cloud may lie anywhere in the int32 range; a cloud too large for 61 bits is an error.
 Sorted keys make every look-up a binary search over neighbouring memory.
 """
 
@@ -15,7 +15,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-KEY_LIMIT = 2**62
+KEY_LIMIT = 2**61
+"""Keys are smaller; shifted by any offset within the margins they lie between -2^61 and 2^62."""
 
 TABLE_CELLS = 2**20
 TABLE_CELLS_PER_VOXEL = 512
@@ -101,7 +102,7 @@ class KeySpace:
         if stride[0] * extent[0] >= KEY_LIMIT:
             raise ValueError(
                 "coordinates: beyond the key range: the bounding box of (batch, *space) has "
-                f"{' x '.join(map(str, extent))} cells, at most 2^62 are possible; split the cloud"
+                f"{' x '.join(map(str, extent))} cells, at most 2^61 are possible; split the cloud"
             )
         return KeySpace(unit, tuple(low), tuple(extent), tuple(stride), margin)
 

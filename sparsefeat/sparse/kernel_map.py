@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from sparsefeat.sparse.coordinates import SortedIndex
+from sparsefeat.sparse.coordinates import KEY_LIMIT, SortedIndex
 from sparsefeat.sparse.kernel import Kernel
 
 T = TypeVar("T")
@@ -252,8 +252,8 @@ def _find_run(keys: Tensor, start: Tensor, step: int, length: int) -> Tensor:
         return found
     span = (length - 1) * step
     position = torch.searchsorted(keys, start)
-    # A last key that is in nobody's reach spares the look-ups a bounds check.
-    keys = torch.cat([keys, keys.new_full((1,), torch.iinfo(torch.int64).max)])
+    # A last key that is in nobody's reach spares the look-ups a bounds check. No difference to it overflows.
+    keys = torch.cat([keys, keys.new_full((1,), 3 * KEY_LIMIT)])
     columns = torch.arange(len(start), device=keys.device)
     while True:
         # Most windows on a surface hold one or two keys at most: only those that have another go on.
