@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from engine_oracle import assert_close, cloud, numbers, rows_at, sparse
+from engine_oracle import assert_close, cloud, neighbours, numbers, rows_at, sparse, window
 
 from sparsefeat.sparse import (
     Kernel,
@@ -96,6 +96,20 @@ def test_interpolation_in_float32_far_from_the_origin_finds_the_right_voxels():
     plan, weights = fn.interpolation_map(x, torch.tensor([[0.0, 16777220.0, 0.0, 0.0]]))
     assert plan.in_rows.tolist() == [0, 1]
     assert weights.tolist() == pytest.approx([1 / 3, 2 / 3], abs=0.2), "as near as float32 can say 5592406.67"
+
+
+def test_a_box_that_almost_fills_the_key_range():
+    corner = torch.tensor([0, 2**30 - 1, 2**24, 3], dtype=torch.int32)
+    coordinates = torch.stack([corner, corner - rows(0, 1, 1, 1), -corner, -corner + rows(0, 0, 1, 0)])
+    x, kernel = sparse(coordinates), Kernel.of((3, 3, 2))
+    target = torch.cat([coordinates, coordinates + rows(0, 1, 0, 0), coordinates - rows(0, 1, 0, 1)])
+    with pytest.raises(ValueError, match="beyond the key range"):
+        sparse(coordinates * rows(1, 1, 64, 1))
+    offsets = window(kernel.size, kernel.dilation, (1, 1, 1))
+    for key in (x.key, x.manager.insert(target), x.manager.stride(x.key, 2)):
+        plan = x.manager.kernel_map(x.key, key, kernel)
+        found = sorted(zip(plan.cells.tolist(), plan.in_rows.tolist(), plan.out_rows.tolist()))
+        assert found == sorted(neighbours(x.C, x.manager[key].coordinates, offsets)) and found
 
 
 def test_a_kernel_that_reaches_out_of_the_key_range_is_refused():
