@@ -20,6 +20,7 @@ KEY_LIMIT = 2**61
 
 TABLE_CELLS = 2**20
 TABLE_CELLS_PER_VOXEL = 512
+TABLE_CELLS_AT_MOST = 2**27
 """A box of up to so many cells is looked up in a dense table (4 bytes a cell) instead of searched."""
 
 
@@ -150,7 +151,8 @@ class SortedIndex:
         in a dense table beats any search.
         """
         cells = math.prod(self.space.extent)
-        if cells > TABLE_CELLS + TABLE_CELLS_PER_VOXEL * len(self.keys) or len(self.keys) == 0:
+        allowed = min(TABLE_CELLS + TABLE_CELLS_PER_VOXEL * len(self.keys), TABLE_CELLS_AT_MOST)
+        if cells > allowed or len(self.keys) == 0:
             return None
         table = torch.full((cells,), -1, dtype=torch.int32, device=self.keys.device)
         table[self.keys] = torch.arange(len(self.keys), dtype=torch.int32, device=self.keys.device)
