@@ -11,11 +11,11 @@ from torch import nn
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.evaluate.keypoints import FragmentDescriber
 from sparsefeat.evaluate.matching import MatchingResult
-from sparsefeat.evaluate.neighbours import nearest_neighbours
+from sparsefeat.evaluate.pictures import draw_pair as draw_matches_of
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.pretrain.config import PretrainConfig
 from sparsefeat.pretrain.log import read_log
-from sparsefeat.visualize import draw_matches, pca_colors, plot_curves, render_points
+from sparsefeat.visualize import pca_colors, plot_curves, render_points
 
 
 def table(rows: Mapping[str, MatchingResult]) -> str:
@@ -61,17 +61,6 @@ def draw_pair(output: Path, model: nn.Module, config: PretrainConfig, pair: Frag
     render_points(
         [target.points, source.points], colors, features, titles=[pair.target.stem, pair.source.stem]
     )
-    nearest = nearest_neighbours(source.features, target.features)
-    moved = source.points @ pair.transform[:3, :3].T + pair.transform[:3, 3]
-    inliers = np.linalg.norm(moved - target.points[nearest], axis=1) < 0.10
-    matches = np.stack([np.arange(len(nearest)), nearest], 1)
     picture = output / "matches.png"
-    draw_matches(
-        source.points,
-        target.points,
-        matches,
-        inliers,
-        picture,
-        title=f"{pair.source.stem} to {pair.target.stem}: {inliers.mean():.0%} of matches within 10 cm",
-    )
+    draw_matches_of(pair, extractor, config.voxel_size, picture, config.data.validation_points, seed=config.seed)
     return [features, picture]
