@@ -1,0 +1,39 @@
+"""What reads features: probes, small networks, functional maps; none of it knows where features come from."""
+
+from sparsefeat.heads.classification import PooledHead, pool_features, pool_shapes
+from sparsefeat.heads.diffusion import DiffusionNet
+from sparsefeat.heads.diffusion_weights import load_diffusionnet
+from sparsefeat.heads.functional_map import (
+    commutativity_mask,
+    functional_map,
+    map_from_points,
+    points_from_map,
+    solve_functional_map,
+    zoomout,
+)
+from sparsefeat.heads.laplacian import LaplaceBasis, laplace_basis
+from sparsefeat.heads.mlp import MLPHead
+from sparsefeat.heads.probes import KNNProbe, LinearProbe
+from sparsefeat.heads.training import HeadTraining, predict, train
+
+__all__ = [
+    "DiffusionNet",
+    "HeadTraining",
+    "KNNProbe",
+    "LaplaceBasis",
+    "LinearProbe",
+    "MLPHead",
+    "PooledHead",
+    "commutativity_mask",
+    "functional_map",
+    "laplace_basis",
+    "load_diffusionnet",
+    "map_from_points",
+    "points_from_map",
+    "pool_features",
+    "pool_shapes",
+    "predict",
+    "solve_functional_map",
+    "train",
+    "zoomout",
+]

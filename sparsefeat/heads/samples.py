@@ -1,0 +1,67 @@
+"""What heads take: features and labels of one shape or of several, as arrays or tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+Rows = np.ndarray | Tensor
+
+
+def as_list(values: Rows | Sequence[Rows]) -> list[np.ndarray]:
+    """One array per shape, whether one shape was given or several."""
+    if isinstance(values, (np.ndarray, Tensor)):
+        values = [values]
+    return [v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v) for v in values]
+
+
+def stack_features(features: Rows | Sequence[Rows], name: str) -> np.ndarray:
+    """All rows one after the other, checked. Shape: (N, C), or several of them -> (sum N, C) float64.
+
+    Raises:
+        ValueError: none, shapes that do not fit, a value that is not finite.
+    """
+    parts = as_list(features)
+    if not parts or any(p.ndim != 2 or p.shape[1] != parts[0].shape[-1] for p in parts):
+        raise ValueError(f"{name}: expected features (N, C), got {[p.shape for p in parts]}")
+    stacked = np.concatenate(parts).astype(np.float64)
+    finite = np.isfinite(stacked).all(1)
+    if not finite.all():
+        raise ValueError(f"{name}: features are not finite (row {int(finite.argmin())})")
+    return stacked
+
+
+def stack_labelled(
+    features: Rows | Sequence[Rows],
+    labels: Rows | Sequence[Rows],
+    name: str,
+    most: int | None = None,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The labelled rows of all shapes: features (M, C) float64 and labels (M,) int64 of at least 0.
+
+    Args:
+        features: Shape (N, C), or one such per shape.
+        labels: -1 where unlabelled. Shape (N,), or one such per shape.
+        name: who asks, for the error.
+        most: keep so many rows, drawn without replacement by ``seed``, in their order; None for all.
+        seed: of that draw.
+
+    Raises:
+        ValueError: shapes that do not fit, labels below -1, no row with a label.
+    """
+    x, parts = stack_features(features, name), as_list(labels)
+    lengths = [len(p) for p in as_list(features)]
+    if [p.shape for p in parts] != [(n,) for n in lengths]:
+        raise ValueError(f"{name}: labels {[p.shape for p in parts]} for features of {lengths} rows")
+    y = np.concatenate(parts)
+    if not np.issubdtype(y.dtype, np.integer) or y.min(initial=0) < -1:
+        raise ValueError(f"{name}: expected integer labels of at least -1, got {y.dtype}, {y.min(initial=0)}")
+    rows = np.flatnonzero(y >= 0)
+    if len(rows) == 0:
+        raise ValueError(f"{name}: no row has a label")
+    if most is not None and len(rows) > most:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+    return x[rows], y[rows].astype(np.int64)

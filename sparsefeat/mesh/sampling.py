@@ -1,0 +1,177 @@
+"""Points on the surface of a mesh: uniform by area, or apart from each other by a radius."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from sparsefeat.mesh.reading import check_mesh
+
+# Candidates per sample that a Poisson-disk sampling starts from. A maximal one holds up to about
+# area / (radius² · 0.7) samples; with this many darts per disc, holes for one more are rare.
+_DARTS_PER_DISC = 24
+_MAX_SAMPLES = 1 << 28
+
+
+class SurfaceSamples(NamedTuple):
+    """Points on a surface.
+
+    Attributes:
+        points: (S, 3) float64.
+        faces: (S,) int64, the face that each lies on.
+        barycentric: (S, 3) float64, weights of that face's corners, >= 0 and of sum 1: the point of a deformed
+            mesh, or a value on the vertices, at the same place is the weighted sum of those of the corners.
+        normals: (S, 3) float64, unit normals of those faces.
+    """
+
+    points: np.ndarray
+    faces: np.ndarray
+    barycentric: np.ndarray
+    normals: np.ndarray
+
+
+def sample_surface(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    count: int | None = None,
+    *,
+    spacing: float | None = None,
+    seed: int | np.random.Generator = 0,
+) -> SurfaceSamples:
+    """Draw points independently and uniformly by area.
+
+    Args:
+        vertices: Shape (N, 3).
+        faces: Shape (F, 3). Those without area get no points.
+        count: number of points.
+        spacing: instead of ``count``: one point per ``spacing``² of area on average, rounded up, in the unit
+            of the vertices. Independent points leave gaps: at one per voxel face, a voxel that the surface
+            fills stays empty with probability 1/e; with half that spacing, with 1/e⁴ = 2 %.
+        seed: number, or a generator to draw from.
+
+    Raises:
+        ValueError: not a mesh, no area at all, or neither or both of count and spacing.
+    """
+    vertices, faces = check_mesh(vertices, faces)
+    areas, normals = _areas(vertices, faces)
+    total = float(areas.sum())
+    if (count is None) == (spacing is None):
+        raise ValueError(f"count {count} and spacing {spacing}, expected one of them")
+    if spacing is not None:
+        number = _check_length(spacing, "spacing", total / _check_positive(spacing, "spacing") ** 2)
+        count = math.ceil(number)
+    if isinstance(count, bool) or int(count) != count or not 0 <= count <= _MAX_SAMPLES:
+        raise ValueError(f"count {count!r}, expected a whole number from 0 to {_MAX_SAMPLES}")
+    if not (total > 0 and math.isfinite(total)):
+        raise ValueError(f"the mesh has area {total:g}, expected a positive one")
+    return _draw(vertices, faces, areas, normals, int(count), np.random.default_rng(seed))
+
+
+def sample_poisson_disk(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    radius: float,
+    *,
+    seed: int | np.random.Generator = 0,
+) -> SurfaceSamples:
+    """Draw points no two of which are closer than ``radius``, and which leave no larger gaps than need be.
+
+    Dart throwing: of a dense area-uniform sampling, in random order, each point is kept if none that was
+    kept before is nearer than the radius (straight through space, not along the surface). The neighbours
+    come from a k-d tree. Every dart ends up within the radius of a kept point.
+    Source: Cook, "Stochastic sampling in computer graphics", 1986, section 3, on surfaces.
+
+    Args:
+        vertices: Shape (N, 3).
+        faces: Shape (F, 3).
+        radius: the smallest distance allowed, in the unit of the vertices.
+        seed: number, or a generator to draw from.
+
+    Raises:
+        ValueError: not a mesh, no area at all, or a radius that is not positive or needs too many points.
+    """
+    vertices, faces = check_mesh(vertices, faces)
+    radius = _check_positive(radius, "radius")
+    areas, normals = _areas(vertices, faces)
+    total = float(areas.sum())
+    if not (total > 0 and math.isfinite(total)):
+        raise ValueError(f"the mesh has area {total:g}, expected a positive one")
+    discs = _check_length(radius, "radius", total / (math.pi / 4 * radius**2) * _DARTS_PER_DISC)
+    darts = _draw(vertices, faces, areas, normals, math.ceil(discs) + _DARTS_PER_DISC, np.random.default_rng(seed))
+    keep = _thin(darts.points, radius)
+    return SurfaceSamples(*(array[keep] for array in darts))
+
+
+def _thin(points: np.ndarray, radius: float) -> np.ndarray:
+    """Rows, ascending, of the first points of which none is nearer than ``radius`` to an earlier one."""
+    tree = cKDTree(points)
+    state = np.zeros(len(points), dtype=np.int8)  # 1 kept, -1 dropped
+    # Rows in blocks: the k-d tree answers a block at once, and a block's own conflicts are few.
+    block = 4096
+    start = 0
+    open_rows = np.arange(len(points))
+    while start < len(open_rows):
+        rows = open_rows[start : start + block]
+        start += block
+        rows = rows[state[rows] == 0]
+        if not len(rows):
+            continue
+        # A little larger, and compared exactly below: the tree's own rounding decides nothing.
+        near = tree.query_ball_point(points[rows], radius * (1 + 1e-9))
+        for row, neighbours in zip(rows, near, strict=True):
+            if state[row]:
+                continue
+            others = np.array(neighbours)
+            state[others[((points[others] - points[row]) ** 2).sum(1) < radius * radius]] = -1
+            state[row] = 1
+    return np.flatnonzero(state == 1)
+
+
+def _draw(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    areas: np.ndarray,
+    normals: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+) -> SurfaceSamples:
+    cumulative = np.cumsum(areas)
+    # Right of equal values, so that a face without area, whose interval is empty, is never drawn; a draw
+    # that rounds up to the total would lie beyond the last face that has some.
+    draws = np.minimum(rng.random(count) * cumulative[-1], np.nextafter(cumulative[-1], 0))
+    chosen = np.searchsorted(cumulative, draws, side="right")
+    u, v = rng.random((2, count))
+    # The square folded over its diagonal is the triangle.
+    over = u + v > 1
+    u, v = np.where(over, 1 - u, u), np.where(over, 1 - v, v)
+    barycentric = np.stack([np.maximum(1 - u - v, 0), u, v], 1)
+    points = np.einsum("sk,skd->sd", barycentric, vertices[faces[chosen]])
+    return SurfaceSamples(points, chosen, barycentric, normals[chosen])
+
+
+def _areas(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Areas (F,) and unit normals (F, 3), zeros where there is no area."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    cross = np.cross(b - a, c - a)
+    length = np.linalg.norm(cross, axis=1)
+    normals = np.divide(cross, length[:, None], out=np.zeros_like(cross), where=length[:, None] > 0)
+    return length / 2, normals
+
+
+def _check_positive(value: float, what: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{what} {value!r}, expected a positive number")
+    return number
+
+
+def _check_length(value: float, what: str, points: float) -> float:
+    if not points <= _MAX_SAMPLES:
+        raise ValueError(f"{what} {value:g} needs {points:.3g} points, expected at most {_MAX_SAMPLES:.3g}")
+    return points

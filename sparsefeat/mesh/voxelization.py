@@ -1,0 +1,261 @@
+"""Exact voxelisation of surfaces: the cells that a mesh touches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsefeat.mesh.candidates import pairs_in_columns, pairs_in_rows
+from sparsefeat.mesh.contents import Pairs, areas_in_cells, nearest_triangles
+from sparsefeat.mesh.keys import Box, DistinctKeys
+from sparsefeat.mesh.reading import check_mesh
+from sparsefeat.mesh.touching import Triangles, touches, touching_in_boxes
+
+# Smaller quotients count as this, of the same sign, so that no product of three underflows.
+_LEAST = 2.0**-200
+_MAX_COORDINATE = 2**31 - 1
+# Triangles and pairs at a time, by type of device; a pair takes some 200 bytes of temporaries.
+_TRIANGLES_AT_A_TIME = {"cpu": 1 << 17, "cuda": 1 << 20}
+_PAIRS_AT_A_TIME = {"cpu": 1 << 18, "cuda": 1 << 22}
+# Bounding boxes with up to this many cells more than one along each axis are tested as a whole.
+_SMALL = 2
+
+
+@dataclass(frozen=True)
+class MeshVoxels:
+    """Voxels of a surface, in ascending order (frame, x, y, z).
+
+    Attributes:
+        coordinates: (V, 3) int32; voxel i occupies [i, i + 1) times the voxel size.
+        voxel_size: in the unit of the vertices.
+        frame: (V,) int64, the mesh of a batch or the frame of a sequence; None for a single mesh.
+        frames: number of meshes or frames.
+        area: (V,) float64, of the surface within the voxel, in the square of that unit; or None.
+        normal: (V, 3) float64, the mean of the triangles' normals by their area in the voxel, scaled to
+            length 1; zeros where there is no area or the sides cancel. Or None.
+        triangle: (V,) int64, the triangle nearest to the voxel's centre (the first of equally near ones); or
+            None. It may be one that touches only a neighbouring voxel.
+    """
+
+    coordinates: Tensor
+    voxel_size: float
+    frame: Tensor | None = None
+    frames: int = 1
+    area: Tensor | None = None
+    normal: Tensor | None = None
+    triangle: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.coordinates)
+
+    @property
+    def batched_coordinates(self) -> Tensor:
+        """(V, 4) int32, the frame first, as SparseTensor takes them."""
+        frame = self.coordinates.new_zeros(len(self)) if self.frame is None else self.frame.int()
+        return torch.cat([frame[:, None], self.coordinates], 1)
+
+    def split(self) -> list[MeshVoxels]:
+        """The voxels of each mesh or frame by itself."""
+        if self.frame is None:
+            return [self]
+        sizes = torch.bincount(self.frame, minlength=self.frames).tolist()
+        names = ("coordinates", "area", "normal", "triangle")
+        parts = {n: getattr(self, n).split(sizes) for n in names if getattr(self, n) is not None}
+        return [
+            MeshVoxels(voxel_size=self.voxel_size, **{name: part[k] for name, part in parts.items()})
+            for k in range(self.frames)
+        ]
+
+
+def voxelize_mesh(
+    vertices: np.ndarray | Tensor | Sequence,
+    faces: np.ndarray | Tensor | Sequence,
+    voxel_size: float,
+    *,
+    area: bool = False,
+    normal: bool = False,
+    triangle: bool = False,
+    device: str | torch.device | None = None,
+) -> MeshVoxels:
+    """Return the voxels that a surface touches: all floor(p / voxel_size) of points p on its triangles.
+
+    Exact for the float64 quotients of the vertices and the voxel size: a voxel is half-open, so a triangle
+    on a plane between two layers is in the upper one only; edges, needles and triangles without area count
+    as the points that they are. (Quotients nearer to zero than 2^-200 count as that, of their sign.)
+    The voxels of the vertices, floor(p / voxel_size), are always among them.
+
+    Args:
+        vertices: (N, 3); or (T, N, 3), the frames of a deforming mesh; or a list of (N_b, 3), a batch.
+        faces: (F, 3), whole numbers in [0, N); for a list of vertices a list, or one for all.
+        voxel_size: edge of a voxel in the unit of the vertices.
+        area: also the area of the surface in each voxel; they add up to the mesh's.
+        normal: also the mean normal.
+        triangle: also the triangle nearest to each voxel's centre.
+        device: where to compute; None: where the vertices are, the CPU for arrays. The voxels are the same
+            on all.
+
+    Returns:
+        MeshVoxels on that device.
+
+    Raises:
+        ValueError: not a mesh (see sparsefeat.mesh.reading.check_mesh), a voxel size that is not positive
+            or so small that coordinates leave int32, or a device without float64.
+    """
+    if isinstance(voxel_size, bool) or not isinstance(voxel_size, (int, float, np.number)):
+        raise ValueError(f"voxel size {voxel_size!r}, expected a positive number")
+    size = float(voxel_size)
+    if not (math.isfinite(size) and size > 0):
+        raise ValueError(f"voxel size {voxel_size!r}, expected a positive number")
+    if device is None:
+        head = vertices if isinstance(vertices, Tensor) else next(iter(vertices), None)
+        device = head.device if isinstance(head, Tensor) else "cpu"
+    device = torch.device(device)
+    if device.type == "mps":
+        raise ValueError("device 'mps' has no float64; use the CPU")
+    single, meshes = _checked_meshes(vertices, faces, device)
+    parts = [_voxelize(corners / size, size, area, normal, triangle) for corners in meshes]
+    if single:
+        return parts[0]
+    frame = torch.repeat_interleave(torch.tensor([len(p) for p in parts], device=device))
+    joined = {
+        name: torch.cat([getattr(p, name) for p in parts])
+        for name in ("coordinates", "area", "normal", "triangle")
+        if getattr(parts[0], name) is not None
+    }
+    return MeshVoxels(voxel_size=size, frame=frame, frames=len(parts), **joined)
+
+
+def _voxelize(corners: Tensor, size: float, area: bool, normal: bool, triangle: bool) -> MeshVoxels:
+    """The voxels of triangles in voxel units. Shape: (3 corners, 3 coordinates, F)"""
+    near_zero = corners.abs() < _LEAST
+    if near_zero.any():
+        raised = torch.copysign(corners.new_tensor(_LEAST), corners)
+        corners = torch.where(near_zero & (corners != 0), raised, corners)
+    low, high = torch.floor(corners.amin(2).amin(0)), torch.floor(corners.amax(2).amax(0))
+    furthest = float(torch.maximum(low.abs(), high.abs()).max())
+    if not furthest <= _MAX_COORDINATE:
+        raise ValueError(
+            f"the mesh reaches {furthest:.3g} voxels of {size:g} from the origin, expected at most "
+            f"{_MAX_COORDINATE}; are the vertices in the unit of the voxel size?"
+        )
+    box = Box(low.tolist(), (high - low + 1).tolist())
+    # A triangle of a fine mesh touches a few cells.
+    distinct = DistinctKeys(box, 4 * corners.shape[2], corners.device)
+    with_pairs = area or normal or triangle
+    found: list[tuple[Tensor, Tensor]] = []
+    for triangles, cells in _touching_pairs(corners):
+        keys = box.keys(cells)
+        if with_pairs:
+            found.append((keys, triangles))
+        else:
+            distinct.add(keys)
+    if not with_pairs:
+        return MeshVoxels(box.coordinates(distinct.sorted()).int(), size)
+    pairs = Pairs.sorted(*map(torch.cat, zip(*found, strict=True)))
+    del found
+    cells = box.coordinates(pairs.keys)
+    attributes: dict[str, Tensor] = {}
+    if area or normal:
+        areas, normals = areas_in_cells(corners, cells, pairs)
+        attributes |= {"area": areas * size**2} if area else {}
+        attributes |= {"normal": normals} if normal else {}
+    if triangle:
+        attributes["triangle"] = nearest_triangles(corners, cells, pairs)
+    return MeshVoxels(cells.int(), size, **attributes)
+
+
+def _touching_pairs(corners: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Yield (triangles (P,), cells 3 x (P,) float64): all pairs that touch, each once."""
+    pairs_at_a_time = _PAIRS_AT_A_TIME[corners.device.type]
+    at_a_time = _TRIANGLES_AT_A_TIME[corners.device.type]
+    for first in range(0, corners.shape[2], at_a_time):
+        part = Triangles(corners[:, :, first : first + at_a_time].contiguous())
+        spans = part.high - part.low
+        # Boxes of up to three cells along each axis, by shape; then larger ones. In each, the axes along
+        # which there is more than one cell: along at most one, all cells are touched, as triangles are
+        # connected; along two, only the projection to these two decides.
+        shape = (spans[0] * 3 + spans[1]) * 3 + spans[2]
+        more = spans > 0
+        large = (spans > _SMALL).any(0)
+        shape = torch.where(large, 27 + more[0] * 4 + more[1] * 2 + more[2], shape).to(torch.uint8)
+        # Grouped by one stable sort, so that each group is in the triangles' order.
+        order = torch.argsort(shape, stable=True)
+        counts = torch.bincount(shape.int(), minlength=27 + 8).tolist()
+        for code, rows in enumerate(order.split(counts)):
+            if not len(rows):
+                continue
+            group = part.take(rows)
+            rows = rows + first
+            if code < 27:
+                box = (code // 9 + 1, code // 3 % 3 + 1, code % 3 + 1)
+                long = [k for k in range(3) if box[k] > 1]
+            else:
+                long = [k for k in range(3) if (code - 27) >> (2 - k) & 1]
+            axes, plane = ((), (), tuple({0, 1, 2} - set(long)), (0, 1, 2))[len(long)], len(long) == 3
+            if not axes:
+                for owner, cells in pairs_in_rows(group, pairs_at_a_time):
+                    yield rows[owner], cells
+            elif code < 27:
+                for offset, owner in touching_in_boxes(group, box, axes, plane):
+                    yield rows[owner], [group.low[k][owner] + offset[k] for k in range(3)]
+            else:
+                for owner, cells in pairs_in_columns(group, pairs_at_a_time):
+                    keep = torch.nonzero(touches(group, owner, cells, axes, plane))[:, 0]
+                    yield rows[owner[keep]], [c[keep] for c in cells]
+
+
+def _checked_meshes(vertices, faces, device: torch.device) -> tuple[bool, Iterator[Tensor]]:
+    """Whether it is one mesh by itself, and the corners of each, see _gather."""
+    if isinstance(vertices, Sequence) and (not vertices or np.ndim(vertices[0]) == 2):
+        if not vertices:
+            raise ValueError("vertices: an empty batch, expected at least one mesh")
+        shared = not (isinstance(faces, Sequence) and np.ndim(faces[0]) == 2)
+        if not shared and len(faces) != len(vertices):
+            raise ValueError(f"{len(vertices)} arrays of vertices and {len(faces)} of faces, expected as many")
+        given = [(v, faces if shared else faces[k], f"mesh {k}") for k, v in enumerate(vertices)]
+        return False, (_corners(*_on(v, f, device), where) for v, f, where in given)
+    points, index = _on(vertices, faces, device)
+    if points.ndim == 2:
+        return True, iter([_corners(points, index, "mesh")])
+    if points.ndim != 3 or points.shape[2] != 3 or not len(points):
+        found = tuple(points.shape)
+        raise ValueError(f"vertices have shape {found}, expected (N, 3), (T, N, 3) or a list of (N, 3)")
+    _check(points[0], index, "frame 0")
+    bad = torch.nonzero(~torch.isfinite(points).flatten(1).all(1))[:, 0]
+    if len(bad):
+        raise ValueError(f"frame {int(bad[0])}: vertices have NaN or infinite coordinates")
+    index = index.long()
+    return False, (_gather(frame, index) for frame in points)
+
+
+def _on(vertices, faces, device: torch.device) -> tuple[Tensor, Tensor]:
+    tensors = []
+    for array, what in ((vertices, "vertices"), (faces, "faces")):
+        try:
+            tensor = array.detach() if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{what}: not an array of numbers ({error})") from error
+        tensors.append(tensor.to(device))
+    return tensors[0], tensors[1]
+
+
+def _corners(vertices: Tensor, faces: Tensor, where: str) -> Tensor:
+    _check(vertices, faces, where)
+    return _gather(vertices, faces)
+
+
+def _gather(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Corners by coordinate: (N, 3), (F, 3) -> (3 corners, 3 coordinates, F) float64."""
+    columns = vertices.double().T.contiguous()
+    return torch.stack([columns[:, corner] for corner in faces.long().T.contiguous()])
+
+
+def _check(vertices: Tensor, faces: Tensor, where: str) -> None:
+    if vertices.dtype == torch.bfloat16:
+        vertices = vertices.float()
+    check_mesh(vertices.cpu().numpy(), faces.cpu().numpy(), where)

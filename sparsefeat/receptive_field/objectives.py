@@ -1,0 +1,257 @@
+"""What a receptive field is tuned for: functions of the features of some shapes, differentiable by them.
+
+Features come as one tensor (views, n, C) per shape, n its key points. Labels that are known for all vertices of a
+shape are looked up at its key points.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparsefeat.losses import CYCLE_FORMS, point_info_nce
+from sparsefeat.receptive_field.shapes import SurfaceShape
+
+
+class Objective(abc.ABC):
+    """A number to minimise.
+
+    Attributes:
+        views: how many views of each shape the features are wanted of; see :meth:`SurfaceShape.view`.
+    """
+
+    views = 1
+
+    def keypoints(self, shape: int) -> np.ndarray | None:
+        """Rows of the vertices of shape ``shape`` where features are wanted; None: any."""
+        return None
+
+    def prepare(self, shapes: Sequence[SurfaceShape]) -> None:
+        """Called once, with all shapes, before the first value is asked for."""
+        self.shapes = list(shapes)
+
+    @abc.abstractmethod
+    def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
+        """The value for the shapes of these numbers.
+
+        Args:
+            features: (views, n, C) of each of them.
+            shapes: their numbers.
+        """
+
+
+class ProbeObjective(Objective):
+    """Error of a linear probe on shapes that it was not fitted to: labels known, no head to be trained.
+
+    Regularised least squares on one-hot labels has a closed form, so that the error on a held-out shape of the
+    probe fitted to all others is a function of the features alone. Its gradient is that of the *best* probe at
+    each scale: a probe that is trained along the way would hold the scale where it was trained, and an error
+    on the shapes it was fitted to is smallest where there is most to overfit.
+
+    Args:
+        labels: per shape (N,) labels of its vertices, -1 where unknown; or one label per shape, for which the
+            probe sees the mean feature of the shape.
+        folds: groups of shapes, such as the person on each, that are held out together; None: each shape alone.
+        ridge: weight of the regulariser against the mean variance of the features.
+
+    Raises:
+        ValueError: fewer than two folds.
+    """
+
+    def __init__(self, labels: Sequence[np.ndarray | int], folds: Sequence[int] | None = None, ridge: float = 0.1):
+        self.labels = [np.asarray(label, dtype=np.int64) for label in labels]
+        self.folds = list(range(len(labels))) if folds is None else list(folds)
+        if len(self.folds) != len(self.labels):
+            raise ValueError(f"{len(self.folds)} folds for {len(self.labels)} shapes, expected one each")
+        if len(set(self.folds)) < 2:
+            raise ValueError(
+                "a probe needs shapes of two folds, one to fit and one to hold out; with a single shape use "
+                "CycleObjective or DistributionObjective"
+            )
+        self.ridge = ridge
+        self.classes = 1 + max(int(label.max()) for label in self.labels)
+
+    def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
+        inputs, targets, folds = [], [], []
+        for feature, shape in zip(features, shapes, strict=True):
+            labels = self.labels[shape]
+            if labels.ndim == 0:
+                feature, label = feature.mean(1), labels.repeat(len(feature))
+            else:
+                label = np.tile(labels[self.shapes[shape].keypoints], len(feature))
+                feature = feature.flatten(0, 1)
+            known = torch.from_numpy(label >= 0).to(feature.device)
+            inputs.append(feature[known])
+            targets.append(F.one_hot(torch.from_numpy(label).to(feature.device)[known], self.classes))
+            folds += [self.folds[shape]] * int(known.sum())
+        x = torch.cat(inputs)
+        y = torch.cat(targets).to(x.dtype)
+        x = F.pad(x - x.mean(0), (0, 1), value=1.0)
+        folds = torch.tensor(folds, device=x.device)
+        scale = x[:, :-1].square().mean()
+        penalty = self.ridge * scale * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        error = x.new_zeros(())
+        products = {int(fold): (x[folds == fold], y[folds == fold]) for fold in folds.unique()}
+        grams = {fold: (a.t() @ a, a.t() @ b, len(a)) for fold, (a, b) in products.items()}
+        gram, moment, count = (sum(part) for part in zip(*grams.values(), strict=True))
+        for fold, (a, b) in products.items():
+            own_gram, own_moment, own = grams[fold]
+            rest = count - own
+            weight = torch.linalg.solve((gram - own_gram) / rest + penalty, (moment - own_moment) / rest)
+            error = error + (a @ weight - b).square().sum()
+        return error / count
+
+
+class HeadObjective(Objective):
+    """Loss of any head on held-out shapes, the head being trained on the others along the way.
+
+    Before each value the head takes a few steps on the present features of the other shapes, without
+    gradients for these. With no shape held out it is the plain training loss.
+
+    Args:
+        head: features (n, C) -> predictions, in float32.
+        labels: per shape (N,) labels of its vertices, -1 where unknown.
+        held_out: numbers of the shapes that the value is taken on.
+        loss: predictions, labels -> scalar; its inputs are restricted to known labels.
+        inner_steps, learning_rate: Adam steps of the head per value.
+    """
+
+    def __init__(
+        self,
+        head: nn.Module,
+        labels: Sequence[np.ndarray],
+        held_out: Sequence[int] = (),
+        loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        inner_steps: int = 10,
+        learning_rate: float = 1e-2,
+    ):
+        self.head = head
+        self.labels = [np.asarray(label, dtype=np.int64) for label in labels]
+        self.held_out = frozenset(held_out)
+        if len(self.held_out) >= len(self.labels):
+            raise ValueError(f"all {len(self.labels)} shapes are held out, expected some to train the head on")
+        self.loss = loss
+        self.inner_steps = inner_steps
+        self.optimizer = torch.optim.Adam(head.parameters(), lr=learning_rate)
+
+    def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
+        training, value = [], []
+        for feature, shape in zip(features, shapes, strict=True):
+            labels = torch.from_numpy(self.labels[shape][self.shapes[shape].keypoints]).to(feature.device)
+            known = labels >= 0
+            for view in feature.float():
+                pair = (view[known], labels[known])
+                if shape in self.held_out:
+                    value.append(pair)
+                else:
+                    training.append(pair)
+        value = value or training
+        if training:
+            x = torch.cat([pair[0] for pair in training]).detach()
+            y = torch.cat([pair[1] for pair in training])
+            for _ in range(self.inner_steps):
+                self.optimizer.zero_grad()
+                self.loss(self.head(x), y).backward()
+                self.optimizer.step()
+        x, y = (torch.cat(part) for part in zip(*value, strict=True))
+        return self.loss(self.head(x), y)
+
+
+class CorrespondenceObjective(Objective):
+    """PointInfoNCE between shapes at known corresponding points.
+
+    Args:
+        landmarks: per shape (L,) vertices; landmark l is the same point on all of them.
+        points: how many landmarks take part.
+        temperature: of the softmax.
+        seed: draws them.
+    """
+
+    def __init__(self, landmarks: Sequence[np.ndarray], points: int = 512, temperature: float = 0.07, seed: int = 0):
+        counts = {len(rows) for rows in landmarks}
+        if len(counts) != 1 or len(landmarks) < 2:
+            raise ValueError(f"expected as many landmarks on each of two or more shapes, got {sorted(counts)}")
+        chosen = np.random.default_rng(seed).permutation(counts.pop())[:points]
+        self.rows = [np.asarray(rows, dtype=np.int64)[chosen] for rows in landmarks]
+        self.temperature = temperature
+
+    def keypoints(self, shape: int) -> np.ndarray:
+        return self.rows[shape]
+
+    def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
+        # A ring of pairs: each shape with the next.
+        pairs = zip(features, [*features[1:], features[0]], strict=True)
+        losses = [point_info_nce(a[0], b[0], self.temperature) for a, b in pairs]
+        return torch.stack(losses).mean()
+
+
+class CycleObjective(Objective):
+    """Cycle consistency between two re-sampled, rotated copies of each shape; no labels.
+
+    Args:
+        form: one of :data:`sparsefeat.losses.CYCLE_FORMS`.
+        temperature: of the softmax.
+        radius: two points closer than this are one place, as a share of the shape's extent.
+    """
+
+    views = 2
+
+    def __init__(self, form: str = "anchored", temperature: float = 0.07, radius: float = 0.02):
+        if form not in CYCLE_FORMS:
+            raise ValueError(f"form {form!r}, expected one of {', '.join(CYCLE_FORMS)}")
+        self.form, self.temperature, self.radius = form, temperature, radius
+
+    def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
+        losses = []
+        for feature, number in zip(features, shapes, strict=True):
+            shape = self.shapes[number]
+            place = torch.from_numpy(shape.vertices[shape.keypoints] / shape.extent).to(feature)
+            loss = CYCLE_FORMS[self.form](feature[0], feature[1], place, place, self.radius, self.temperature)
+            losses.append(loss)
+        return torch.stack(losses).mean()
+
+
+class DistributionObjective(Objective):
+    """Squared maximum mean discrepancy between the target's features and those of the source; no labels.
+
+    Gretton et al., A Kernel Two-Sample Test, JMLR 2012, eq. 3 (unbiased), a sum of Gaussian kernels with
+    bandwidths around the median distance of source features.
+
+    Args:
+        source: features of what the network was trained on, at its own voxel size. Shape: (M, C)
+        points: at most so many of either take part.
+        seed: draws them.
+    """
+
+    BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+    def __init__(self, source: np.ndarray | Tensor, points: int = 1024, seed: int = 0):
+        source = torch.as_tensor(source).double()
+        if source.ndim != 2 or len(source) < 2:
+            raise ValueError(f"source features have shape {tuple(source.shape)}, expected (M, C), M at least 2")
+        self.points, self.seed = points, seed
+        self.source = source[self._rows(len(source))]
+        distance = torch.pdist(self.source).square()
+        self.scales = [float(distance.median()) * factor for factor in self.BANDWIDTHS]
+
+    def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
+        target = torch.cat([feature.flatten(0, 1) for feature in features])
+        target = target[self._rows(len(target)).to(target.device)]
+        source = self.source.to(target)
+        return self._mean(source, source, True) + self._mean(target, target, True) - 2 * self._mean(source, target, False)
+
+    def _rows(self, count: int) -> Tensor:
+        return torch.from_numpy(np.random.default_rng(self.seed).permutation(count)[: self.points])
+
+    def _mean(self, a: Tensor, b: Tensor, same: bool) -> Tensor:
+        # Not cdist: its gradient at a distance of zero, which a point has to itself, is not finite.
+        squared = (a.square().sum(1)[:, None] + b.square().sum(1)[None] - 2 * a @ b.t()).clamp(min=0)
+        kernel = sum(torch.exp(-squared / scale) for scale in self.scales) / len(self.scales)
+        if same:
+            return (kernel.sum() - kernel.diagonal().sum()) / (len(a) * (len(a) - 1))
+        return kernel.mean()

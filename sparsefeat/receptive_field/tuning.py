@@ -1,0 +1,413 @@
+"""Tunes voxel size and dilation by gradient on the shapes that features are wanted for."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsefeat.extract import FeatureExtractor
+from sparsefeat.mesh.features import at_voxel_size
+from sparsefeat.receptive_field.dilation import ContinuousDilation
+from sparsefeat.receptive_field.ladder import DEFAULT_RATIO, ScaleLadder
+from sparsefeat.receptive_field.objectives import Objective
+from sparsefeat.receptive_field.parameter import PositiveParameter
+from sparsefeat.receptive_field.shapes import SurfaceShape
+from sparsefeat.receptive_field.soft import SoftNetwork
+
+DEFAULT_START = 1 / 50
+"""Voxel size to start from, as a share of the median extent of the shapes."""
+DEFAULT_RANGE = 8.0
+_DECAYS = (0.8, 0.95)
+# Steps over which the voxel size must have stayed within a tenth of a rung for the search to be over.
+_PATIENCE = 10
+
+
+@dataclass(frozen=True)
+class TuningStep:
+    """Values at one step.
+
+    Attributes:
+        descent: number of the start that the step descends from.
+        voxel_size: per group.
+        dilation: factor on the network's own.
+        objective: its value.
+        gradient: of the objective by the logarithm of the voxel size, per group.
+    """
+
+    descent: int
+    voxel_size: tuple[float, ...]
+    dilation: float
+    objective: float
+    gradient: tuple[float, ...]
+
+
+@dataclass
+class Cost:
+    """What was computed: passes of the network, surface points that they had, seconds."""
+
+    passes: int = 0
+    points: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class TunedReceptiveField:
+    """Where the tuning ended: the step with the smallest objective.
+
+    Attributes:
+        voxel_sizes: one per group, in the unit of the shapes.
+        dilation: factor on the network's own.
+        history: every step, the first at the start.
+        cost: of all steps.
+    """
+
+    voxel_sizes: tuple[float, ...]
+    dilation: float
+    history: tuple[TuningStep, ...]
+    cost: Cost
+    extractor: FeatureExtractor = field(repr=False)
+
+    @property
+    def voxel_size(self) -> float:
+        """The voxel size, where there is one group."""
+        if len(self.voxel_sizes) != 1:
+            raise ValueError(f"{len(self.voxel_sizes)} groups have a voxel size each; see voxel_sizes")
+        return self.voxel_sizes[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the network, as plain numbers."""
+        return {
+            "voxel_sizes": list(self.voxel_sizes),
+            "dilation": self.dilation,
+            "history": [asdict(step) for step in self.history],
+            "cost": asdict(self.cost),
+        }
+
+
+@dataclass(frozen=True)
+class GridSearch:
+    """The objective at given voxel sizes, each computed by itself."""
+
+    voxel_sizes: tuple[float, ...]
+    objectives: tuple[float, ...]
+    cost: Cost
+
+    @property
+    def best(self) -> float:
+        """The voxel size with the smallest objective."""
+        return self.voxel_sizes[int(np.argmin(self.objectives))]
+
+
+def tune_receptive_field(
+    extractor: FeatureExtractor,
+    shapes: Sequence[Any],
+    objective: Objective,
+    *,
+    start: float | None = None,
+    bounds: tuple[float, float] | None = None,
+    groups: Sequence[int] | None = None,
+    dilation: tuple[float, float] | None = None,
+    method: Literal["ladder", "soft"] = "ladder",
+    steps: int = 100,
+    learning_rate: float = 0.25,
+    ratio: float = DEFAULT_RATIO,
+    keypoints: int = 1000,
+    shapes_per_step: int = 4,
+    backbone_learning_rate: float = 0.0,
+    seed: int = 0,
+    progress: Callable[[TuningStep], None] | None = None,
+) -> TunedReceptiveField:
+    """Find the voxel size, and the dilation if wanted, at which a network's features serve best.
+
+    Adam (Kingma & Ba, 2015) on the logarithm of the voxel size. ``"ladder"`` blends features at fixed sizes
+    (:class:`ScaleLadder`); each is computed once, for a network that stays as it is. It descends from the start,
+    then from coarser ones, which cost little, and from finer ones while that pays. ``"soft"`` runs the network
+    at the present size in every step (:class:`SoftNetwork`), on a few shapes turned and shifted at random, and
+    can train it along.
+
+    Args:
+        extractor: the network; its own voxel size does not matter here.
+        shapes: meshes (anything with vertices and faces), (vertices, faces) pairs, or (N, 3) clouds.
+        objective: what to minimise; see :mod:`sparsefeat.receptive_field.objectives`.
+        start: voxel size to begin with, in the unit of the shapes; None: 1/50 of their median extent.
+        bounds: of the voxel size; None: 8 times smaller to 8 times larger than the start.
+        groups: which voxel size each shape has, numbered from 0, such as one per class; None: one for all.
+        dilation: bounds of the factor on the network's dilation, the first being where it begins; None: it
+            stays 1.
+        method: see above.
+        steps: at most so many per descent.
+        learning_rate: of the logarithm of the voxel size, in rungs; of the dilation it is a tenth.
+        ratio: between neighbouring rungs of the ladder.
+        keypoints: vertices per shape whose features the objective sees, unless it chooses them.
+        shapes_per_step: for ``"soft"``.
+        backbone_learning_rate: for ``"soft"``: Adam's, of the network's parameters; 0 leaves them alone.
+        seed: of key points, surface samples and views.
+        progress: called after every step.
+
+    Returns:
+        The best step of all (``"soft"``: the mean of the last fifth), the way there, and an extractor at that
+        voxel size (of the first group).
+
+    Raises:
+        ValueError: no shape, options that do not fit, a start out of bounds, or an objective that is not finite.
+    """
+    if method not in ("ladder", "soft"):
+        raise ValueError(f"method {method!r}, expected ladder or soft")
+    if backbone_learning_rate and method != "soft":
+        raise ValueError("backbone_learning_rate needs method soft; a ladder keeps features of a fixed network")
+    surfaces = _surfaces(shapes, objective, keypoints, seed)
+    groups = _checked_groups(groups, len(surfaces))
+    if start is None:
+        start = DEFAULT_START * float(np.median([surface.extent for surface in surfaces]))
+    low, high = bounds or (start / DEFAULT_RANGE, start * DEFAULT_RANGE)
+    size = PositiveParameter(start, low, high, max(groups) + 1)
+    factor = ContinuousDilation(extractor.model, dilation[0], *dilation) if dilation else None
+    cost, began = Cost(), time.perf_counter()
+    if method == "ladder":
+        describe = _Describe(extractor, surfaces, objective.views, seed, cost)
+        features = _Ladder(describe, start, ratio, groups)
+    else:
+        features = _SoftViews(extractor, surfaces, objective.views, shapes_per_step, seed, cost, groups)
+    descent = _Descent(features, objective, size, factor, learning_rate, math.log(ratio), steps, progress)
+    if backbone_learning_rate:
+        descent.train(extractor.model, backbone_learning_rate)
+    was_training = extractor.model.training
+    extractor.model.train(bool(backbone_learning_rate))
+    try:
+        if method == "ladder":
+            best = _descend_from_octaves(descent, start, low, high)
+        else:
+            best = _late_mean(descent(start))
+    finally:
+        extractor.model.train(was_training)
+    cost.seconds = time.perf_counter() - began
+    found = at_voxel_size(extractor, best.voxel_size[0])
+    return TunedReceptiveField(best.voxel_size, best.dilation, tuple(descent.history), cost, found)
+
+
+def search_receptive_field(
+    extractor: FeatureExtractor,
+    shapes: Sequence[Any],
+    objective: Objective,
+    voxel_sizes: Sequence[float],
+    *,
+    keypoints: int = 1000,
+    seed: int = 0,
+) -> GridSearch:
+    """The objective at each of these voxel sizes: the search that tuning by gradient has to match.
+
+    Arguments as for :func:`tune_receptive_field`; views and samples are those that it sees.
+    """
+    surfaces = _surfaces(shapes, objective, keypoints, seed)
+    cost, began, values = Cost(), time.perf_counter(), []
+    describe = _Describe(extractor, surfaces, objective.views, seed, cost)
+    for voxel_size in voxel_sizes:
+        features = [describe(voxel_size, number, 1).double() for number in range(len(surfaces))]
+        with torch.no_grad():
+            values.append(float(objective(features, range(len(surfaces)))))
+    cost.seconds = time.perf_counter() - began
+    return GridSearch(tuple(float(v) for v in voxel_sizes), tuple(values), cost)
+
+
+class _Describe:
+    """Features of the key points of one shape at one voxel size, all views."""
+
+    def __init__(self, extractor, surfaces: list[SurfaceShape], views: int, seed: int, cost: Cost):
+        self.extractor, self.surfaces, self.views, self.seed, self.cost = extractor, surfaces, views, seed, cost
+
+    def __call__(self, voxel_size: float, number: int, dilation: int) -> Tensor:
+        extractor = at_voxel_size(self.extractor, voxel_size)
+        described = []
+        for view in range(self.views):
+            points, rows = self.surfaces[number].view(view, voxel_size, self.seed + number)
+            if dilation == 1:
+                features = extractor(points, "trilinear")
+            else:
+                factor = ContinuousDilation(extractor.model, high=dilation)
+                with factor.applied(torch.tensor([float(dilation)])):
+                    features = extractor(points, "trilinear")
+            described.append(torch.from_numpy(features[rows]))
+            self.cost.passes += 1
+            self.cost.points += len(points)
+        return torch.stack(described)
+
+
+class _Ladder:
+    """Blended features of all shapes."""
+
+    def __init__(self, describe: _Describe, start: float, ratio: float, groups: list[int]):
+        extractor = describe.extractor
+        normalize = bool((getattr(extractor.model, "config", None) or {}).get("normalize_feature"))
+        self.ladder = ScaleLadder(describe, len(groups), start, ratio, normalize)
+        self.groups = groups
+
+    def __call__(
+        self, step: int, size: PositiveParameter, factor: ContinuousDilation | None
+    ) -> tuple[list[Tensor], list[int]]:
+        features = self.ladder.features(size.log, self.groups, None if factor is None else factor())
+        return features, list(range(len(self.groups)))
+
+
+class _SoftViews:
+    """Features of a few shapes per step, at the present voxel size, each time turned and shifted anew."""
+
+    def __init__(
+        self, extractor, surfaces: list[SurfaceShape], views: int, count: int, seed: int, cost: Cost, groups: list[int]
+    ):
+        self.network = SoftNetwork(extractor.model)
+        self.device = extractor.device
+        self.surfaces, self.views, self.seed, self.cost, self.groups = surfaces, views, seed, cost, groups
+        self.count = min(count, len(surfaces))
+
+    def __call__(
+        self, step: int, size: PositiveParameter, factor: ContinuousDilation | None
+    ) -> tuple[list[Tensor], list[int]]:
+        rng = np.random.default_rng([self.seed, step])
+        members = sorted(rng.permutation(len(self.surfaces))[: self.count].tolist())
+        with contextlib.nullcontext() if factor is None else factor.applied():
+            return [self._describe(number, size()[self.groups[number]], rng) for number in members], members
+
+    def _describe(self, number: int, voxel_size: Tensor, rng: np.random.Generator) -> Tensor:
+        views = []
+        for view in range(1, self.views + 1):
+            points, rows = self.surfaces[number].view(view, float(voxel_size.detach()), int(rng.integers(1 << 31)))
+            cloud = torch.from_numpy(points).to(self.device)
+            views.append(self.network(cloud, voxel_size.to(self.device), cloud[rows]))
+            self.cost.passes += 1
+            self.cost.points += len(points)
+        return torch.stack(views).double()
+
+
+class _Descent:
+    """Adam from a start, until the voxel size stays where it is."""
+
+    def __init__(
+        self,
+        features: _Ladder | _SoftViews,
+        objective: Objective,
+        size: PositiveParameter,
+        factor: ContinuousDilation | None,
+        learning_rate: float,
+        unit: float,
+        steps: int,
+        progress: Callable[[TuningStep], None] | None,
+    ):
+        self.features, self.objective, self.size, self.factor = features, objective, size, factor
+        self.unit, self.steps, self.progress = unit, steps, progress
+        self.rates = (learning_rate * unit, learning_rate / 10)
+        self.trained: list[dict] = []
+        self.history: list[TuningStep] = []
+        self.count = 0
+
+    def train(self, model: torch.nn.Module, learning_rate: float) -> None:
+        """Let the network's parameters follow the gradient too."""
+        self.trained.append({"params": list(model.parameters()), "lr": learning_rate})
+
+    def __call__(self, start: float) -> list[TuningStep]:
+        """The steps from this voxel size and the smallest dilation on."""
+        parameters = [{"params": self.size.parameters(), "lr": self.rates[0]}, *self.trained]
+        with torch.no_grad():
+            self.size.log.fill_(math.log(start))
+            if self.factor is not None:
+                self.factor.factor.log.fill_(math.log(self.factor.factor.low))
+                parameters.append({"params": self.factor.parameters(), "lr": self.rates[1]})
+        optimizer = torch.optim.Adam(parameters, betas=_DECAYS)
+        path: list[TuningStep] = []
+        for step in range(self.steps):
+            optimizer.zero_grad(set_to_none=True)
+            value = self.objective(*self.features(step, self.size, self.factor))
+            if not torch.isfinite(value):
+                sizes = self.size().tolist()
+                raise ValueError(f"step {step}: the objective is {float(value.detach())} at voxel size {sizes}")
+            value.backward()
+            path.append(self._record(value))
+            if self.progress:
+                self.progress(path[-1])
+            if _settled(path, self.unit):
+                break
+            optimizer.step()
+            self.size.clamp_()
+            if self.factor is not None:
+                self.factor.factor.clamp_()
+        self.history += path
+        self.count += 1
+        return path
+
+    def _record(self, value: Tensor) -> TuningStep:
+        return TuningStep(
+            self.count,
+            tuple(self.size().tolist()),
+            1.0 if self.factor is None else float(self.factor().mean().detach()),
+            float(value.detach()),
+            tuple(self.size.log.grad.tolist()),
+        )
+
+
+def _descend_from_octaves(descent: _Descent, start: float, low: float, high: float) -> TuningStep:
+    """The best step of descents from the start, from every octave above it, and below it while that pays.
+
+    Real objectives have small dips beside the large one. A pass at twice the voxel size costs a quarter, so that
+    all the coarser starts together cost less than the first; finer ones are tried as long as the best
+    step so far is within an octave of the finest start.
+    """
+    best = min(descent(start), key=_by_objective)
+    octave = 2 * start
+    while octave <= high:
+        best = min(best, *descent(octave), key=_by_objective)
+        octave *= 2
+    octave = start / 2
+    while octave >= low and min(best.voxel_size) < 4 * octave:
+        best = min(best, *descent(octave), key=_by_objective)
+        octave /= 2
+    return best
+
+
+def _by_objective(step: TuningStep) -> float:
+    return step.objective
+
+
+def _settled(path: list[TuningStep], unit: float) -> bool:
+    """Whether voxel sizes and dilation have stayed where they are."""
+    if len(path) <= _PATIENCE:
+        return False
+    recent = path[-_PATIENCE - 1 :]
+    sizes = np.log([step.voxel_size for step in recent])
+    return bool((np.ptp(sizes, axis=0) < 0.1 * unit).all()) and np.ptp([s.dilation for s in recent]) < 0.02
+
+
+def _late_mean(path: list[TuningStep]) -> TuningStep:
+    """The mean of the last fifth of a noisy path."""
+    last = path[-max(1, len(path) // 5) :]
+    return TuningStep(
+        last[-1].descent,
+        tuple(np.exp(np.mean(np.log([step.voxel_size for step in last]), axis=0)).tolist()),
+        float(np.mean([step.dilation for step in last])),
+        float(np.mean([step.objective for step in last])),
+        tuple(np.mean([step.gradient for step in last], axis=0).tolist()),
+    )
+
+
+def _surfaces(shapes: Sequence[Any], objective: Objective, keypoints: int, seed: int) -> list[SurfaceShape]:
+    if not len(shapes):
+        raise ValueError("no shapes to tune on")
+    surfaces = []
+    for number, shape in enumerate(shapes):
+        rows = objective.keypoints(number)
+        surfaces.append(SurfaceShape.of(shape, keypoints if rows is None else rows, seed + number))
+    objective.prepare(surfaces)
+    return surfaces
+
+
+def _checked_groups(groups: Sequence[int] | None, count: int) -> list[int]:
+    groups = [0] * count if groups is None else [int(group) for group in groups]
+    if len(groups) != count or set(groups) != set(range(max(groups) + 1)):
+        raise ValueError(f"groups: expected a number from 0 on for each of {count} shapes, none left out, got {groups}")
+    return groups
