@@ -1,0 +1,179 @@
+"""A plain folder of meshes, with or without classes, labels, correspondence and splits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from sparsefeat import yaml12
+from sparsefeat.data.shape_files import (
+    class_folders,
+    list_meshes,
+    mesh_loader,
+    open_folder,
+    read_names,
+    read_text,
+)
+from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset, split_per_class
+
+# Files of the layout; `sparsefeat.data.synthetic.creatures` writes it.
+SPLITS, INDIVIDUALS, TEMPLATES = "splits.yaml", "individuals.yaml", "templates.yaml"
+PART_NAMES_FILE = "part_names.txt"
+
+
+def load_folder(
+    root: str | os.PathLike, train_share: float = 0.8, seed: int = 0, merge_sides: bool = False
+) -> ShapeDataset:
+    """Meshes of one's own.
+
+    All but the meshes is optional::
+
+        <name>.off                       a shape (or ply, obj, stl, glb, npz); its name is <name>
+        <class>/<name>.off               or, with classes, <class>/<name>
+        off/<name>.off                   or, without classes, beside labels/ and corres/
+        <name>.vlabels.txt               one part a vertex, from 0 (-1: unknown), beside the mesh
+        <name>.flabels.txt               or one a face
+        labels/<name>.txt                or either: the number of lines says which
+        corres/<name>.vts                1-based vertex of landmark l in line l, as in FAUST_r; landmarks
+                                         are common to the shapes of one class
+        templates.yaml                   "<anything>: [<class>, ...]": classes with landmarks in common
+        part_names.txt                   name of part l in line l
+        splits.yaml                      "train: [<name>, ...]", "test: [...]", any names of splits
+        individuals.yaml                 "<who>: [<name>, ...]": shapes that are poses of one body
+
+    ``labels`` and ``corres`` stand beside the meshes, in each class folder if there are such.
+
+    Args:
+        root: the folder.
+        train_share: where there is no splits.yaml: share of the shapes (of each class) in "train", the
+            others are "test". A class of one shape has it in "train".
+        seed: decides which.
+        merge_sides: make one part "<name>" of "left <name>" and "right <name>": features that do not know a
+            body from its mirror image cannot tell them apart.
+
+    Raises:
+        ValueError: no mesh, meshes both here and in class folders, two label files for one shape, a name in
+            splits.yaml or individuals.yaml that is no shape, or a split without a shape.
+    """
+    root = open_folder(root, "meshes, or class folders of meshes")
+    # (class, folder of the meshes, folder of labels/ and corres/)
+    groups: list[tuple[str | None, Path, Path]]
+    if (root / "off").is_dir() and list_meshes(root / "off"):
+        groups = [(None, root / "off", root)]
+    elif list_meshes(root):
+        groups = [(None, root, root)]
+    else:
+        folders = class_folders(root, "mesh here or in sub-folders (off, ply, obj, stl, glb, npz)")
+        groups = [(folder.name, folder, folder) for folder in folders]
+    names = tuple(read_names(root / PART_NAMES_FILE)) if (root / PART_NAMES_FILE).is_file() else None
+    if merge_sides and names is None:
+        raise ValueError(f"{root}: merge_sides needs the names of the parts, there is no {PART_NAMES_FILE}")
+    template = _templates(root, [kind for kind, _, _ in groups if kind is not None])
+    shapes: list[Shape] = []
+    for label, (kind, folder, beside) in enumerate(groups):
+        for mesh in list_meshes(folder):
+            landmarks = beside / "corres" / f"{mesh.stem}.vts"
+            loader = mesh_loader(
+                mesh,
+                **_labels(mesh, beside),
+                landmarks=landmarks if landmarks.is_file() else None,
+                parts=len(names) if names else None,
+            )
+            name = mesh.stem if kind is None else f"{kind}/{mesh.stem}"
+            shapes.append(
+                Shape(name, mesh, loader, None if kind is None else label, template=template.get(kind, ""))
+            )
+    shapes = _with_individuals(shapes, root)
+    if merge_sides:
+        names, shapes = _without_sides(names, shapes)
+    classes = None if groups[0][0] is None else tuple(kind for kind, _, _ in groups)
+    if (root / SPLITS).is_file():
+        splits = _rows(root / SPLITS, shapes)
+    else:
+        if not 0 < train_share < 1:
+            raise ValueError(f"train_share: got {train_share}, expected a share between 0 and 1")
+        labels = [shape.label or 0 for shape in shapes]
+        splits = split_per_class(labels, float(train_share), seed, str(root), classes or (root.name,))
+    return ShapeDataset(root.name, tuple(shapes), splits, part_names=names, class_names=classes)
+
+
+def _labels(mesh: Path, beside: Path) -> dict[str, Path]:
+    """The label file of a mesh as an argument of `mesh_loader`; none or one."""
+    candidates = {
+        "vertex_labels": mesh.with_name(f"{mesh.stem}.vlabels.txt"),
+        "face_labels": mesh.with_name(f"{mesh.stem}.flabels.txt"),
+        "labels": beside / "labels" / f"{mesh.stem}.txt",
+    }
+    found = {key: path for key, path in candidates.items() if path.is_file()}
+    if len(found) > 1:
+        raise ValueError(f"{mesh}: has {len(found)} label files: {', '.join(map(str, found.values()))}")
+    return found
+
+
+def _rows(path: Path, shapes: Sequence[Shape]) -> dict[str, tuple[int, ...]]:
+    """A file "key: [name of a shape, ...]" with the names as rows."""
+    data, lines = yaml12.parse(read_text(path), str(path))
+    if not isinstance(data, dict) or not all(isinstance(names, list) and names for names in data.values()):
+        raise ValueError(f"{path}: expected '<key>: [<name of a shape>, ...]' and no empty list")
+    rows = {shape.name: row for row, shape in enumerate(shapes)}
+    result = {}
+    for key, names in data.items():
+        unknown = next((name for name in names if str(name) not in rows), None)
+        if unknown is not None:
+            raise ValueError(f"{path}:{lines.get((key,), 1)}: {key}: there is no shape {unknown!r}")
+        result[str(key)] = tuple(sorted({rows[str(name)] for name in names}))
+    return result
+
+
+def _templates(root: Path, classes: Sequence[str]) -> dict[str, str]:
+    """Class -> template of its landmarks: the class itself, if templates.yaml says nothing else."""
+    template = {kind: kind for kind in classes}
+    path = root / TEMPLATES
+    if path.is_file():
+        data, _ = yaml12.parse(read_text(path), str(path))
+        if not isinstance(data, dict) or not all(isinstance(members, list) for members in data.values()):
+            raise ValueError(f"{path}: expected '<template>: [<class>, ...]'")
+        for name, members in data.items():
+            unknown = next((kind for kind in members if kind not in template), None)
+            if unknown is not None:
+                raise ValueError(f"{path}: {name}: there is no class {unknown!r}")
+            template.update({kind: f"template {name}" for kind in members})
+    return template
+
+
+def _without_sides(names: Sequence[str], shapes: Sequence[Shape]) -> tuple[tuple[str, ...], list[Shape]]:
+    """Part names and shapes with the left and right of a part made one."""
+    plain = [name.removeprefix("left ").removeprefix("right ") for name in names]
+    merged = tuple(dict.fromkeys(plain))
+    # The last entry is that of -1, unknown.
+    rename = np.array([merged.index(name) for name in plain] + [-1])
+
+    def merging(shape: Shape) -> Callable[[], ShapeData]:
+        def load() -> ShapeData:
+            data = shape.load()
+            return replace(
+                data,
+                vertex_labels=None if data.vertex_labels is None else rename[data.vertex_labels],
+                face_labels=None if data.face_labels is None else rename[data.face_labels],
+            )
+
+        return load
+
+    return merged, [replace(shape, loader=merging(shape)) for shape in shapes]
+
+
+def _with_individuals(shapes: list[Shape], root: Path) -> list[Shape]:
+    path = root / INDIVIDUALS
+    if not path.is_file():
+        return shapes
+    owner: dict[int, int] = {}
+    for number, (who, rows) in enumerate(_rows(path, shapes).items()):
+        for row in rows:
+            if row in owner:
+                raise ValueError(f"{path}: {shapes[row].name} is listed twice, the second time under {who}")
+            owner[row] = number
+    return [replace(shape, individual=owner.get(row)) for row, shape in enumerate(shapes)]
