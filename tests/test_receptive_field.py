@@ -146,6 +146,20 @@ def test_derivatives_by_the_voxel_size_are_those_of_the_actual_loss(kind, voxel_
     assert float(gradient) == pytest.approx(central_difference(loss, log_size, 1e-4), rel=0.05)
 
 
+@pytest.mark.parametrize("kind", [SoftNetwork, LocalGrids])
+def test_pair_kernels_are_differentiable_by_the_points_themselves(kind):
+    network = kind(small_network(geometry=True, pair_kernels=True).double())
+    points = torch.from_numpy(ellipsoid(1000))
+    queries, target = points[:4], torch.linspace(-1, 1, 8, dtype=torch.float64)
+
+    def loss(log_size):
+        return (network(points, log_size.exp(), queries) @ target).mean()
+
+    log_size = torch.tensor([math.log(0.2)], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss(log_size), log_size)
+    assert float(gradient) == pytest.approx(central_difference(loss, log_size, 1e-4), rel=0.05)
+
+
 def test_geometry_channels_follow_the_voxel_size_in_sign():
     network = LocalGrids(small_network(geometry=True, symmetric=True))
     points = torch.from_numpy(ellipsoid(2000))

@@ -309,6 +309,8 @@ def test_a_folder_of_classes_with_labels_landmarks_and_splits(tmp_path):
     assert own.corresponding(0, 1)[0].tolist() == [0, 2]
     with pytest.raises(ValueError, match="cat/1 and dog/1"):
         own.corresponding(0, 3)
+    put(tmp_path / "templates.yaml", "beast: [cat, dog]\n")
+    assert load_dataset("folder", tmp_path).corresponding(0, 3)[1].tolist() == [0, 2]
     kept, held = own.hold_out("train", 0.5, seed=0)
     assert [s.name for s in kept if s.label == 0] + [s.name for s in held if s.label == 0] == [
         "cat/1",
@@ -318,6 +320,18 @@ def test_a_folder_of_classes_with_labels_landmarks_and_splits(tmp_path):
     put(tmp_path / "splits.yaml", "train: [cat/1]\ntest: [cat/3]\n")
     with pytest.raises(ValueError, match=r"splits.yaml:2: test: there is no shape 'cat/3'"):
         load_dataset("folder", tmp_path)
+
+
+def test_left_and_right_parts_can_be_merged(tmp_path):
+    put(tmp_path / "a.off")
+    put(tmp_path / "a.vlabels.txt", lines(0, 1, 2, -1))
+    put(tmp_path / "part_names.txt", "head\nleft arm\nright arm\n")
+    own = load_dataset("folder", tmp_path, merge_sides=True)
+    assert own.part_names == ("head", "arm") and own.part_count == 2
+    assert own.shapes[0].load().vertex_labels.tolist() == [0, 1, 1, -1]
+    (tmp_path / "part_names.txt").unlink()
+    with pytest.raises(ValueError, match="no part_names.txt"):
+        load_dataset("folder", tmp_path, merge_sides=True)
 
 
 def test_a_plain_folder_needs_nothing_but_meshes(tmp_path):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make training data: `rooms` from a seed, `fuse` from a recorded RGB-D sequence."""
+"""Make data: `rooms` and `creatures` from a seed, `fuse` from a recorded RGB-D sequence."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import sys
 from tqdm import tqdm
 
 from sparsefeat.data.rgbd import fuse_rgbd
+from sparsefeat.data.synthetic.creatures import FAMILIES, make_creatures
 from sparsefeat.data.synthetic.fragments import LAYOUTS
 from sparsefeat.data.synthetic.rooms import make_rooms
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    with tqdm(desc=args.task, unit="fragment", disable=None) as bar:
+    with tqdm(desc=args.task, unit=args.unit, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
             bar.write(f"{error.filename or args.output}: {error.strerror or error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            bar.write("interrupted; the scenes that are complete stay", file=sys.stderr)
+            bar.write(f"interrupted; {args.left}", file=sys.stderr)
             return 130
     print(f"written to {args.output}")
     return 0
@@ -39,10 +40,14 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True)
-    common = argparse.ArgumentParser(add_help=False)
-    add = common.add_argument
+    every = argparse.ArgumentParser(add_help=False)
+    add = every.add_argument
     add("--output", required=True, metavar="DIR", help="folder for the data, made if it is not there")
     add("--seed", type=int, default=0, metavar="N", help="decides everything that is random (fuse: nothing)")
+    add("--workers", type=int, default=2, metavar="N", help="processes (default: %(default)s)")
+    common = argparse.ArgumentParser(add_help=False, parents=[every])
+    common.set_defaults(unit="fragment", left="the scenes that are complete stay")
+    add = common.add_argument
     add(
         "--layout",
         choices=LAYOUTS,
@@ -70,7 +75,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="S",
         help="keep one point per cell of this edge, metres; 0 keeps all (default: %(default)s)",
     )
-    add("--workers", type=int, default=2, metavar="N", help="processes (default: %(default)s)")
 
     rooms = tasks.add_parser(
         "rooms", parents=[common], help="furnished rooms, scanned by a simulated depth camera"
@@ -82,6 +86,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     rooms.add_argument(
         "--fragments", type=int, default=8, metavar="N", help="per room (default: %(default)s)"
     )
+
+    creatures = tasks.add_parser(
+        "creatures",
+        parents=[every],
+        help="people, animals and hands with parts and correspondence, for load_dataset('folder', DIR)",
+    )
+    creatures.set_defaults(run=run_creatures, unit="shape", left="nothing was written")
+    add = creatures.add_argument
+    add("--count", type=int, default=12, metavar="N", help="shapes of each class (default: %(default)s)")
+    add("--poses", type=int, default=4, metavar="N", help="of each individual (default: %(default)s)")
+    add(
+        "--families",
+        nargs="+",
+        choices=tuple(FAMILIES),
+        default=tuple(FAMILIES),
+        metavar="NAME",
+        help=f"some of {', '.join(FAMILIES)} (default: all)",
+    )
+    add("--vertices", type=int, default=5000, metavar="N", help="of a shape, about (default: %(default)s)")
+    add("--landmarks", type=int, default=3000, metavar="N", help="of a family, about (default: %(default)s)")
 
     fuse = tasks.add_parser("fuse", parents=[common], help="a folder of depth pictures with poses")
     fuse.set_defaults(run=run_fuse)
@@ -122,6 +146,20 @@ def run_rooms(args: argparse.Namespace, progress) -> None:
         frames=args.frames,
         voxel_size=args.voxel_size,
         spacing=args.spacing,
+    )
+
+
+def run_creatures(args: argparse.Namespace, progress) -> None:
+    make_creatures(
+        args.output,
+        args.seed,
+        count=args.count,
+        poses=args.poses,
+        families=args.families,
+        vertices=args.vertices,
+        landmark_count=args.landmarks,
+        workers=args.workers,
+        progress=progress,
     )
 
 

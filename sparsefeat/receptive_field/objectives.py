@@ -77,34 +77,39 @@ class ProbeObjective(Objective):
         self.classes = 1 + max(int(label.max()) for label in self.labels)
 
     def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
-        inputs, targets, folds = [], [], []
+        # All that least squares needs of a fold: with x = [features, 1], x^T x, x^T y and the number of rows. The
+        # squared error of a weight W is then tr(W^T x^T x W) - 2 tr(W^T x^T y) + n, since rows of y have norm 1.
+        products: dict[int, tuple[Tensor, Tensor, int]] = {}
         for feature, shape in zip(features, shapes, strict=True):
-            labels = self.labels[shape]
-            if labels.ndim == 0:
-                feature, label = feature.mean(1), labels.repeat(len(feature))
-            else:
-                label = np.tile(labels[self.shapes[shape].keypoints], len(feature))
-                feature = feature.flatten(0, 1)
-            known = torch.from_numpy(label >= 0).to(feature.device)
-            inputs.append(feature[known])
-            targets.append(F.one_hot(torch.from_numpy(label).to(feature.device)[known], self.classes))
-            folds += [self.folds[shape]] * int(known.sum())
-        x = torch.cat(inputs)
-        y = torch.cat(targets).to(x.dtype)
-        x = F.pad(x - x.mean(0), (0, 1), value=1.0)
-        folds = torch.tensor(folds, device=x.device)
-        scale = x[:, :-1].square().mean()
-        penalty = self.ridge * scale * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-        error = x.new_zeros(())
-        products = {int(fold): (x[folds == fold], y[folds == fold]) for fold in folds.unique()}
-        grams = {fold: (a.t() @ a, a.t() @ b, len(a)) for fold, (a, b) in products.items()}
-        gram, moment, count = (sum(part) for part in zip(*grams.values(), strict=True))
-        for fold, (a, b) in products.items():
-            own_gram, own_moment, own = grams[fold]
+            x, y = self._rows(feature, shape)
+            mine = (x.t() @ x, x.t() @ y, len(x))
+            others = products.get(self.folds[shape])
+            products[self.folds[shape]] = mine if others is None else tuple(map(sum, zip(mine, others, strict=True)))
+        gram, moment, count = (sum(part) for part in zip(*products.values(), strict=True))
+        # Taken about the mean, so that the penalty does not depend on where the origin of features is.
+        shift = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        shift = torch.cat([shift[:-1], torch.cat([-gram[-1:, :-1] / count, shift[-1:, -1:]], 1)])
+        penalty = self.ridge * (shift.t() @ gram @ shift).diagonal()[:-1].mean() / count * torch.eye(len(gram)).to(gram)
+        error = gram.new_zeros(())
+        for own_gram, own_moment, own in products.values():
             rest = count - own
-            weight = torch.linalg.solve((gram - own_gram) / rest + penalty, (moment - own_moment) / rest)
-            error = error + (a @ weight - b).square().sum()
+            system = shift.t() @ (gram - own_gram) @ shift / rest + penalty
+            weight = shift @ torch.linalg.solve(system, shift.t() @ (moment - own_moment) / rest)
+            error = error + (weight * (own_gram @ weight - 2 * own_moment)).sum() + own
         return error / count
+
+    def _rows(self, feature: Tensor, shape: int) -> tuple[Tensor, Tensor]:
+        """Labelled rows [features, 1] and one-hot labels of a shape."""
+        labels = self.labels[shape]
+        if labels.ndim == 0:
+            feature, label = feature.mean(1), labels.repeat(len(feature))
+        else:
+            label = np.tile(labels[self.shapes[shape].keypoints], len(feature))
+            feature = feature.flatten(0, 1)
+        label = torch.from_numpy(label).to(feature.device)
+        if bool((label < 0).any()):
+            feature, label = feature[label >= 0], label[label >= 0]
+        return F.pad(feature, (0, 1), value=1.0), F.one_hot(label, self.classes).to(feature.dtype)
 
 
 class HeadObjective(Objective):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsefeat.models.blocks import Network
+from sparsefeat.models.pairs import PointFrames
 from sparsefeat.receptive_field.occupancy import DEFAULT_SHARPNESS, SoftVoxels, gated, soft_voxels
 from sparsefeat.sparse import SparseTensor
 
@@ -22,8 +23,9 @@ class SoftNetwork(nn.Module):
 
     Points enter as x / v; cells are occupied in part (:func:`soft_voxels`), fade in and out of every layer
     (:func:`gated`), and features are read off by trilinear interpolation, weighted by occupancy. Where cells
-    are full this is the sparse network itself. For networks with geometry channels, which are statistics of
-    discrete neighbourhoods, the derivative of those channels is a central difference over 5 % of the voxel size.
+    are full this is the sparse network itself. Networks with pair kernels are differentiable by the points
+    themselves. For those with geometry channels, which are statistics of discrete neighbourhoods, the derivative
+    of these channels is a central difference over 5 % of the voxel size.
 
     Args:
         model: a network of the package on the torch backend, in the mode (train or eval) that is wanted;
@@ -117,6 +119,10 @@ def run_softly(
         Features of the rows of ``voxels``.
     """
     dtype = next(p.dtype for p in model.parameters())
+    if isinstance(model.geometry, PointFrames):
+        # Its kernels know positions and weights themselves.
+        x = SparseTensor(_point_means(voxels, place).to(dtype), coordinates=voxels.coordinates, reduce="error")
+        return model.ops.leave(model.run(model.ops.enter(model.geometry(x))), x)
     inputs = torch.ones(len(voxels.coordinates), model.in_channels, dtype=dtype, device=place.device)
     x = SparseTensor(inputs, coordinates=voxels.coordinates, reduce="error")
     hooks = []
@@ -129,6 +135,15 @@ def run_softly(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _point_means(voxels: SoftVoxels, place: Tensor) -> Tensor:
+    """Where the points of each voxel lie on average, from its centre, and its occupancy. Shape: (V, 4)"""
+    count = len(voxels.coordinates)
+    total = place.new_zeros(count, 3).index_add(0, voxels.rows, voxels.hold[:, None] * place[voxels.points])
+    weight = place.new_zeros(count).index_add(0, voxels.rows, voxels.hold)
+    offset = total / weight[:, None] - voxels.coordinates[:, 1:] - 0.5
+    return torch.cat([offset, voxels.occupancy[:, None]], 1)
 
 
 def _geometry_channels(

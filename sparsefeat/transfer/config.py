@@ -1,0 +1,108 @@
+"""An experiment in transfer: task = data + features + head + metric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from sparsefeat.heads import HeadTraining
+
+METHODS = ("tuned", "fixed", "random", "finetuned", "xyz", "hks", "wks", "fpfh")
+
+
+@dataclass
+class DataConfig:
+    """Which shapes."""
+
+    name: str = "folder"  # see sparsefeat.data.shapes.dataset_names
+    root: Path = Path("data")
+    options: dict[str, str | int | float | bool | None] = field(default_factory=dict)  # of the loader
+    train: str = "train"  # split that shots are drawn from
+    test: str = "test"
+    max_test: int | None = None  # random test shapes, drawn by the first seed; None: all
+    normalize: Literal["none", "area", "radius"] = "none"  # scale each shape to unit area or unit radius first
+
+
+@dataclass
+class CreaturesConfig:
+    """Shapes that are made first, where `data.root` is not there yet."""
+
+    seed: int = 0
+    count: int = 8  # per class
+    poses: int = 2  # of each individual
+    vertices: int = 2500  # of a shape, about
+
+
+@dataclass
+class FeatureConfig:
+    """The backbone, and how its receptive field is chosen for `tuned` and `random`."""
+
+    checkpoint: str = "sparsefeat/rooms-5cm"  # path, sparsefeat/NAME or hub id
+    voxel_size: float | None = None  # in the unit of the shapes (after data.normalize); None: tuned by gradient
+    objective: Literal["auto", "probe", "cycle", "correspondence"] = "auto"
+    # auto: the probe on the labelled shots where there are two or more, else cycle (which needs no labels)
+    start: float | None = None  # voxel size to tune from; None: 1/50 of the median extent
+    shapes: int = 8  # at most so many take part in tuning
+    keypoints: int = 500  # per shape, for tuning
+    fixed_share: float = 0.3  # `fixed`: the theoretical receptive field as a share of the median extent
+    interpolation: Literal["nearest", "trilinear"] = "trilinear"
+
+
+@dataclass
+class HeadConfig:
+    """What reads the features (segmentation and classification)."""
+
+    name: Literal["linear", "knn", "mlp", "diffusion"] = "linear"
+    hidden: list[int] = field(default_factory=lambda: [128])  # mlp
+    width: int = 64  # diffusion
+    blocks: int = 2  # diffusion
+    training: HeadTraining = field(default_factory=HeadTraining)  # mlp and diffusion
+
+
+@dataclass
+class FinetuneConfig:
+    """Training of backbone and linear head together (`finetuned`)."""
+
+    steps: int = 200  # one shape each, turned at random
+    learning_rate: float = 1e-3  # of Adam, falling to zero along a cosine
+
+
+@dataclass
+class CorrespondenceConfig:
+    """How maps are made from features."""
+
+    pairs: int | None = None  # random pairs of test shapes, drawn by the first seed; None: all that are known
+    points: int | None = 1000  # landmarks per pair that errors are taken at; None: all
+    eigenpairs: int = 30  # of the functional map
+    zoomout: int = 100  # eigenpairs after refinement; 0: none
+
+
+@dataclass
+class TransferConfig:
+    """One experiment."""
+
+    task: Literal["segmentation", "correspondence", "classification"] = "segmentation"
+    data: DataConfig = field(default_factory=DataConfig)
+    creatures: CreaturesConfig | None = None
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    correspondence: CorrespondenceConfig = field(default_factory=CorrespondenceConfig)
+    methods: list[Literal["tuned", "fixed", "random", "finetuned", "xyz", "hks", "wks", "fpfh"]] = field(
+        default_factory=lambda: ["tuned", "random", "xyz", "hks", "wks"]
+    )
+    shots: list[int] = field(default_factory=lambda: [1, 5])  # labelled shapes (per class in classification)
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    rotate: bool = True  # also score every test shape turned at random
+    rungs: int = 0  # voxel sizes, a factor of sqrt(2) apart around the tuned one, for the curve; 0: no curve
+    cache: Path | None = Path("runs/cache/laplace")  # of Laplace bases; None: none
+    output: Path = Path("runs/transfer")
+
+    def __post_init__(self) -> None:
+        if not self.methods or not self.seeds or (self.task != "correspondence" and not self.shots):
+            raise ValueError("methods, seeds and shots must not be empty")
+        if self.task == "correspondence" and "finetuned" in self.methods:
+            raise ValueError("methods: finetuned needs labels to train with; correspondence has none")
+        if self.rungs < 0 or any(k < 1 for k in self.shots):
+            raise ValueError(f"rungs and shots must be positive, got {self.rungs}, {self.shots}")

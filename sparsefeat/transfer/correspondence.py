@@ -1,0 +1,139 @@
+"""Correspondence: maps between shapes from their features, and how far off they are along the surface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from sparsefeat.data.shapes import ShapeDataset
+from sparsefeat.evaluate.geodesic import correspondence_error, geodesic_distances
+from sparsefeat.evaluate.neighbours import nearest_neighbours
+from sparsefeat.heads import functional_map, points_from_map, zoomout
+from sparsefeat.transfer.config import CorrespondenceConfig
+from sparsefeat.transfer.features import FeatureSource
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore
+
+MAPS = ("nearest", "functional")
+
+
+@dataclass
+class MapScore:
+    """Errors of one kind of map.
+
+    Attributes:
+        method: of the features.
+        map: ``"nearest"`` in feature space, or ``"functional"`` (and refined, as configured).
+        rotated: whether every target was turned at random.
+        error: mean geodesic error, in hundredths of the square root of the target's area.
+        errors: of every point and pair.
+        first: the map of the first pair, for the picture.
+    """
+
+    method: str
+    map: str
+    rotated: bool
+    error: float
+    errors: np.ndarray = field(repr=False)
+    first: np.ndarray = field(repr=False)
+
+
+def choose_pairs(dataset: ShapeDataset, split: str, count: int | None, seed: int) -> list[tuple[int, int]]:
+    """Pairs of test shapes: those that the data set lists, else all ordered ones whose correspondence is known.
+
+    Args:
+        dataset: the shapes.
+        split: whose shapes.
+        count: draw so many; None: all.
+        seed: of the draw.
+
+    Raises:
+        ValueError: there are none.
+    """
+    rows = set(dataset.rows(split))
+    if dataset.maps:
+        pairs = [pair for pair in dataset.maps if rows.issuperset(pair)]
+    elif dataset.pairs is not None:
+        pairs = [pair for pair in dataset.pairs if rows.issuperset(pair)]
+    else:
+        templates = {row: dataset.shapes[row].template for row in rows}
+        pairs = [(a, b) for a in sorted(rows) for b in sorted(rows) if a != b and templates[a] == templates[b]]
+    if not pairs:
+        raise ValueError(f"data set {dataset.name}: split {split} has no pair with a known correspondence")
+    if count is not None and count < len(pairs):
+        pairs = [pairs[i] for i in sorted(np.random.default_rng(seed).permutation(len(pairs))[:count])]
+    return pairs
+
+
+class MapScorer:
+    """Scores maps from sources to targets; distances along a target are computed once.
+
+    Args:
+        dataset: where the true correspondences are.
+        store: of its shapes.
+        pairs: (source, target) rows.
+        config: how maps are made.
+    """
+
+    def __init__(
+        self,
+        dataset: ShapeDataset,
+        store: ShapeStore,
+        pairs: Sequence[tuple[int, int]],
+        config: CorrespondenceConfig,
+    ):
+        self.dataset, self.store, self.pairs, self.config = dataset, store, list(pairs), config
+        self._distances: dict[tuple[str, bytes], np.ndarray] = {}
+
+    def __call__(self, features: FeatureSource, rotated: bool) -> list[MapScore]:
+        """Errors of the nearest-neighbour and the functional maps of these features."""
+        errors: dict[str, list[np.ndarray]] = {kind: [] for kind in MAPS}
+        first: dict[str, np.ndarray] = {}
+        for source, target in self.pairs:
+            a, b = self.store(self.dataset.shapes[source]), self.store(self.dataset.shapes[target])
+            here, there = self._landmarks(source, target)
+            for kind, mapped in self._maps(features(a), features(b, rotated), a, b).items():
+                first.setdefault(kind, mapped)
+                distances = self._along(b, there)
+                errors[kind].append(correspondence_error(b.vertices, b.faces, mapped[here], there, distances))
+        scores = []
+        for kind in MAPS:
+            every = np.concatenate(errors[kind])
+            scores.append(MapScore(features.method, kind, rotated, float(every.mean()), every, first[kind]))
+        return scores
+
+    def _maps(
+        self, features_a: np.ndarray, features_b: np.ndarray, a: LoadedShape, b: LoadedShape
+    ) -> dict[str, np.ndarray]:
+        """For every vertex of a, a vertex of b."""
+        size, refined = self.config.eigenpairs, self.config.zoomout
+        basis_a, basis_b = (shape.basis(max(size, refined)) for shape in (a, b))
+        # The functional map goes from b to a, so that its point-wise map leads from a to b.
+        matrix = functional_map(_as_functions(features_b), basis_b, _as_functions(features_a), basis_a, size)
+        if refined:
+            points = zoomout(matrix, basis_b, basis_a, refined)[1]
+        else:
+            points = points_from_map(matrix, basis_b, basis_a)
+        return {"nearest": nearest_neighbours(features_a, features_b), "functional": points.numpy()}
+
+    def _landmarks(self, source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
+        here, there = self.dataset.corresponding(source, target)
+        count = self.config.points
+        if count is not None and count < len(here):
+            # The same landmarks in every pair, so that distances on a target serve all maps to it.
+            chosen = np.sort(np.random.default_rng(0).permutation(len(here))[:count])
+            here, there = here[chosen], there[chosen]
+        return here, there
+
+    def _along(self, shape: LoadedShape, rows: np.ndarray) -> np.ndarray:
+        key = (shape.name, rows.tobytes())
+        if key not in self._distances:
+            self._distances[key] = geodesic_distances(shape.vertices, shape.faces, rows).astype(np.float32)
+        return self._distances[key]
+
+
+def _as_functions(features: np.ndarray) -> torch.Tensor:
+    values = torch.from_numpy(np.ascontiguousarray(features)).double()
+    return (values - values.mean(0)) / values.std(0).clamp(min=1e-12)

@@ -1,0 +1,226 @@
+"""Features of shapes by method: the backbone in several ways, and the baselines to compare with."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from sparsefeat.checkpoint import from_pretrained
+from sparsefeat.evaluate.signatures import heat_kernel_signature, wave_kernel_signature
+from sparsefeat.extract import FeatureExtractor
+from sparsefeat.mesh.features import at_voxel_size, vertex_features
+from sparsefeat.models import create_model
+from sparsefeat.receptive_field import (
+    CorrespondenceObjective,
+    CycleObjective,
+    Objective,
+    ProbeObjective,
+    TunedReceptiveField,
+    tune_receptive_field,
+)
+from sparsefeat.transfer.config import FeatureConfig
+from sparsefeat.transfer.shapes import LoadedShape
+
+SIGNATURE_EIGENPAIRS = 128
+
+
+class FeatureSource(abc.ABC):
+    """Features per vertex, computed once per shape and rotation.
+
+    Attributes:
+        method: its name in tables.
+    """
+
+    method: str
+
+    def __init__(self) -> None:
+        self._cache: dict[tuple, np.ndarray] = {}
+
+    def prepare(self, shots: Sequence[LoadedShape], task: str, seed: int) -> None:
+        """Adapt to the labelled shapes of a run, where the method does that."""
+
+    @abc.abstractmethod
+    def describe(self, shape: LoadedShape) -> np.ndarray:
+        """Features of the vertices. Shape: (N, C)."""
+
+    def key(self) -> tuple:
+        """What the features depend on besides the shape."""
+        return ()
+
+    def __call__(self, shape: LoadedShape, turned: bool = False) -> np.ndarray:
+        key = (*self.key(), shape.name, turned)
+        if key not in self._cache:
+            self._cache[key] = self.describe(shape.turned if turned else shape)
+        return self._cache[key]
+
+
+class Coordinates(FeatureSource):
+    """The coordinates themselves, about the middle of the bounding box."""
+
+    method = "xyz"
+
+    def describe(self, shape: LoadedShape) -> np.ndarray:
+        vertices = shape.vertices
+        return vertices - (vertices.min(0) + vertices.max(0)) / 2
+
+
+class Signature(FeatureSource):
+    """Heat or wave kernel signature of as many values as the backbone has channels."""
+
+    def __init__(self, method: str, channels: int):
+        super().__init__()
+        self.method, self.channels = method, channels
+
+    def describe(self, shape: LoadedShape) -> np.ndarray:
+        basis = shape.basis(SIGNATURE_EIGENPAIRS)
+        signature = heat_kernel_signature if self.method == "hks" else wave_kernel_signature
+        return signature(basis, self.channels).numpy()
+
+    def __call__(self, shape: LoadedShape, turned: bool = False) -> np.ndarray:
+        # Intrinsic: the same for the turned shape.
+        return super().__call__(shape, False)
+
+
+class PointHistogram(FeatureSource):
+    """FPFH with a radius of five voxels, at the voxel size of another source (needs Open3D)."""
+
+    method = "fpfh"
+
+    def __init__(self, scale: Backbone):
+        super().__init__()
+        self.scale = scale
+
+    def key(self) -> tuple:
+        return (self.scale.voxel_size,)
+
+    def describe(self, shape: LoadedShape) -> np.ndarray:
+        from sparsefeat.evaluate.fpfh import fpfh_descriptor
+
+        return fpfh_descriptor(shape.vertices, self.scale.voxel_size)
+
+
+class Backbone(FeatureSource):
+    """A frozen sparse network at one voxel size: given, a share of the extent, or tuned on the shots.
+
+    Args:
+        method: ``"tuned"``, ``"fixed"`` or ``"random"`` (tuned, with random weights).
+        extractor: the network.
+        config: how the voxel size is chosen.
+        tuning_extent: median extent of the data set's training shapes, in their unit.
+    """
+
+    def __init__(self, method: str, extractor: FeatureExtractor, config: FeatureConfig, extent: float):
+        super().__init__()
+        self.method, self.extractor, self.config = method, extractor, config
+        self.start = config.start or extent / 50
+        self.adaptive = method != "fixed" and config.voxel_size is None
+        self.tunings: list[TunedReceptiveField] = []
+        self.voxel_size = config.voxel_size or self.start
+        if method == "fixed":
+            self.voxel_size = config.fixed_share * extent / extractor.model.receptive_field
+
+    def prepare(self, shots: Sequence[LoadedShape], task: str, seed: int) -> None:
+        if not self.adaptive:
+            return
+        chosen = list(shots)
+        if len(chosen) > self.config.shapes:
+            order = np.random.default_rng(seed).permutation(len(chosen))
+            chosen = _spread([chosen[i] for i in order], self.config.shapes)
+        objective = tuning_objective(self.config.objective, task, chosen)
+        tuned = tune_receptive_field(
+            self.extractor, chosen, objective, start=self.start, keypoints=self.config.keypoints, seed=seed
+        )
+        self.tunings.append(tuned)
+        self.voxel_size = tuned.voxel_size
+
+    def key(self) -> tuple:
+        return (self.voxel_size,)
+
+    def describe(self, shape: LoadedShape) -> np.ndarray:
+        return vertex_features(
+            self.extractor,
+            shape.vertices,
+            shape.faces,
+            voxel_size=self.voxel_size,
+            interpolation=self.config.interpolation,
+        )
+
+    def at(self, voxel_size: float) -> Backbone:
+        """The same features at another voxel size."""
+        other = Backbone("at", at_voxel_size(self.extractor, voxel_size), self.config, 1.0)
+        other.voxel_size, other.adaptive = voxel_size, False
+        return other
+
+
+def tuning_objective(name: str, task: str, shots: Sequence[LoadedShape]) -> Objective:
+    """The objective that a configuration names, on these shapes.
+
+    Raises:
+        ValueError: it needs labels or correspondences that they do not have.
+    """
+    if name == "auto":
+        if task == "classification":
+            counts = np.unique([shape.shape.label for shape in shots], return_counts=True)[1]
+            labelled = counts.min() >= 2
+        else:
+            labelled = task == "segmentation" and len(shots) >= 2
+        name = "probe" if labelled else "cycle"
+    if name == "cycle":
+        return CycleObjective()
+    if name == "correspondence":
+        landmarks = [shape.data.correspondence for shape in shots]
+        if any(rows is None for rows in landmarks):
+            raise ValueError("features.objective correspondence: the shapes have no landmarks; use cycle")
+        return CorrespondenceObjective(landmarks)
+    if task == "classification":
+        return ProbeObjective([shape.shape.label for shape in shots])
+    return ProbeObjective([vertex_labels(shape) for shape in shots])
+
+
+def vertex_labels(shape: LoadedShape) -> np.ndarray:
+    """Labels of vertices; of a shape whose faces are labelled, that of any face at the vertex (-1: none)."""
+    if not shape.labels_faces:
+        return shape.labels
+    labels = np.full(len(shape.vertices), -1, dtype=np.int64)
+    labels[shape.faces] = shape.labels[:, None]
+    return labels
+
+
+def make_sources(methods: Sequence[str], config: FeatureConfig, extent: float) -> dict[str, FeatureSource]:
+    """The sources of these methods; ``finetuned`` uses that of ``tuned`` and has none of its own."""
+    model = from_pretrained(config.checkpoint)
+    extractor = FeatureExtractor(model, 1.0)
+    channels = int(model.config["out_channels"])
+    tuned = Backbone("tuned", extractor, config, extent)
+    sources: dict[str, FeatureSource] = {}
+    for method in methods:
+        if method in ("tuned", "finetuned"):
+            sources["tuned"] = tuned
+        elif method == "fixed":
+            sources[method] = Backbone(method, extractor, config, extent)
+        elif method == "random":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                untrained = create_model(**model.config).eval()
+            sources[method] = Backbone(method, FeatureExtractor(untrained, 1.0), config, extent)
+        elif method == "xyz":
+            sources[method] = Coordinates()
+        elif method == "fpfh":
+            sources["tuned"] = tuned
+            sources[method] = PointHistogram(tuned)
+        else:
+            sources[method] = Signature(method, channels)
+    return sources
+
+
+def _spread(shapes: Sequence[LoadedShape], count: int) -> list[LoadedShape]:
+    """So many shapes, of as many classes as there are, in turn."""
+    queues: dict[int | None, list[LoadedShape]] = {}
+    for shape in shapes:
+        queues.setdefault(shape.shape.label, []).append(shape)
+    # A probe that holds a shape out needs another of its class.
+    each = max(2, -(-count // len(queues))) if len(queues) > 1 else count
+    return [shape for queue in queues.values() for shape in queue[:each]]

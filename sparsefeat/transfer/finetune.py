@@ -1,0 +1,83 @@
+"""Trains backbone and linear head together on a few labelled shapes, turned at random in every step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparsefeat.heads.initialization import seeded
+from sparsefeat.mesh.features import surface_points
+from sparsefeat.sparse import SparseTensor
+from sparsefeat.transfer.config import FinetuneConfig
+from sparsefeat.transfer.features import Backbone, vertex_labels
+from sparsefeat.transfer.shapes import LoadedShape
+
+
+class Finetuned:
+    """A backbone and a linear layer on its features.
+
+    Args:
+        source: the backbone to start from (it is copied) and its voxel size.
+        classes: number of labels.
+        task: ``"segmentation"`` labels vertices, ``"classification"`` whole shapes by their mean feature.
+        seed: of the linear layer and of the rotations.
+    """
+
+    def __init__(self, source: Backbone, classes: int, task: str, seed: int):
+        self.model = copy.deepcopy(source.extractor.model)
+        self.voxel_size = source.voxel_size
+        self.task, self.seed = task, seed
+        with seeded(seed):
+            self.head = nn.Linear(int(self.model.config["out_channels"]), classes)
+
+    def train(self, shapes: Sequence[LoadedShape], config: FinetuneConfig) -> list[float]:
+        """Adam on the cross-entropy, one shape a step; returns the losses.
+
+        Batch norm keeps its statistics: those of one shape at a time are not those of the next.
+        """
+        parameters = [*self.model.parameters(), *self.head.parameters()]
+        optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+        rng = np.random.default_rng(self.seed)
+        self.model.eval()
+        losses = []
+        for _ in range(config.steps):
+            shape = shapes[int(rng.integers(len(shapes)))]
+            turn = Rotation.random(random_state=rng).as_matrix()
+            scores = self._scores(shape.vertices @ turn.T, shape.faces, rng)
+            if self.task == "classification":
+                target = torch.tensor([shape.shape.label])
+            else:
+                target = torch.from_numpy(vertex_labels(shape))
+            loss = F.cross_entropy(scores, target, ignore_index=-1)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(float(loss.detach()))
+        return losses
+
+    @torch.no_grad()
+    def predict(self, shape: LoadedShape) -> np.ndarray:
+        """Labels of the vertices (N,), or of the faces where those are labelled; of the shape (1,)."""
+        scores = self._scores(shape.vertices, shape.faces, np.random.default_rng(0))
+        if self.task == "segmentation" and shape.labels_faces:
+            scores = scores[torch.from_numpy(shape.faces)].mean(1)
+        return scores.argmax(1).numpy()
+
+    def _scores(self, vertices: np.ndarray, faces: np.ndarray, rng: np.random.Generator) -> Tensor:
+        place = surface_points(vertices, faces, self.voxel_size, rng) / self.voxel_size
+        # A random place in the grid, which a shape has no preference for.
+        place = place + rng.random(3)
+        cells = np.floor(place)
+        inputs = place - cells - 0.5 if self.model.config.get("geometry") else np.ones((len(place), 1))
+        coordinates = torch.from_numpy(np.pad(cells, ((0, 0), (1, 0)))).int()
+        x = SparseTensor(torch.from_numpy(inputs).float(), coordinates=coordinates, reduce="average")
+        features = self.model(x).features[x.inverse_mapping[: len(vertices)]]
+        return self.head(features.mean(0, keepdim=True) if self.task == "classification" else features)

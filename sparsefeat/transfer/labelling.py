@@ -1,0 +1,147 @@
+"""Segmentation and classification: a head on the features of a few labelled shapes, scored on the test shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from sparsefeat.evaluate.labels import confusion_matrix, label_scores
+from sparsefeat.heads import DiffusionNet, KNNProbe, LinearProbe, MLPHead, pool_features, predict, train
+from sparsefeat.transfer.config import HeadConfig, TransferConfig
+from sparsefeat.transfer.features import SIGNATURE_EIGENPAIRS, FeatureSource
+from sparsefeat.transfer.finetune import Finetuned
+from sparsefeat.transfer.shapes import LoadedShape
+
+
+@dataclass
+class Score:
+    """One head, scored.
+
+    Attributes:
+        method, shots, seed: which.
+        accuracy: share of labels that are right, pooled over the test shapes.
+        accuracy_rotated: the same with every test shape turned at random; None where that was not asked for.
+        voxel_size: of the features; None for methods without one.
+        confusion: (L, L) counts over the test shapes as given; rows are true labels.
+        predictions: name of a test shape -> its predicted labels.
+    """
+
+    method: str
+    shots: int
+    seed: int
+    accuracy: float
+    accuracy_rotated: float | None
+    voxel_size: float | None
+    confusion: np.ndarray = field(repr=False)
+    predictions: dict[str, np.ndarray] = field(repr=False)
+
+
+Predict = Callable[[LoadedShape, bool], np.ndarray]
+
+
+def score_labels(
+    method: str,
+    source: FeatureSource,
+    shots: Sequence[LoadedShape],
+    test: Sequence[LoadedShape],
+    config: TransferConfig,
+    classes: int,
+    count: int,
+    seed: int,
+) -> Score:
+    """Train a head on the shots and score it.
+
+    Args:
+        method: name in the table; ``"finetuned"`` trains the backbone of ``source`` too.
+        source: of the features, prepared for these shots.
+        shots: labelled shapes.
+        test: shapes to score on.
+        config: task, head and fine-tuning.
+        classes: number of labels L.
+        count: shots (per class in classification).
+        seed: of the head.
+    """
+    if method == "finetuned":
+        network = Finetuned(source, classes, config.task, seed)
+        network.train(shots, config.finetune)
+        predict_shape: Predict = lambda shape, turned: network.predict(shape.turned if turned else shape)  # noqa: E731
+    else:
+        predict_shape = _fit_head(source, shots, config.task, config.head, classes, seed)
+    confusion, accuracy, predictions = _score(predict_shape, test, config.task, classes, False)
+    rotated = _score(predict_shape, test, config.task, classes, True)[1] if config.rotate else None
+    voxel_size = getattr(source, "voxel_size", None)
+    return Score(method, count, seed, accuracy, rotated, voxel_size, confusion, predictions)
+
+
+def truth(shape: LoadedShape, task: str) -> np.ndarray:
+    """The labels that predictions are compared with: of vertices or faces, or of the whole shape (1,)."""
+    if task == "classification":
+        if shape.shape.label is None:
+            raise ValueError(f"{shape.name}: it has no class, which classification needs")
+        return np.array([shape.shape.label])
+    return shape.labels
+
+
+def _score(
+    predict_shape: Predict, test: Sequence[LoadedShape], task: str, classes: int, turned: bool
+) -> tuple[np.ndarray, float, dict[str, np.ndarray]]:
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    predictions = {}
+    for shape in test:
+        predictions[shape.name] = predict_shape(shape, turned)
+        confusion += confusion_matrix(predictions[shape.name], truth(shape, task), classes)
+    return confusion, label_scores(confusion).accuracy, predictions
+
+
+def _fit_head(
+    source: FeatureSource, shots: Sequence[LoadedShape], task: str, config: HeadConfig, classes: int, seed: int
+) -> Predict:
+    labels = [truth(shape, task) for shape in shots]
+
+    def inputs(shape: LoadedShape, turned: bool) -> np.ndarray:
+        return _rows(source(shape, turned), shape, task)
+
+    if config.name in ("linear", "knn"):
+        probe = LinearProbe() if config.name == "linear" else KNNProbe()
+        probe.fit([inputs(shape, False) for shape in shots], labels, seed)
+        return lambda shape, turned: probe.predict(inputs(shape, turned))
+    if config.name == "mlp":
+        rows = [torch.from_numpy(inputs(shape, False)).float() for shape in shots]
+        head = MLPHead(rows[0].shape[1], classes, hidden=config.hidden, seed=seed)
+        train(head, rows, labels, config.training, seed)
+        return lambda shape, turned: predict(head, [torch.from_numpy(inputs(shape, turned)).float()])[0]
+    return _fit_diffusion(source, shots, labels, task, config, classes, seed)
+
+
+def _fit_diffusion(
+    source: FeatureSource,
+    shots: Sequence[LoadedShape],
+    labels: list[np.ndarray],
+    task: str,
+    config: HeadConfig,
+    classes: int,
+    seed: int,
+) -> Predict:
+    at = "global_mean" if task == "classification" else "faces" if shots[0].labels_faces else "vertices"
+
+    def inputs(shape: LoadedShape, turned: bool) -> tuple:
+        basis = shape.basis(SIGNATURE_EIGENPAIRS).to(dtype=torch.float32)
+        # The published scale of diffusion times: features of a shape of about unit area.
+        values = torch.from_numpy(np.ascontiguousarray(source(shape, turned))).float()
+        return (values, basis, torch.from_numpy(shape.faces)) if at == "faces" else (values, basis)
+
+    examples = [inputs(shape, False) for shape in shots]
+    channels = examples[0][0].shape[1]
+    head = DiffusionNet(channels, classes, width=config.width, blocks=config.blocks, outputs_at=at, seed=seed)
+    train(head, examples, labels, config.training, seed)
+    return lambda shape, turned: predict(head, [inputs(shape, turned)])[0]
+
+
+def _rows(features: np.ndarray, shape: LoadedShape, task: str) -> np.ndarray:
+    """One row per label: vertices, faces (means of their corners), or the whole shape."""
+    if task == "classification":
+        return pool_features(torch.from_numpy(np.ascontiguousarray(features))).numpy()[None]
+    return features[shape.faces].mean(1) if shape.labels_faces else features

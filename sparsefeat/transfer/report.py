@@ -1,0 +1,189 @@
+"""The result of an experiment as a table, as JSON and as pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsefeat.config import to_dict
+from sparsefeat.evaluate.geodesic import error_curve
+from sparsefeat.files import atomic_write
+from sparsefeat.transfer.config import METHODS
+from sparsefeat.transfer.correspondence import MAPS
+from sparsefeat.transfer.labelling import truth
+from sparsefeat.transfer.run import TransferResult
+from sparsefeat.visualize import plot_curves
+from sparsefeat.visualize.matrices import plot_matrix
+from sparsefeat.visualize.meshes import render_meshes
+
+_PICTURED = 4
+
+
+def format_table(result: TransferResult) -> str:
+    """Mean ± standard deviation over seeds, one line per method."""
+    if result.maps:
+        return _table(_map_rows(result))
+    return _table(_score_rows(result))
+
+
+def save_report(result: TransferResult, output: Path, json_path: Path | None = None) -> list[Path]:
+    """Write result.json and the pictures.
+
+    Args:
+        result: of an experiment.
+        output: folder, made if absent.
+        json_path: where the JSON goes instead of ``output/result.json``.
+
+    Returns:
+        The files written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    written = [json_path or output / "result.json"]
+    with atomic_write(written[0]) as temporary:
+        temporary.write_text(json.dumps(to_json(result), indent=1) + "\n", encoding="utf-8")
+    written += _plot_tuning(result, output)
+    written += _draw_maps(result, output) if result.maps else _draw_labels(result, output)
+    return written
+
+
+def to_json(result: TransferResult) -> dict[str, Any]:
+    """All numbers: accuracies as fractions, geodesic errors in hundredths of the root of the area."""
+    return {
+        "config": to_dict(result.config),
+        "scores": [
+            {k: getattr(s, k) for k in ("method", "shots", "seed", "accuracy", "accuracy_rotated", "voxel_size")}
+            for s in result.scores
+        ],
+        "maps": [{k: getattr(m, k) for k in ("method", "map", "rotated", "error")} for m in result.maps],
+        "pairs": len(result.pairs),
+        "curve": [{"voxel_size": p.voxel_size, "score": p.score} for p in result.curve],
+        "tunings": {method: [t.to_json() for t in tunings] for method, tunings in result.tunings.items()},
+    }
+
+
+def _score_rows(result: TransferResult) -> list[list[str]]:
+    config = result.config
+    unit = "per class" if config.task == "classification" else "shapes"
+    columns = [(k, rotated) for k in config.shots for rotated in ((False, True) if config.rotate else (False,))]
+    rows = [["accuracy", *(f"{k} {unit}{', rotated' if rotated else ''}" for k, rotated in columns), "voxel size"]]
+    for method in config.methods:
+        cells = [method]
+        mine = [s for s in result.scores if s.method == method]
+        for k, rotated in columns:
+            values = [s.accuracy_rotated if rotated else s.accuracy for s in mine if s.shots == k]
+            cells.append(_mean(values))
+        sizes = [s.voxel_size for s in mine if s.voxel_size is not None]
+        cells.append(f"{min(sizes):.3g} - {max(sizes):.3g}" if sizes else "")
+        rows.append(cells)
+    return rows
+
+
+def _map_rows(result: TransferResult) -> list[list[str]]:
+    config = result.config
+    columns = [(kind, rotated) for kind in MAPS for rotated in ((False, True) if config.rotate else (False,))]
+    rows = [["error x100", *(f"{kind}{', rotated' if rotated else ''}" for kind, rotated in columns)]]
+    for method in config.methods:
+        found = {(m.map, m.rotated): m.error for m in result.maps if m.method == method}
+        rows.append([method, *(f"{found[column]:.2f}" for column in columns)])
+    return rows
+
+
+def _mean(values: list[float]) -> str:
+    if not values:
+        return ""
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values):.3f}" if len(values) > 1 else "")
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("   ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _plot_tuning(result: TransferResult, output: Path) -> list[Path]:
+    """Score over the voxel size, and where each tuning ended."""
+    tunings = result.tunings.get("tuned", [])
+    written = []
+    if tunings:
+        path = output / "tuning.png"
+        tuned = tunings[-1]
+        descents = sorted({step.descent for step in tuned.history})
+        curves = {}
+        for number in descents:
+            steps = [step for step in tuned.history if step.descent == number]
+            label = f"descent from {steps[0].voxel_size[0]:.3g}"
+            curves[label] = ([s.voxel_size[0] for s in steps], [s.objective for s in steps])
+        marks = {f"{tuned.voxel_sizes[0]:.3g}": tuned.voxel_sizes[0]}
+        plot_curves(curves, path, "voxel size, unit of the shapes", "objective", marks=marks, logx=True)
+        written.append(path)
+    if result.curve:
+        path = output / "receptive_field.png"
+        label = "nearest-neighbour error x100" if result.maps else "accuracy"
+        curve = ([p.voxel_size for p in result.curve], [p.score for p in result.curve])
+        marks = {f"{t.voxel_sizes[0]:.3g}": t.voxel_sizes[0] for t in tunings[-3:]}
+        plot_curves({label: curve}, path, "voxel size, unit of the shapes", label, marks=marks, logx=True)
+        written.append(path)
+    return written
+
+
+def _draw_labels(result: TransferResult, output: Path) -> list[Path]:
+    best = [m for m in METHODS if m in result.config.methods][0]
+    seed, shots = result.config.seeds[0], max(result.config.shots)
+    score = next(s for s in result.scores if (s.method, s.seed, s.shots) == (best, seed, shots))
+    names = result.dataset.class_names if result.config.task == "classification" else result.dataset.part_names
+    written = []
+    if len(score.confusion) <= 40:
+        path = output / "confusion.png"
+        plot_matrix(score.confusion, names, path, f"{best}, {shots} shots: rows are true, columns predicted")
+        written.append(path)
+    if result.config.task == "segmentation":
+        path = output / "segmentation.png"
+        colors = _palette(len(score.confusion))
+        meshes, titles = [], []
+        for shape in result.shapes[:_PICTURED]:
+            labels = {"true": truth(shape, "segmentation"), f"{best}, {shots} shots": score.predictions[shape.name]}
+            for title, values in labels.items():
+                meshes.append((shape.vertices, shape.faces, colors[values]))
+                titles.append(f"{shape.name}: {title}")
+        render_meshes(meshes, path, titles, columns=4)
+        written.append(path)
+    return written
+
+
+def _draw_maps(result: TransferResult, output: Path) -> list[Path]:
+    thresholds = np.linspace(0, 30, 121)
+    curves = {
+        f"{m.method}, {m.map}": (thresholds, error_curve(m.errors, thresholds)) for m in result.maps if not m.rotated
+    }
+    paths = [output / "errors.png", output / "correspondence.png"]
+    plot_curves(curves, paths[0], "geodesic error x100", "share of points below", ylim=(0, 1))
+    source, target = result.shapes[0], result.shapes[-1]
+    place = target.vertices - target.vertices.min(0)
+    colors = place / place.max(0)
+    meshes = [(target.vertices, target.faces, colors)]
+    titles = [f"{target.name}: coloured by place"]
+    for score in _first_maps(result):
+        meshes.append((source.vertices, source.faces, colors[score.first]))
+        titles.append(f"{source.name}: {score.method}, {score.map}")
+    render_meshes(meshes, paths[1], titles, columns=min(len(meshes), 4))
+    return paths
+
+
+def _first_maps(result: TransferResult) -> Iterable:
+    return [m for m in result.maps if not m.rotated][:7]
+
+
+def _palette(count: int) -> np.ndarray:
+    """Colours that differ: hues a golden angle apart, in two lightnesses; the last one, for -1, is grey."""
+    hue = np.arange(count) * 0.618034 % 1
+    light = np.where(np.arange(count) % 2, 0.95, 0.75)
+    ramp = np.abs((hue[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1
+    colors = light[:, None] * (0.25 + 0.75 * np.clip(ramp, 0, 1))
+    return np.concatenate([colors, [[0.6, 0.6, 0.6]]])

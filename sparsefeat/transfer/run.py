@@ -1,0 +1,175 @@
+"""Runs an experiment: every method, number of shots and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparsefeat.data.shapes import Shape, ShapeDataset, load_dataset
+from sparsefeat.receptive_field import TunedReceptiveField
+from sparsefeat.transfer.config import TransferConfig
+from sparsefeat.transfer.correspondence import MapScore, MapScorer, choose_pairs
+from sparsefeat.transfer.features import Backbone, FeatureSource, make_sources
+from sparsefeat.transfer.labelling import Score, score_labels
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class CurvePoint:
+    """Score at one voxel size, features frozen: accuracy (higher is better) or geodesic error (lower is)."""
+
+    voxel_size: float
+    score: float
+
+
+@dataclass
+class TransferResult:
+    """What an experiment found.
+
+    Attributes:
+        config: the experiment.
+        dataset: its shapes.
+        scores: of segmentation and classification.
+        maps: of correspondence.
+        tunings: method -> where each tuning ended, in the order of the runs.
+        curve: score of the pretrained features over the voxel size, with the most shots and the first seed.
+        shapes: test shapes, loaded, for pictures.
+        pairs: of correspondence.
+    """
+
+    config: TransferConfig
+    dataset: ShapeDataset
+    scores: list[Score] = field(default_factory=list)
+    maps: list[MapScore] = field(default_factory=list)
+    tunings: dict[str, list[TunedReceptiveField]] = field(default_factory=dict)
+    curve: list[CurvePoint] = field(default_factory=list)
+    shapes: list[LoadedShape] = field(default_factory=list)
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+
+
+def run_transfer(config: TransferConfig, progress: Progress = lambda text: None) -> TransferResult:
+    """Run an experiment.
+
+    Args:
+        config: see :class:`TransferConfig`.
+        progress: called with a line before each part of the work.
+
+    Raises:
+        ValueError: data that does not fit the layout, the task or the number of shots.
+    """
+    dataset = load_dataset(config.data.name, config.data.root, **config.data.options)
+    store = ShapeStore(dataset, config.data.normalize, config.cache)
+    train = dataset.subset(config.data.train)
+    extent = float(np.median([_extent(store(shape)) for shape in _sample(train, 16)]))
+    sources = make_sources(config.methods, config.features, extent)
+    result = TransferResult(config, dataset)
+    if config.task == "correspondence":
+        _correspondence(config, dataset, store, train, sources, result, progress)
+    else:
+        _labelling(config, dataset, store, sources, result, progress)
+    result.tunings = {m: s.tunings for m, s in sources.items() if isinstance(s, Backbone) and s.tunings}
+    return result
+
+
+def _labelling(
+    config: TransferConfig,
+    dataset: ShapeDataset,
+    store: ShapeStore,
+    sources: dict[str, FeatureSource],
+    result: TransferResult,
+    progress: Progress,
+) -> None:
+    test = [store(shape) for shape in _test_shapes(config, dataset)]
+    result.shapes = test
+    classes = _count_labels(config, dataset, store)
+    for seed in config.seeds:
+        for count in config.shots:
+            shots = [store(shape) for shape in dataset.few_shot(config.data.train, count, seed)]
+            prepared: set[str] = set()
+            for method in config.methods:
+                progress(f"{method}: {count} {'shot' if count == 1 else 'shots'}, seed {seed}")
+                names = ["tuned"] if method in ("finetuned", "fpfh") else []
+                names += [method] if method in sources else []
+                for name in names:
+                    if name not in prepared:
+                        sources[name].prepare(shots, config.task, seed)
+                        prepared.add(name)
+                source = sources[names[-1]]
+                result.scores.append(
+                    score_labels(method, source, shots, test, config, classes, count, seed)
+                )
+    if config.rungs and isinstance(sources.get("tuned"), Backbone):
+        shots = [store(shape) for shape in dataset.few_shot(config.data.train, max(config.shots), config.seeds[0])]
+        last = next(s for s in result.scores if s.method == "tuned" and s.shots == max(config.shots))
+        still = TransferConfig(**{**vars(config), "rotate": False})
+        for voxel_size in _rungs(last.voxel_size, config.rungs):
+            progress(f"curve: voxel size {voxel_size:.4g}")
+            source = sources["tuned"].at(voxel_size)
+            args = (shots, test, still, classes, max(config.shots), config.seeds[0])
+            result.curve.append(CurvePoint(voxel_size, score_labels("curve", source, *args).accuracy))
+
+
+def _correspondence(
+    config: TransferConfig,
+    dataset: ShapeDataset,
+    store: ShapeStore,
+    train: Sequence[Shape],
+    sources: dict[str, FeatureSource],
+    result: TransferResult,
+    progress: Progress,
+) -> None:
+    seed = config.seeds[0]
+    result.pairs = choose_pairs(dataset, config.data.test, config.correspondence.pairs, seed)
+    score = MapScorer(dataset, store, result.pairs, config.correspondence)
+    shots = [store(train[i]) for i in np.random.default_rng(seed).permutation(len(train))[: config.features.shapes]]
+    rotations = (False, True) if config.rotate else (False,)
+    for name in dict.fromkeys(["tuned"] * ("fpfh" in config.methods) + list(config.methods)):
+        progress(f"{name}: features and maps of {len(result.pairs)} pairs")
+        sources[name].prepare(shots, config.task, seed)
+        if name in config.methods:
+            for rotated in rotations:
+                result.maps += score(sources[name], rotated)
+    if config.rungs and isinstance(sources.get("tuned"), Backbone):
+        for voxel_size in _rungs(sources["tuned"].voxel_size, config.rungs):
+            progress(f"curve: voxel size {voxel_size:.4g}")
+            nearest = score(sources["tuned"].at(voxel_size), False)[0]
+            result.curve.append(CurvePoint(voxel_size, nearest.error))
+    rows = dict.fromkeys(row for pair in result.pairs[:1] for row in pair)
+    result.shapes = [store(dataset.shapes[row]) for row in rows]
+
+
+def _rungs(middle: float, count: int) -> list[float]:
+    return [middle * 2 ** ((k - (count - 1) / 2) / 2) for k in range(count)]
+
+
+def _test_shapes(config: TransferConfig, dataset: ShapeDataset) -> list[Shape]:
+    shapes = dataset.subset(config.data.test)
+    most = config.data.max_test
+    if most is not None and most < len(shapes):
+        chosen = np.random.default_rng(config.seeds[0]).permutation(len(shapes))[:most]
+        shapes = [shapes[i] for i in sorted(chosen)]
+    return shapes
+
+
+def _count_labels(config: TransferConfig, dataset: ShapeDataset, store: ShapeStore) -> int:
+    if config.task == "classification":
+        labels = [shape.label for shape in dataset.shapes]
+        if any(label is None for label in labels):
+            raise ValueError(f"data set {dataset.name}: its shapes have no classes, which classification needs")
+        return 1 + max(labels)
+    if dataset.part_count is not None:
+        return dataset.part_count
+    return 1 + max(int(store(shape).labels.max()) for shape in dataset.shapes)
+
+
+def _sample(shapes: Sequence[Shape], count: int) -> list[Shape]:
+    step = max(1, len(shapes) // count)
+    return list(shapes[::step][:count])
+
+
+def _extent(shape: LoadedShape) -> float:
+    return float(np.linalg.norm(np.ptp(shape.vertices, axis=0)))

@@ -1,0 +1,104 @@
+"""Shapes as an experiment sees them: read once, scaled, and turned where that is asked for."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset
+from sparsefeat.evaluate.geodesic import surface_area
+from sparsefeat.heads import LaplaceBasis, laplace_basis
+
+
+@dataclass(eq=False)
+class LoadedShape:
+    """A shape in memory.
+
+    Attributes:
+        shape: where it comes from.
+        data: its mesh, scaled, and its labels.
+        cache: folder of Laplace bases, or None.
+    """
+
+    shape: Shape
+    data: ShapeData
+    cache: Path | None = None
+    bases: dict[int, LaplaceBasis] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.shape.name
+
+    @property
+    def vertices(self) -> np.ndarray:
+        return self.data.vertices
+
+    @property
+    def faces(self) -> np.ndarray:
+        return self.data.faces
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of the vertices, or of the faces where the data set has those. Raises ValueError without any."""
+        labels = self.data.vertex_labels if self.data.vertex_labels is not None else self.data.face_labels
+        if labels is None:
+            raise ValueError(f"{self.name}: it has no part labels, which segmentation needs")
+        return labels
+
+    @property
+    def labels_faces(self) -> bool:
+        """Whether the labels are those of faces."""
+        return self.data.vertex_labels is None
+
+    @cached_property
+    def turned(self) -> LoadedShape:
+        """The same shape under a random rotation, which its name decides."""
+        turn = Rotation.random(random_state=np.random.default_rng(zlib.crc32(self.name.encode()))).as_matrix()
+        data = replace(self.data, vertices=self.data.vertices @ turn.T)
+        # A basis does not feel a rotation; it is shared rather than computed again.
+        return LoadedShape(self.shape, data, self.cache, self.bases)
+
+    def basis(self, k: int) -> LaplaceBasis:
+        """The first k eigenpairs, computed once."""
+        if k not in self.bases:
+            larger = [count for count in self.bases if count > k]
+            if larger:
+                self.bases[k] = self.bases[min(larger)].truncate(k)
+            else:
+                self.bases[k] = laplace_basis(self.vertices, self.faces, k, cache=self.cache)
+        return self.bases[k]
+
+
+class ShapeStore:
+    """Reads each shape of a data set once.
+
+    Args:
+        dataset: the shapes.
+        normalize: ``"area"`` and ``"radius"`` centre and scale each to unit area, or to fit a unit sphere.
+        cache: folder of Laplace bases, or None.
+    """
+
+    def __init__(self, dataset: ShapeDataset, normalize: str, cache: Path | None):
+        self.dataset, self.normalize, self.cache = dataset, normalize, cache
+        self._loaded: dict[str, LoadedShape] = {}
+
+    def __call__(self, shape: Shape) -> LoadedShape:
+        if shape.name not in self._loaded:
+            data = shape.load()
+            self._loaded[shape.name] = LoadedShape(shape, _scaled(data, self.normalize), self.cache)
+        return self._loaded[shape.name]
+
+
+def _scaled(data: ShapeData, how: str) -> ShapeData:
+    if how == "none":
+        return data
+    vertices = data.vertices - (data.vertices.min(0) + data.vertices.max(0)) / 2
+    size = np.sqrt(surface_area(vertices, data.faces)) if how == "area" else np.linalg.norm(vertices, axis=1).max()
+    if not size > 0:
+        raise ValueError(f"a shape has {how} {size:g}, expected a positive one to scale by")
+    return replace(data, vertices=vertices / size)
