@@ -4,10 +4,12 @@ Notation used throughout: N points, V voxels, C channels, K kernel cells, D spat
 F faces, M matches; lengths in metres unless said otherwise.
 """
 
-from sparsefeat import models
+from sparsefeat import models, receptive_field
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.mesh import voxelize_mesh
 from sparsefeat.models import create_model
+from sparsefeat.receptive_field import tune_receptive_field
 from sparsefeat.sparse import CoordinateManager, SparseTensor, TensorField, collate, quantize
 
 __version__ = "0.1.0"
@@ -22,5 +24,8 @@ __all__ = [
     "from_pretrained",
     "models",
     "quantize",
+    "receptive_field",
     "save_checkpoint",
+    "tune_receptive_field",
+    "voxelize_mesh",
 ]

@@ -15,7 +15,7 @@ from sparsefeat import FeatureExtractor, create_model, save_checkpoint
 from sparsefeat.config import load_config
 from sparsefeat.data.shapes import load_dataset
 from sparsefeat.mesh.features import at_voxel_size, surface_points, vertex_features
-from sparsefeat.transfer import TransferConfig, format_table, run_transfer
+from sparsefeat.transfer import AdapterConfig, TransferConfig, format_table, run_transfer
 from sparsefeat.transfer.correspondence import choose_pairs
 from sparsefeat.transfer.report import to_json
 from sparsefeat.transfer.shapes import ShapeStore
@@ -113,6 +113,17 @@ def test_segmentation_scores_every_method_given_and_turned(checkpoint, peanuts, 
     assert [p.voxel_size for p in result.curve] == pytest.approx([tuned.voxel_size * 2**k for k in (-0.25, 0.25)])
     table = format_table(result)
     assert "tuned" in table and "2 shapes, rotated" in table
+
+
+def test_the_adapter_is_held_against_a_grid_search(checkpoint, peanuts, tmp_path):
+    config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned"], rotate=False)
+    config.adapter = AdapterConfig(shots=2, validation=1, validation_share=0.4, rungs=3, starts=[1.0])
+    result = run_transfer(config)
+    assert len(result.adapter.grid) == 3 and len(result.adapter.tuned) == 1
+    tuned = result.adapter.tuned[0]
+    assert tuned.start == result.adapter.best.voxel_size and tuned.cost_share > 0
+    assert tuned.rungs_off == pytest.approx(2 * math.log2(tuned.voxel_size / tuned.start))
+    assert "grid's best" in format_table(result)
 
 
 def test_fine_tuning_changes_a_copy(checkpoint, peanuts, tmp_path):

@@ -62,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parts(config: TransferConfig) -> int:
     runs = 1 if config.task == "correspondence" else len(config.shots) * len(config.seeds)
-    return len(config.methods) * runs + config.rungs
+    compared = 0 if config.adapter is None else config.adapter.rungs + len(config.adapter.starts)
+    return len(config.methods) * runs + config.rungs + compared
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class FeatureConfig:
     start: float | None = None  # voxel size to tune from; None: 1/50 of the median extent
     shapes: int = 8  # at most so many take part in tuning
     keypoints: int = 500  # per shape, for tuning
-    fixed_share: float = 0.3  # `fixed`: the theoretical receptive field as a share of the median extent
+    fixed_share: float = 0.02  # `fixed`: the voxel size as a share of the median extent
     interpolation: Literal["nearest", "trilinear"] = "trilinear"
 
 
@@ -79,6 +79,17 @@ class CorrespondenceConfig:
 
 
 @dataclass
+class AdapterConfig:
+    """Comparison of the receptive-field adapter with a grid search, on the training split alone."""
+
+    shots: int = 6  # shapes to learn from
+    validation: int = 6  # shapes that the grid is searched by
+    validation_share: float = 0.3  # of the training split that these are drawn from
+    rungs: int = 9  # of the grid, a factor of sqrt(2) apart, around the start
+    starts: list[float] = field(default_factory=lambda: [1 / 3, 1.0, 3.0])  # times the grid's best voxel size
+
+
+@dataclass
 class TransferConfig:
     """One experiment."""
 
@@ -96,6 +107,7 @@ class TransferConfig:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     rotate: bool = True  # also score every test shape turned at random
     rungs: int = 0  # voxel sizes, a factor of sqrt(2) apart around the tuned one, for the curve; 0: no curve
+    adapter: AdapterConfig | None = None  # segmentation and classification; null: not compared
     cache: Path | None = Path("runs/cache/laplace")  # of Laplace bases; None: none
     output: Path = Path("runs/transfer")
 

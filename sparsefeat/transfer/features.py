@@ -109,7 +109,7 @@ class Backbone(FeatureSource):
         method: ``"tuned"``, ``"fixed"`` or ``"random"`` (tuned, with random weights).
         extractor: the network.
         config: how the voxel size is chosen.
-        tuning_extent: median extent of the data set's training shapes, in their unit.
+        extent: median extent of the data set's training shapes, in their unit.
     """
 
     def __init__(self, method: str, extractor: FeatureExtractor, config: FeatureConfig, extent: float):
@@ -120,7 +120,7 @@ class Backbone(FeatureSource):
         self.tunings: list[TunedReceptiveField] = []
         self.voxel_size = config.voxel_size or self.start
         if method == "fixed":
-            self.voxel_size = config.fixed_share * extent / extractor.model.receptive_field
+            self.voxel_size = config.fixed_share * extent
 
     def prepare(self, shots: Sequence[LoadedShape], task: str, seed: int) -> None:
         if not self.adaptive:

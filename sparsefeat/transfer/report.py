@@ -16,9 +16,7 @@ from sparsefeat.transfer.config import METHODS
 from sparsefeat.transfer.correspondence import MAPS
 from sparsefeat.transfer.labelling import truth
 from sparsefeat.transfer.run import TransferResult
-from sparsefeat.visualize import plot_curves
-from sparsefeat.visualize.matrices import plot_matrix
-from sparsefeat.visualize.meshes import render_meshes
+from sparsefeat.visualize import plot_curves, plot_matrix, render_meshes
 
 _PICTURED = 4
 
@@ -27,7 +25,8 @@ def format_table(result: TransferResult) -> str:
     """Mean ± standard deviation over seeds, one line per method."""
     if result.maps:
         return _table(_map_rows(result))
-    return _table(_score_rows(result))
+    table = _table(_score_rows(result))
+    return table if result.adapter is None else f"{table}\n\n{result.adapter.table()}"
 
 
 def save_report(result: TransferResult, output: Path, json_path: Path | None = None) -> list[Path]:
@@ -61,6 +60,7 @@ def to_json(result: TransferResult) -> dict[str, Any]:
         "maps": [{k: getattr(m, k) for k in ("method", "map", "rotated", "error")} for m in result.maps],
         "pairs": len(result.pairs),
         "curve": [{"voxel_size": p.voxel_size, "score": p.score} for p in result.curve],
+        "adapter": None if result.adapter is None else result.adapter.to_json(),
         "tunings": {method: [t.to_json() for t in tunings] for method, tunings in result.tunings.items()},
     }
 

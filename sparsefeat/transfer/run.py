@@ -9,6 +9,7 @@ import numpy as np
 
 from sparsefeat.data.shapes import Shape, ShapeDataset, load_dataset
 from sparsefeat.receptive_field import TunedReceptiveField
+from sparsefeat.transfer.adapter import AdapterComparison, compare_adapter
 from sparsefeat.transfer.config import TransferConfig
 from sparsefeat.transfer.correspondence import MapScore, MapScorer, choose_pairs
 from sparsefeat.transfer.features import Backbone, FeatureSource, make_sources
@@ -39,6 +40,7 @@ class TransferResult:
         curve: score of the pretrained features over the voxel size, with the most shots and the first seed.
         shapes: test shapes, loaded, for pictures.
         pairs: of correspondence.
+        adapter: how tuning compares with a grid search.
     """
 
     config: TransferConfig
@@ -49,6 +51,7 @@ class TransferResult:
     curve: list[CurvePoint] = field(default_factory=list)
     shapes: list[LoadedShape] = field(default_factory=list)
     pairs: list[tuple[int, int]] = field(default_factory=list)
+    adapter: AdapterComparison | None = None
 
 
 def run_transfer(config: TransferConfig, progress: Progress = lambda text: None) -> TransferResult:
@@ -102,6 +105,8 @@ def _labelling(
                 result.scores.append(
                     score_labels(method, source, shots, test, config, classes, count, seed)
                 )
+    if config.adapter is not None and isinstance(sources.get("tuned"), Backbone):
+        result.adapter = compare_adapter(config, dataset, store, sources["tuned"], classes, progress)
     if config.rungs and isinstance(sources.get("tuned"), Backbone):
         shots = [store(shape) for shape in dataset.few_shot(config.data.train, max(config.shots), config.seeds[0])]
         last = next(s for s in result.scores if s.method == "tuned" and s.shots == max(config.shots))

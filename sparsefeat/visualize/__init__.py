@@ -1,7 +1,19 @@
-"""Pictures without a display: feature colours on a common basis, clouds, matches, curves."""
+"""Pictures without a display: feature colours on a common basis, clouds, meshes, matches, curves, matrices."""
 
 from sparsefeat.visualize.colors import PcaColors, pca_colors
 from sparsefeat.visualize.figures import draw_matches, plot_curves, render_points
+from sparsefeat.visualize.matrices import plot_matrix
+from sparsefeat.visualize.meshes import render_meshes
 from sparsefeat.visualize.raster import CAMERA_VIEW, View
 
-__all__ = ["CAMERA_VIEW", "PcaColors", "View", "draw_matches", "pca_colors", "plot_curves", "render_points"]
+__all__ = [
+    "CAMERA_VIEW",
+    "PcaColors",
+    "View",
+    "draw_matches",
+    "pca_colors",
+    "plot_curves",
+    "plot_matrix",
+    "render_meshes",
+    "render_points",
+]

@@ -54,22 +54,22 @@ def render_points(
     Raises:
         ValueError: no cloud, an empty one, shapes or counts that do not fit, an unknown background.
     """
-    theme = _theme(background)
+    theme = theme_colors(background)
     clouds, shown = _check_clouds(points, colors)
     if titles is not None and len(titles) != len(clouds):
         raise ValueError(f"render_points: {len(clouds)} clouds but {len(titles)} titles")
     columns = columns or (len(clouds) if len(clouds) <= 4 else int(np.ceil(np.sqrt(len(clouds)))))
     rows = -(-len(clouds) // columns)
     band = 34 if titles is not None else 0
-    figure = _figure(columns * panel[0], rows * (panel[1] + band), theme)
+    figure = new_figure(columns * panel[0], rows * (panel[1] + band), theme)
     frames = fit_frame([c @ view.axes()[:2].T for c in clouds], *panel)
     for k, (cloud, color, frame) in enumerate(zip(clouds, shown, frames, strict=True)):
         image = rasterize(cloud, color, view, frame, _radius(cloud, radius), theme["background"], shade)
         left, top = (k % columns) * panel[0], (k // columns) * (panel[1] + band)
-        _place(figure, image, left, top + band)
+        place_image(figure, image, left, top + band)
         if titles is not None:
-            _text(figure, left + panel[0] / 2, top + band * 0.6, titles[k], theme["text"], 12)
-    _save(figure, path)
+            write_text(figure, left + panel[0] / 2, top + band * 0.6, titles[k], theme["text"], 12)
+    save_figure(figure, path)
 
 
 def draw_matches(
@@ -107,7 +107,7 @@ def draw_matches(
     Raises:
         ValueError: empty clouds, rows out of range, shapes that do not fit.
     """
-    theme = _theme(background)
+    theme = theme_colors(background)
     ends = [np.asarray(points0, dtype=np.float64), np.asarray(points1, dtype=np.float64)]
     matches, inliers = np.asarray(matches).reshape(-1, 2), np.asarray(inliers, dtype=bool).reshape(-1)
     if len(matches) != len(inliers):
@@ -120,12 +120,12 @@ def draw_matches(
     axes = view.axes()
     frames = fit_frame([c @ axes[:2].T for c in drawn], *panel)
     band = 40
-    figure = _figure(2 * panel[0], panel[1] + band, theme)
+    figure = new_figure(2 * panel[0], panel[1] + band, theme)
     for side in range(2):
         image = rasterize(
             drawn[side], shown[side], view, frames[side], _radius(drawn[side], None), theme["background"]
         )
-        _place(figure, image, side * panel[0], band)
+        place_image(figure, image, side * panel[0], band)
     pixels = [frames[s].pixels(ends[s][matches[:, s]] @ axes[:2].T) for s in range(2)]
     pixels[1] = pixels[1] + [panel[0], 0]
     segments = np.stack(pixels, 1)
@@ -143,9 +143,9 @@ def draw_matches(
     if len(keep) < len(matches):
         counts += f", {len(keep)} drawn"
     if title:
-        _text(figure, 16, band * 0.55, title, theme["text"], 13, "left")
-    _text(figure, 2 * panel[0] - 16, band * 0.55, counts, theme["muted"], 11, "right")
-    _save(figure, path)
+        write_text(figure, 16, band * 0.55, title, theme["text"], 13, "left")
+    write_text(figure, 2 * panel[0] - 16, band * 0.55, counts, theme["muted"], 11, "right")
+    save_figure(figure, path)
 
 
 def plot_curves(
@@ -175,8 +175,8 @@ def plot_curves(
     """
     if not curves:
         raise ValueError("plot_curves: expected at least one curve, got none")
-    theme = _theme("white")
-    figure = _figure(760, 500, theme)
+    theme = theme_colors("white")
+    figure = new_figure(760, 500, theme)
     axes = figure.add_axes((0.1, 0.13, 0.86, 0.76 if title else 0.82))
     values = []
     for k, (label, (x, y)) in enumerate(curves.items()):
@@ -211,10 +211,10 @@ def plot_curves(
         axes.legend(frameon=False, fontsize=10, loc="best")
     if title:
         figure.text(0.1, 0.955, title, fontsize=13, color=theme["text"], va="center")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _theme(name: str) -> dict:
+def theme_colors(name: str) -> dict:
     if name not in _THEMES:
         raise ValueError(f"background: expected one of {', '.join(_THEMES)}, got {name!r}")
     return _THEMES[name]
@@ -247,13 +247,13 @@ def _radius(cloud: np.ndarray, radius: float | None) -> float:
     return radius if radius is not None else 0.75 * spacing(cloud)
 
 
-def _figure(width: int, height: int, theme: dict) -> Figure:
+def new_figure(width: int, height: int, theme: dict) -> Figure:
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=theme["background"])
     FigureCanvasAgg(figure)
     return figure
 
 
-def _place(figure: Figure, image: np.ndarray, left: float, top: float) -> None:
+def place_image(figure: Figure, image: np.ndarray, left: float, top: float) -> None:
     width, height = figure.get_size_inches() * _DPI
     h, w = image.shape[:2]
     axes = figure.add_axes((left / width, 1 - (top + h) / height, w / width, h / height))
@@ -261,13 +261,13 @@ def _place(figure: Figure, image: np.ndarray, left: float, top: float) -> None:
     axes.imshow(image, interpolation="none", aspect="auto", vmin=0, vmax=1)
 
 
-def _text(
+def write_text(
     figure: Figure, x: float, y: float, text: str, color: str, size: float, align: str = "center"
 ) -> None:
     width, height = figure.get_size_inches() * _DPI
     figure.text(x / width, 1 - y / height, text, color=color, fontsize=size, ha=align, va="center")
 
 
-def _save(figure: Figure, path: str | os.PathLike) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike) -> None:
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=_DPI, facecolor=figure.get_facecolor(), format="png")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sparsefeat.visualize.figures import _figure, _save, _theme
+from sparsefeat.visualize.figures import new_figure, save_figure, theme_colors
 
 
 def plot_matrix(
@@ -31,8 +31,8 @@ def plot_matrix(
     if len(names) != len(matrix):
         raise ValueError(f"plot_matrix: {len(names)} names for {len(matrix)} classes")
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    theme = _theme("white")
-    figure = _figure(720, 680, theme)
+    theme = theme_colors("white")
+    figure = new_figure(720, 680, theme)
     axes = figure.add_axes((0.2, 0.2, 0.76, 0.7))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=9)
@@ -43,4 +43,4 @@ def plot_matrix(
             axes.text(column, row, f"{share[row, column]:.2f}".lstrip("0"), ha="center", va="center", fontsize=8, color=color)
     if title:
         axes.set_title(title, fontsize=11, color=theme["text"])
-    _save(figure, path)
+    save_figure(figure, path)

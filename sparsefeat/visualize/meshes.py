@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparsefeat.visualize import figures
-from sparsefeat.visualize.raster import Frame, View, _edge_darkening, _light, fit_frame
+from sparsefeat.visualize.raster import Frame, View, brightness, edge_darkening, fit_frame
 
 _GREY = (0.72, 0.74, 0.78)
 # Pixels are computed this much finer along both axes and averaged.
@@ -54,13 +54,13 @@ def render_meshes(
         raise ValueError("render_meshes: expected at least one mesh and one view")
     if titles is not None and len(titles) != len(checked):
         raise ValueError(f"render_meshes: {len(checked)} meshes but {len(titles)} titles")
-    theme = figures._theme(background)
+    theme = figures.theme_colors(background)
     count = len(checked) * len(views)
     if columns is None:
         columns = len(views) * max(1, round(np.sqrt(count / len(views)))) if count > 4 else count
     rows = -(-count // columns)
     band = 26 if titles is not None else 0
-    figure = figures._figure(columns * panel[0], rows * (panel[1] + band), theme)
+    figure = figures.new_figure(columns * panel[0], rows * (panel[1] + band), theme)
     planes = [vertices @ view.axes()[:2].T for vertices, _, _ in checked for view in views]
     if one_scale:
         frames = fit_frame(planes, *panel)
@@ -73,11 +73,11 @@ def render_meshes(
         view = views[k % len(views)]
         image = rasterize_mesh(vertices, faces, colors, view, frame, theme["background"], smooth)
         left, top = (k % columns) * panel[0], (k // columns) * (panel[1] + band)
-        figures._place(figure, image, left, top + band)
+        figures.place_image(figure, image, left, top + band)
         if titles is not None and k % len(views) == 0:
             middle = left + panel[0] * min(len(views), columns) / 2
-            figures._text(figure, middle, top + band * 0.6, titles[k // len(views)], theme["text"], 11)
-    figures._save(figure, path)
+            figures.write_text(figure, middle, top + band * 0.6, titles[k // len(views)], theme["text"], 11)
+    figures.save_figure(figure, path)
 
 
 def rasterize_mesh(
@@ -129,11 +129,11 @@ def rasterize_mesh(
         else colors[face[hit]]
     )
     image = np.zeros((fine.height * fine.width, 3))
-    image[hit] = np.clip(tint * _light(shown)[:, None], 0, 1)
+    image[hit] = np.clip(tint * brightness(shown)[:, None], 0, 1)
     depth = depth.reshape(fine.height, fine.width)
     extent = frame.metres_per_pixel * max(frame.width, frame.height)
     image = image.reshape(fine.height, fine.width, 3)
-    image *= _edge_darkening(depth, 2 * fine.metres_per_pixel, extent)[..., None]
+    image *= edge_darkening(depth, 2 * fine.metres_per_pixel, extent)[..., None]
     image = np.where(np.isfinite(depth)[..., None], image, background)
     shape = (frame.height, _OVERSAMPLE, frame.width, _OVERSAMPLE, 3)
     return np.clip(image.reshape(shape).mean((1, 3)), 0, 1)

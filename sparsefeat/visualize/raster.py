@@ -142,7 +142,7 @@ def rasterize(
     axes = view.axes()
     seen = points @ axes.T
     if shade and len(points) <= _MAX_SHADED:
-        colors = np.clip(colors * _light(estimate_normals(points) @ axes.T)[:, None], 0, 1)
+        colors = np.clip(colors * brightness(estimate_normals(points) @ axes.T)[:, None], 0, 1)
     fine = Frame(
         frame.center,
         frame.metres_per_pixel / _OVERSAMPLE,
@@ -155,13 +155,13 @@ def rasterize(
     covered = np.isfinite(depth)
     if shade:
         extent = frame.metres_per_pixel * max(frame.width, frame.height)
-        image *= _edge_darkening(depth, radius, extent)[..., None]
+        image *= edge_darkening(depth, radius, extent)[..., None]
     image = np.where(covered[..., None], image, background)
     shape = (frame.height, _OVERSAMPLE, frame.width, _OVERSAMPLE, 3)
     return np.clip(image.reshape(shape).mean((1, 3)), 0, 1)
 
 
-def _light(normals: np.ndarray) -> np.ndarray:
+def brightness(normals: np.ndarray) -> np.ndarray:
     """Brightness under a light from the upper left, over the viewer's shoulder. (N, 3) -> (N,)."""
     light = np.array([-0.45, 0.6, 0.66])
     # Normals have no side here: turn them to the viewer.
@@ -214,7 +214,7 @@ def _close_pinholes(image: np.ndarray, depth: np.ndarray) -> None:
         layer[holes] = uniform_filter(np.where(covered, layer, 0.0), 5)[holes] / share[holes]
 
 
-def _edge_darkening(depth: np.ndarray, radius: float, extent: float) -> np.ndarray:
+def edge_darkening(depth: np.ndarray, radius: float, extent: float) -> np.ndarray:
     """Eye-dome lighting: a pixel is darker the more its neighbours are in front of it.
 
     Source: Boucheny, "Interactive scientific visualization of large datasets", PhD thesis, 2009.
