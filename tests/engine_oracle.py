@@ -22,10 +22,11 @@ PRECISIONS = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "float6
 
 PATHS = {
     "default": {},
-    "unfolded in blocks": {"UNFOLD_CHANNELS": 1024, "BUFFER_BYTES": 2**17},
-    "unfolded": {"UNFOLD_CHANNELS": 1024},
-    "buffered": {"UNFOLD_CHANNELS": 0},
-    "direct": {"UNFOLD_CHANNELS": 0, "BUFFER_BYTES": 0},
+    "unfolded": {"unfolds": lambda *_: True},
+    "unfolded in blocks": {"unfolds": lambda *_: True, "UNFOLDED_BYTES": 2**14},
+    "unfolded from pairs": {"unfolds": lambda *_: True, "UNFOLDED_BYTES": 2**14, "BOX_BYTES": 0},
+    "by cell": {"unfolds": lambda *_: False},
+    "by cell in blocks": {"unfolds": lambda *_: False, "BLOCK_NUMBERS": {"cpu": 0}, "LEAST_SEGMENT": 0},
 }
 """Settings that force each way of convolving in backends/torch.py."""
 

@@ -115,7 +115,7 @@ CONVOLUTIONS = [  # dimension, kernel size, stride, dilation, tensor stride
 ]
 
 
-@pytest.mark.parametrize("path", ["unfolded", "buffered", "direct"])
+@pytest.mark.parametrize("path", ["unfolded", "unfolded from pairs", "by cell in blocks"])
 @FILLS
 @pytest.mark.parametrize("dimension, size, stride, dilation, tensor_stride", CONVOLUTIONS)
 def test_convolution(monkeypatch, dimension, size, stride, dilation, tensor_stride, fill, path):
@@ -172,7 +172,7 @@ def transposed_dense(
     return out
 
 
-@pytest.mark.parametrize("path", ["unfolded", "buffered", "direct"])
+@pytest.mark.parametrize("path", ["unfolded", "unfolded from pairs", "by cell in blocks"])
 @FILLS
 @pytest.mark.parametrize("dimension, size, stride, dilation, tensor_stride", TRANSPOSED)
 def test_transposed_convolution_onto_the_finer_level(

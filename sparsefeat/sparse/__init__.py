@@ -4,6 +4,7 @@ Notation: N points, V voxels, C channels, K kernel cells, P pairs of a kernel ma
 """
 
 from sparsefeat.sparse.field import TensorField, slice_field
+from sparsefeat.sparse.folding import fuse
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.manager import CoordinateManager, CoordinateMap, CoordinateMapKey
@@ -19,6 +20,7 @@ __all__ = [
     "SparseTensor",
     "TensorField",
     "collate",
+    "fuse",
     "quantize",
     "slice_field",
 ]

@@ -162,6 +162,15 @@ class SortedIndex:
         """Rows at sorted ``positions``."""
         return positions if self.order is None else self.order[positions]
 
+    @cached_property
+    def positions(self) -> Tensor | None:
+        """Position of each row, the inverse of ``order``. Shape: (V,)."""
+        if self.order is None:
+            return None
+        positions = torch.empty_like(self.order)
+        positions[self.order] = torch.arange(len(self.order), device=self.order.device)
+        return positions
+
     def find(self, keys: Tensor) -> Tensor:
         """Row of each key, -1 where absent. Shape: any -> same, int64."""
         if len(self.keys) == 0:

@@ -1,7 +1,6 @@
 """Operations on sparse tensors: convolution, pooling, broadcasting, and element-wise functions.
 
-All are differentiable, convolution and pooling to any order: the gradient of a convolution is a
-convolution over the transposed map and a weight gradient, and those two are each other's gradients.
+All are differentiable, convolution and pooling to any order.
 """
 
 from __future__ import annotations
@@ -10,102 +9,14 @@ import functools
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.nn import functional as F
 
-from sparsefeat.sparse.backends import torch as arithmetic
+from sparsefeat.sparse.convolve import convolve_rows
 from sparsefeat.sparse.coordinates import as_tuple
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.manager import CoordinateMapKey
-from sparsefeat.sparse.symmetric import convolve_symmetric
 from sparsefeat.sparse.tensor import SparseTensor
-
-
-class _Convolve(Function):
-    @staticmethod
-    def forward(ctx, features: Tensor, weight: Tensor, plan: KernelMap) -> Tensor:
-        ctx.save_for_backward(features, weight)
-        ctx.plan = plan
-        return arithmetic.convolve(features, weight, plan)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        features, weight = ctx.saved_tensors
-        grad_features = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            grad_features = _Convolve.apply(grad, weight.transpose(1, 2), ctx.plan.transpose)
-        if ctx.needs_input_grad[1]:
-            grad_weight = _WeightGradient.apply(features, grad, ctx.plan)
-        return grad_features, grad_weight, None
-
-
-class _WeightGradient(Function):
-    @staticmethod
-    def forward(ctx, features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
-        ctx.save_for_backward(features, grad)
-        ctx.plan = plan
-        return arithmetic.weight_gradient(features, grad, plan)
-
-    @staticmethod
-    def backward(ctx, upstream: Tensor):
-        features, grad = ctx.saved_tensors
-        grad_features = grad_grad = None
-        if ctx.needs_input_grad[0]:
-            grad_features = _Convolve.apply(grad, upstream.transpose(1, 2), ctx.plan.transpose)
-        if ctx.needs_input_grad[1]:
-            grad_grad = _Convolve.apply(features, upstream, ctx.plan)
-        return grad_features, grad_grad, None
-
-
-def _autocast_dtype(device_type: str) -> torch.dtype | None:
-    """The dtype that autocast asks for on this device, or None."""
-    try:
-        enabled = torch.is_autocast_enabled(device_type)
-    except TypeError:  # torch < 2.4 has one function per device
-        enabled = torch.is_autocast_cpu_enabled() if device_type == "cpu" else torch.is_autocast_enabled()
-        cast = torch.get_autocast_cpu_dtype() if device_type == "cpu" else torch.get_autocast_gpu_dtype()
-        return cast if enabled else None
-    return torch.get_autocast_dtype(device_type) if enabled else None
-
-
-def convolve_rows(
-    features: Tensor, weight: Tensor, plan: KernelMap, orbit: tuple[int, ...] | None = None
-) -> Tensor:
-    """Convolve feature rows over a kernel map.
-
-    Args:
-        features: Shape (n_in, C_in).
-        weight: Shape (K, C_in, C_out).
-        plan: which rows meet under which cell.
-        orbit: the orbit of each cell; the kernel is then averaged over orbits, see symmetric.py.
-
-    Returns:
-        Shape (n_out, C_out); a row that sees nothing is zero.
-
-    Raises:
-        ValueError: shapes do not fit the plan or each other.
-    """
-    if weight.ndim != 3 or weight.shape[0] != plan.volume or weight.shape[1] != features.shape[1]:
-        raise ValueError(
-            f"convolution: expected a kernel [{plan.volume}, {features.shape[1]}, C_out], got {list(weight.shape)}"
-        )
-    if len(features) != plan.n_in:
-        raise ValueError(f"convolution: the kernel map has {plan.n_in} input rows, the features {len(features)}")
-    cast = _autocast_dtype(features.device.type)
-    if cast is not None and features.dtype != torch.float64:
-        features, weight = features.to(cast), weight.to(cast)
-    if features.dtype != weight.dtype:
-        raise ValueError(f"convolution: features are {features.dtype}, the kernel is {weight.dtype}")
-    if features.device != weight.device:
-        raise ValueError(f"convolution: features on {features.device}, the kernel on {weight.device}")
-    if orbit is not None:
-        return convolve_symmetric(features, weight, plan, orbit)
-    return _Convolve.apply(features, weight, plan)
-
-
-def _with_bias(features: Tensor, bias: Tensor | None) -> Tensor:
-    return features if bias is None else features + bias.to(features.dtype)
 
 
 def target_key(
@@ -171,7 +82,7 @@ def convolution(
     stride = as_tuple(stride, x.D, "stride")
     key = strided_key(x, kernel, stride, coordinates, expand_coordinates)
     plan = x.manager.kernel_map(x.key, key, kernel)
-    return x.replace(_with_bias(convolve_rows(x.features, weight, plan, orbit), bias), key)
+    return x.replace(convolve_rows(x.features, weight, plan, orbit, bias), key)
 
 
 def convolution_transpose(
@@ -186,7 +97,7 @@ def convolution_transpose(
     stride = as_tuple(stride, x.D, "stride")
     key = upsampled_key(x, kernel, stride, coordinates, expand_coordinates)
     plan = x.manager.kernel_map(key, x.key, kernel).transpose
-    return x.replace(_with_bias(convolve_rows(x.features, weight, plan, orbit), bias), key)
+    return x.replace(convolve_rows(x.features, weight, plan, orbit, bias), key)
 
 
 def channelwise_convolution(
@@ -202,7 +113,8 @@ def channelwise_convolution(
     key = strided_key(x, kernel, as_tuple(stride, x.D, "stride"), coordinates, expand_coordinates)
     plan = x.manager.kernel_map(x.key, key, kernel)
     products = x.features.index_select(0, plan.in_rows) * weight.index_select(0, plan.cells)
-    return x.replace(_with_bias(_sum_rows(products, plan.out_rows, plan.n_out), bias), key)
+    out = _sum_rows(products, plan.out_rows, plan.n_out)
+    return x.replace(out if bias is None else out + bias.to(out.dtype), key)
 
 
 def _widen(values: Tensor) -> Tensor:

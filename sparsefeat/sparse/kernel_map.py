@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from sparsefeat.sparse.coordinates import KEY_LIMIT, SortedIndex
-from sparsefeat.sparse.kernel import Kernel
+from sparsefeat.sparse.coordinates import SortedIndex
+from sparsefeat.sparse.neighbours import Search, Windows
 
 T = TypeVar("T")
 
-_LOOK_UPS_AT_ONCE = 2**21
+_keep_for_training = torch.inference_mode(False)
+"""Decorates what makes index tensors that are kept: made in inference mode they would be useless for training."""
 
 
 class RowOrder:
@@ -22,22 +23,60 @@ class RowOrder:
     def __init__(self, rows: Tensor, count: int):
         self.pairs = torch.sort(rows, stable=True).indices
         """Pair numbers, those of row 0 first, within a row in cell order. Shape: (P,)."""
-        counts = torch.bincount(rows, minlength=count)
         self.splits = torch.zeros(count + 1, dtype=torch.int64, device=rows.device)
         """Row r has the pairs ``pairs[splits[r]:splits[r + 1]]``. Shape: (rows + 1,)."""
-        torch.cumsum(counts, 0, out=self.splits[1:])
+        torch.cumsum(torch.bincount(rows, minlength=count), 0, out=self.splits[1:])
+
+
+class Segment(NamedTuple):
+    """The pairs of one cell in one block.
+
+    Shape: sources, targets (count,) int32, positions on either side.
+    ``identical``: sources and targets are all positions of the block, in order.
+    """
+
+    cell: int
+    count: int
+    sources: Tensor
+    targets: Tensor
+    identical: bool
+
+
+class Block(NamedTuple):
+    """The output positions from ``start`` to ``stop`` and all pairs that lead there, cell by cell."""
+
+    start: int
+    stop: int
+    segments: list[Segment]
+    counts: list[int]
+    """Pairs of each segment. The pairs of the block are numbered segment by segment."""
+    order: Tensor
+    """The block's pairs grouped by output, in cell order for each. Shape: (pairs,) int32."""
+    splits: Tensor
+    """Output ``start + r`` has the pairs ``order[splits[r]:splits[r + 1]]``. Shape: (rows + 1,) int32."""
 
 
 class _Pairs:
-    """The pairs of one map and what is derived from them; shared by the map and its transpose."""
+    """The pairs of one map and what is derived from them; shared by the map and its transpose.
 
-    def __init__(self, rows: tuple[Tensor, Tensor], counts: list[int], sizes: tuple[int, int]):
-        self.rows = rows
-        self.counts = counts
+    ``find`` returns positions on either side, cell by cell, and the pairs of each cell.
+    """
+
+    def __init__(
+        self, find: Callable[[], tuple[Tensor, Tensor, list[int]]], volume: int, sizes: tuple[int, int],
+        indices: tuple[SortedIndex | None, SortedIndex | None] = (None, None), mirrored: bool = False,
+        ascending: bool = False,
+    ):
+        self.find = find
+        self.volume = volume
         self.sizes = sizes
-        self.orders: list[RowOrder | None] = [None, None]
+        self.indices = indices
+        self.mirrored = mirrored
+        self.ascending = ascending
+        self.found: tuple[Tensor, Tensor, list[int]] | None = None
+        self.rows: list[Tensor | None] = [None, None]
+        self.row_orders: list[RowOrder | None] = [None, None]
         self.cells: Tensor | None = None
-        self.by_cell: list[tuple[Tensor, Tensor]] | None = None
         self.derived: dict[tuple, object] = {}
 
 
@@ -45,7 +84,10 @@ class KernelMap:
     """Pairs (input row, output row), grouped by kernel cell.
 
     Built once per coordinates and kernel, then shared by all layers, the backward pass (as its
-    transpose) and later steps on the same coordinates. Immutable.
+    transpose) and later steps on the same coordinates. Immutable; pairs are searched when first asked for.
+
+    Beside rows there are positions: a row's place in the order of coordinates. Arithmetic goes by
+    positions, since neighbours in space are then neighbours in memory.
 
     Args:
         in_rows, out_rows: Shape (P,) int64, those of cell 0 first; within a cell no output row occurs twice.
@@ -63,24 +105,69 @@ class KernelMap:
         n_out: int,
         identity_cell: int | None = None,
     ):
-        self._pairs = _Pairs((in_rows, out_rows), counts, (n_in, n_out))
+        self._pairs = _Pairs(lambda: (in_rows.int(), out_rows.int(), counts), len(counts), (n_in, n_out))
+        self._pairs.rows = [in_rows, out_rows]
         self._side = 0
         self.identity_cell = identity_cell
+        self.windows: Windows | None = None
+
+    @classmethod
+    def of(cls, search: Search, target: SortedIndex) -> KernelMap:
+        """The map of what a search will find; ``target`` is the output's sorted index."""
+        plan = object.__new__(cls)
+        plan._pairs = _Pairs(
+            search.find_pairs, search.kernel.volume, (len(search.source.keys), len(search.target_keys)),
+            (search.source, target), search.mirrored, ascending=True,
+        )
+        plan._side = 0
+        plan.identity_cell = search.kernel.identity_cell if search.same else None
+        plan.windows = search.windows()
+        return plan
+
+    @_keep_for_training
+    def _found(self) -> tuple[Tensor, Tensor, list[int]]:
+        if self._pairs.found is None:
+            self._pairs.found = self._pairs.find()
+        return self._pairs.found
+
+    @_keep_for_training
+    def _rows(self, side: int) -> Tensor:
+        if self._pairs.rows[side] is None:
+            positions, order = self._found()[side], self._pairs.indices[side].order
+            self._pairs.rows[side] = positions.long() if order is None else order.index_select(0, positions)
+        return self._pairs.rows[side]
 
     @property
     def in_rows(self) -> Tensor:
-        """Input row of each pair. Shape: (P,)."""
-        return self._pairs.rows[self._side]
+        """Input row of each pair. Shape: (P,) int64."""
+        return self._rows(self._side)
 
     @property
     def out_rows(self) -> Tensor:
-        """Output row of each pair. Shape: (P,)."""
-        return self._pairs.rows[1 - self._side]
+        """Output row of each pair. Shape: (P,) int64."""
+        return self._rows(1 - self._side)
+
+    @_keep_for_training
+    def by_position(self, features: Tensor) -> Tensor:
+        """Input rows in the order of their coordinates. Shape: (n_in, C) -> same."""
+        index = self._pairs.indices[self._side]
+        return features if index is None or index.order is None else features.index_select(0, index.order)
+
+    @_keep_for_training
+    def by_row(self, values: Tensor) -> Tensor:
+        """Output rows from values by position, the inverse of ``transpose.by_position``. Shape: (n_out, C) -> same."""
+        index = self._pairs.indices[1 - self._side]
+        return values if index is None or index.order is None else values.index_select(0, index.positions)
 
     @property
     def counts(self) -> list[int]:
         """Pairs per kernel cell, K values."""
-        return self._pairs.counts
+        return self._found()[2]
+
+    @property
+    def n_pairs(self) -> int:
+        """The number P of pairs."""
+        return len(self._found()[0])
 
     @property
     def n_in(self) -> int:
@@ -95,11 +182,11 @@ class KernelMap:
     @property
     def volume(self) -> int:
         """Kernel cells K."""
-        return len(self.counts)
+        return self._pairs.volume
 
     @property
     def device(self) -> torch.device:
-        return self.in_rows.device
+        return self._found()[0].device
 
     @property
     def transpose(self) -> KernelMap:
@@ -108,32 +195,26 @@ class KernelMap:
         other._pairs = self._pairs
         other._side = 1 - self._side
         other.identity_cell = self.identity_cell
+        other.windows = None
         return other
 
     @property
+    @_keep_for_training
     def out_order(self) -> RowOrder:
         """The pairs grouped by output row, made when first asked for."""
         side = 1 - self._side
-        if self._pairs.orders[side] is None:
-            self._pairs.orders[side] = RowOrder(self.out_rows, self.n_out)
-        return self._pairs.orders[side]
+        if self._pairs.row_orders[side] is None:
+            self._pairs.row_orders[side] = RowOrder(self.out_rows, self.n_out)
+        return self._pairs.row_orders[side]
 
     @property
-    @torch.inference_mode(False)
+    @_keep_for_training
     def cells(self) -> Tensor:
         """Kernel cell of each pair. Shape: (P,) int64."""
         if self._pairs.cells is None:
             counts = torch.tensor(self.counts, device=self.device)
             self._pairs.cells = torch.repeat_interleave(torch.arange(self.volume, device=self.device), counts)
         return self._pairs.cells
-
-    @property
-    def by_cell(self) -> list[tuple[Tensor, Tensor]]:
-        """Input and output rows of each cell's pairs, K views."""
-        pairs = self._pairs
-        if pairs.by_cell is None:
-            pairs.by_cell = list(zip(*(rows.split(pairs.counts) for rows in pairs.rows)))
-        return pairs.by_cell if self._side == 0 else [(i, o) for o, i in pairs.by_cell]
 
     def derived(self, name: tuple, make: Callable[[], T]) -> T:
         """What ``make`` returns, kept with the pairs under ``name`` for this direction of the map."""
@@ -142,130 +223,52 @@ class KernelMap:
             self._pairs.derived[key] = make()
         return self._pairs.derived[key]
 
+    def blocks(self, rows: int) -> list[Block]:
+        """The pairs in blocks of ``rows`` output positions, made when first asked for."""
+        return self.derived(("blocks", rows), lambda: self._make_blocks(rows))
+
+    @_keep_for_training
+    def _make_blocks(self, rows: int) -> list[Block]:
+        pairs = self._pairs
+        if pairs.mirrored and self._side == 1:
+            # Input i lies under cell k of output o exactly where o lies under cell K - 1 - k of i.
+            last = self.volume - 1
+            return [
+                block._replace(segments=[s._replace(cell=last - s.cell) for s in block.segments])
+                for block in self.transpose.blocks(rows)
+            ]
+        *sides, counts = self._found()
+        sources, targets = (sides[side].split(counts) for side in (self._side, 1 - self._side))
+        if not pairs.ascending:
+            orders = [torch.argsort(part, stable=True) for part in targets]
+            sources = [part[order] for part, order in zip(sources, orders)]
+            targets = [part[order] for part, order in zip(targets, orders)]
+        starts = list(range(0, self.n_out, rows)) or [0]
+        borders = torch.tensor([*starts, self.n_out], dtype=torch.int32, device=sides[0].device)
+        bounds = torch.stack([torch.searchsorted(part, borders) for part in targets])
+        segments: list[list[Segment]] = [[] for _ in starts]
+        for cell, lengths in enumerate(bounds.diff(dim=1).tolist()):
+            parts = zip(segments, lengths, sources[cell].split(lengths), targets[cell].split(lengths))
+            for there, length, i, o in parts:
+                if length:
+                    there.append(Segment(cell, length, i, o, cell == self.identity_cell))
+        stops = [*starts[1:], self.n_out]
+        return [_block(start, stop, there, borders) for start, stop, there in zip(starts, stops, segments)]
+
     @property
     def out_counts(self) -> Tensor:
         """Inputs that each output row sees. Shape: (n_out,) int64."""
         return torch.bincount(self.out_rows, minlength=self.n_out)
 
     def __repr__(self) -> str:
-        return f"KernelMap({self.n_in} -> {self.n_out} rows, {self.volume} cells, {len(self.in_rows)} pairs)"
+        return f"KernelMap({self.n_in} -> {self.n_out} rows, {self.volume} cells, {self.n_pairs} pairs)"
 
 
-def build_kernel_map(
-    source: SortedIndex, target: SortedIndex, target_keys: Tensor, kernel: Kernel, tensor_stride: tuple[int, ...],
-    same: bool,
-) -> KernelMap:
-    """Pair input row i with output row o under cell k wherever ``input[i] = output[o] + offset[k]``.
-
-    Args:
-        source: the input's sorted index; its margin must be at least the reach of the kernel. Whatever
-            an offset then shifts out of a line of keys, or a key of -1, falls into a margin, where no input is.
-        target: the output's sorted index (only its row order is used).
-        target_keys: Shape (n_out,): the output's coordinates in the key space of ``source``, in the
-            order of ``target``; -1 for those that lie outside it.
-        kernel: the window.
-        tensor_stride: of the input.
-        same: input and output are one coordinate map, so a symmetric kernel needs half of the look-ups.
-    """
-    cells_in: list[Tensor | None] = [None] * kernel.volume
-    cells_out: list[Tensor | None] = [None] * kernel.volume
-    mirrored = same and kernel.is_symmetric
-    offsets = kernel.offsets(tensor_stride)
-    search = _look_up if source.table is not None else _search_columns
-    for cells, found in search(source, target_keys, kernel, offsets, mirrored):
-        present = found >= 0
-        counts = present.sum(1).tolist()
-        positions = present.nonzero()[:, 1]
-        hits = found[present].long()
-        for cell, i, o in zip(cells, hits.split(counts), positions.split(counts)):
-            cells_in[cell], cells_out[cell] = i, o
-            if mirrored and cell != kernel.volume - 1 - cell:
-                # Ascending output rows within a cell keep the gathers of a layer in memory order:
-                # i grows with o, because both are positions in the same sorted keys.
-                cells_in[kernel.volume - 1 - cell], cells_out[kernel.volume - 1 - cell] = o, i
-    n_in, n_out = len(source.keys), len(target_keys)
-    counts = [len(i) for i in cells_in]
-    return KernelMap(
-        source.rows(torch.cat(cells_in)),
-        target.rows(torch.cat(cells_out)),
-        counts,
-        n_in,
-        n_out,
-        kernel.identity_cell if same else None,
-    )
-
-
-_Found = Iterator[tuple[list[int], Tensor]]
-"""Cells, and the position of the input under each of them for each output: (cells, n_out) int32, -1 for none."""
-
-
-def _look_up(
-    source: SortedIndex, target_keys: Tensor, kernel: Kernel, offsets: list[list[int]], mirrored: bool
-) -> _Found:
-    """One look-up in the dense table per cell and output, in blocks of bounded memory."""
-    cells = list(range((kernel.volume + 1) // 2 if mirrored else kernel.volume))
-    shifts = torch.tensor([source.space.shift(offsets[c]) for c in cells], device=target_keys.device)
-    block = max(1, _LOOK_UPS_AT_ONCE // max(len(target_keys), 1))
-    for start in range(0, len(cells), block):
-        keys = shifts[start : start + block, None] + target_keys
-        # Only the shifts of a key of -1 can leave the table.
-        yield cells[start : start + block], source.table[keys.clamp_(0, len(source.table) - 1)]
-
-
-def _search_columns(
-    source: SortedIndex, target_keys: Tensor, kernel: Kernel, offsets: list[list[int]], mirrored: bool
-) -> _Found:
-    """A column of cells along the last axis is a stretch of consecutive keys: one binary search serves it all."""
-    for column in _columns(kernel, mirrored):
-        start = target_keys + source.space.shift(offsets[column[0]])
-        step = 1
-        if len(column) > 1:
-            step = source.space.shift([b - a for a, b in zip(offsets[column[0]], offsets[column[1]])])
-        if step == 0:  # a globally pooled tensor: with tensor stride 0 all cells are one
-            yield column, _find_run(source.keys, start, 1, 1).expand(len(column), -1).clone()
-        else:
-            yield column, _find_run(source.keys, start, step, len(column))
-
-
-def _columns(kernel: Kernel, mirrored: bool) -> list[list[int]]:
-    """Cells grouped into columns along the last axis; of a mirrored kernel only the first half and the centre."""
-    if kernel.region != "cube":
-        cells = range((kernel.volume + 1) // 2 if mirrored else kernel.volume)
-        return [[c] for c in cells]
-    base = kernel.volume // kernel.size[-1]
-    columns = [list(range(c, kernel.volume, base)) for c in range(base)]
-    if mirrored:
-        # Columns c and base - 1 - c mirror each other; the middle one mirrors itself.
-        columns = columns[: (base + 1) // 2]
-        columns[-1] = columns[-1][: (kernel.size[-1] + 1) // 2]
-    return columns
-
-
-def _find_run(keys: Tensor, start: Tensor, step: int, length: int) -> Tensor:
-    """Positions of ``start + j * step`` in sorted unique ``keys``, j < length, -1 where absent.
-
-    Shape: keys (V,), start (n,) -> (length, n) int32.
-    """
-    # int32 halves the memory traffic of this table, which is most of the cost of a map.
-    found = torch.full((length, len(start)), -1, dtype=torch.int32, device=keys.device)
-    if len(keys) == 0 or len(start) == 0:
-        return found
-    span = (length - 1) * step
-    position = torch.searchsorted(keys, start)
-    # A last key that is in nobody's reach spares the look-ups a bounds check. No difference to it overflows.
-    keys = torch.cat([keys, keys.new_full((1,), 3 * KEY_LIMIT)])
-    columns = torch.arange(len(start), device=keys.device)
-    while True:
-        # Most windows on a surface hold one or two keys at most: only those that have another go on.
-        distance = keys[position] - start
-        going = (distance <= span).nonzero()[:, 0]
-        if len(going) == 0:
-            return found
-        position, columns, start, distance = position[going], columns[going], start[going], distance[going]
-        if step == 1:
-            found[distance, columns] = position.int()
-        else:
-            on_step = (distance % step == 0).nonzero()[:, 0]
-            cell = torch.div(distance[on_step], step, rounding_mode="floor")
-            found[cell, columns[on_step]] = position[on_step].int()
-        position = position + 1
+def _block(start: int, stop: int, segments: list[Segment], like: Tensor) -> Block:
+    targets = torch.cat([s.targets for s in segments]) - start if segments else like[:0]
+    splits = like.new_zeros(stop - start + 1)
+    torch.cumsum(torch.bincount(targets, minlength=stop - start), 0, dtype=torch.int32, out=splits[1:])
+    if stop - start < 2**15:
+        targets = targets.short()  # sorted in less than half of the time
+    order = torch.sort(targets, stable=True).indices.int()
+    return Block(start, stop, segments, [s.count for s in segments], order, splits)

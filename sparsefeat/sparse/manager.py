@@ -18,7 +18,8 @@ from sparsefeat.sparse.coordinates import (
     unique_first,
 )
 from sparsefeat.sparse.kernel import Kernel
-from sparsefeat.sparse.kernel_map import KernelMap, build_kernel_map
+from sparsefeat.sparse.kernel_map import KernelMap
+from sparsefeat.sparse.neighbours import Search
 
 keep_for_training = torch.inference_mode(False)
 """Decorates what makes index tensors that are kept: made in inference mode they would be useless for training."""
@@ -265,13 +266,14 @@ class CoordinateManager:
         source, target = self[in_key], self[out_key]
         offsets = kernel.offsets(in_key.tensor_stride)
         reach = tuple(max(abs(o[axis]) for o in offsets) for axis in range(self.dimension))
+        index = source.index(reach)
         if in_key == out_key:
-            index = source.index(reach)
-            return build_kernel_map(index, index, index.keys, kernel, in_key.tensor_stride, same=True)
+            search = Search(index, index.keys, kernel, in_key.tensor_stride, same=True)
+            return KernelMap.of(search, index)
         target_index = target.index()
         coordinates = target.coordinates
         if target_index.order is not None:
             coordinates = coordinates[target_index.order]
-        index = source.index(reach)
         keys = index.space.encode_any(coordinates)
-        return build_kernel_map(index, target_index, keys, kernel, in_key.tensor_stride, same=False)
+        search = Search(index, keys, kernel, in_key.tensor_stride, same=False)
+        return KernelMap.of(search, target_index)

@@ -1,0 +1,53 @@
+"""What no engine can beat: the bare matrix products of a layer, and moving its numbers once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def products(
+    counts: Sequence[int], c_in: int, c_out: int, device: torch.device, dtype: torch.dtype, backward: bool = False,
+    to_input: bool = True,
+) -> Callable[[], None]:
+    """The products of one convolution on rows that lie ready: one per kernel cell, with its number of pairs.
+
+    ``backward``: those of the gradients instead, to the weight and, with ``to_input``, to the input. Operands are shared between cells, so nothing is gathered
+    and little is fetched from memory.
+    """
+    counts = [count for count in counts if count]
+    longest = max(counts, default=0)
+    x = torch.randn(longest, c_in, device=device, dtype=dtype)
+    g = torch.randn(longest, c_out, device=device, dtype=dtype)
+    w = torch.randn(c_in, c_out, device=device, dtype=dtype)
+    to_x, to_g, to_w = torch.empty_like(x), torch.empty_like(g), torch.empty_like(w)
+
+    def forward_products() -> None:
+        for count in counts:
+            torch.mm(x[:count], w, out=to_g[:count])
+
+    def backward_products() -> None:
+        for count in counts:
+            if to_input:
+                torch.mm(g[:count], w.t(), out=to_x[:count])
+            torch.mm(x[:count].t(), g[:count], out=to_w)
+
+    return backward_products if backward else forward_products
+
+
+def bytes_moved(
+    n_in: int, n_out: int, volume: int, c_in: int, c_out: int, item: int, backward: bool = False
+) -> int:
+    """Bytes that a layer must read and write once: features, weights and the output."""
+    forward = item * (n_in * c_in + volume * c_in * c_out + n_out * c_out)
+    # Backward reads the features, the weights and the output's gradient, and writes two gradients.
+    return forward + item * (n_in * c_in + volume * c_in * c_out) if backward else forward
+
+
+def copy_bandwidth(device: torch.device, megabytes: int = 128) -> tuple[Callable[[], Tensor], int]:
+    """A copy that no cache holds, and the bytes that it reads and writes."""
+    source = torch.ones(megabytes * 2**20 // 4, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source), 2 * source.numel() * 4

@@ -1,0 +1,176 @@
+"""Measuring a single layer: its map, its forward and its backward pass, engine beside engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sparsefeat.benchmark import floors
+from sparsefeat.benchmark.cases import LayerCase
+from sparsefeat.benchmark.clouds import Cloud
+from sparsefeat.benchmark.engines import Ours, Prepared
+from sparsefeat.benchmark.timing import Timing, time_interleaved
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""Largest difference to our numbers, as a share of their largest, that still counts as the same."""
+
+PRODUCTS = "matrix products"
+
+
+@dataclass
+class Measurement:
+    """One operation of one case.
+
+    Attributes:
+        voxels, pairs: size of the problem; pairs 0 where they do not matter.
+        timings: by contender; ``PRODUCTS`` are the bare products of the same sizes.
+        errors: largest difference to our result, as a share of its largest value, of who was compared.
+        absent: who was left out, and why.
+        flops, moved_bytes: what any engine has to compute and move.
+        memory_bytes: at the height of the operation, where that was measured.
+    """
+
+    case: str
+    operation: str
+    voxels: int
+    pairs: int
+    timings: dict[str, Timing]
+    errors: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    flops: int = 0
+    moved_bytes: int = 0
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where, in what precision and how long to measure: ``runs`` rounds, or fewer within ``seconds``."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    runs: int = 7
+    seconds: float = 10.0
+
+
+def measure_layer(case: LayerCase, cloud: Cloud, engines: list, setting: Setting) -> list[Measurement]:
+    """Map, forward and backward of a layer, every engine's numbers compared with ours beforehand."""
+    generator = torch.Generator().manual_seed(0)
+    volume = case.kernel_size**3
+    kernel = torch.randn(volume, case.c_in, case.c_out, generator=generator) / (volume * case.c_in) ** 0.5
+    kernel = kernel.to(setting.device, setting.dtype)
+    coordinates = cloud.coordinates.to(setting.device)
+    prepared: dict[str, Prepared] = {}
+    absent: dict[str, str] = {}
+    for engine in engines:
+        try:
+            prepared[engine.name] = engine.prepare(case, coordinates, kernel)
+        except Exception as error:  # another's engine can fail in any way, and ours is measured all the same
+            if engine.name == Ours.name:
+                raise
+            absent[engine.name] = reason(error)
+    ours = prepared[Ours.name]
+    counts, n_in = ours.make_map(), _rows_in(case, coordinates)
+    features = torch.randn(n_in, case.c_in, generator=generator).to(kernel)
+    # With one channel it is a network's first layer, whose input is data and asks for no gradient.
+    features.requires_grad_(case.c_in > 1)
+    weights = torch.randn(len(ours.coordinates), case.c_out, generator=generator).to(kernel)
+    errors, rows = _compare(prepared, features, weights, absent, TOLERANCE[setting.dtype])
+    pairs, n_out = sum(counts), len(ours.coordinates)
+    flops = 2 * pairs * case.c_in * case.c_out
+
+    def timed(operation: str, calls: dict[str, Callable], backward: bool = False, arithmetic: bool = True):
+        if arithmetic:
+            calls[PRODUCTS] = floors.products(
+                counts, case.c_in, case.c_out, setting.device, setting.dtype, backward, features.requires_grad
+            )
+        timings = time_interleaved(calls, setting.device, setting.runs, setting.seconds)
+        moved = floors.bytes_moved(
+            n_in, n_out, volume, case.c_in, case.c_out, kernel.element_size(), backward
+        )
+        return Measurement(
+            case.name, operation, len(coordinates), pairs, timings, errors, absent,
+            flops * (1 + (backward and features.requires_grad)) if arithmetic else 0, moved if arithmetic else 0,
+        )
+
+    maps = {name: p.make_map for name, p in prepared.items() if p.make_map is not None}
+    measured = [timed("map", maps, arithmetic=False)]
+    measured.append(timed("forward", {name: _forward(p, features) for name, p in prepared.items()}))
+    backwards = {name: _backward(p, features, weights[rows[name]]) for name, p in prepared.items()}
+    measured.append(timed("backward", backwards, backward=True))
+    return measured
+
+
+def reason(error: Exception) -> str:
+    """One line that says why an engine was left out."""
+    return (f"{type(error).__name__}: {error}".splitlines() or [type(error).__name__])[0][:300]
+
+
+def _rows_in(case: LayerCase, coordinates: Tensor) -> int:
+    if not case.transposed:
+        return len(coordinates)
+    stride = torch.tensor([1, 2, 2, 2], device=coordinates.device)
+    return len(torch.unique(torch.div(coordinates, stride, rounding_mode="floor"), dim=0))
+
+
+def _forward(prepared: Prepared, features: Tensor) -> Callable[[], object]:
+    def call() -> Tensor:
+        with torch.no_grad():
+            return prepared.forward(features)
+
+    return call
+
+
+def _backward(prepared: Prepared, features: Tensor, weights: Tensor) -> Callable[[], object]:
+    out = prepared.forward(features)
+    wanted = [t for t in (features, prepared.weight) if t.requires_grad]
+    return lambda: torch.autograd.grad(out, wanted, weights, retain_graph=True)
+
+
+def _compare(
+    prepared: dict[str, Prepared], features: Tensor, weights: Tensor, absent: dict[str, str], tolerance: float
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Drop from ``prepared`` who computes something else; errors, and the row of ours for each of their rows."""
+    reference = prepared[Ours.name]
+    wanted = _results(reference, features, weights)
+    order = _order(reference.coordinates)
+    errors = {}
+    rows = {Ours.name: torch.arange(len(order), device=order.device)}
+    for name, other in list(prepared.items()):
+        if name == Ours.name:
+            continue
+        try:
+            same = reference.coordinates[order].tolist() == other.coordinates[_order(other.coordinates)].tolist()
+            if not same:
+                raise NotImplementedError(
+                    f"has {len(other.coordinates)} outputs, ours {len(reference.coordinates)}, or others"
+                )
+            rows[name] = torch.empty_like(order)
+            rows[name][_order(other.coordinates)] = order
+            found = _results(other, features, weights[rows[name]])
+            found[0] = torch.empty_like(found[0]).index_copy_(0, rows[name], found[0])
+            errors[name] = max(_difference(a, b) for a, b in zip(found, wanted))
+            if not errors[name] <= tolerance:
+                raise ValueError(f"its numbers differ from ours by {errors[name]:.1e}")
+        except Exception as error:  # another's engine can fail in any way, and ours is measured all the same
+            absent[name] = reason(error)
+            del prepared[name]
+    return errors, rows
+
+
+def _results(prepared: Prepared, features: Tensor, weights: Tensor) -> list[Tensor]:
+    out = prepared.forward(features)
+    wanted = [t for t in (features, prepared.weight) if t.requires_grad]
+    *to_features, to_weight = torch.autograd.grad(out, wanted, weights)
+    return [out.detach(), prepared.as_kernel(to_weight), *to_features]
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    return ((a - b).abs().max() / b.abs().max().clamp(min=1e-30)).item()
+
+
+def _order(coordinates: Tensor) -> Tensor:
+    """Rows in lexicographic order. Shape: (V, 4) -> (V,)."""
+    return torch.unique(coordinates.long(), dim=0, return_inverse=True)[1].argsort()

@@ -1,0 +1,128 @@
+"""Convolution over a kernel map, differentiable to any order.
+
+The gradient of a convolution is a convolution over the transposed map and a weight gradient, and those two are
+each other's gradients.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from sparsefeat.sparse.backends import torch as arithmetic
+from sparsefeat.sparse.kernel_map import KernelMap
+from sparsefeat.sparse.symmetric import convolve_symmetric
+
+
+class _Convolve(Function):
+    @staticmethod
+    def forward(ctx, features: Tensor, weight: Tensor, plan: KernelMap) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        ctx.plan = plan
+        return arithmetic.convolve(features, weight, plan)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        features, weight = ctx.saved_tensors
+        if all(ctx.needs_input_grad[:2]):
+            return *_Gradients.apply(features, weight, grad, ctx.plan), None
+        grad_features = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_features = _Convolve.apply(grad, weight.transpose(1, 2), ctx.plan.transpose)
+        if ctx.needs_input_grad[1]:
+            grad_weight = _WeightGradient.apply(features, grad, ctx.plan)
+        return grad_features, grad_weight, None
+
+
+class _Gradients(Function):
+    """Both gradients of a convolution: their gathers are shared."""
+
+    @staticmethod
+    def forward(ctx, features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(features, weight, grad)
+        ctx.plan = plan
+        return arithmetic.gradients(features, weight, grad, plan)
+
+    @staticmethod
+    def backward(ctx, to_features: Tensor, to_weight: Tensor):
+        features, weight, grad = ctx.saved_tensors
+        plan = ctx.plan
+        grad_features = grad_weight = grad_grad = None
+        if ctx.needs_input_grad[0]:
+            grad_features = _Convolve.apply(grad, to_weight.transpose(1, 2), plan.transpose)
+        if ctx.needs_input_grad[1]:
+            grad_weight = _WeightGradient.apply(to_features, grad, plan)
+        if ctx.needs_input_grad[2]:
+            grad_grad = _Convolve.apply(to_features, weight, plan) + _Convolve.apply(features, to_weight, plan)
+        return grad_features, grad_weight, grad_grad, None
+
+
+class _WeightGradient(Function):
+    @staticmethod
+    def forward(ctx, features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
+        ctx.save_for_backward(features, grad)
+        ctx.plan = plan
+        return arithmetic.weight_gradient(features, grad, plan)
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor):
+        features, grad = ctx.saved_tensors
+        grad_features = grad_grad = None
+        if ctx.needs_input_grad[0]:
+            grad_features = _Convolve.apply(grad, upstream.transpose(1, 2), ctx.plan.transpose)
+        if ctx.needs_input_grad[1]:
+            grad_grad = _Convolve.apply(features, upstream, ctx.plan)
+        return grad_features, grad_grad, None
+
+
+def _autocast_dtype(device_type: str) -> torch.dtype | None:
+    """The dtype that autocast asks for on this device, or None."""
+    try:
+        enabled = torch.is_autocast_enabled(device_type)
+    except TypeError:  # torch < 2.4 has one function per device
+        enabled = torch.is_autocast_cpu_enabled() if device_type == "cpu" else torch.is_autocast_enabled()
+        cast = torch.get_autocast_cpu_dtype() if device_type == "cpu" else torch.get_autocast_gpu_dtype()
+        return cast if enabled else None
+    return torch.get_autocast_dtype(device_type) if enabled else None
+
+
+def convolve_rows(
+    features: Tensor, weight: Tensor, plan: KernelMap, orbit: tuple[int, ...] | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Convolve feature rows over a kernel map.
+
+    Args:
+        features: Shape (n_in, C_in).
+        weight: Shape (K, C_in, C_out).
+        plan: which rows meet under which cell.
+        orbit: the orbit of each cell; the kernel is then averaged over orbits, see symmetric.py.
+        bias: Shape (1, C_out), added to every row.
+
+    Returns:
+        Shape (n_out, C_out); a row that sees nothing is zero, or the bias.
+
+    Raises:
+        ValueError: shapes do not fit the plan or each other.
+    """
+    if weight.ndim != 3 or weight.shape[0] != plan.volume or weight.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"convolution: expected a kernel [{plan.volume}, {features.shape[1]}, C_out], got {list(weight.shape)}"
+        )
+    if len(features) != plan.n_in:
+        raise ValueError(f"convolution: the kernel map has {plan.n_in} input rows, the features {len(features)}")
+    cast = _autocast_dtype(features.device.type)
+    if cast is not None and features.dtype != torch.float64:
+        features, weight = features.to(cast), weight.to(cast)
+    if features.dtype != weight.dtype:
+        raise ValueError(f"convolution: features are {features.dtype}, the kernel is {weight.dtype}")
+    if features.device != weight.device:
+        raise ValueError(f"convolution: features on {features.device}, the kernel on {weight.device}")
+    if orbit is not None:
+        out = convolve_symmetric(features, weight, plan, orbit)
+    elif torch.is_grad_enabled():
+        out = _Convolve.apply(features, weight, plan)
+    else:
+        return arithmetic.convolve(features, weight, plan, bias)
+    return out if bias is None else out + bias.to(out.dtype)

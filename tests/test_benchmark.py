@@ -1,0 +1,190 @@
+"""The benchmark: what it selects, compares, times and writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparsefeat.benchmark import Options, engines, run_benchmark, select
+from sparsefeat.benchmark.cases import LayerCase, all_cases
+from sparsefeat.benchmark.clouds import Cloud, make_cloud
+from sparsefeat.benchmark.layers import PRODUCTS, Setting, measure_layer
+from sparsefeat.benchmark.networks import measure_network
+from sparsefeat.benchmark.report import as_dict, table, write_json, write_plot
+from sparsefeat.benchmark.timing import Timing, time_interleaved
+
+CPU = Setting(torch.device("cpu"), runs=1)
+
+
+@pytest.fixture(scope="module")
+def small() -> Cloud:
+    full = make_cloud("5k", None)
+    return Cloud("5k", full.coordinates[:300].contiguous(), full.source, full.voxel_size)
+
+
+@pytest.fixture(scope="module")
+def tool():
+    path = Path(__file__).parent.parent / "tools" / "benchmark.py"
+    spec = importlib.util.spec_from_file_location("benchmark_tool", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_drawn_room_has_the_voxels_asked_for_and_the_same_ones_each_time():
+    one, other = make_cloud("5k", None), make_cloud("5k", None)
+    assert torch.equal(one.coordinates, other.coordinates)
+    assert 4_000 <= len(one.coordinates) <= 6_000
+    assert len(torch.unique(one.coordinates, dim=0)) == len(one.coordinates)
+
+
+def test_real_fragments_come_first(dataset):
+    cloud = make_cloud("5k", dataset("threedmatch_dense").parent)
+    assert cloud.source.startswith("threedmatch_dense/") and 4_000 <= len(cloud.coordinates) <= 6_000
+
+
+def test_every_case_is_selected_by_its_name():
+    cases = all_cases()
+    assert len({case.name for case in cases}) == len(cases)
+    for case in cases:
+        assert select([case.name]) == [case]
+    assert {case.size for case in select(["conv3-*"])} == {"5k", "20k", "50k", "100k", "1M"}
+    with pytest.raises(ValueError, match="'conv9-.*' fits none"):
+        select(["conv9-*"])
+
+
+@pytest.mark.parametrize(
+    "case",
+    [LayerCase("5k", 3, 4, 6), LayerCase("5k", 3, 4, 6, 2), LayerCase("5k", 3, 6, 4, 2, True), LayerCase("5k", 7, 1, 4)],
+    ids=lambda case: case.name,
+)
+def test_a_layer_is_measured_map_forward_and_backward_beside_the_bare_products(small, case):
+    rows = measure_layer(case, small, [engines.Ours()], CPU)
+    assert [row.operation for row in rows] == ["map", "forward", "backward"]
+    assert [set(row.timings) for row in rows] == [{"sparsefeat"}, {"sparsefeat", PRODUCTS}, {"sparsefeat", PRODUCTS}]
+    forward = rows[1]
+    assert forward.pairs > 300 and forward.flops == 2 * forward.pairs * case.c_in * case.c_out
+    assert rows[2].flops == forward.flops * (2 if case.c_in > 1 else 1), "a first layer's input needs no gradient"
+    assert forward.moved_bytes > 0
+
+
+class Wrong(engines.Ours):
+    """Ours, with an output that is off."""
+
+    name = "wrong"
+
+    def prepare(self, case, coordinates, kernel):
+        prepared = super().prepare(case, coordinates, kernel)
+        forward = prepared.forward
+        prepared.forward = lambda features: forward(features) * 1.01
+        return prepared
+
+
+class Shuffled(engines.Ours):
+    """Ours, with rows in another order."""
+
+    name = "shuffled"
+
+    def prepare(self, case, coordinates, kernel):
+        prepared = super().prepare(case, coordinates, kernel)
+        forward, order = prepared.forward, torch.arange(len(prepared.coordinates)).flip(0)
+        prepared.forward = lambda features: forward(features)[order]
+        prepared.coordinates = prepared.coordinates[order]
+        return prepared
+
+
+class Failing(engines.Ours):
+    name = "failing"
+
+    def prepare(self, case, coordinates, kernel):
+        raise RuntimeError("no such kernel\nat line 3")
+
+
+def test_who_computes_something_else_is_named_and_not_timed(small):
+    others = [Wrong(), Shuffled(), Failing()]
+    rows = measure_layer(LayerCase("5k", 3, 4, 6, 2), small, [engines.Ours(), *others], CPU)
+    for row in rows:
+        assert set(row.timings) - {PRODUCTS} == {"sparsefeat", "shuffled"}
+        assert "differ from ours by 1.0e-02" in row.absent["wrong"]
+        assert row.absent["failing"] == "RuntimeError: no such kernel"
+        assert row.errors["shuffled"] <= 1e-6
+
+
+def test_contenders_take_turns_and_the_first_round_does_not_count():
+    calls = []
+    timings = time_interleaved(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, torch.device("cpu"), runs=3
+    )
+    assert calls == ["a", "b"] * 4 and {name: len(t.wall) for name, t in timings.items()} == {"a": 3, "b": 3}
+
+
+def test_long_cases_get_three_rounds():
+    timings = time_interleaved({"a": lambda: None}, torch.device("cpu"), runs=50, seconds=1e-9)
+    assert len(timings["a"].wall) == 3
+
+
+def test_medians_and_quartiles():
+    row = Timing((4.0, 1.0, 2.0, 3.0, 5.0), (1.0, 1.0, 1.0, 1.0, 2.0)).as_dict()
+    assert (row["median_s"], row["quartile1_s"], row["quartile3_s"], row["least_s"]) == (3, 2, 4, 1)
+    assert row["cpu_median_s"] == 1 and row["runs"] == 5
+
+
+def test_a_network_is_measured_with_its_memory(small, monkeypatch):
+    monkeypatch.setattr("sparsefeat.benchmark.networks.memory_in_new_process", lambda *_: 123)
+    for case in select(["resunet-*@5k"]):
+        rows = measure_network(case, small, [engines.Ours()], CPU)
+        assert {PRODUCTS, "sparsefeat"} == set(rows[0].timings) and rows[0].memory_bytes == 123
+        assert rows[0].flops > 10**8
+
+
+def test_all_numbers_are_written(small, tmp_path):
+    rows = [as_dict(m, 1e10) for m in measure_layer(LayerCase("5k", 3, 4, 6), small, [engines.Ours()], CPU)]
+    rows = [row | {"threads": 1, "dtype": "fp32"} for row in rows]
+    write_json(tmp_path / "b.json", rows, {"environment": {}})
+    read = json.loads((tmp_path / "b.json").read_text())
+    assert read["format"] == 1 and [row["operation"] for row in read["results"]] == ["map", "forward", "backward"]
+    forward = read["results"][1]
+    ours, bare = (forward["timings"][name]["median_s"] for name in ("sparsefeat", PRODUCTS))
+    assert forward["ratios"] == {PRODUCTS: pytest.approx(bare / ours)}
+    assert forward["bandwidth_floor_s"] == pytest.approx(forward["moved_bytes"] / 1e10)
+    assert len(table(rows).splitlines()) == 3
+    write_plot(tmp_path / "b.png", rows)
+    assert (tmp_path / "b.png").stat().st_size > 1000
+
+
+def test_threads_are_set_back(small, monkeypatch):
+    monkeypatch.setattr("sparsefeat.benchmark.run.make_cloud", lambda *_: small)
+    before = torch.get_num_threads()
+    rows, facts = run_benchmark(Options(cases=("conv3-32-32@5k",), engines=("sparsefeat",), threads=(2,), runs=1))
+    assert torch.get_num_threads() == before and {row["threads"] for row in rows} == {2}
+    assert facts["engines"] == {"sparsefeat": sys.modules["sparsefeat"].__version__}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nonsense"], "'nonsense' fits none"),
+        (["--dtypes", "fp8"], "expected one of fp64"),
+        (["--dtypes", "tf32"], "needs a CUDA device"),
+        (["--threads", "two"], "expected whole numbers"),
+        (["--threads", "0"], "at least 1"),
+        (["--engines", "Mink"], "expected some of"),
+        (["--device", "nowhere"], "cannot be used"),
+        (["--runs", "0"], "at least 1"),
+        (["--json", "no/such/folder/b.json"], "folder that exists"),
+    ],
+)
+def test_wrong_arguments_are_one_line(tool, capsys, arguments, message):
+    assert tool.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_the_tool_lists_its_cases(tool, capsys):
+    assert tool.main(["--list", "conv3-*@5k"]) == 0
+    assert capsys.readouterr().out.split() == [f"conv3-{c}-{c}@5k" for c in (32, 64, 128, 256)]
