@@ -20,17 +20,6 @@ _MARGIN = 2.0**-43
 _TINY = 1e-300
 
 
-def pairs_in_rows(triangles: Triangles, limit: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Yield (rows (P,), cells 3 x (P,) float64): all cells of boxes that are long along one axis at most."""
-    spans = triangles.high - triangles.low
-    counts = spans.sum(0).long() + 1
-    for start, stop in chunks(counts, limit):
-        parent, step = expand(counts[start:stop])
-        parent += start
-        # Along an axis where the box has one cell no step is taken.
-        yield parent, [triangles.low[k][parent] + torch.minimum(step, spans[k][parent]) for k in range(3)]
-
-
 def pairs_in_columns(triangles: Triangles, limit: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """Yield (rows (P,), cells 3 x (P,) float64): the cells in each triangle's range of z in each column.
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from sparsefeat.mesh.candidates import chunks, expand
 from sparsefeat.mesh.keys import Box
+from sparsefeat.mesh.surface import Surface
 
-_PAIRS_AT_A_TIME = 1 << 17
+_PAIRS_AT_A_TIME = 1 << 15
 # A triangle that does not touch a cell is at least this far from its centre.
 _HALF_CELL = 0.5
 
@@ -39,25 +40,25 @@ class Pairs:
         return Pairs(unique, voxel, triangle[order])
 
 
-def areas_in_cells(corners: Tensor, cells: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+def areas_in_cells(surface: Surface, cells: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """Area of the surface in each cell, and its mean normal by area, scaled to length 1.
 
     Args:
-        corners: triangles in voxel units. Shape: (3 corners, 3 coordinates, F)
+        surface: the triangles.
         cells: Shape (V, 3) int64.
         pairs: which touch.
 
     Returns:
         areas (V,) float64 and normals (V, 3) float64.
     """
-    total = corners.new_zeros(4, len(cells))
+    total = surface.points.new_zeros(4, len(cells))
     places = cells.T.double().contiguous()
     # A triangle that touches one cell is in it with all its area.
-    alone = torch.bincount(pairs.triangle, minlength=corners.shape[2]) == 1
+    alone = torch.bincount(pairs.triangle, minlength=len(surface)) == 1
     for start in range(0, len(pairs.voxel), _PAIRS_AT_A_TIME):
         part = slice(start, start + _PAIRS_AT_A_TIME)
         voxel, triangle = pairs.voxel[part], pairs.triangle[part]
-        shape = corners[:, :, triangle]
+        shape = surface.corners(triangle)
         normal = _cross(shape[1] - shape[0], shape[2] - shape[0])
         length = _length(normal)
         area = length / 2
@@ -117,20 +118,21 @@ def _clip(polygon: Tensor, inwards: Tensor) -> Tensor:
     return torch.where(empty[:, None], result[0], result[: corners + 1])
 
 
-def nearest_triangles(corners: Tensor, cells: Tensor, pairs: Pairs) -> Tensor:
+def nearest_triangles(surface: Surface, cells: Tensor, pairs: Pairs) -> Tensor:
     """The triangle nearest to each cell's centre, the first of equally near ones.
 
     Args:
-        corners: triangles in voxel units. Shape: (3 corners, 3 coordinates, F)
+        surface: the triangles.
         cells: ascending. Shape: (V, 3) int64
         pairs: which touch.
 
     Returns:
         (V,) int64.
     """
-    best = corners.new_full((len(cells),), torch.inf)
-    owner = torch.full((len(cells),), corners.shape[2], device=cells.device)
-    _improve(best, owner, corners, cells, pairs.voxel, pairs.triangle)
+    best = surface.points.new_full((len(cells),), torch.inf)
+    owner = torch.full((len(cells),), len(surface), device=cells.device)
+    centres = cells.T.double().contiguous() + _HALF_CELL
+    _improve(best, owner, surface, centres, pairs.voxel, pairs.triangle)
     # Where what touches the cell is farther from the centre than the cell's faces, a triangle that touches
     # only a neighbour may be nearer. None is beyond the neighbours: a cell's corner is at 0.87.
     open_cells = torch.nonzero(best > _HALF_CELL)[:, 0]
@@ -150,20 +152,21 @@ def nearest_triangles(corners: Tensor, cells: Tensor, pairs: Pairs) -> Tensor:
             parent, step = expand(counts[neighbour[start:stop]])
             parent += start
             triangle = pairs.triangle[starts[neighbour[parent]] + step]
-            _improve(best, owner, corners, cells, voxel[parent], triangle)
+            _improve(best, owner, surface, centres, voxel[parent], triangle)
     return owner
 
 
-def _improve(best: Tensor, owner: Tensor, corners: Tensor, cells: Tensor, voxel: Tensor, triangle: Tensor):
+def _improve(
+    best: Tensor, owner: Tensor, surface: Surface, centres: Tensor, voxel: Tensor, triangle: Tensor
+) -> None:
     """Take, in place, the nearest of these triangles where it is nearer than the best, or first of equals."""
-    centres = cells.T.double().contiguous() + _HALF_CELL
     for start in range(0, len(voxel), _PAIRS_AT_A_TIME):
         rows, shape = voxel[start : start + _PAIRS_AT_A_TIME], triangle[start : start + _PAIRS_AT_A_TIME]
-        distance = _distance_to_origin(corners[:, :, shape] - centres[:, rows])
+        distance = _distance_to_origin(surface.corners(shape) - centres[:, rows])
         before = best[rows]
         best.scatter_reduce_(0, rows, distance, "amin")
         after = best[rows]
-        owner[rows[after < before]] = corners.shape[2]
+        owner[rows[after < before]] = len(surface)
         equal = distance == after
         owner.scatter_reduce_(0, rows[equal], shape[equal], "amin")
 

@@ -44,6 +44,7 @@ def vertex_features(
     *,
     voxel_size: float | None = None,
     interpolation: str = "trilinear",
+    views: int = 1,
     seed: int | np.random.Generator = 0,
 ) -> np.ndarray:
     """Features of a mesh's vertices, however coarse or fine its triangles are against the voxels.
@@ -53,7 +54,7 @@ def vertex_features(
         vertices: Shape (N, 3).
         faces: Shape (F, 3), or None for a cloud.
         voxel_size: in the unit of the vertices; None: that of the extractor.
-        interpolation: see :class:`FeatureExtractor`.
+        interpolation, views: see :class:`FeatureExtractor`; several views make features depend less on the pose.
         seed: of the surface samples.
 
     Returns:
@@ -65,7 +66,7 @@ def vertex_features(
     if voxel_size is not None:
         extractor = at_voxel_size(extractor, voxel_size)
     points = surface_points(vertices, faces, extractor.voxel_size, seed)
-    return extractor(points, interpolation)[: len(vertices)]
+    return extractor(points, interpolation, views=views)[: len(vertices)]
 
 
 def at_voxel_size(extractor: FeatureExtractor, voxel_size: float) -> FeatureExtractor:

@@ -79,7 +79,9 @@ class VoxelInterpolation:
             faces: Shape (F, 3).
             coordinates, voxel_size, mode: see the class.
         """
-        vertices, faces = (x.detach().cpu().numpy() if isinstance(x, Tensor) else x for x in (vertices, faces))
+        vertices, faces = (
+            x.detach().cpu().numpy() if isinstance(x, Tensor) else x for x in (vertices, faces)
+        )
         vertices, faces = check_mesh(vertices, faces)
         return cls(torch.from_numpy(vertices[faces].mean(1)), coordinates, voxel_size, mode)
 

@@ -41,7 +41,9 @@ class Box:
 
     def contains(self, cells: Sequence[Tensor]) -> Tensor:
         """Whether cells, of any size, are in the box. Shape: 3 x (P,) -> (P,) bool"""
-        inside = [(c >= low) & (c < low + size) for c, low, size in zip(cells, self.low, self.extent, strict=True)]
+        inside = [
+            (c >= low) & (c < low + size) for c, low, size in zip(cells, self.low, self.extent, strict=True)
+        ]
         return inside[0] & inside[1] & inside[2]
 
     def coordinates(self, keys: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from sparsefeat.data.pointcloud import read_points
+from sparsefeat.mesh import polygons
 
 # The names under which an npz has its arrays, in the order in which they are looked for.
 VERTEX_KEYS = ("vertices", "verts", "points")
@@ -113,8 +114,8 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray, where: str = "mesh") -> 
     if outside.any():
         row = int(np.argmax(outside))
         raise ValueError(
-            f"{where}: {int(outside.sum())} of {len(faces)} faces name a vertex that is not there, first face "
-            f"{row} (from 0) with {faces[row].tolist()}, expected 0 to {len(vertices) - 1}"
+            f"{where}: {int(outside.sum())} of {len(faces)} faces name a vertex that is not there, first "
+            f"face {row} (from 0) with {faces[row].tolist()}, expected 0 to {len(vertices) - 1}"
         )
     return vertices, np.ascontiguousarray(faces, dtype=np.int64)
 
@@ -153,95 +154,44 @@ def describe_oddities(vertices: np.ndarray, faces: np.ndarray) -> list[str]:
 
 
 def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    vertices = read_points(path).points
     with open(path, "rb") as file:
         header = file.read(1 << 16).partition(b"end_header")[0]
-    count = 0
-    for line in header.splitlines():
-        words = line.split()
-        if words[:2] == [b"element", b"face"] and len(words) == 3 and words[2].isdigit():
-            count = int(words[2])
-    return _with_given_vertices(path, count, fix_texture=False)
-
-
-def _read_off(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    count = 0
-    with open(path, encoding="utf-8", errors="replace") as file:
-        words: list[str] = []
-        # "OFF", then the numbers of vertices and faces, on that line or on a later one.
-        for line in file:
-            line = line.partition("#")[0].upper().replace("COFF", " ").replace("OFF", " ")
-            words += line.split()
-            if len(words) >= 2:
-                count = int(words[1]) if words[1].isdigit() else 0
-                break
-    return _with_given_vertices(path, count)
-
-
-def _with_given_vertices(path: Path, count: int, **options) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Faces as trimesh reads them, on the vertices as they stand in the file."""
-    vertices = read_points(path).points
+    elements = [line.split() for line in header.splitlines() if line.startswith(b"element face")]
+    count = int(elements[0][2]) if elements else 0
     if not count:
         return vertices, np.empty((0, 3), dtype=np.int64), []
-    mesh = _load(path, **options)
+    mesh = _load(path, fix_texture=False)
     faces = np.asarray(getattr(mesh, "faces", np.empty((0, 3), dtype=np.int64)))
     found = np.asarray(mesh.vertices)
     # Faces count vertices: had the library merged or moved any, every label would be on a wrong one.
-    if found.shape != vertices.shape or not np.allclose(found, vertices, rtol=1e-6, equal_nan=True):
+    if found.shape != vertices.shape or not np.allclose(found, vertices, rtol=1e-6):
         raise ValueError(f"{path}: its faces were read for {len(found)} vertices, it has {len(vertices)}")
     if len(faces) < count:
         raise ValueError(f"{path}: {len(faces)} triangles of {count} faces; it is cut off or malformed")
     repairs = []
     if len(faces) > count:
-        repairs.append(f"{count} polygons cut into {len(faces)} triangles")
+        repairs.append(f"{count} faces cut into {len(faces)} triangles, by number of corners")
     return vertices, faces, repairs
+
+
+def _read_off(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    return _cut(read_points(path).points, *polygons.read_off_faces(path))
 
 
 def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    # Not by trimesh, which makes new vertices, in a new order, where corners differ in texture or normal.
-    vertices = read_points(path).points
-    corners: list[int] = []
-    counts: list[int] = []
-    seen = 0
-    with open(path, encoding="utf-8", errors="replace") as file:
-        lines = iter(enumerate(file, 1))
-        for number, line in lines:
-            start = number
-            while line.rstrip().endswith("\\"):
-                number, more = next(lines, (number, ""))
-                line = line.rstrip()[:-1] + " " + more
-            words = line.partition("#")[0].split()
-            if not words or words[0] not in ("v", "f"):
-                continue
-            if words[0] == "v":
-                seen += 1
-                continue
-            try:
-                indices = [int(word.partition("/")[0]) for word in words[1:]]
-            except ValueError as error:
-                raise ValueError(f"{path}: line {start}: malformed face {line.strip()[:60]!r}") from error
-            if len(indices) < 3 or 0 in indices:
-                text = line.strip()[:60]
-                raise ValueError(
-                    f"{path}: line {start}: face {text!r}, expected three or more indices from 1 on"
-                )
-            # A negative index counts back from the last vertex so far.
-            corners += [i - 1 if i > 0 else seen + i for i in indices]
-            counts.append(len(indices))
-    faces = _fans(np.array(corners, dtype=np.int64), np.array(counts, dtype=np.int64))
-    polygons = sum(count > 3 for count in counts)
-    repairs = []
-    if polygons:
-        extra = len(faces) - len(counts) + polygons
-        repairs.append(f"{_count(polygons, 'polygon')} cut into {extra} triangles")
-    return vertices, faces, repairs
+    return _cut(read_points(path).points, *polygons.read_obj_faces(path))
 
 
-def _fans(corners: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Cut polygons, one after the other in ``corners``, into triangles around their first corners."""
-    first = np.repeat(np.cumsum(counts) - counts, counts - 2)
-    before = np.repeat(np.cumsum(counts - 2) - (counts - 2), counts - 2)
-    step = np.arange(len(first)) - before
-    return np.stack([corners[first], corners[first + step + 1], corners[first + step + 2]], 1)
+def _cut(
+    vertices: np.ndarray, corners: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    faces = polygons.triangles(corners, counts)
+    many = int((counts > 3).sum())
+    if not many:
+        return vertices, faces, []
+    pieces = len(faces) - len(counts) + many
+    return vertices, faces, [f"{_count(many, 'polygon')} cut into {pieces} triangles"]
 
 
 def _read_stl(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:

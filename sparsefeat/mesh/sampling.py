@@ -22,8 +22,8 @@ class SurfaceSamples(NamedTuple):
     Attributes:
         points: (S, 3) float64.
         faces: (S,) int64, the face that each lies on.
-        barycentric: (S, 3) float64, weights of that face's corners, >= 0 and of sum 1: the point of a deformed
-            mesh, or a value on the vertices, at the same place is the weighted sum of those of the corners.
+        barycentric: (S, 3) float64, weights of that face's corners, >= 0 and of sum 1: the same place
+            of a deformed mesh, or a value there of a function on the vertices, is their weighted sum.
         normals: (S, 3) float64, unit normals of those faces.
     """
 
@@ -100,7 +100,9 @@ def sample_poisson_disk(
     if not (total > 0 and math.isfinite(total)):
         raise ValueError(f"the mesh has area {total:g}, expected a positive one")
     discs = _check_length(radius, "radius", total / (math.pi / 4 * radius**2) * _DARTS_PER_DISC)
-    darts = _draw(vertices, faces, areas, normals, math.ceil(discs) + _DARTS_PER_DISC, np.random.default_rng(seed))
+    darts = _draw(
+        vertices, faces, areas, normals, math.ceil(discs) + _DARTS_PER_DISC, np.random.default_rng(seed)
+    )
     keep = _thin(darts.points, radius)
     return SurfaceSamples(*(array[keep] for array in darts))
 

@@ -90,7 +90,9 @@ class _Side:
         self.a, self.b = -turn * edge_w, turn * edge_v
 
 
-def linear_forms(triangles: Triangles, axes: tuple[int, ...], plane: bool) -> list[tuple[dict[int, Tensor], Tensor]]:
+def linear_forms(
+    triangles: Triangles, axes: tuple[int, ...] = (0, 1, 2), plane: bool = True
+) -> list[tuple[dict[int, Tensor], Tensor]]:
     """Return forms sum(factor[axis] * cell[axis]) + constant, with a sum of errors below 1.
 
     Of a cell in the triangle's bounding box: if all are above 1 they touch, if one is below -1 they do not,
@@ -103,44 +105,63 @@ def linear_forms(triangles: Triangles, axes: tuple[int, ...], plane: bool) -> li
         plane: whether to test the normal.
     """
     forms = []
+    layer = triangles.low == triangles.high
     for axis in axes:
         side = triangles.side(axis)
         p, q = side.axes
         error = _EDGE_FORM_ERROR * (side.a.abs() * triangles.reach(p) + side.b.abs() * triangles.reach(q))
-        # An edge along the axis decides nothing; a triangle seen edge-on is left to the closer look.
-        scale = torch.where((error > 0) & (side.sign != 0), 1 / error, 0)
-        a, b = side.a * scale, side.b * scale
-        constant = a * ((a > 0).double() - side.v) + b * ((b > 0).double() - side.w)
-        constant = torch.where((error == 0) & (side.sign != 0), 2, constant)
-        forms += [({p: a[e], q: b[e]}, constant[e]) for e in range(3)]
+        # An edge along the axis decides nothing. Nor does a projection within a row of cells: each of the
+        # row is touched, as triangles are connected.
+        needed = (error > 0) & ~(layer[p] | layer[q])
+        scale = torch.where(needed, 1 / error, 0)
+        forms += _edge_forms(side, scale)
+        edge_on = needed & (side.sign == 0)
+        if edge_on.any():
+            forms += _edge_forms(side, torch.where(edge_on, -scale, 0))
     if plane:
         sides = [triangles.side(axis) for axis in range(3)]
         size = sum(side.area_size * triangles.reach(k) for k, side in enumerate(sides))
-        scale = torch.where(size > 0, 1 / (_PLANE_FORM_ERROR * size), 0)
+        needed = (size > 0) & ~layer.any(0)
+        scale = torch.where(needed, 1 / (_PLANE_FORM_ERROR * size), 0)
         normal = [side.area * scale for side in sides]
         start = sum(n * x for n, x in zip(normal, triangles.corners[0], strict=True))
         for turn in (1.0, -1.0):
-            ends = sum(torch.where(turn * side.sign > 0, turn * n, 0) for side, n in zip(sides, normal, strict=True))
-            forms.append(({k: turn * n for k, n in enumerate(normal)}, ends - turn * start))
+            ends = sum(torch.clamp(turn * n, min=0) for n in normal)
+            # Where the sign of a part of the normal is not clear its error covers what its end would add.
+            constant = torch.where(needed, ends - turn * start, 2)
+            forms.append(({k: turn * n for k, n in enumerate(normal)}, constant))
     return forms
 
 
-def touching_in_boxes(
-    triangles: Triangles, spans: tuple[int, int, int], axes: tuple[int, ...], plane: bool
-) -> list[tuple[tuple[int, int, int], Tensor]]:
-    """Test all cells of small bounding boxes.
+def _edge_forms(side: _Side, scale: Tensor) -> list[tuple[dict[int, Tensor], Tensor]]:
+    p, q = side.axes
+    a, b = side.a * scale, side.b * scale
+    constant = a * ((a > 0).double() - side.v) + b * ((b > 0).double() - side.w)
+    constant = torch.where(scale == 0, 2, constant)
+    return [({p: a[e], q: b[e]}, constant[e]) for e in range(3)]
+
+
+def touching_in_boxes(triangles: Triangles, spans: tuple[int, int, int]) -> tuple[Tensor, list[Tensor]]:
+    """Return the pairs that touch, testing all cells of small bounding boxes.
 
     Args:
         triangles: whose boxes all have the same number of cells.
         spans: those numbers along x, y and z.
-        axes, plane: see :func:`linear_forms`.
 
     Returns:
-        For each cell of the box, counted from its lower end, the triangles that touch it.
+        triangles (P,) int64 and cells 3 x (P,) float64.
     """
+    offsets = list(itertools.product(*map(range, spans)))
+    long = [k for k in range(3) if spans[k] > 1]
+    if len(long) <= 1:
+        # Within one row of cells each is touched, as triangles are connected.
+        rows = torch.arange(len(triangles), device=triangles.low.device)
+        return _pairs_at(triangles, offsets, [rows] * len(offsets))
+    # Within one layer the projection along the layer's normal decides.
+    axes = (0, 1, 2) if len(long) == 3 else (3 - sum(long),)
     # For each set of axes that a form depends on, the least form at each of those cells.
     least: dict[tuple[int, ...], dict[tuple[int, ...], Tensor]] = {}
-    for factors, constant in linear_forms(triangles, axes, plane):
+    for factors, constant in linear_forms(triangles, axes, len(long) == 3):
         used = tuple(sorted(factors))
         at_low = constant + sum(factors[k] * triangles.low[k] for k in used)
         table = least.setdefault(used, {})
@@ -149,42 +170,47 @@ def touching_in_boxes(
             for k, step in zip(used, place, strict=True):
                 value = value + factors[k] * step if step > 1 else value + factors[k] if step else value
             table[place] = torch.minimum(table[place], value) if place in table else value
-    result = []
-    for offset in itertools.product(*map(range, spans)):
+    certain, unsure = [], []
+    for offset in offsets:
         values = [table[tuple(offset[k] for k in used)] for used, table in least.items()]
         value = values[0]
         for other in values[1:]:
             value = torch.minimum(value, other)
-        rows = torch.nonzero(value >= -1)[:, 0]
-        result.append((offset, _without_apart(triangles, rows, value[rows], offset, axes, plane)))
-    return result
+        certain.append(torch.nonzero(value > 1)[:, 0])
+        unsure.append(torch.nonzero(value.abs() <= 1)[:, 0])
+    rows, cells = _pairs_at(triangles, offsets, certain)
+    near, places = _pairs_at(triangles, offsets, unsure)
+    if len(near):
+        keep = _touches_closely(triangles, near, places)
+        rows = torch.cat([rows, near[keep]])
+        cells = [torch.cat([c, p[keep]]) for c, p in zip(cells, places, strict=True)]
+    return rows, cells
 
 
-def _without_apart(triangles, rows: Tensor, value: Tensor, offset, axes, plane: bool) -> Tensor:
-    unsure = torch.nonzero(value <= 1)[:, 0]
-    if not len(unsure):
-        return rows
-    near = rows[unsure]
-    cells = [triangles.low[k][near] + offset[k] for k in range(3)]
-    keep = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    keep[unsure] = _touches_closely(triangles, near, cells, axes, plane)
-    return rows[keep]
+def _pairs_at(
+    triangles: Triangles, offsets: list[tuple[int, int, int]], rows: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Triangles and cells, from the triangles at each offset from the lower end of their boxes."""
+    device = triangles.low.device
+    counts = torch.tensor([len(r) for r in rows], device=device)
+    steps = torch.tensor(offsets, dtype=torch.float64, device=device).T.repeat_interleave(counts, 1)
+    joined = torch.cat(rows)
+    return joined, [triangles.low[k][joined] + steps[k] for k in range(3)]
 
 
-def touches(triangles: Triangles, rows: Tensor, cells: list[Tensor], axes: tuple[int, ...], plane: bool) -> Tensor:
+def touches(triangles: Triangles, rows: Tensor, cells: list[Tensor]) -> Tensor:
     """Say for each pair whether the triangle touches the cell, which must be in its bounding box.
 
     Args:
         triangles: M of them.
         rows: triangle of each pair. Shape: (P,) int64
         cells: the cell's coordinates, whole numbers. Shape: 3 x (P,) float64
-        axes, plane: see :func:`linear_forms`.
 
     Returns:
         (P,) bool.
     """
     value = torch.full(rows.shape, torch.inf, dtype=torch.float64, device=rows.device)
-    for factors, constant in linear_forms(triangles, axes, plane):
+    for factors, constant in linear_forms(triangles):
         form = constant[rows]
         for k, factor in factors.items():
             form.addcmul_(factor[rows], cells[k])
@@ -192,12 +218,11 @@ def touches(triangles: Triangles, rows: Tensor, cells: list[Tensor], axes: tuple
     result = value > 1
     unsure = torch.nonzero(value.abs() <= 1)[:, 0]
     if len(unsure):
-        closely = _touches_closely(triangles, rows[unsure], [x[unsure] for x in cells], axes, plane)
-        result[unsure] = closely
+        result[unsure] = _touches_closely(triangles, rows[unsure], [x[unsure] for x in cells])
     return result
 
 
-def _touches_closely(triangles: Triangles, rows: Tensor, cells: list[Tensor], axes, plane: bool) -> Tensor:
+def _touches_closely(triangles: Triangles, rows: Tensor, cells: list[Tensor]) -> Tensor:
     apart = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
     unsure = torch.zeros_like(apart)
 
@@ -209,7 +234,7 @@ def _touches_closely(triangles: Triangles, rows: Tensor, cells: list[Tensor], ax
         apart.logical_or_(out if among is None else out & among)
         unsure.logical_or_(unknown if among is None else unknown & among)
 
-    for axis in axes:
+    for axis in range(3):
         side = triangles.side(axis)
         v, w = (cells[k] for k in side.axes)
         edge_on = side.sign[rows] == 0
@@ -220,7 +245,7 @@ def _touches_closely(triangles: Triangles, rows: Tensor, cells: list[Tensor], ax
             right = b * (w + (b > 0) - side.w[edge][rows])
             error = _EDGE_ERROR * (left.abs() + right.abs())
             decide(left + right, error, (a > 0) | (b > 0), None if turn > 0 else edge_on)
-    for turn in (1.0, -1.0) if plane else ():
+    for turn in (1.0, -1.0):
         total, size, upper = 0.0, 0.0, torch.zeros_like(apart)
         for k in range(3):
             side = triangles.side(k)

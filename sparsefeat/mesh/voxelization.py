@@ -10,20 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefeat.mesh.candidates import pairs_in_columns, pairs_in_rows
+from sparsefeat.mesh.candidates import pairs_in_columns
 from sparsefeat.mesh.contents import Pairs, areas_in_cells, nearest_triangles
 from sparsefeat.mesh.keys import Box, DistinctKeys
 from sparsefeat.mesh.reading import check_mesh
+from sparsefeat.mesh.surface import Surface
 from sparsefeat.mesh.touching import Triangles, touches, touching_in_boxes
 
-# Smaller quotients count as this, of the same sign, so that no product of three underflows.
-_LEAST = 2.0**-200
 _MAX_COORDINATE = 2**31 - 1
 # Triangles and pairs at a time, by type of device; a pair takes some 200 bytes of temporaries.
 _TRIANGLES_AT_A_TIME = {"cpu": 1 << 17, "cuda": 1 << 20}
 _PAIRS_AT_A_TIME = {"cpu": 1 << 18, "cuda": 1 << 22}
-# Bounding boxes with up to this many cells more than one along each axis are tested as a whole.
+# Bounding boxes with up to this many cells more than one along each axis are tested as a whole, where this
+# many triangles have boxes of the same shape: it takes more steps, with less work in each.
 _SMALL = 2
+_MANY = {"cpu": 1500, "cuda": 100_000}
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def voxelize_mesh(
     if device.type == "mps":
         raise ValueError("device 'mps' has no float64; use the CPU")
     single, meshes = _checked_meshes(vertices, faces, device)
-    parts = [_voxelize(corners / size, size, area, normal, triangle) for corners in meshes]
+    parts = [_voxelize(Surface(v, f, size), size, area, normal, triangle) for v, f in meshes]
     if single:
         return parts[0]
     frame = torch.repeat_interleave(torch.tensor([len(p) for p in parts], device=device))
@@ -130,13 +131,8 @@ def voxelize_mesh(
     return MeshVoxels(voxel_size=size, frame=frame, frames=len(parts), **joined)
 
 
-def _voxelize(corners: Tensor, size: float, area: bool, normal: bool, triangle: bool) -> MeshVoxels:
-    """The voxels of triangles in voxel units. Shape: (3 corners, 3 coordinates, F)"""
-    near_zero = corners.abs() < _LEAST
-    if near_zero.any():
-        raised = torch.copysign(corners.new_tensor(_LEAST), corners)
-        corners = torch.where(near_zero & (corners != 0), raised, corners)
-    low, high = torch.floor(corners.amin(2).amin(0)), torch.floor(corners.amax(2).amax(0))
+def _voxelize(surface: Surface, size: float, area: bool, normal: bool, triangle: bool) -> MeshVoxels:
+    low, high = surface.bounds()
     furthest = float(torch.maximum(low.abs(), high.abs()).max())
     if not furthest <= _MAX_COORDINATE:
         raise ValueError(
@@ -145,10 +141,10 @@ def _voxelize(corners: Tensor, size: float, area: bool, normal: bool, triangle: 
         )
     box = Box(low.tolist(), (high - low + 1).tolist())
     # A triangle of a fine mesh touches a few cells.
-    distinct = DistinctKeys(box, 4 * corners.shape[2], corners.device)
+    distinct = DistinctKeys(box, 4 * len(surface), low.device)
     with_pairs = area or normal or triangle
     found: list[tuple[Tensor, Tensor]] = []
-    for triangles, cells in _touching_pairs(corners):
+    for triangles, cells in _touching_pairs(surface):
         keys = box.keys(cells)
         if with_pairs:
             found.append((keys, triangles))
@@ -161,101 +157,84 @@ def _voxelize(corners: Tensor, size: float, area: bool, normal: bool, triangle: 
     cells = box.coordinates(pairs.keys)
     attributes: dict[str, Tensor] = {}
     if area or normal:
-        areas, normals = areas_in_cells(corners, cells, pairs)
+        areas, normals = areas_in_cells(surface, cells, pairs)
         attributes |= {"area": areas * size**2} if area else {}
         attributes |= {"normal": normals} if normal else {}
     if triangle:
-        attributes["triangle"] = nearest_triangles(corners, cells, pairs)
+        attributes["triangle"] = nearest_triangles(surface, cells, pairs)
     return MeshVoxels(cells.int(), size, **attributes)
 
 
-def _touching_pairs(corners: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
+def _touching_pairs(surface: Surface) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """Yield (triangles (P,), cells 3 x (P,) float64): all pairs that touch, each once."""
-    pairs_at_a_time = _PAIRS_AT_A_TIME[corners.device.type]
-    at_a_time = _TRIANGLES_AT_A_TIME[corners.device.type]
-    for first in range(0, corners.shape[2], at_a_time):
-        part = Triangles(corners[:, :, first : first + at_a_time].contiguous())
+    kind = surface.points.device.type
+    pairs_at_a_time, at_a_time = _PAIRS_AT_A_TIME[kind], _TRIANGLES_AT_A_TIME[kind]
+    for first in range(0, len(surface), at_a_time):
+        part = Triangles(surface.corners(slice(first, first + at_a_time)))
         spans = part.high - part.low
-        # Boxes of up to three cells along each axis, by shape; then larger ones. In each, the axes along
-        # which there is more than one cell: along at most one, all cells are touched, as triangles are
-        # connected; along two, only the projection to these two decides.
+        # Triangles whose boxes are small and of one shape are tested together, if they are many.
         shape = (spans[0] * 3 + spans[1]) * 3 + spans[2]
-        more = spans > 0
-        large = (spans > _SMALL).any(0)
-        shape = torch.where(large, 27 + more[0] * 4 + more[1] * 2 + more[2], shape).to(torch.uint8)
+        shape = torch.where((spans > _SMALL).any(0), 27, shape).to(torch.uint8)
+        counts = torch.bincount(shape.int(), minlength=28)
+        few = counts < _MANY[kind]
+        few[27] = True
+        counts = torch.cat([torch.where(few, 0, counts)[:27], counts[few].sum()[None]]).tolist()
         # Grouped by one stable sort, so that each group is in the triangles' order.
-        order = torch.argsort(shape, stable=True)
-        counts = torch.bincount(shape.int(), minlength=27 + 8).tolist()
+        order = torch.argsort(torch.where(few[shape.int()], 27, shape), stable=True)
         for code, rows in enumerate(order.split(counts)):
             if not len(rows):
                 continue
             group = part.take(rows)
             rows = rows + first
             if code < 27:
-                box = (code // 9 + 1, code // 3 % 3 + 1, code % 3 + 1)
-                long = [k for k in range(3) if box[k] > 1]
-            else:
-                long = [k for k in range(3) if (code - 27) >> (2 - k) & 1]
-            axes, plane = ((), (), tuple({0, 1, 2} - set(long)), (0, 1, 2))[len(long)], len(long) == 3
-            if not axes:
-                for owner, cells in pairs_in_rows(group, pairs_at_a_time):
-                    yield rows[owner], cells
-            elif code < 27:
-                for offset, owner in touching_in_boxes(group, box, axes, plane):
-                    yield rows[owner], [group.low[k][owner] + offset[k] for k in range(3)]
-            else:
-                for owner, cells in pairs_in_columns(group, pairs_at_a_time):
-                    keep = torch.nonzero(touches(group, owner, cells, axes, plane))[:, 0]
-                    yield rows[owner[keep]], [c[keep] for c in cells]
+                owner, cells = touching_in_boxes(group, (code // 9 + 1, code // 3 % 3 + 1, code % 3 + 1))
+                yield rows[owner], cells
+                continue
+            for owner, cells in pairs_in_columns(group, pairs_at_a_time):
+                keep = torch.nonzero(touches(group, owner, cells))[:, 0]
+                yield rows[owner[keep]], [c[keep] for c in cells]
 
 
-def _checked_meshes(vertices, faces, device: torch.device) -> tuple[bool, Iterator[Tensor]]:
-    """Whether it is one mesh by itself, and the corners of each, see _gather."""
+def _checked_meshes(vertices, faces, device: torch.device) -> tuple[bool, Iterator[tuple[Tensor, Tensor]]]:
+    """Whether it is one mesh by itself, and the vertices and faces of each."""
     if isinstance(vertices, Sequence) and (not vertices or np.ndim(vertices[0]) == 2):
         if not vertices:
             raise ValueError("vertices: an empty batch, expected at least one mesh")
         shared = not (isinstance(faces, Sequence) and np.ndim(faces[0]) == 2)
         if not shared and len(faces) != len(vertices):
-            raise ValueError(f"{len(vertices)} arrays of vertices and {len(faces)} of faces, expected as many")
+            raise ValueError(
+                f"{len(vertices)} arrays of vertices and {len(faces)} of faces, expected as many"
+            )
         given = [(v, faces if shared else faces[k], f"mesh {k}") for k, v in enumerate(vertices)]
-        return False, (_corners(*_on(v, f, device), where) for v, f, where in given)
-    points, index = _on(vertices, faces, device)
+        return False, (_checked(v, f, device, where) for v, f, where in given)
+    points = _tensor(vertices, "vertices", device)
     if points.ndim == 2:
-        return True, iter([_corners(points, index, "mesh")])
+        return True, iter([_checked(points, faces, device, "mesh")])
     if points.ndim != 3 or points.shape[2] != 3 or not len(points):
         found = tuple(points.shape)
         raise ValueError(f"vertices have shape {found}, expected (N, 3), (T, N, 3) or a list of (N, 3)")
-    _check(points[0], index, "frame 0")
+    _, index = _checked(points[0], faces, device, "frame 0")
     bad = torch.nonzero(~torch.isfinite(points).flatten(1).all(1))[:, 0]
     if len(bad):
         raise ValueError(f"frame {int(bad[0])}: vertices have NaN or infinite coordinates")
-    index = index.long()
-    return False, (_gather(frame, index) for frame in points)
+    return False, ((frame, index) for frame in points)
 
 
-def _on(vertices, faces, device: torch.device) -> tuple[Tensor, Tensor]:
-    tensors = []
-    for array, what in ((vertices, "vertices"), (faces, "faces")):
-        try:
-            tensor = array.detach() if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{what}: not an array of numbers ({error})") from error
-        tensors.append(tensor.to(device))
-    return tensors[0], tensors[1]
+def _checked(vertices, faces, device: torch.device, where: str) -> tuple[Tensor, Tensor]:
+    points, index = _tensor(vertices, "vertices", device), _tensor(faces, "faces", device)
+    # numpy has no bfloat16.
+    comparable = points.float() if points.dtype == torch.bfloat16 else points
+    check_mesh(comparable.cpu().numpy(), index.cpu().numpy(), where)
+    return points, index.long()
 
 
-def _corners(vertices: Tensor, faces: Tensor, where: str) -> Tensor:
-    _check(vertices, faces, where)
-    return _gather(vertices, faces)
-
-
-def _gather(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Corners by coordinate: (N, 3), (F, 3) -> (3 corners, 3 coordinates, F) float64."""
-    columns = vertices.double().T.contiguous()
-    return torch.stack([columns[:, corner] for corner in faces.long().T.contiguous()])
-
-
-def _check(vertices: Tensor, faces: Tensor, where: str) -> None:
-    if vertices.dtype == torch.bfloat16:
-        vertices = vertices.float()
-    check_mesh(vertices.cpu().numpy(), faces.cpu().numpy(), where)
+def _tensor(values, what: str, device: torch.device) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.detach().to(device)
+    try:
+        array = np.asarray(values)
+        # torch has no wide unsigned types, and warns of arrays that cannot be written.
+        array = array.astype(np.int64) if array.dtype.kind == "u" else np.array(array)
+        return torch.from_numpy(array).to(device)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what}: not an array of numbers ({error})") from error
