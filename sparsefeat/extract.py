@@ -11,13 +11,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from sparsefeat.data.pointcloud import read_points
+from sparsefeat.extract_inputs import (
+    INTERPOLATIONS,
+    as_tensor,
+    check_options,
+    check_points,
+    checked_device,
+    checked_voxel_size,
+)
 from sparsefeat.sparse import SparseTensor
 from sparsefeat.tiling import Reach, measure_reach, split_into_tiles
 
-INTERPOLATIONS = ("nearest", "trilinear")
+__all__ = ["DEFAULT_MAX_VOXELS", "INTERPOLATIONS", "FeatureExtractor", "check_options"]
 
 DEFAULT_MAX_VOXELS = 300_000
 _POINTS_AT_A_TIME = 1 << 18
@@ -54,8 +63,8 @@ class FeatureExtractor:
     """
 
     def __init__(self, model: nn.Module, voxel_size: float, device: str | torch.device | None = None):
-        self.voxel_size = _checked_voxel_size(voxel_size)
-        self.device = _checked_device(device, model)
+        self.voxel_size = checked_voxel_size(voxel_size)
+        self.device = checked_device(device, model)
         self.model = model.to(self.device)
         self._reach: Reach | None = None
 
@@ -92,7 +101,7 @@ class FeatureExtractor:
 
     def to(self, device: str | torch.device) -> FeatureExtractor:
         """Move the network to a device; returns the extractor."""
-        self.device = _checked_device(device, self.model)
+        self.device = checked_device(device, self.model)
         self.model.to(self.device)
         return self
 
@@ -115,6 +124,7 @@ class FeatureExtractor:
         interpolation: str = "nearest",
         *,
         features: np.ndarray | Tensor | None = None,
+        views: int = 1,
         max_voxels: int = DEFAULT_MAX_VOXELS,
         halo: int | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -130,11 +140,14 @@ class FeatureExtractor:
                 always does). Means of unit vectors are shorter than 1; nothing is normalised again.
             features: (N, C_in) inputs per point; a voxel gets their mean. None: ones, for networks with
                 one input channel; for those with ``geometry``, where in its voxel a point lies.
+            views: average the features over so many poses of the cloud, the given one and seeded random turns
+                and shifts of it, and scale them to unit length if the network does so. How a surface happens
+                to fall into voxels then matters less; the time grows in proportion.
             max_voxels: more voxels than this run in tiles of at most so many, halo included.
             halo: voxels around a tile that are computed with it and thrown away. None: as far as the
                 network looks, so that tiles give what one pass gives, up to rounding. Less is faster, and
                 approximate near the tiles' borders.
-            progress: called with (voxels done, voxels in all) after each tile.
+            progress: called with (voxels done, voxels in all) after each tile; each view counts anew.
 
         Returns:
             (N, C) float32: a tensor on the points' device if they were a tensor, else an array.
@@ -144,13 +157,13 @@ class FeatureExtractor:
                 large for its voxel size, or one that must be tiled with a network that cannot be
                 (instance normalisation and global pooling look at the whole cloud).
         """
-        check_options(interpolation, max_voxels, halo)
+        check_options(interpolation, max_voxels, halo, views)
         where = "points"
         if isinstance(points, (str, os.PathLike)):
             where = str(points)
             points = read_points(points).points
-        cloud = _as_tensor(points, where)
-        _check_points(cloud, where)
+        cloud = as_tensor(points, where)
+        check_points(cloud, where)
         with _evaluating(self.model):
             inputs = self._checked_inputs(features, cloud)
             if not len(cloud):
@@ -158,13 +171,34 @@ class FeatureExtractor:
                 channels = self._run(torch.zeros(1, 3), torch.ones(1, self.in_channels)).shape[1]
                 result = torch.empty(0, channels)
             else:
-                voxels = self._voxelize(cloud, where)
-                table = self._voxel_features(voxels, inputs, max_voxels, halo, cloud.device, progress)
-                if interpolation == "nearest":
-                    result = table[voxels.inverse.to(cloud.device)]
-                else:
-                    result = self._trilinear(cloud, voxels, table)
+                how = (where, interpolation, max_voxels, halo, progress)
+                result = self._points_features(cloud, inputs, *how)
+                for view in range(1, views):
+                    moved = _another_pose(cloud, view, self.voxel_size)
+                    given = inputs if features is not None else self._checked_inputs(None, moved)
+                    result += self._points_features(moved, given, *how)
+                if views > 1 and getattr(self.model, "normalize_feature", False):
+                    result = torch.nn.functional.normalize(result)
+                elif views > 1:
+                    result /= views
         return result.to(cloud.device) if isinstance(points, Tensor) else result.numpy()
+
+    def _points_features(
+        self,
+        cloud: Tensor,
+        inputs: Tensor | None,
+        where: str,
+        interpolation: str,
+        max_voxels: int,
+        halo: int | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> Tensor:
+        """Features of the points of a cloud as it lies. Shape: (N, C)."""
+        voxels = self._voxelize(cloud, where)
+        table = self._voxel_features(voxels, inputs, max_voxels, halo, cloud.device, progress)
+        if interpolation == "nearest":
+            return table[voxels.inverse.to(cloud.device)]
+        return self._trilinear(cloud, voxels, table)
 
     def _checked_inputs(self, features: np.ndarray | Tensor | None, cloud: Tensor) -> Tensor | None:
         channels = self.in_channels
@@ -176,7 +210,7 @@ class FeatureExtractor:
             if channels != 1:
                 raise ValueError(f"the model takes {channels} channels; give features= of (N, {channels})")
             return None
-        inputs = _as_tensor(features, "features").float()
+        inputs = as_tensor(features, "features").float()
         if inputs.shape != (len(cloud), channels):
             expected = (len(cloud), channels)
             raise ValueError(f"features have shape {tuple(inputs.shape)}, expected {expected}")
@@ -303,14 +337,13 @@ class FeatureExtractor:
         return result
 
 
-def check_options(interpolation: str, max_voxels: int, halo: int | None) -> None:
-    """Raise ValueError if these cannot be given to a FeatureExtractor."""
-    if interpolation not in INTERPOLATIONS:
-        raise ValueError(f"interpolation {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}")
-    if max_voxels < 1:
-        raise ValueError(f"max_voxels {max_voxels}, expected at least 1")
-    if halo is not None and halo < 0:
-        raise ValueError(f"halo {halo}, expected at least 0 voxels")
+def _another_pose(cloud: Tensor, number: int, voxel_size: float) -> Tensor:
+    """The cloud turned about its centre and shifted against the grid, as its number says."""
+    rng = np.random.default_rng(number)
+    # A normalised Gaussian quaternion is uniform over SO(3).
+    turn = torch.from_numpy(Rotation.from_quat(rng.normal(size=4)).as_matrix()).to(cloud)
+    shift = torch.from_numpy(rng.uniform(-16, 16, 3) * voxel_size).to(cloud)
+    return (cloud - cloud.mean(0)) @ turn.T + shift
 
 
 @contextlib.contextmanager
@@ -326,54 +359,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _as_tensor(values: np.ndarray | Tensor, what: str) -> Tensor:
-    """A matrix of floats as a tensor; memory is shared where possible."""
-    if isinstance(values, Tensor):
-        if values.is_complex() or values.dtype == torch.bool:
-            raise ValueError(f"{what}: dtype {values.dtype}, expected numbers")
-        return values.detach() if values.is_floating_point() else values.detach().double()
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"{what}: dtype {array.dtype}, expected numbers")
-    kind = np.float32 if array.dtype in (np.float16, np.float32) else np.float64
-    array = np.ascontiguousarray(array, dtype=kind)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _check_points(cloud: Tensor, where: str) -> None:
-    if cloud.ndim != 2 or cloud.shape[1] != 3:
-        raise ValueError(f"{where}: shape {tuple(cloud.shape)}, expected (N, 3)")
-    valid = torch.isfinite(cloud).all(1)
-    if not valid.all():
-        bad, first = int((~valid).sum()), int((~valid).int().argmax())
-        raise ValueError(
-            f"{where}: {bad} of {len(cloud)} points have a NaN or infinite coordinate, first in row {first}"
-        )
-
-
 def _unpack(keys: Tensor, extent: list[int]) -> Tensor:
     rest = torch.div(keys, extent[2], rounding_mode="floor")
     x = torch.div(rest, extent[1], rounding_mode="floor")
     return torch.stack([x, rest - x * extent[1], keys - rest * extent[2]], 1)
-
-
-def _checked_voxel_size(voxel_size: float) -> float:
-    try:
-        value = float(voxel_size)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"voxel size {voxel_size!r}, expected a positive number")
-    return value
-
-
-def _checked_device(device: str | torch.device | None, model: nn.Module) -> torch.device:
-    if device is None:
-        return next((p.device for p in model.parameters()), torch.device("cpu"))
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # torch builds without CUDA say so in an AssertionError.
-        raise ValueError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return chosen

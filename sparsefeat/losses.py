@@ -74,21 +74,36 @@ def anchored_cycle(f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, te
     Returns:
         A scalar; zero (with a gradient of zero) when no point has a counterpart.
     """
-    near = torch.cdist(x, y) < radius
+    starts, ends = (torch.cdist(x, y) < radius).nonzero(as_tuple=True)
     logits = f @ g.t() / temperature
-    hop01, hop10 = logits.log_softmax(1), logits.t().log_softmax(1)
-    return _round_trip(hop01, hop10, near) + _round_trip(hop10, hop01, near.t())
+    # Only places that are near enough count: a few of the n m pairs.
+    hop01 = logits.log_softmax(1)[starts, ends]
+    hop10 = logits.log_softmax(0)[starts, ends]
+    return _round_trip(hop01, hop10, starts, ends, len(f), len(g)) + _round_trip(
+        hop10, hop01, ends, starts, len(g), len(f)
+    )
 
 
-def _round_trip(out: Tensor, back: Tensor, near: Tensor) -> Tensor:
-    """A quarter of the mean log-loss of going out through a true place and back to it."""
-    starts = near.any(1)
-    if not starts.any():
+def _round_trip(
+    out: Tensor, back: Tensor, starts: Tensor, ends: Tensor, count: int, count_there: int
+) -> Tensor:
+    """A quarter of the mean log-loss of going out through a true place and back to it.
+
+    Shape: (P,) each: log-probabilities of the hops between the near pairs, and the pairs' rows.
+    """
+    if not len(starts):
         return out.sum() * 0
-    # A finite stand-in for -inf: logsumexp over an empty row has no gradient otherwise.
-    returned = torch.where(near.t(), back, -1e4).logsumexp(1)
-    trip = torch.where(near, out + returned, -1e4).logsumexp(1)
-    return -trip[starts].mean() / 4
+    returned = _log_sum_exp(back, ends, count_there)
+    trip = _log_sum_exp(out + returned[ends], starts, count)
+    return -trip[torch.bincount(starts, minlength=count) > 0].mean() / 4
+
+
+def _log_sum_exp(values: Tensor, groups: Tensor, count: int) -> Tensor:
+    """log of the sum of exp over each group; 0 for an empty one. Shape: (P,), (P,) -> (count,)."""
+    largest = values.new_full((count,), -torch.inf).scatter_reduce(0, groups, values.detach(), "amax")
+    largest = torch.where(largest.isfinite(), largest, 0)
+    sums = values.new_zeros(count).index_add(0, groups, (values - largest[groups]).exp())
+    return torch.where(sums == 0, 1, sums).log() + largest
 
 
 def landing_cycle(f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float) -> Tensor:

@@ -42,7 +42,7 @@ def tool(monkeypatch):
         voxel_size = 0.05
         model = torch.nn.Identity()
 
-        def __call__(self, points):
+        def __call__(self, points, **options):
             return points
 
     monkeypatch.setattr(module, "checkpoint_descriptor", lambda *args: Positions())

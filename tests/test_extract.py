@@ -350,3 +350,28 @@ def test_real_fragments_in_tiles_are_as_in_one_pass(dataset):
     tiled = extractor(rooms, max_voxels=8000, progress=lambda *done: seen.append(done))
     assert len(seen) > 1
     np.testing.assert_allclose(tiled, whole, atol=1e-4)
+
+
+def test_views_average_poses_and_give_the_same_bits_again(extractor):
+    points = np.random.default_rng(5).random((200, 3)) * 2
+    one, four = extractor(points), extractor(points, views=4)
+    assert four.shape == one.shape
+    assert np.array_equal(four, extractor(points, views=4))
+    assert not np.allclose(four, one)
+
+
+def test_views_of_a_network_with_unit_features_have_unit_length():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = create_model(
+            "ResUNetBN2C", in_channels=3, geometry=True, pair_kernels=True, normalize_feature=True, depth=1,
+            channels=[4, 4], tr_channels=[4, 4],
+        )
+    points = np.random.default_rng(6).random((300, 3))
+    features = FeatureExtractor(model, VOXEL)(points, "trilinear", views=3)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
+
+
+def test_fewer_than_one_view_is_an_error(extractor):
+    with pytest.raises(ValueError, match="views 0"):
+        extractor(np.zeros((1, 3)), views=0)

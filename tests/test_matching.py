@@ -320,3 +320,19 @@ def test_what_cannot_be_evaluated_is_said(two_scenes, tmp_path):
         evaluate_matching(two_scenes, lambda p: p[1:], 0.05)
     with pytest.raises(ValueError, match=r"a_2_source.npz: the descriptor of point 0 .* not finite"):
         evaluate_matching(two_scenes, lambda p: p * np.nan, 0.05)
+
+
+def test_a_dense_descriptor_sees_all_points_and_keeps_the_same_key_points(tmp_path):
+    points = np.random.default_rng(4).random((3000, 3))
+    path = write_fragment(tmp_path, "cloud", points)
+    seen = []
+
+    def describe(given):
+        seen.append(len(given))
+        return given
+
+    thin = FragmentDescriber(describe, 0.1, points=200)("s", path)
+    dense = FragmentDescriber(describe, 0.1, points=200, dense=True)("s", path)
+    assert seen[0] < seen[1] == 3000
+    assert np.array_equal(dense.points, thin.points)
+    np.testing.assert_allclose(dense.features, dense.points, atol=1e-6)

@@ -344,3 +344,13 @@ def test_real_fragments_match_where_they_overlap(dataset, voxel_size):
         moved = sample.points0 @ sample.transform[:3, :3].T + sample.transform[:3, 3]
         distance = np.linalg.norm(moved[sample.matches[:, 0]] - sample.points1[sample.matches[:, 1]], axis=1)
         assert distance.max() <= 1.5 * voxel_size + 1e-5
+
+
+def test_voxels_may_take_the_mean_of_their_points():
+    points = np.random.default_rng(8).random((500, 3)).astype(np.float32)
+    means, cells = voxelize(points, 0.25, average=True)
+    _, kept = voxelize(points, 0.25)
+    assert (cells == kept).all()
+    for mean, cell in zip(means, cells):
+        inside = (np.floor(points / 0.25) == cell).all(1)
+        np.testing.assert_allclose(mean, points[inside].mean(0), atol=1e-6)

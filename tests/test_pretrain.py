@@ -17,6 +17,7 @@ import torch
 import sparsefeat
 from sparsefeat.config import config_from_dict, load_config
 from sparsefeat.pretrain import PretrainConfig, pretrain
+from sparsefeat.pretrain.data import load_pairs
 from sparsefeat.pretrain.loop import largest_angle
 from sparsefeat.sparse.modules import symmetric_layers
 
@@ -255,3 +256,22 @@ def test_a_batch_whose_pairs_lost_all_matches_is_a_step_without_a_gradient(fragm
     monkeypatch.setattr(pairs, "find_matches", lambda *arguments: np.empty((0, 2), dtype=np.int64))
     config = make(fragments, steps=2, data__validation_pairs=0)
     assert pretrain(config, tmp_path / "run").step == 2
+
+
+def test_pair_kernels_learn_from_full_rotations_and_can_be_trained_on(fragments, tmp_path):
+    pairs = {"model__geometry": True, "model__pair_kernels": True, "voxel_points": "mean"}
+    result = pretrain(make(fragments, steps=30, save_every=30, **pairs), tmp_path / "first")
+    assert result.validations[30].IR > result.validations[0].IR
+    checkpoint = tmp_path / "first" / "last.safetensors"
+    again = pretrain(make(fragments, steps=1, model__init=str(checkpoint), **pairs), tmp_path / "second")
+    assert again.validations[0].IR == result.validations[30].IR
+    with pytest.raises(ValueError, match="geometry = True"):
+        pretrain(make(fragments, model__init=str(checkpoint)), tmp_path / "third")
+
+
+def test_further_folders_are_trained_on_too_but_never_validated_on(fragments):
+    alone, _ = load_pairs(make(fragments).data, 0)
+    both, _ = load_pairs(make(fragments, data__also=[str(fragments)], data__validation_pairs=0).data, 0)
+    assert len(both) == len(alone) + 6
+    with pytest.raises(ValueError, match="trained and validated on"):
+        load_pairs(make(fragments, data__also=[str(fragments)]).data, 0)

@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from sparsefeat.evaluate.keypoints import Describe
 from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
 from sparsefeat.evaluate.pictures import draw_pair, plot_thresholds
 from sparsefeat.evaluate.registration import RansacRegister
+from sparsefeat.extract import INTERPOLATIONS, check_options
 from sparsefeat.files import atomic_write
 
 COLUMNS = ("FMR", "IR", "FMR_mutual", "IR_mutual", "RR")
@@ -59,6 +61,9 @@ def add_matching(tasks) -> None:
     add("--tau1", type=float, default=0.10, metavar="M", help="inlier distance, metres (default: %(default)s)")
     add("--tau2", type=float, default=0.05, metavar="R", help="least inlier ratio (default: %(default)s)")
     add("--rotate", action="store_true", help="turn every fragment by its own random rotation first")
+    add("--views", type=int, default=1, metavar="N", help="poses to average over (default: %(default)s)")
+    add("--interpolation", choices=INTERPOLATIONS, default="nearest", help="default: %(default)s")
+    add("--dense", action="store_true", help="descriptors see all points of a fragment, not one per voxel")
     add("--registration", action="store_true", help="registration recall too (RANSAC; needs Open3D)")
     add("--baselines", default="", metavar="A,B", help=f"on the same points: {', '.join(BASELINES)}")
     add("--max-pairs-per-scene", type=int, metavar="N", help="a random choice of this many; default: all")
@@ -71,11 +76,13 @@ def add_matching(tasks) -> None:
 def run_matching(args: argparse.Namespace) -> int:
     # What can be wrong is found out before the hours of work, not after them.
     plots = prepare_outputs(args)
+    check_options(args.interpolation, 1, None, args.views)
     pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
     pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
     register = RansacRegister() if args.registration else None
     extractor = checkpoint_descriptor(args.checkpoint, args.voxel_size, args.device)
-    descriptors: dict[str, Describe] = {"checkpoint": extractor}
+    describe = partial(extractor, interpolation=args.interpolation, views=args.views)
+    descriptors: dict[str, Describe] = {"checkpoint": describe}
     for name in split(args.baselines):
         descriptors[name] = baseline_descriptor(name, extractor, extractor.voxel_size, args.seed)
 
@@ -96,6 +103,7 @@ def run_matching(args: argparse.Namespace) -> int:
                 progress=lambda done, _, bar=bar: bar.update(done - bar.n),
                 register=register,
                 device=args.device,
+                dense=args.dense,
             )
         print(table(name, results[name]), flush=True)
     if args.json:
@@ -104,7 +112,7 @@ def run_matching(args: argparse.Namespace) -> int:
             temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if plots:
         plot_thresholds(results, plots)
-        draw_median_pairs(pairs, results["checkpoint"], extractor, args, plots)
+        draw_median_pairs(pairs, results["checkpoint"], describe, extractor.voxel_size, args, plots)
         print(f"pictures in {plots}")
     return 0
 
@@ -164,19 +172,23 @@ def as_json(args: argparse.Namespace, results: dict[str, MatchingResult], second
         "scenes": split(args.scenes) or None,
         "max_pairs_per_scene": args.max_pairs_per_scene,
         "registration": args.registration,
+        "views": args.views,
+        "interpolation": args.interpolation,
         "device": args.device or "cpu",
         "seconds": round(seconds, 1),
     }
     return report
 
 
-def draw_median_pairs(pairs, result: MatchingResult, describe: Describe, args, folder: Path) -> None:
+def draw_median_pairs(
+    pairs, result: MatchingResult, describe: Describe, voxel_size: float, args, folder: Path
+) -> None:
     """The matches of each scene's pair of median inlier ratio: neither the best nor the worst."""
     for scene, listed in pairs.items():
         order = np.argsort([pair.nearest.ratio for pair in result.of_scene(scene)], kind="stable")
         pair = listed[int(order[len(order) // 2])]
         path = folder / f"matches_{scene}.png"
-        draw_pair(pair, describe, describe.voxel_size, path, args.points, args.tau1, args.seed)
+        draw_pair(pair, describe, voxel_size, path, args.points, args.tau1, args.seed)
 
 
 if __name__ == "__main__":

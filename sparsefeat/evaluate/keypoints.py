@@ -49,9 +49,9 @@ class FragmentDescriber:
     """Describes fragments once each and remembers the latest ones.
 
     A fragment is read, rotated if asked for, thinned to the first point of every voxel
-    ``floor(p / voxel_size)``, described as a whole, and then a seeded choice of rows is kept. The choice
-    depends on the seed, the scene and the file name only, so all descriptors are compared on the same
-    points.
+    ``floor(p / voxel_size)``, described as a whole (before the thinning if ``dense``), and then a seeded
+    choice of rows is kept. The choice depends on the seed, the scene and the file name only, so all
+    descriptors are compared on the same points.
 
     Args:
         describe: (V, 3) float64 points in metres -> (V, C) features, a row per point.
@@ -59,6 +59,7 @@ class FragmentDescriber:
         points: key points kept per fragment; None keeps all.
         seed: of the choice and of the rotations.
         rotate: turn every fragment by its own rotation, uniform over SO(3), before anything else.
+        dense: the descriptor sees all points of a fragment, not one of each voxel; key points are the same.
         cache_bytes: how much is remembered; a scene of 60 fragments of 5000 32-d features takes 45 MB.
     """
 
@@ -69,6 +70,7 @@ class FragmentDescriber:
         points: int | None = 5000,
         seed: int = 0,
         rotate: bool = False,
+        dense: bool = False,
         cache_bytes: int = 1 << 29,
     ):
         if not voxel_size > 0:
@@ -80,6 +82,7 @@ class FragmentDescriber:
         self.points = points
         self.seed = seed
         self.rotate = rotate
+        self.dense = dense
         self.cache_bytes = cache_bytes
         self._cache: OrderedDict[tuple[str, Path], Fragment] = OrderedDict()
         self._size = 0
@@ -109,9 +112,11 @@ class FragmentDescriber:
             # A normalised Gaussian quaternion is uniform over SO(3).
             rotation[:3, :3] = Rotation.from_quat(rng.normal(size=4)).as_matrix()
             points = points @ rotation[:3, :3].T
-        points = points[quantize(torch.from_numpy(points), voxel_size=self.voxel_size).index.numpy()]
         if len(points) == 0:
             raise ValueError(f"{path}: a fragment without points")
+        thin = quantize(torch.from_numpy(points), voxel_size=self.voxel_size).index.numpy()
+        if not self.dense:
+            points, thin = points[thin], slice(None)
         features = self.describe(points)
         if isinstance(features, torch.Tensor):
             features = features.detach().float().cpu().numpy()
@@ -120,6 +125,7 @@ class FragmentDescriber:
             raise ValueError(
                 f"{path}: the descriptor returned shape {features.shape}, expected ({len(points)}, C)"
             )
+        points, features = points[thin], features[thin]
         rng = np.random.default_rng(fragment_seed(self.seed, scene, path, "keypoints"))
         rows = keypoint_rows(len(points), self.points, rng)
         features = features[rows]

@@ -224,6 +224,7 @@ def evaluate_matching(
     register: Register | None = None,
     block: int = 2048,
     device=None,
+    dense: bool = False,
 ) -> MatchingResult:
     """Match all pairs and average, as 3DMatch does.
 
@@ -247,6 +248,7 @@ def evaluate_matching(
         register: estimates poses from the matches for the registration recall, see
             :class:`sparsefeat.evaluate.registration.RansacRegister`.
         block, device: of the nearest-neighbour search.
+        dense: describe a fragment with all its points, before it is thinned to the same key points.
 
     Raises:
         ValueError: no pairs, thresholds out of range, unreadable fragments, wrong features, or
@@ -261,7 +263,7 @@ def evaluate_matching(
         raise ValueError(f"tau2: expected a share from 0 to below 1, got {tau2}")
     if register is not None:
         _require_information(pairs)
-    describer = FragmentDescriber(describe, voxel_size, points, seed, rotate)
+    describer = FragmentDescriber(describe, voxel_size, points, seed, rotate, dense)
     results: list[PairResult] = []
     for scene, of_scene in pairs.items():
         for pair in of_scene:
@@ -276,6 +278,7 @@ def evaluate_matching(
         "tau2": tau2,
         "seed": seed,
         "rotate": rotate,
+        "dense": dense,
         "direction": "source (fragment j) to target (fragment i)",
     }
     return MatchingResult(results, settings)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from sparsefeat.models.geometry import LocalGeometry
+from sparsefeat.models.pairs import PointFrames, pair_backend
 from sparsefeat.models.blocks import (
     NORMS,
     Network,
@@ -41,6 +42,8 @@ class UNet(Network):
         geometry: feed the network rotation-invariant statistics of the points in and around each voxel; the
             three input channels are the points' offsets from the voxels' centres, see
             :class:`sparsefeat.models.geometry.LocalGeometry`.
+        pair_kernels: use rotation-invariant pair features in place of kernel cells, see
+            :mod:`sparsefeat.models.pairs`; needs ``geometry``, whose three channels say where the points are.
         symmetric: keep kernels symmetric under the cube's rotations, see :meth:`Network.set_symmetric`.
         backend: see :func:`sparsefeat.models.create_model`.
     """
@@ -73,6 +76,7 @@ class UNet(Network):
         norm: str | None = None,
         block_norm: str | None = None,
         geometry: bool = False,
+        pair_kernels: bool = False,
         symmetric: bool = False,
         backend: str = "auto",
     ):
@@ -111,7 +115,13 @@ class UNet(Network):
             "block_norm": block_norm,
             "geometry": bool(geometry),
         }
-        self.geometry = LocalGeometry(D) if geometry else None
+        if pair_kernels:
+            if not geometry:
+                raise ValueError(f"{name}: pair_kernels need to know where the points are; set geometry too")
+            self.config["pair_kernels"] = True
+            self.ops = pair_backend(self.ops)
+        given = PointFrames if pair_kernels else LocalGeometry
+        self.geometry = given(D) if geometry else None
         if geometry and in_channels != 3:
             raise ValueError(
                 f"{name}: geometry takes 3 input channels, offsets from the centre, got {in_channels}"
@@ -135,7 +145,7 @@ class UNet(Network):
                 setattr(self, f"block{level}", block)
 
         self.conv1 = ops.Convolution(
-            LocalGeometry.channels if geometry else in_channels,
+            given.channels if geometry else in_channels,
             widths[0],
             kernel_size=conv1_kernel_size,
             dilation=dilations[0],
@@ -197,9 +207,10 @@ class UNet(Network):
         blocks = 4 if config["block_norm"] else 0  # two 3-cell kernels
         dilations = config["dilation"]
         edge = 1 + dilations[0] * (config["conv1_kernel_size"] - 1 + blocks + self.LAST_KERNEL - 1)
+        strided = 3 if config.get("pair_kernels") else 2
         for level in range(1, self.depth + 1):
             stride = 2**level
-            # Down and up again: a strided window and a transposed one, each 3 cells of the finer stride.
-            edge += 2 * 2 * (stride // 2) + blocks * dilations[level] * stride
+            # Down and up again: a strided window and a transposed one, each 3 (4) cells of the finer stride.
+            edge += 2 * strided * (stride // 2) + blocks * dilations[level] * stride
             edge += blocks * dilations[level - 1] * (stride // 2)
         return edge

@@ -27,6 +27,7 @@ class DataConfig:
     root: str = "data/threedmatch"
     rooms: RoomsConfig | None = None  # make synthetic rooms in root first
     scenes: list[str] | None = None  # null: all, or root/train_*.txt where there is one
+    also: list[str] = field(default_factory=list)  # further folders to train on, each with its own train_*.txt
     validation_root: str | None = None  # null: root
     validation_scenes: list[str] | None = None  # null: all of validation_root, or its val_*.txt
     min_overlap: float = 0.3  # share of the fragments that a pair must have in common
@@ -45,6 +46,7 @@ class ModelConfig:
     bn_momentum: float = 0.05
     normalize_feature: bool = True
     geometry: bool = False  # rotation-invariant input channels instead of occupancy, see models/geometry.py
+    pair_kernels: bool = False  # pair features in place of kernel cells; with geometry, see models/pairs.py
     depth: int = 3  # down-samplings; each one less halves the receptive field
     channels: list[int] | None = None  # widths on the way down; null: as published
     tr_channels: list[int] | None = None  # widths on the way up
@@ -92,6 +94,7 @@ class PretrainConfig:
     rotation: RotationConfig = field(default_factory=RotationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     voxel_size: float = 0.025  # metres
+    voxel_points: Literal["random", "mean"] = "random"  # of a voxel's points: one, or their mean
     max_voxels: int | None = None  # per cloud; of larger ones the voxels nearest to one shared place are kept
     batch_size: int = 4  # pairs per process and batch
     epochs: float | None = 100.0  # passes over the pairs; null: steps counts

@@ -59,6 +59,8 @@ def load_pairs(config: DataConfig, seed: int) -> tuple[list[FragmentPair], dict[
         ValueError: a folder or a list is not as expected, or a scene is in both.
     """
     train = find_pairs(config.root, _scenes(config.root, config.scenes, "train"), config.min_overlap)
+    for root in config.also:
+        train += find_pairs(root, _scenes(root, None, "train"), config.min_overlap)
     if config.validation_pairs == 0:
         return train, {}
     root = config.validation_root or config.root
@@ -106,6 +108,7 @@ def make_loader(
         None if overfit else config.augment,
         max_voxels=config.max_voxels,
         positive_radius=config.loss.radius_voxels,
+        average=config.voxel_points == "mean",
     )
     dataset.preload()
     sampler_class = _Overfit if overfit else PairSampler

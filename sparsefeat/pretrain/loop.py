@@ -228,7 +228,13 @@ def split_pairs(batch: PairBatch, features0: Tensor, features1: Tensor) -> Itera
 def build_model(config: ModelConfig) -> nn.Module:
     """A network with new weights, or with those of ``config.init``."""
     if config.init is not None:
-        return from_pretrained(config.init).train()
+        model = from_pretrained(config.init).train()
+        if bool(model.config.get("geometry")) != config.geometry:
+            raise ValueError(
+                f"model.init {config.init}: its network has geometry = {bool(model.config.get('geometry'))}, "
+                f"model.geometry says {config.geometry}"
+            )
+        return model
     options = {name: value for name, value in vars(config).items() if name not in ("name", "init")}
     widths = ("channels", "tr_channels")
     options = {name: value for name, value in options.items() if name not in widths or value is not None}
@@ -278,6 +284,7 @@ def evaluate_model(
         config.voxel_size,
         points=config.data.validation_points,
         progress=progress,
+        dense=config.voxel_points == "mean",
     )
 
 

@@ -12,14 +12,15 @@ Rows = TypeVar("Rows", np.ndarray, torch.Tensor)
 
 
 def voxelize(
-    points: np.ndarray, voxel_size: float, rng: np.random.Generator | None = None
+    points: np.ndarray, voxel_size: float, rng: np.random.Generator | None = None, average: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keep one point per voxel, ordered by voxel.
+    """One point per voxel, ordered by voxel.
 
     Args:
         points: (N, 3) float32, metres.
         voxel_size: metres.
         rng: draws which of a voxel's points is kept; None keeps the first.
+        average: take the mean of a voxel's points in place of one of them.
 
     Returns:
         (V, 3) points, and their (V, 3) int32 voxels ``floor(points / voxel_size)`` in increasing order of
@@ -28,7 +29,7 @@ def voxelize(
     Raises:
         ValueError: the cloud spans too many voxels to number them.
     """
-    if rng is not None:
+    if rng is not None and not average:
         points = points[rng.permutation(len(points))]
     # One row per axis: numpy reduces long rows many times faster than rows of three.
     cells = np.ascontiguousarray(points.T, dtype=np.float64)
@@ -45,7 +46,12 @@ def voxelize(
     keys = (x * sizes[1] + y) * sizes[2] + z
     # Stable, so that which point comes first in its voxel is the same on every machine.
     order = np.argsort(keys, kind="stable")
-    first = order[np.diff(keys[order], prepend=-1) != 0]
+    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    first = order[starts]
+    if average:
+        counts = np.diff(starts, append=len(order))[:, None]
+        points = (np.add.reduceat(points[order].astype(np.float64), starts) / counts).astype(points.dtype)
+        return points, np.ascontiguousarray(cells[:, first].T, dtype=np.int32)
     return points[first], np.ascontiguousarray(cells[:, first].T, dtype=np.int32)
 
 

@@ -116,6 +116,7 @@ class PairDataset(Dataset):
         augment: how the clouds are changed; None changes only their rotation.
         max_voxels: larger clouds are cut to the voxels nearest to one place that both have; None keeps all.
         positive_radius: largest distance of a match, in voxels.
+        average: a voxel's point is the mean of those in it, not a random one.
         cache: keep fragments in memory once they are read.
         cache_bytes: forget the least recently used ones beyond this size, per process; None keeps all.
 
@@ -130,6 +131,7 @@ class PairDataset(Dataset):
         augment: AugmentConfig | None = None,
         max_voxels: int | None = None,
         positive_radius: float = 1.5,
+        average: bool = False,
         cache: bool = True,
         cache_bytes: int | None = None,
     ):
@@ -145,6 +147,7 @@ class PairDataset(Dataset):
         self.augment = AugmentConfig.none() if augment is None else augment
         self.max_voxels = max_voxels
         self.positive_radius = float(positive_radius)
+        self.average = average
         self.fragment = FragmentCache(cache_bytes if cache else 0)
 
     def __len__(self) -> int:
@@ -173,7 +176,7 @@ class PairDataset(Dataset):
         clouds, frames = [], []
         for path in (pair.source, pair.target):
             points, frame = augment(self.fragment(path), rng, request.max_angle_deg, self.augment, scale)
-            clouds.append(voxelize(points, self.voxel_size, rng))
+            clouds.append(voxelize(points, self.voxel_size, rng, self.average))
             frames.append(frame)
         (points0, coordinates0), (points1, coordinates1) = clouds
         # One scale for both: it cancels, and the motion between the augmented clouds stays rigid.

@@ -1,0 +1,73 @@
+"""What a feature extractor is given, checked before it computes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+INTERPOLATIONS = ("nearest", "trilinear")
+
+
+def check_options(interpolation: str, max_voxels: int, halo: int | None, views: int = 1) -> None:
+    """Raise ValueError if these cannot be given to a FeatureExtractor."""
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}")
+    if max_voxels < 1:
+        raise ValueError(f"max_voxels {max_voxels}, expected at least 1")
+    if halo is not None and halo < 0:
+        raise ValueError(f"halo {halo}, expected at least 0 voxels")
+    if views < 1:
+        raise ValueError(f"views {views}, expected at least 1 pose")
+
+
+def as_tensor(values: np.ndarray | Tensor, what: str) -> Tensor:
+    """A matrix of floats as a tensor; memory is shared where possible."""
+    if isinstance(values, Tensor):
+        if values.is_complex() or values.dtype == torch.bool:
+            raise ValueError(f"{what}: dtype {values.dtype}, expected numbers")
+        return values.detach() if values.is_floating_point() else values.detach().double()
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{what}: dtype {array.dtype}, expected numbers")
+    kind = np.float32 if array.dtype in (np.float16, np.float32) else np.float64
+    array = np.ascontiguousarray(array, dtype=kind)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def check_points(cloud: Tensor, where: str) -> None:
+    """Raise ValueError unless these are finite points (N, 3)."""
+    if cloud.ndim != 2 or cloud.shape[1] != 3:
+        raise ValueError(f"{where}: shape {tuple(cloud.shape)}, expected (N, 3)")
+    valid = torch.isfinite(cloud).all(1)
+    if not valid.all():
+        bad, first = int((~valid).sum()), int((~valid).int().argmax())
+        raise ValueError(
+            f"{where}: {bad} of {len(cloud)} points have a NaN or infinite coordinate, first in row {first}"
+        )
+
+
+def checked_voxel_size(voxel_size: float) -> float:
+    """The voxel size as a float, if it is a positive number."""
+    try:
+        value = float(voxel_size)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"voxel size {voxel_size!r}, expected a positive number")
+    return value
+
+
+def checked_device(device: str | torch.device | None, model: nn.Module) -> torch.device:
+    """The device of that name, or where the model is, if tensors can be made there."""
+    if device is None:
+        return next((p.device for p in model.parameters()), torch.device("cpu"))
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # torch builds without CUDA say so in an AssertionError.
+        raise ValueError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return chosen
