@@ -186,12 +186,15 @@ def test_a_query_away_from_the_points_is_refused():
 # Dilation
 
 
-def test_a_whole_dilation_is_the_network_built_with_it():
-    model = small_network(depth=0).double()
-    wider = small_network(depth=0, dilation=2).double()
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_whole_dilation_is_the_network_built_with_it(pairs):
+    options = dict(geometry=True, pair_kernels=True) if pairs else {}
+    model = small_network(depth=0, **options).double()
+    wider = small_network(depth=0, dilation=2, **options).double()
     wider.load_state_dict(model.state_dict())
     cells = torch.unique(torch.floor(torch.from_numpy(ellipsoid(400)) * 6), dim=0)
-    x = SparseTensor(torch.ones(len(cells), 1, dtype=torch.float64), torch.nn.functional.pad(cells, (1, 0)).int())
+    inputs = torch.ones(len(cells), model.in_channels, dtype=torch.float64) * 0.3
+    x = SparseTensor(inputs, torch.nn.functional.pad(cells, (1, 0)).int())
     before = model(x).F
     with ContinuousDilation(model).applied(torch.tensor([2.0])):
         torch.testing.assert_close(model(x).F, wider(x).F)

@@ -6,11 +6,11 @@ import contextlib
 import math
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 
+from sparsefeat.models.pairs import PairConvolution
 from sparsefeat.receptive_field.parameter import PositiveParameter
-from sparsefeat.sparse import Kernel, SparseTensor, functional
+from sparsefeat.sparse import Kernel, SparseTensor
 from sparsefeat.sparse.modules import Convolution
 
 
@@ -78,19 +78,20 @@ class _Dilated:
         return low.replace((1 - share) * low.features + share * high.features)
 
     def _at(self, x: SparseTensor, factor: int, coordinates) -> SparseTensor:
-        layer = self.layer
-        window = Kernel(layer.window.size, tuple(d * factor for d in layer.window.dilation))
-        orbit = layer._orbit
-        return functional.convolution(
-            x, layer.kernel, layer.bias, window, layer.stride, coordinates, layer.expand_coordinates, orbit
-        )
+        layer, window = self.layer, self.layer.window
+        layer.window = Kernel(window.size, tuple(d * factor for d in window.dilation))
+        try:
+            given = () if coordinates is None else (coordinates,)
+            return type(layer).forward(layer, x, *given)
+        finally:
+            layer.window = window
 
 
 def _can_dilate(layer: nn.Module) -> bool:
     return (
-        isinstance(layer, Convolution)
+        isinstance(layer, Convolution | PairConvolution)
+        and not layer.transposed
         and layer.window.region == "cube"
         and layer.window.volume > 1
         and all(s == 1 for s in layer.stride)
-        and torch.is_tensor(layer.kernel)
     )

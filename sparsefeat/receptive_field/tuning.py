@@ -355,18 +355,19 @@ def _descend_from_octaves(descent: _Descent, start: float, low: float, high: flo
     """The best step of descents from the start, from every octave above it, and below it while that pays.
 
     Real objectives have small dips beside the large one. A pass at twice the voxel size costs a quarter, so that
-    all the coarser starts together cost less than the first; finer ones are tried as long as the best
-    step so far is within an octave of the finest start.
+    all the coarser starts together cost less than the first; finer ones are tried as long as the best step so
+    far is finer than the finest start.
     """
     best = min(descent(start), key=_by_objective)
     octave = 2 * start
     while octave <= high:
         best = min(best, *descent(octave), key=_by_objective)
         octave *= 2
-    octave = start / 2
-    while octave >= low and min(best.voxel_size) < 4 * octave:
-        best = min(best, *descent(octave), key=_by_objective)
-        octave /= 2
+    finest = start
+    # A descent that ends above where it began says that finer is not better; it costs four times as much to ask again.
+    while finest / 2 >= low and min(best.voxel_size) < finest:
+        finest /= 2
+        best = min(best, *descent(finest), key=_by_objective)
     return best
 
 

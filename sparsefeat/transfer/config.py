@@ -47,6 +47,7 @@ class FeatureConfig:
     keypoints: int = 500  # per shape, for tuning
     fixed_share: float = 0.02  # `fixed`: the voxel size as a share of the median extent
     interpolation: Literal["nearest", "trilinear"] = "trilinear"
+    views: int = 1  # poses that features are averaged over; the time grows in proportion
 
 
 @dataclass

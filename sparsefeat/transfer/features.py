@@ -146,6 +146,7 @@ class Backbone(FeatureSource):
             shape.faces,
             voxel_size=self.voxel_size,
             interpolation=self.config.interpolation,
+            views=self.config.views,
         )
 
     def at(self, voxel_size: float) -> Backbone:
