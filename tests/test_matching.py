@@ -19,7 +19,7 @@ from sparsefeat.evaluate import (
     nearest_neighbours,
 )
 from sparsefeat.evaluate.matching import TAU1_CURVE, TAU2_CURVE
-from sparsefeat.evaluate.neighbours import is_mutual
+from sparsefeat.neighbours import is_mutual
 
 
 # ---- nearest neighbours

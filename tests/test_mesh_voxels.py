@@ -10,10 +10,9 @@ import pytest
 import torch
 from mesh_oracle import oracle, random_triangles
 
-from sparsefeat.mesh import read_mesh, voxelize_mesh
+from sparsefeat.mesh import read_mesh, voxelization, voxelize_mesh
 from sparsefeat.mesh.candidates import chunks, expand
 from sparsefeat.mesh.surface import Surface
-from sparsefeat.mesh.voxelization import _touching_pairs
 from sparsefeat.sparse import SparseTensor
 
 
@@ -27,15 +26,26 @@ def found(corners: np.ndarray, voxel_size: float = 1.0, **options) -> set[tuple[
 
 
 def disagreements(corners: np.ndarray) -> list:
-    """Triangles whose cells, each by itself, are not the oracle's; each cell must be named once."""
+    """Triangles whose cells, each by itself, are not the oracle's; each cell must be named once.
+
+    Small boxes are tested as a whole or cell by cell, depending on how many there are: here in both ways.
+    """
     corners = np.asarray(corners, dtype=np.float64)
     faces = torch.arange(3 * len(corners)).reshape(-1, 3)
-    cells: list[list] = [[] for _ in corners]
-    for triangles, places in _touching_pairs(Surface(torch.from_numpy(corners.reshape(-1, 3)), faces, 1.0)):
-        for triangle, *cell in zip(triangles.tolist(), *(p.long().tolist() for p in places), strict=True):
-            cells[triangle].append(tuple(cell))
-    assert all(len(c) == len(set(c)) for c in cells)
-    return [t.tolist() for t, c in zip(corners, cells, strict=True) if set(c) != oracle(t[None])]
+    surface = Surface(torch.from_numpy(corners.reshape(-1, 3)), faces, 1.0)
+    expected = [oracle(t[None]) for t in corners]
+    wrong = []
+    for many in (1, 1 << 30):
+        cells: list[list] = [[] for _ in corners]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(voxelization._MANY, "cpu", many)
+            for triangles, places in voxelization._touching_pairs(surface):
+                rows = zip(triangles.tolist(), *(p.long().tolist() for p in places), strict=True)
+                for triangle, *cell in rows:
+                    cells[triangle].append(tuple(cell))
+        assert all(len(c) == len(set(c)) for c in cells)
+        wrong += [t.tolist() for t, c, e in zip(corners, cells, expected, strict=True) if set(c) != e]
+    return wrong
 
 
 @pytest.mark.parametrize("extent", [0.3, 1.5, 3.0, 7.0])
@@ -149,7 +159,7 @@ def test_sizes_that_have_no_exact_number():
 
 
 def test_small_portions_give_the_same(monkeypatch):
-    from sparsefeat.mesh import contents, voxelization
+    from sparsefeat.mesh import contents
 
     triangles = random_triangles(9, 20, 7.0)
     vertices, faces = triangles.reshape(-1, 3), np.arange(60).reshape(-1, 3)

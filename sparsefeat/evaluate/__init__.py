@@ -9,7 +9,7 @@ from sparsefeat.evaluate.matching import (
     inlier_ratio,
     match_fragments,
 )
-from sparsefeat.evaluate.neighbours import nearest_both_ways, nearest_neighbours
+from sparsefeat.neighbours import nearest_both_ways, nearest_neighbours
 from sparsefeat.evaluate.registration import RansacRegister, transformation_error
 
 __all__ = [

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.evaluate.keypoints import Describe, Fragment, FragmentDescriber
-from sparsefeat.evaluate.neighbours import is_mutual, nearest_both_ways
+from sparsefeat.neighbours import is_mutual, nearest_both_ways
 from sparsefeat.evaluate.registration import (
     MAX_ERROR_M,
     Register,

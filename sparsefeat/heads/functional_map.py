@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefeat.evaluate.neighbours import nearest_neighbours
+from sparsefeat.neighbours import nearest_neighbours
 from sparsefeat.heads.laplacian import LaplaceBasis
 
 MaskKind = Literal["laplacian", "resolvent"]

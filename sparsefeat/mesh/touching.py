@@ -18,6 +18,7 @@ an edge or a plane is on the grid; and whole numbers of any length.
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -60,9 +61,10 @@ class Triangles:
             self._sides[axis] = _Side(self, axis)
         return self._sides[axis]
 
-    def reach(self, axis: int) -> Tensor:
-        """Bound of all coordinates, of the triangle and of the cells, in the tests. Shape: (M,)"""
-        return torch.maximum(self.low[axis].abs(), self.high[axis].abs()) + 2
+    @functools.cached_property
+    def reach(self) -> Tensor:
+        """Bound of all coordinates, of the triangle and of the cells, in the tests. Shape: (3, M)"""
+        return torch.maximum(self.low.abs(), self.high.abs()) + 2
 
 
 class _Side:
@@ -109,7 +111,7 @@ def linear_forms(
     for axis in axes:
         side = triangles.side(axis)
         p, q = side.axes
-        error = _EDGE_FORM_ERROR * (side.a.abs() * triangles.reach(p) + side.b.abs() * triangles.reach(q))
+        error = _EDGE_FORM_ERROR * (side.a.abs() * triangles.reach[p] + side.b.abs() * triangles.reach[q])
         # An edge along the axis decides nothing. Nor does a projection within a row of cells: each of the
         # row is touched, as triangles are connected.
         needed = (error > 0) & ~(layer[p] | layer[q])
@@ -120,7 +122,7 @@ def linear_forms(
             forms += _edge_forms(side, torch.where(edge_on, -scale, 0))
     if plane:
         sides = [triangles.side(axis) for axis in range(3)]
-        size = sum(side.area_size * triangles.reach(k) for k, side in enumerate(sides))
+        size = sum(side.area_size * triangles.reach[k] for k, side in enumerate(sides))
         needed = (size > 0) & ~layer.any(0)
         scale = torch.where(needed, 1 / (_PLANE_FORM_ERROR * size), 0)
         normal = [side.area * scale for side in sides]
@@ -141,22 +143,27 @@ def _edge_forms(side: _Side, scale: Tensor) -> list[tuple[dict[int, Tensor], Ten
     return [({p: a[e], q: b[e]}, constant[e]) for e in range(3)]
 
 
-def touching_in_boxes(triangles: Triangles, spans: tuple[int, int, int]) -> tuple[Tensor, list[Tensor]]:
-    """Return the pairs that touch, testing all cells of small bounding boxes.
+Found = tuple[Tensor, list[Tensor]]
+"""Pairs: triangles (P,) int64 and cells 3 x (P,) float64."""
+
+
+def touching_in_boxes(triangles: Triangles, spans: tuple[int, int, int]) -> tuple[Found, Found]:
+    """Test all cells of small bounding boxes.
 
     Args:
         triangles: whose boxes all have the same number of cells.
         spans: those numbers along x, y and z.
 
     Returns:
-        triangles (P,) int64 and cells 3 x (P,) float64.
+        The pairs that touch, and those to be looked at more closely; see :func:`touches_closely`.
     """
     offsets = list(itertools.product(*map(range, spans)))
     long = [k for k in range(3) if spans[k] > 1]
     if len(long) <= 1:
         # Within one row of cells each is touched, as triangles are connected.
         rows = torch.arange(len(triangles), device=triangles.low.device)
-        return _pairs_at(triangles, offsets, [rows] * len(offsets))
+        none = _pairs_at(triangles, offsets[:1], [rows[:0]])
+        return _pairs_at(triangles, offsets, [rows] * len(offsets)), none
     # Within one layer the projection along the layer's normal decides.
     axes = (0, 1, 2) if len(long) == 3 else (3 - sum(long),)
     # For each set of axes that a form depends on, the least form at each of those cells.
@@ -178,18 +185,10 @@ def touching_in_boxes(triangles: Triangles, spans: tuple[int, int, int]) -> tupl
             value = torch.minimum(value, other)
         certain.append(torch.nonzero(value > 1)[:, 0])
         unsure.append(torch.nonzero(value.abs() <= 1)[:, 0])
-    rows, cells = _pairs_at(triangles, offsets, certain)
-    near, places = _pairs_at(triangles, offsets, unsure)
-    if len(near):
-        keep = _touches_closely(triangles, near, places)
-        rows = torch.cat([rows, near[keep]])
-        cells = [torch.cat([c, p[keep]]) for c, p in zip(cells, places, strict=True)]
-    return rows, cells
+    return _pairs_at(triangles, offsets, certain), _pairs_at(triangles, offsets, unsure)
 
 
-def _pairs_at(
-    triangles: Triangles, offsets: list[tuple[int, int, int]], rows: list[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
+def _pairs_at(triangles: Triangles, offsets: list[tuple[int, int, int]], rows: list[Tensor]) -> Found:
     """Triangles and cells, from the triangles at each offset from the lower end of their boxes."""
     device = triangles.low.device
     counts = torch.tensor([len(r) for r in rows], device=device)
@@ -198,8 +197,8 @@ def _pairs_at(
     return joined, [triangles.low[k][joined] + steps[k] for k in range(3)]
 
 
-def touches(triangles: Triangles, rows: Tensor, cells: list[Tensor]) -> Tensor:
-    """Say for each pair whether the triangle touches the cell, which must be in its bounding box.
+def touching(triangles: Triangles, rows: Tensor, cells: list[Tensor]) -> tuple[Found, Found]:
+    """Test pairs of a triangle and a cell, which must be in its bounding box.
 
     Args:
         triangles: M of them.
@@ -207,7 +206,7 @@ def touches(triangles: Triangles, rows: Tensor, cells: list[Tensor]) -> Tensor:
         cells: the cell's coordinates, whole numbers. Shape: 3 x (P,) float64
 
     Returns:
-        (P,) bool.
+        As :func:`touching_in_boxes`.
     """
     value = torch.full(rows.shape, torch.inf, dtype=torch.float64, device=rows.device)
     for factors, constant in linear_forms(triangles):
@@ -215,14 +214,19 @@ def touches(triangles: Triangles, rows: Tensor, cells: list[Tensor]) -> Tensor:
         for k, factor in factors.items():
             form.addcmul_(factor[rows], cells[k])
         value = torch.minimum(value, form)
-    result = value > 1
-    unsure = torch.nonzero(value.abs() <= 1)[:, 0]
-    if len(unsure):
-        result[unsure] = _touches_closely(triangles, rows[unsure], [x[unsure] for x in cells])
-    return result
+    certain, unsure = torch.nonzero(value > 1)[:, 0], torch.nonzero(value.abs() <= 1)[:, 0]
+    return tuple((rows[keep], [c[keep] for c in cells]) for keep in (certain, unsure))
 
 
-def _touches_closely(triangles: Triangles, rows: Tensor, cells: list[Tensor]) -> Tensor:
+def touches_closely(triangles: Triangles, rows: Tensor, cells: list[Tensor]) -> Tensor:
+    """Say for each pair whether the triangle touches the cell, which must be in its bounding box.
+
+    Args:
+        triangles, rows, cells: as :func:`touching`.
+
+    Returns:
+        (P,) bool.
+    """
     apart = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
     unsure = torch.zeros_like(apart)
 

@@ -15,7 +15,7 @@ from sparsefeat.mesh.contents import Pairs, areas_in_cells, nearest_triangles
 from sparsefeat.mesh.keys import Box, DistinctKeys
 from sparsefeat.mesh.reading import check_mesh
 from sparsefeat.mesh.surface import Surface
-from sparsefeat.mesh.touching import Triangles, touches, touching_in_boxes
+from sparsefeat.mesh.touching import Found, Triangles, touches_closely, touching, touching_in_boxes
 
 _MAX_COORDINATE = 2**31 - 1
 # Triangles and pairs at a time, by type of device; a pair takes some 200 bytes of temporaries.
@@ -165,12 +165,15 @@ def _voxelize(surface: Surface, size: float, area: bool, normal: bool, triangle:
     return MeshVoxels(cells.int(), size, **attributes)
 
 
-def _touching_pairs(surface: Surface) -> Iterator[tuple[Tensor, list[Tensor]]]:
+def _touching_pairs(surface: Surface) -> Iterator[Found]:
     """Yield (triangles (P,), cells 3 x (P,) float64): all pairs that touch, each once."""
     kind = surface.points.device.type
     pairs_at_a_time, at_a_time = _PAIRS_AT_A_TIME[kind], _TRIANGLES_AT_A_TIME[kind]
     for first in range(0, len(surface), at_a_time):
         part = Triangles(surface.corners(slice(first, first + at_a_time)))
+        # Those that need a closer look, from all groups together: that is many steps, for few pairs.
+        unsure: list[Found] = []
+        waiting = 0
         spans = part.high - part.low
         # Triangles whose boxes are small and of one shape are tested together, if they are many.
         shape = (spans[0] * 3 + spans[1]) * 3 + spans[2]
@@ -185,14 +188,29 @@ def _touching_pairs(surface: Surface) -> Iterator[tuple[Tensor, list[Tensor]]]:
             if not len(rows):
                 continue
             group = part.take(rows)
-            rows = rows + first
             if code < 27:
-                owner, cells = touching_in_boxes(group, (code // 9 + 1, code // 3 % 3 + 1, code % 3 + 1))
-                yield rows[owner], cells
-                continue
-            for owner, cells in pairs_in_columns(group, pairs_at_a_time):
-                keep = torch.nonzero(touches(group, owner, cells))[:, 0]
-                yield rows[owner[keep]], [c[keep] for c in cells]
+                results = [touching_in_boxes(group, (code // 9 + 1, code // 3 % 3 + 1, code % 3 + 1))]
+            else:
+                pairs = pairs_in_columns(group, pairs_at_a_time)
+                results = (touching(group, owner, cells) for owner, cells in pairs)
+            for (owner, cells), (near, places) in results:
+                yield rows[owner] + first, cells
+                if len(near):
+                    unsure.append((rows[near], places))
+                    waiting += len(near)
+                if waiting > pairs_at_a_time:
+                    yield _closely(part, unsure, first)
+                    unsure, waiting = [], 0
+        if unsure:
+            yield _closely(part, unsure, first)
+
+
+def _closely(part: Triangles, unsure: list[Found], first: int) -> Found:
+    rows = torch.cat([rows for rows, _ in unsure])
+    cells = [torch.cat(c) for c in zip(*(cells for _, cells in unsure), strict=True)]
+    used, inverse = torch.unique(rows, return_inverse=True)
+    keep = torch.nonzero(touches_closely(part.take(used), inverse, cells))[:, 0]
+    return rows[keep] + first, [c[keep] for c in cells]
 
 
 def _checked_meshes(vertices, faces, device: torch.device) -> tuple[bool, Iterator[tuple[Tensor, Tensor]]]:

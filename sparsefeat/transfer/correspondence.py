@@ -10,7 +10,7 @@ import torch
 
 from sparsefeat.data.shapes import ShapeDataset
 from sparsefeat.evaluate.geodesic import correspondence_error, geodesic_distances
-from sparsefeat.evaluate.neighbours import nearest_neighbours
+from sparsefeat.neighbours import nearest_neighbours
 from sparsefeat.heads import functional_map, points_from_map, zoomout
 from sparsefeat.transfer.config import CorrespondenceConfig
 from sparsefeat.transfer.features import FeatureSource
