@@ -127,7 +127,10 @@ def _plot_tuning(result: TransferResult, output: Path) -> list[Path]:
         path = output / "receptive_field.png"
         label = "nearest-neighbour error x100" if result.maps else "accuracy"
         curve = ([p.voxel_size for p in result.curve], [p.score for p in result.curve])
-        marks = {f"{t.voxel_sizes[0]:.3g}": t.voxel_sizes[0] for t in tunings[-3:]}
+        shots = result.config.shots
+        # Of the run that the curve is for: the most shots, the first seed.
+        own = tunings[0 if result.maps else shots.index(max(shots))] if tunings else None
+        marks = {} if own is None else {f"tuned: {own.voxel_size:.3g}": own.voxel_size}
         plot_curves({label: curve}, path, "voxel size, unit of the shapes", label, marks=marks, logx=True)
         written.append(path)
     return written
