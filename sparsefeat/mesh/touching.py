@@ -30,6 +30,9 @@ from torch import Tensor
 _EDGE_ERROR, _EDGE_FORM_ERROR = 2.0**-50, 2.0**-48
 _PLANE_ERROR, _PLANE_FORM_ERROR = 2.0**-49, 2.0**-47
 
+# Of a sum of three products of three differences of such numbers int64 holds all digits.
+_SHORT_DIGITS = 17
+
 
 class Triangles:
     """Triangles in voxel units.
@@ -270,7 +273,7 @@ def _touches_exactly(triangles: Triangles, rows: Tensor, cells: list[Tensor]) ->
     used, inverse = torch.unique(rows, return_inverse=True)
     corners, unit = _integers(triangles.corners[:, :, used])
     corners = corners[:, :, inverse.cpu().numpy()]
-    low = [x.cpu().numpy().astype(np.int64).astype(object) * unit for x in cells]
+    low = [x.cpu().numpy().astype(np.int64).astype(corners.dtype) * unit for x in cells]
     edges = corners[[1, 2, 0]] - corners
     u, v = edges[0], -edges[2]
     normal = [u[(k + 1) % 3] * v[(k + 2) % 3] - u[(k + 2) % 3] * v[(k + 1) % 3] for k in range(3)]
@@ -280,7 +283,7 @@ def _touches_exactly(triangles: Triangles, rows: Tensor, cells: list[Tensor]) ->
         value, upper = 0, np.zeros(len(rows), dtype=bool)
         for factor, x, k in zip(factors, start, axes, strict=True):
             at_end = (factor > 0).astype(bool)
-            value = value + factor * (low[k] + at_end.astype(object) * unit - x)
+            value = value + factor * (low[k] + at_end.astype(corners.dtype) * unit - x)
             upper |= at_end
         apart[((value < 0) | ((value == 0) & upper)).astype(bool) & among] = True
 
@@ -297,10 +300,20 @@ def _touches_exactly(triangles: Triangles, rows: Tensor, cells: list[Tensor]) ->
 
 
 def _integers(values: Tensor) -> tuple[np.ndarray, int]:
-    """The values times a power of two that makes all of them whole, as Python integers, and that power."""
+    """The values times a power of two that makes all of them whole, and that power.
+
+    As Python integers, or as int64 where three of them multiplied are far from its range: coordinates with
+    few digits, such as those of drawn objects, are the ones that meet the grid exactly and often.
+    """
     array = values.cpu().numpy()
     exponents = np.frexp(array[array != 0])[1]
     shift = max(0, 53 - int(exponents.min())) if len(exponents) else 0
+    for digits in range(0, min(shift, _SHORT_DIGITS) + 1):
+        scaled = np.ldexp(array, digits)
+        if np.abs(scaled).max() > 1 << _SHORT_DIGITS:
+            break
+        if np.array_equal(scaled, np.rint(scaled)):
+            return scaled.astype(np.int64), 1 << digits
     whole = np.empty(array.size, dtype=object)
     whole[:] = [int(x) for x in np.ldexp(array, shift).reshape(-1).tolist()]
     return whole.reshape(array.shape), 1 << shift
