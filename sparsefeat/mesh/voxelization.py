@@ -115,9 +115,7 @@ def voxelize_mesh(
     if device is None:
         head = vertices if isinstance(vertices, Tensor) else next(iter(vertices), None)
         device = head.device if isinstance(head, Tensor) else "cpu"
-    device = torch.device(device)
-    if device.type == "mps":
-        raise ValueError("device 'mps' has no float64; use the CPU")
+    device = _usable(device)
     single, meshes = _checked_meshes(vertices, faces, device)
     parts = [_voxelize(Surface(v, f, size), size, area, normal, triangle) for v, f in meshes]
     if single:
@@ -167,7 +165,7 @@ def _voxelize(surface: Surface, size: float, area: bool, normal: bool, triangle:
 
 def _touching_pairs(surface: Surface) -> Iterator[Found]:
     """Yield (triangles (P,), cells 3 x (P,) float64): all pairs that touch, each once."""
-    kind = surface.points.device.type
+    kind = "cpu" if surface.points.device.type == "cpu" else "cuda"
     pairs_at_a_time, at_a_time = _PAIRS_AT_A_TIME[kind], _TRIANGLES_AT_A_TIME[kind]
     for first in range(0, len(surface), at_a_time):
         part = Triangles(surface.corners(slice(first, first + at_a_time)))
@@ -244,6 +242,16 @@ def _checked(vertices, faces, device: torch.device, where: str) -> tuple[Tensor,
     comparable = points.float() if points.dtype == torch.bfloat16 else points
     check_mesh(comparable.cpu().numpy(), index.cpu().numpy(), where)
     return points, index.long()
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, dtype=torch.float64, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        # Builds without CUDA say so in an AssertionError, MPS lacks float64 with a TypeError.
+        raise ValueError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return chosen
 
 
 def _tensor(values, what: str, device: torch.device) -> Tensor:
