@@ -253,6 +253,11 @@ def test_what_cannot_be_voxelised_is_refused(vertices, faces, size, message):
         voxelize_mesh(vertices, faces, size)
 
 
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="device 'quantum' cannot be used"):
+        voxelize_mesh(TRIANGLE, [[0, 1, 2]], 1.0, device="quantum")
+
+
 def test_a_real_body(dataset):
     mesh = read_mesh(dataset("faust") / "registrations" / "tr_reg_000.ply")
     size = 0.03

@@ -31,6 +31,7 @@ class CreaturesConfig:
     seed: int = 0
     count: int = 8  # per class
     poses: int = 2  # of each individual
+    families: list[str] = field(default_factory=lambda: ["humanoid", "quadruped", "hand"])
     vertices: int = 2500  # of a shape, about
 
 

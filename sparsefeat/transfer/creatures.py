@@ -25,6 +25,12 @@ def make_missing_creatures(config: TransferConfig, progress: Callable[[int, int]
         return False
     made = config.creatures
     make_creatures(
-        config.data.root, made.seed, count=made.count, poses=made.poses, vertices=made.vertices, progress=progress
+        config.data.root,
+        made.seed,
+        count=made.count,
+        poses=made.poses,
+        families=made.families,
+        vertices=made.vertices,
+        progress=progress,
     )
     return True
