@@ -151,10 +151,11 @@ def _draw_labels(result: TransferResult, output: Path) -> list[Path]:
         colors = _palette(len(score.confusion))
         meshes, titles = [], []
         for shape in result.shapes[:_PICTURED]:
-            labels = {"true": truth(shape, "segmentation"), f"{best}, {shots} shots": score.predictions[shape.name]}
+            labels = {"true": truth(shape, "segmentation"), best: score.predictions[shape.name]}
             for title, values in labels.items():
                 meshes.append((shape.vertices, shape.faces, colors[values]))
-                titles.append(f"{shape.name}: {title}")
+                # A class folder's name would make titles run into each other.
+                titles.append(f"{shape.name.rpartition('/')[2]}: {title}")
         render_meshes(meshes, path, titles, columns=4)
         written.append(path)
     return written
