@@ -130,11 +130,24 @@ def extract_files(
 
 
 def find_inputs(
-    inputs: Iterable[str | os.PathLike], output: Path, fail: Callable[[Path, Exception], None]
+    inputs: Iterable[str | os.PathLike],
+    output: Path,
+    fail: Callable[[Path, Exception], None],
+    suffixes: Sequence[str] = _FOLDER_SUFFIXES,
+    results: Sequence[str] = (".npz", ".ply"),
+    kind: str = "files",
 ) -> dict[Path, Path]:
     """Return file -> name of its results, relative to the output folder and without a suffix.
 
     Files whose names agree are told apart by their folders, and files of one folder by their suffixes.
+
+    Args:
+        inputs: files, and folders that are searched at any depth.
+        output: where results go; what lies in it is no input of a folder around it.
+        fail: called for a folder with nothing in it.
+        suffixes: that files in folders must have, in lower case.
+        results: suffixes of what will be written.
+        kind: what is looked for, in messages.
 
     Raises:
         ValueError: there is no file at all, or the results would overwrite an input.
@@ -144,9 +157,9 @@ def find_inputs(
     seen: set[Path] = set()
     for given in inputs:
         if given.is_dir():
-            found = sorted(p for p in given.rglob("*") if _is_input(p, given, output))
+            found = sorted(p for p in given.rglob("*") if _is_input(p, given, output, suffixes))
             if not found:
-                fail(given, ValueError(f"no files in it, expected {', '.join(_FOLDER_SUFFIXES)}"))
+                fail(given, ValueError(f"no {kind} in it, expected {', '.join(suffixes)}"))
         else:
             found = [given]
         for path in found:
@@ -155,18 +168,18 @@ def find_inputs(
                 roots[path] = given if given.is_dir() else path.parent
     if not roots:
         shown = ", ".join(map(str, inputs)) or "(nothing)"
-        raise ValueError(f"{shown}: no files found, expected some of {', '.join(_FOLDER_SUFFIXES)}")
+        raise ValueError(f"{shown}: no {kind} found, expected some of {', '.join(suffixes)}")
     names = _distinct_names(roots)
     for path, name in names.items():
-        for suffix in (".npz", ".ply"):
+        for suffix in results:
             target = output / f"{name}{suffix}"
             if target.resolve() in seen:
                 raise ValueError(f"{path}: its result would overwrite {target}, choose another folder")
     return names
 
 
-def _is_input(path: Path, root: Path, output: Path) -> bool:
-    if path.suffix.lower() not in _FOLDER_SUFFIXES or not path.is_file():
+def _is_input(path: Path, root: Path, output: Path, suffixes: Sequence[str]) -> bool:
+    if path.suffix.lower() not in suffixes or not path.is_file():
         return False
     hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
     # The results of an earlier call, where the output folder lies inside the input folder.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparsefeat.extract_files import _distinct_names
+from sparsefeat.extract_files import find_inputs
 from sparsefeat.extract_inputs import checked_device
 from sparsefeat.files import atomic_write
 from sparsefeat.mesh.interpolation import nearest_voxels
@@ -91,7 +91,7 @@ def voxelize_files(
         if report:
             report(result.failed[path])
 
-    targets = _find_meshes(inputs, output, fail)
+    targets = find_inputs(inputs, output, fail, MESH_SUFFIXES, (".npz",), "meshes")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -172,37 +172,3 @@ def _check_options(
             raise ValueError(f"attribute {name!r}, expected some of {', '.join(ATTRIBUTES)}")
     if up not in UP_AXES:
         raise ValueError(f"up {up!r}, expected one of {', '.join(UP_AXES)}")
-
-
-def _find_meshes(
-    inputs: Iterable[str | os.PathLike], output: Path, fail: Callable[[Path, Exception], None]
-) -> dict[Path, Path]:
-    """Return file -> name of its results, relative to the output folder and without a suffix."""
-    roots: dict[Path, Path] = {}
-    seen: set[Path] = set()
-    for given in map(Path, inputs):
-        found = [given]
-        if given.is_dir():
-            found = sorted(p for p in given.rglob("*") if _is_mesh(p, given, output))
-            if not found:
-                fail(given, ValueError(f"no meshes in it, expected {', '.join(MESH_SUFFIXES)}"))
-        for path in found:
-            if path.resolve() not in seen:
-                seen.add(path.resolve())
-                roots[path] = given if given.is_dir() else path.parent
-    if not roots:
-        shown = ", ".join(map(str, inputs)) or "(nothing)"
-        raise ValueError(f"{shown}: no meshes found, expected some of {', '.join(MESH_SUFFIXES)}")
-    names = _distinct_names(roots)
-    for path, name in names.items():
-        if (output / f"{name}.npz").resolve() in seen:
-            raise ValueError(f"{path}: its result would overwrite {output / name}.npz, choose another folder")
-    return names
-
-
-def _is_mesh(path: Path, root: Path, output: Path) -> bool:
-    if path.suffix.lower() not in MESH_SUFFIXES or not path.is_file():
-        return False
-    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-    # The results of an earlier call, where the output folder lies inside the input folder.
-    return not hidden and not path.resolve().is_relative_to(output.resolve())

@@ -154,7 +154,7 @@ def tune_receptive_field(
 
     Returns:
         The best step of all (``"soft"``: the mean of the last fifth), the way there, and an extractor at that
-        voxel size (of the first group).
+        voxel size (of the first group, and without the dilation: see :class:`ContinuousDilation`).
 
     Raises:
         ValueError: no shape, options that do not fit, a start out of bounds, or an objective that is not finite.
