@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,9 @@ from sparsefeat.extract_inputs import (
     check_points,
     checked_device,
     checked_voxel_size,
+    outer_sides,
 )
+from sparsefeat.models.inputs import point_inputs
 from sparsefeat.sparse import SparseTensor
 from sparsefeat.tiling import Reach, measure_reach, split_into_tiles
 
@@ -108,7 +110,7 @@ class FeatureExtractor:
     @property
     def in_channels(self) -> int:
         """Channels of the network's input; 1 if its configuration does not say."""
-        return int((getattr(self.model, "config", None) or {}).get("in_channels", 1))
+        return int(self._option("in_channels") or 1)
 
     @property
     def reach(self) -> Reach:
@@ -124,6 +126,8 @@ class FeatureExtractor:
         interpolation: str = "nearest",
         *,
         features: np.ndarray | Tensor | None = None,
+        normals: np.ndarray | Tensor | None = None,
+        viewpoint: Sequence[float] | None = None,
         views: int = 1,
         max_voxels: int = DEFAULT_MAX_VOXELS,
         halo: int | None = None,
@@ -140,6 +144,10 @@ class FeatureExtractor:
                 always does). Means of unit vectors are shorter than 1; nothing is normalised again.
             features: (N, C_in) inputs per point; a voxel gets their mean. None: ones, for networks with
                 one input channel; for those with ``geometry``, where in its voxel a point lies.
+            normals: (N, 3) vectors that point to the outer side of the surface, for networks with ``sides``; others
+                have no use for them and take no notice.
+            viewpoint: where the points were seen from, in their frame, which says the same of a scan; either, or
+                neither where the sides are not known.
             views: average the features over so many poses of the cloud, the given one and seeded random turns
                 and shifts of it, and scale them to unit length if the network does so. How a surface happens
                 to fall into voxels then matters less; the time grows in proportion.
@@ -165,7 +173,8 @@ class FeatureExtractor:
         cloud = as_tensor(points, where)
         check_points(cloud, where)
         with _evaluating(self.model):
-            inputs = self._checked_inputs(features, cloud)
+            sides = outer_sides(cloud, normals, viewpoint) if self._option("sides") else None
+            inputs = self._checked_inputs(features, cloud, sides)
             if not len(cloud):
                 # One voxel tells the number of channels.
                 channels = self._run(torch.zeros(1, 3), torch.ones(1, self.in_channels)).shape[1]
@@ -174,8 +183,9 @@ class FeatureExtractor:
                 how = (where, interpolation, max_voxels, halo, progress)
                 result = self._points_features(cloud, inputs, *how)
                 for view in range(1, views):
-                    moved = _another_pose(cloud, view, self.voxel_size)
-                    given = inputs if features is not None else self._checked_inputs(None, moved)
+                    moved, turn = _another_pose(cloud, view, self.voxel_size)
+                    turned = None if sides is None else sides @ turn.T.to(sides)
+                    given = inputs if features is not None else self._checked_inputs(None, moved, turned)
                     result += self._points_features(moved, given, *how)
                 if views > 1 and getattr(self.model, "normalize_feature", False):
                     result = torch.nn.functional.normalize(result)
@@ -200,13 +210,17 @@ class FeatureExtractor:
             return table[voxels.inverse.to(cloud.device)]
         return self._trilinear(cloud, voxels, table)
 
-    def _checked_inputs(self, features: np.ndarray | Tensor | None, cloud: Tensor) -> Tensor | None:
+    def _option(self, name: str) -> Any:
+        """An option of the network's configuration, None where it does not say."""
+        return (getattr(self.model, "config", None) or {}).get(name)
+
+    def _checked_inputs(
+        self, features: np.ndarray | Tensor | None, cloud: Tensor, sides: Tensor | None
+    ) -> Tensor | None:
         channels = self.in_channels
         if features is None:
-            if (getattr(self.model, "config", None) or {}).get("geometry"):
-                # Where in its voxel a point lies, counted from the centre; see sparsefeat.models.geometry.
-                place = cloud.double() / self.voxel_size
-                return (place - torch.floor(place) - 0.5).float()
+            if self._option("geometry"):
+                return point_inputs(self.model.config, cloud.double() / self.voxel_size, sides)
             if channels != 1:
                 raise ValueError(f"the model takes {channels} channels; give features= of (N, {channels})")
             return None
@@ -337,13 +351,13 @@ class FeatureExtractor:
         return result
 
 
-def _another_pose(cloud: Tensor, number: int, voxel_size: float) -> Tensor:
-    """The cloud turned about its centre and shifted against the grid, as its number says."""
+def _another_pose(cloud: Tensor, number: int, voxel_size: float) -> tuple[Tensor, Tensor]:
+    """The cloud turned about its centre and shifted against the grid, as its number says, and the turn."""
     rng = np.random.default_rng(number)
     # A normalised Gaussian quaternion is uniform over SO(3).
     turn = torch.from_numpy(Rotation.from_quat(rng.normal(size=4)).as_matrix()).to(cloud)
     shift = torch.from_numpy(rng.uniform(-16, 16, 3) * voxel_size).to(cloud)
-    return (cloud - cloud.mean(0)) @ turn.T + shift
+    return (cloud - cloud.mean(0)) @ turn.T + shift, turn
 
 
 @contextlib.contextmanager

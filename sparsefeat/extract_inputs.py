@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -47,6 +48,30 @@ def check_points(cloud: Tensor, where: str) -> None:
         raise ValueError(
             f"{where}: {bad} of {len(cloud)} points have a NaN or infinite coordinate, first in row {first}"
         )
+
+
+def outer_sides(
+    cloud: Tensor, normals: np.ndarray | Tensor | None, viewpoint: Sequence[float] | None
+) -> Tensor:
+    """Unit vectors to the outer side of each point's surface, zeros where it is not known. Shape: (N, 3) float32.
+
+    Raises:
+        ValueError: both normals and viewpoint are given, or one that does not fit.
+    """
+    if normals is not None and viewpoint is not None:
+        raise ValueError("normals and viewpoint are both given, expected at most one of them")
+    if viewpoint is not None:
+        place = torch.as_tensor(viewpoint, dtype=torch.float64, device=cloud.device)
+        if place.shape != (3,) or not torch.isfinite(place).all():
+            raise ValueError(f"viewpoint {viewpoint!r}, expected three finite numbers")
+        sides = place - cloud.double()
+    elif normals is not None:
+        sides = as_tensor(normals, "normals").to(cloud.device).double()
+        if sides.shape != cloud.shape or not torch.isfinite(sides).all():
+            raise ValueError(f"normals of shape {tuple(sides.shape)}, expected finite {tuple(cloud.shape)}")
+    else:
+        return torch.zeros(cloud.shape, device=cloud.device)
+    return torch.nn.functional.normalize(sides).float()
 
 
 def checked_voxel_size(voxel_size: float) -> float:

@@ -242,7 +242,7 @@ class PlantedExtractor:
     def __init__(self, planted, voxel_size=1.0):
         self.planted, self.voxel_size = planted, voxel_size
 
-    def __call__(self, points, interpolation):
+    def __call__(self, points, interpolation, **options):
         return np.full((len(points), 1), math.log(self.voxel_size / self.planted))
 
 

@@ -243,9 +243,9 @@ def test_every_vertex_gets_a_feature_however_the_voxels_lie(checkpoint):
         assert features.shape == (len(vertices), 8) and np.isfinite(features).all()
     assert extractor.voxel_size == 0.05, "the extractor itself stays at its own size"
     assert at_voxel_size(extractor, 0.1).model is extractor.model
-    points = surface_points(vertices, faces, 0.1, seed=3)
+    points = surface_points(vertices, faces, 0.1, seed=3).points
     np.testing.assert_array_equal(points[: len(vertices)], vertices)
-    np.testing.assert_array_equal(points, surface_points(vertices, faces, 0.1, seed=3))
+    np.testing.assert_array_equal(points, surface_points(vertices, faces, 0.1, seed=3).points)
 
 
 def run_tool(*arguments):

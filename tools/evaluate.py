@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from sparsefeat.data.threedmatch import FragmentPair, test_pairs
 from sparsefeat.evaluate.descriptors import BASELINES, baseline_descriptor, checkpoint_descriptor
-from sparsefeat.evaluate.keypoints import Describe
+from sparsefeat.evaluate.keypoints import SENSOR, Describe
 from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
 from sparsefeat.evaluate.pictures import draw_pair, plot_thresholds
 from sparsefeat.evaluate.registration import RansacRegister
@@ -81,7 +81,7 @@ def run_matching(args: argparse.Namespace) -> int:
     pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
     register = RansacRegister() if args.registration else None
     extractor = checkpoint_descriptor(args.checkpoint, args.voxel_size, args.device)
-    describe = partial(extractor, interpolation=args.interpolation, views=args.views)
+    describe = partial(extractor, interpolation=args.interpolation, views=args.views, viewpoint=SENSOR)
     descriptors: dict[str, Describe] = {"checkpoint": describe}
     for name in split(args.baselines):
         descriptors[name] = baseline_descriptor(name, extractor, extractor.voxel_size, args.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -36,6 +37,42 @@ def load_fragment(path: str | os.PathLike) -> np.ndarray:
     return points
 
 
+def load_viewpoint(path: str | os.PathLike) -> np.ndarray | None:
+    """Where the sensor of a fragment stood, in the frame of its points.
+
+    Returns:
+        (3,) float64: the key ``viewpoint`` of an npz; the origin for the ``cloud_bin_<k>`` of 3DMatch's test layout, which
+        are in the frame of their first camera; None where the file does not say.
+
+    Raises:
+        ValueError: the viewpoint is not three finite numbers.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                viewpoint = np.asarray(archive["viewpoint"]) if "viewpoint" in archive else None
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path}: cannot be read ({error})") from error
+        if viewpoint is None:
+            return None
+        if viewpoint.shape != (3,) or viewpoint.dtype.kind not in "fiu" or not np.isfinite(viewpoint).all():
+            raise ValueError(f"{path}: viewpoint is {viewpoint.tolist()!r}, expected three finite numbers")
+        return viewpoint.astype(np.float64)
+    return np.zeros(3) if path.name.startswith("cloud_bin_") else None
+
+
+def directions(points: np.ndarray, viewpoint: np.ndarray | None) -> np.ndarray:
+    """Unit vectors from points to where they were seen from, the outer side of their surface; zeros for None.
+
+    Shape: (N, 3), (3,) -> (N, 3) float32.
+    """
+    if viewpoint is None:
+        return np.zeros(points.shape, dtype=np.float32)
+    line = np.asarray(viewpoint, dtype=np.float64) - points
+    return (line / np.linalg.norm(line, axis=1, keepdims=True).clip(1e-12)).astype(np.float32)
+
+
 class FragmentCache:
     """Fragments in memory as float32, so that reading one again costs nothing.
 
@@ -51,6 +88,7 @@ class FragmentCache:
         self.max_bytes = max_bytes
         self.bytes = 0
         self._fragments: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._viewpoints: dict[str, np.ndarray | None] = {}
 
     def __len__(self) -> int:
         return len(self._fragments)
@@ -73,8 +111,15 @@ class FragmentCache:
             self.bytes -= self._fragments.popitem(last=False)[1].nbytes
         return points
 
+    def viewpoint(self, path: str | os.PathLike) -> np.ndarray | None:
+        """Return where the sensor of a fragment stood; see ``load_viewpoint``."""
+        key = os.fspath(path)
+        if key not in self._viewpoints:
+            self._viewpoints[key] = load_viewpoint(path)
+        return self._viewpoints[key]
+
     def __getstate__(self) -> dict:
-        return {"max_bytes": self.max_bytes, "bytes": 0, "_fragments": OrderedDict()}
+        return {"max_bytes": self.max_bytes, "bytes": 0, "_fragments": OrderedDict(), "_viewpoints": {}}
 
 
 def _read_pth(path: Path) -> np.ndarray:

@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from sparsefeat.data.threedmatch import load_fragment
+from sparsefeat.data.fragments import load_fragment, load_viewpoint
 from sparsefeat.sparse import quantize
 
 Describe = Callable[[np.ndarray], "np.ndarray | torch.Tensor"]
+"""(V, 3) float64 points in metres, the sensor at ``SENSOR`` where it is known, -> (V, C) features, a row per point."""
+
+SENSOR = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class FragmentDescriber:
     descriptors are compared on the same points.
 
     Args:
-        describe: (V, 3) float64 points in metres -> (V, C) features, a row per point.
+        describe: see :data:`Describe`.
         voxel_size: metres.
         points: key points kept per fragment; None keeps all.
         seed: of the choice and of the rotations.
@@ -117,7 +120,8 @@ class FragmentDescriber:
         thin = quantize(torch.from_numpy(points), voxel_size=self.voxel_size).index.numpy()
         if not self.dense:
             points, thin = points[thin], slice(None)
-        features = self.describe(points)
+        viewpoint = load_viewpoint(path)
+        features = self.describe(points if viewpoint is None else points - rotation[:3, :3] @ viewpoint)
         if isinstance(features, torch.Tensor):
             features = features.detach().float().cpu().numpy()
         features = np.asarray(features, dtype=np.float32)

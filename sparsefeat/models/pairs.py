@@ -35,11 +35,14 @@ SCARCE = 0.5
 """Neighbours, in full weights, below which a mean is drawn towards zero."""
 ANGLES = 5
 """Functions of direction for each radial one."""
+GRAZING = 0.1
+"""Sine of the angle to the surface below which a side no longer says which of its normals points outwards."""
 FLATNESS = 0.04
 """Added to variances, in squares of a cell: the roughness below which a surface counts as a plane."""
 # Means of the functions have about these sizes on indoor scans; dividing by them gives all kernel cells a
 # similar say in the beginning.
 _SCALE = (1.0, 0.3, 0.3, 0.3, 0.1)
+_SCALE_WITH_SIDES = (1.0, 0.3, 0.3, 0.2, 0.2)
 
 _DOWN = Kernel(
     (4, 4, 4), (1, 1, 1), "custom",
@@ -56,12 +59,15 @@ class Level(NamedTuple):
         surface: surface tensors of their neighbourhoods: xx, yy, zz, xy, xz, yz. Shape: (6, V).
         shape: invariants of the neighbourhoods. Shape: (V, ``PointFrames.channels``).
         weight: how much of the surface each stands for, against others of its level. Shape: (V,).
+        normal: unit normals that point outwards, shorter where that is uncertain; None where outside is not
+            known at all. Shape: (3, V).
     """
 
     position: Tensor
     surface: Tensor
     shape: Tensor
     weight: Tensor
+    normal: Tensor | None
 
 
 class _Levels:
@@ -70,11 +76,14 @@ class _Levels:
     Not kept with the kernel maps, which outlive a pass: the same voxels may hold other points in the next.
     """
 
-    def __init__(self, base: CoordinateMapKey, position: Tensor, weight: Tensor, dtype: torch.dtype):
+    def __init__(
+        self, base: CoordinateMapKey, position: Tensor, weight: Tensor, side: Tensor | None, dtype: torch.dtype
+    ):
         self.base = base
         self.dtype = dtype
         self.position = position
         self.weight = weight
+        self.side = side
         self._made: dict[CoordinateMapKey, Level] = {}
         self._weights: dict[tuple, PairWeights] = {}
 
@@ -101,7 +110,7 @@ class _Levels:
     def _make(self, manager: CoordinateManager, key: CoordinateMapKey) -> Level:
         stride = max(key.tensor_stride)
         total = _moments(self.position / stride) * self.weight
-        weight = self.weight[:, 0]
+        weight, side = self.weight[:, 0], self.side
         window = Kernel.of(5)
         if key != self.base:
             plan = manager.block_map(self.base, key)
@@ -109,6 +118,10 @@ class _Levels:
             inside = _at(weight, plan.in_rows)
             weight = weight.new_zeros(plan.n_out).scatter_reduce(0, plan.out_rows, inside, "amax")
             total = total.new_zeros(plan.n_out, 10).index_add_(0, plan.out_rows, _at(total, plan.in_rows))
+            if side is not None:
+                given = _at(side * self.weight, plan.in_rows)
+                side = side.new_zeros(plan.n_out, 3).index_add_(0, plan.out_rows, given)
+                side = side / total[:, :1].clamp(min=1e-12)
             window = Kernel.of(3)
         mean = (total[:, 1:4].t() / total[:, 0].clamp(min=1e-12)).contiguous()
         plan = manager.kernel_map(key, key, window)
@@ -125,8 +138,14 @@ class _Levels:
         centre = total[1:4] / count
         covariance = total[4:] / count - _outer(centre)
         covariance = torch.cat([covariance[:3] + FLATNESS, covariance[3:]])
-        shape = _statistics(covariance, centre - mean, count)
-        return Level(*(part.to(self.dtype) for part in (mean * stride, _surface(covariance), shape, weight)))
+        surface = _surface(covariance)
+        shape, normal = _statistics(covariance, centre - mean, count), None
+        if side is not None:
+            normal = _times(surface, side.t())
+            normal = normal * (_dot(normal, normal) + GRAZING**2).rsqrt()
+            shape = torch.cat([shape, _dot(centre - mean, normal)[:, None]], 1)
+            normal = normal.to(self.dtype)
+        return Level(*(part.to(self.dtype) for part in (mean * stride, surface, shape, weight)), normal)
 
 
 _LEVELS: WeakKeyDictionary[CoordinateManager, _Levels] = WeakKeyDictionary()
@@ -142,10 +161,10 @@ class PointFrames(nn.Module):
     Shape: (V, 3 or 4) -> (V, ``channels``); rows stay.
     """
 
-    channels = 7
-
-    def __init__(self, dimension: int = 3):
+    def __init__(self, dimension: int = 3, sides: bool = False):
         super().__init__()
+        self.sides = sides
+        self.channels = 7 + sides
         if dimension != 3:
             raise ValueError(f"pair kernels need three spatial dimensions, got {dimension}")
         self.window = Kernel.of(5)
@@ -159,9 +178,10 @@ class PointFrames(nn.Module):
         # MPS has no float64.
         given = x.features.to(torch.float32 if x.device.type == "mps" else torch.float64)
         position = (corner - low).to(given) + (given[:, :3] + 0.5) * stride
-        weight = given[:, 3:] if given.shape[1] == 4 else torch.ones_like(given[:, :1])
+        side = given[:, 3:6] if self.sides else None
+        weight = given[:, -1:] if given.shape[1] % 3 else torch.ones_like(given[:, :1])
         dtype = torch.promote_types(x.dtype, torch.float32)
-        levels = _LEVELS[x.manager] = _Levels(x.key, position, weight, dtype)
+        levels = _LEVELS[x.manager] = _Levels(x.key, position, weight, side, dtype)
         return x.replace(levels(x.manager, x.key).shape.to(x.dtype))
 
 
@@ -245,12 +265,19 @@ def pair_functions(
     # A root has no slope at zero; clamped a little above it, none is asked for.
     distance = _dot(line, line).clamp(min=1e-12).sqrt()
     ray = line / distance
-    away, toward = _times(here, ray), _times(there, ray)
+    away = _times(here, ray)
     rise = _dot(away, ray).clamp(1e-12, 1).sqrt()
-    fall = _dot(toward, ray).clamp(1e-12, 1).sqrt()
     size, size_here = (_inner(s, s).rsqrt() for s in (source.surface, target.surface))
     bend = (1 - _inner(here, there) * _at(size, rows) * _at(size_here, targets)).clamp(1e-12, 1).sqrt()
-    twist = _dot(away, toward)
+    if source.normal is None:
+        toward = _times(there, ray)
+        fall = _dot(toward, ray).clamp(1e-12, 1).sqrt()
+        angles, scale = (rise, fall, bend, _dot(away, toward)), _SCALE
+    else:
+        # Seen from outside: whether the other lies above this surface, and whether it turns towards this point.
+        here_out = torch.stack([_at(a, targets) for a in target.normal])
+        there_out = torch.stack([_at(a, rows) for a in source.normal])
+        angles, scale = (rise, bend, _dot(here_out, ray), _dot(there_out, ray)), _SCALE_WITH_SIDES
     weight = _at(source.weight, rows)
     if source is target:
         weight = weight.index_fill(0, (rows == targets).nonzero()[:, 0], 0)
@@ -261,8 +288,8 @@ def pair_functions(
         # A surface that lies askew in the grid occupies more voxels: means do not notice, sums would.
         total = radial.new_zeros(len(target.weight)).index_add(0, targets, radial)
         radial = radial * _at(1 / (total + SCARCE * target.weight).clamp(min=1e-12), targets)
-        phi += [radial, *(radial * angle for angle in (rise, fall, bend, twist))]
-    scale = distance.new_tensor(_SCALE * radii)
+        phi += [radial, *(radial * angle for angle in angles)]
+    scale = distance.new_tensor(scale * radii)
     return torch.stack(phi).div_(scale[:, None])
 
 

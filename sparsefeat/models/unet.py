@@ -44,6 +44,8 @@ class UNet(Network):
             :class:`sparsefeat.models.geometry.LocalGeometry`.
         pair_kernels: use rotation-invariant pair features in place of kernel cells, see
             :mod:`sparsefeat.models.pairs`; needs ``geometry``, whose three channels say where the points are.
+        sides: three more input channels say which side of the surface is outside, as a direction (to the sensor, or
+            along an outward normal), so that pair features tell a ridge from a groove; zero where it is not known.
         symmetric: keep kernels symmetric under the cube's rotations, see :meth:`Network.set_symmetric`.
         backend: see :func:`sparsefeat.models.create_model`.
     """
@@ -77,6 +79,7 @@ class UNet(Network):
         block_norm: str | None = None,
         geometry: bool = False,
         pair_kernels: bool = False,
+        sides: bool = False,
         symmetric: bool = False,
         backend: str = "auto",
     ):
@@ -120,12 +123,18 @@ class UNet(Network):
                 raise ValueError(f"{name}: pair_kernels need to know where the points are; set geometry too")
             self.config["pair_kernels"] = True
             self.ops = pair_backend(self.ops)
-        given = PointFrames if pair_kernels else LocalGeometry
-        self.geometry = given(D) if geometry else None
-        if geometry and in_channels != 3:
-            raise ValueError(
-                f"{name}: geometry takes 3 input channels, offsets from the centre, got {in_channels}"
-            )
+        if sides:
+            if not pair_kernels:
+                raise ValueError(f"{name}: sides are for pair_kernels; set those too")
+            self.config["sides"] = True
+        self.geometry = None
+        if geometry:
+            self.geometry = PointFrames(D, sides) if pair_kernels else LocalGeometry(D)
+            if in_channels != (expected := 6 if sides else 3):
+                raise ValueError(
+                    f"{name}: geometry takes {expected} input channels, offsets from the centre"
+                    f"{' and a direction to the outside' if sides else ''}, got {in_channels}"
+                )
         self.normalize_feature = bool(normalize_feature)
         self.depth = depth
         ops = self.ops
@@ -145,7 +154,7 @@ class UNet(Network):
                 setattr(self, f"block{level}", block)
 
         self.conv1 = ops.Convolution(
-            given.channels if geometry else in_channels,
+            self.geometry.channels if geometry else in_channels,
             widths[0],
             kernel_size=conv1_kernel_size,
             dilation=dilations[0],

@@ -18,6 +18,7 @@ class AugmentConfig:
     crop_probability: float = 0.3  # share of clouds of which a half-space or a box is kept
     crop_keep: float = 0.7  # a crop keeps a share of points uniform between this and 1
     dropout: float = 0.2  # a share uniform between 0 and this of the points is left out
+    sideless: float = 0.0  # share of pairs whose sensor is forgotten, for networks with sides
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -30,6 +31,8 @@ class AugmentConfig:
             raise ValueError(f"crop_probability is {self.crop_probability}, expected a share from 0 to 1")
         if not 0 < self.crop_keep <= 1:
             raise ValueError(f"crop_keep is {self.crop_keep}, expected a share above 0, at most 1")
+        if not 0 <= self.sideless <= 1:
+            raise ValueError(f"sideless is {self.sideless}, expected a share from 0 to 1")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, expected a share from 0 to below 1")
 

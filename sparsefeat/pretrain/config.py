@@ -47,6 +47,7 @@ class ModelConfig:
     normalize_feature: bool = True
     geometry: bool = False  # rotation-invariant input channels instead of occupancy, see models/geometry.py
     pair_kernels: bool = False  # pair features in place of kernel cells; with geometry, see models/pairs.py
+    sides: bool = False  # pair features know the side of the sensor; with pair_kernels
     depth: int = 3  # down-samplings; each one less halves the receptive field
     channels: list[int] | None = None  # widths on the way down; null: as published
     tr_channels: list[int] | None = None  # widths on the way up

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
 import os
 import time
@@ -19,10 +20,12 @@ from torch.nn.parallel import DistributedDataParallel
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
 from sparsefeat.config import save_config
 from sparsefeat.data.threedmatch import FragmentPair
+from sparsefeat.evaluate.keypoints import SENSOR
 from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.losses import PairFeatures, pair_loss
 from sparsefeat.models import create_model
+from sparsefeat.models.inputs import point_inputs
 from sparsefeat.pretrain.config import ModelConfig, PretrainConfig
 from sparsefeat.pretrain.data import load_pairs, make_loader
 from sparsefeat.pretrain.log import RunLog
@@ -201,11 +204,9 @@ def run_pair_batch(model: nn.Module, batch: PairBatch, config: PretrainConfig) -
     second = batch.coordinates1.clone()
     second[:, 0] += pairs
     coordinates = torch.cat([batch.coordinates0, second])
-    if config.model.geometry:
-        points = torch.cat([batch.points0, batch.points1]) / config.voxel_size
-        given = points - coordinates[:, 1:] - 0.5
-    else:
-        given = torch.ones(len(coordinates), 1, device=coordinates.device)
+    place = torch.cat([batch.points0, batch.points1]) / config.voxel_size
+    sides = torch.cat([batch.sides0, batch.sides1])
+    given = point_inputs(vars(config.model), place, sides, coordinates[:, 1:])
     features = model(SparseTensor(given, coordinates, reduce="error")).features
     return tuple(features.split([len(batch.coordinates0), len(batch.coordinates1)]))
 
@@ -229,16 +230,18 @@ def build_model(config: ModelConfig) -> nn.Module:
     """A network with new weights, or with those of ``config.init``."""
     if config.init is not None:
         model = from_pretrained(config.init).train()
-        if bool(model.config.get("geometry")) != config.geometry:
-            raise ValueError(
-                f"model.init {config.init}: its network has geometry = {bool(model.config.get('geometry'))}, "
-                f"model.geometry says {config.geometry}"
-            )
+        for option in ("geometry", "sides"):
+            theirs, ours = bool(model.config.get(option)), getattr(config, option)
+            if theirs != ours:
+                raise ValueError(
+                    f"model.init {config.init}: its network has {option} = {theirs}, model.{option} says {ours}"
+                )
         return model
     options = {name: value for name, value in vars(config).items() if name not in ("name", "init")}
     widths = ("channels", "tr_channels")
     options = {name: value for name, value in options.items() if name not in widths or value is not None}
-    return create_model(config.name, in_channels=3 if config.geometry else 1, **options)
+    in_channels = (6 if config.sides else 3) if config.geometry else 1
+    return create_model(config.name, in_channels=in_channels, **options)
 
 
 def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
@@ -280,7 +283,7 @@ def evaluate_model(
     """FMR and IR of the network on ``pairs``."""
     return evaluate_matching(
         pairs,
-        FeatureExtractor(model, config.voxel_size),
+        functools.partial(FeatureExtractor(model, config.voxel_size), viewpoint=SENSOR),
         config.voxel_size,
         points=config.data.validation_points,
         progress=progress,

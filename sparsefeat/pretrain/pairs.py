@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from sparsefeat.data.fragments import FragmentCache
+from sparsefeat.data.fragments import FragmentCache, directions
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.pretrain.augment import AugmentConfig, augment
 from sparsefeat.pretrain.matches import find_matches, nearest_matches, voxelize
@@ -44,6 +44,8 @@ class PairSample:
         coordinates0: (V0, 3) int32 voxels ``floor(points0 / voxel_size)``, in increasing order of
             (x, y, z).
         coordinates1: (V1, 3) int32.
+        sides0: (V0, 3) float32 unit vectors to the sensor, zeros where it is not known.
+        sides1: (V1, 3) float32.
         matches: (M, 2) int64, rows of 0 and 1 that are within the positive radius of each other under
             ``transform``: all of them, by row of 0 and then nearest first.
         transform: (4, 4) float64 rigid motion, maps the frame of points0 to that of points1.
@@ -54,6 +56,8 @@ class PairSample:
     points1: np.ndarray
     coordinates0: np.ndarray
     coordinates1: np.ndarray
+    sides0: np.ndarray
+    sides1: np.ndarray
     matches: np.ndarray
     transform: np.ndarray
     request: PairRequest
@@ -68,6 +72,8 @@ class PairBatch:
         coordinates1: (V1, 4) int32.
         points0: (V0, 3) float32, metres.
         points1: (V1, 3) float32.
+        sides0: (V0, 3) float32, unit vectors to the sensor or zeros.
+        sides1: (V1, 3) float32.
         matches: (M, 2) int64 rows of the joined tensors, pair after pair; by row of 0, nearest first.
         transforms: (B, 4, 4) float32 rigid motions from the frames of points0 to those of points1.
         splits0: number of rows of each pair in points0.
@@ -80,6 +86,8 @@ class PairBatch:
     coordinates1: torch.Tensor
     points0: torch.Tensor
     points1: torch.Tensor
+    sides0: torch.Tensor
+    sides1: torch.Tensor
     matches: torch.Tensor
     transforms: torch.Tensor
     splits0: list[int]
@@ -161,6 +169,7 @@ class PairDataset(Dataset):
         """
         for path in sorted({path for pair in self.pairs for path in (pair.source, pair.target)}):
             self.fragment(path)
+            self.fragment.viewpoint(path)
 
     def __getitem__(self, request: PairRequest) -> PairSample:
         """Make a sample; the same request always gives the same bits.
@@ -173,18 +182,24 @@ class PairDataset(Dataset):
         pair = self.pairs[request.pair]
         rng = np.random.default_rng(request.seed)
         scale = rng.uniform(*self.augment.scale)
-        clouds, frames = [], []
+        clouds, frames, sides = [], [], []
         for path in (pair.source, pair.target):
             points, frame = augment(self.fragment(path), rng, request.max_angle_deg, self.augment, scale)
             clouds.append(voxelize(points, self.voxel_size, rng, self.average))
             frames.append(frame)
+            viewpoint = self.fragment.viewpoint(path)
+            if viewpoint is not None:
+                viewpoint = frame[:3, :3] @ viewpoint + frame[:3, 3]
+            sides.append(directions(clouds[-1][0], viewpoint))
+        if self.augment.sideless > 0 and rng.random() < self.augment.sideless:
+            sides = [np.zeros_like(side) for side in sides]
         (points0, coordinates0), (points1, coordinates1) = clouds
         # One scale for both: it cancels, and the motion between the augmented clouds stays rigid.
         transform = frames[1] @ pair.transform @ np.linalg.inv(frames[0])
         transform[3] = (0, 0, 0, 1)
         radius = self.positive_radius * self.voxel_size
         matches = find_matches(points0, points1, transform, radius)
-        sample = PairSample(points0, points1, coordinates0, coordinates1, matches, transform, request)
+        sample = PairSample(points0, points1, coordinates0, coordinates1, *sides, matches, transform, request)
         if self.max_voxels is not None and max(len(points0), len(points1)) > self.max_voxels:
             sample = _cut(sample, self.max_voxels, rng)
         return sample
@@ -207,6 +222,8 @@ def collate_pairs(samples: Sequence[PairSample]) -> PairBatch:
         coordinates1=_batched([sample.coordinates1 for sample in samples]),
         points0=torch.from_numpy(np.concatenate([sample.points0 for sample in samples])),
         points1=torch.from_numpy(np.concatenate([sample.points1 for sample in samples])),
+        sides0=torch.from_numpy(np.concatenate([sample.sides0 for sample in samples])),
+        sides1=torch.from_numpy(np.concatenate([sample.sides1 for sample in samples])),
         matches=torch.from_numpy(np.concatenate(matches)),
         transforms=torch.from_numpy(np.stack([sample.transform for sample in samples]).astype(np.float32)),
         splits0=splits0,
@@ -245,5 +262,7 @@ def _cut(sample: PairSample, size: int, rng: np.random.Generator) -> PairSample:
         points1=sample.points1[kept[1]],
         coordinates0=sample.coordinates0[kept[0]],
         coordinates1=sample.coordinates1[kept[1]],
+        sides0=sample.sides0[kept[0]],
+        sides1=sample.sides1[kept[1]],
         matches=matches[(matches >= 0).all(axis=1)],
     )

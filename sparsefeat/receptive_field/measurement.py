@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsefeat.models.inputs import point_inputs
 from sparsefeat.sparse import SparseTensor
 from sparsefeat.tiling import measure_reach
 
@@ -100,11 +101,11 @@ def measure(
     config = getattr(backbone, "config", None) or {}
     channels = int(config.get("in_channels", 1))
     cells = np.floor(place)
-    inputs = place - cells - 0.5 if config.get("geometry") else np.ones((len(place), channels))
+    inputs = point_inputs(config, torch.from_numpy(place))
     dtype = next((p.dtype for p in backbone.parameters()), torch.float32)
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     coordinates = torch.from_numpy(np.pad(cells, ((0, 0), (1, 0)))).int().to(device)
-    x = SparseTensor(torch.from_numpy(inputs).to(device, dtype), coordinates=coordinates, reduce="average")
+    x = SparseTensor(inputs.to(device, dtype), coordinates=coordinates, reduce="average")
     was_training = backbone.training
     backbone.eval()
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from sparsefeat.mesh.features import surface_points
+from sparsefeat.mesh.features import SurfacePoints, surface_points
 
 _KEPT_SHARE = 0.9
 
@@ -59,24 +59,25 @@ class SurfaceShape:
         """Diagonal of the bounding box, in the unit of the vertices."""
         return float(np.linalg.norm(np.ptp(self.vertices, axis=0)))
 
-    def view(self, index: int, voxel_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Points of the surface, dense enough for voxels of this size, and which of them are the key points.
+    def view(self, index: int, voxel_size: float, seed: int) -> tuple[SurfacePoints, np.ndarray]:
+        """Points of the surface with normals, dense enough for voxels of this size, and which of them are the key points.
 
         View 0 is the shape as given. Every other has its own rotation, its own place in the grid and its own
         points: other samples of the surface, or of a cloud nine tenths of its points beside the key points.
 
         Returns:
-            (P, 3) float64 and (n,) int64.
+            Points (P, 3), and rows of the key points (n,) int64.
         """
         rng = np.random.default_rng([seed, index])
-        points = surface_points(self.vertices, self.faces, voxel_size, rng)
+        points, normals = surface_points(self.vertices, self.faces, voxel_size, rng)
         rows = self.keypoints
         if not index:
-            return points, rows
+            return SurfacePoints(points, normals), rows
         if self.faces is None:
             kept = rng.random(len(points)) < _KEPT_SHARE
             kept[rows] = True
             rows = (np.cumsum(kept) - 1)[rows]
             points = points[kept]
         turn = Rotation.random(random_state=rng).as_matrix()
-        return points @ turn.T + rng.random(3) * voxel_size, rows
+        normals = None if normals is None else normals @ turn.T
+        return SurfacePoints(points @ turn.T + rng.random(3) * voxel_size, normals), rows

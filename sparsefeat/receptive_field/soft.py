@@ -44,13 +44,16 @@ class SoftNetwork(nn.Module):
         self.model = model
         self.sharpness = sharpness
 
-    def forward(self, points: Tensor, voxel_size: Tensor, queries: Tensor) -> Tensor:
+    def forward(
+        self, points: Tensor, voxel_size: Tensor, queries: Tensor, normals: Tensor | None = None
+    ) -> Tensor:
         """Features at the queries.
 
         Args:
             points: the surface, sampled at least once per voxel. Shape: (N, 3)
             voxel_size: in their unit. Shape: () or (1,)
             queries: among or near the points. Shape: (Q, 3)
+            normals: to the outer side at the points, for networks with ``sides``; None: not known. Shape: (N, 3)
 
         Returns:
             Shape (Q, C).
@@ -60,7 +63,7 @@ class SoftNetwork(nn.Module):
         """
         place = points / voxel_size
         voxels = soft_voxels(place, sharpness=self.sharpness)
-        y = run_softly(self.model, voxels, place, voxel_size)
+        y = run_softly(self.model, voxels, place, voxel_size, normals=normals)
         return _read_off(y, voxels.occupancy, queries / voxel_size)
 
 
@@ -84,27 +87,34 @@ class LocalGrids(nn.Module):
         self.radius = math.ceil(model.receptive_field / 2) if radius is None else radius
         self.sharpness = sharpness
 
-    def forward(self, points: Tensor, voxel_size: Tensor, keypoints: Tensor) -> Tensor:
-        """Features at the key points.
+    def forward(
+        self, points: Tensor, voxel_size: Tensor, keypoints: Tensor, normals: Tensor | None = None
+    ) -> Tensor:
+        """Features at the key points; normals as for :class:`SoftNetwork`, the key points themselves have none.
 
-        Shape: (N, 3), () or (1,), (Q, 3) -> (Q, C).
+        Shape: (N, 3), () or (1,), (Q, 3), (N, 3) -> (Q, C).
         """
-        place, batch = [], []
+        place, batch, sides = [], [], []
+        if normals is not None:
+            normals = torch.cat([normals.new_zeros(1, 3), normals])
         for index, keypoint in enumerate(keypoints):
             local = torch.cat([keypoint[None], points]) - keypoint
             near = (local.detach().abs() <= (self.radius + 1.5) * voxel_size.detach()).all(1)
             place.append(local[near] / voxel_size + 0.5)
             batch.append(torch.full((int(near.sum()),), index, device=points.device))
+            if normals is not None:
+                sides.append(normals[near])
         place, batch = torch.cat(place), torch.cat(batch)
         voxels = soft_voxels(place, batch, self.sharpness, reach=self.radius)
-        y = run_softly(self.model, voxels, place, voxel_size, batch)
+        y = run_softly(self.model, voxels, place, voxel_size, batch, torch.cat(sides) if sides else None)
         own = torch.zeros(len(keypoints), 4, dtype=torch.int32, device=points.device)
         own[:, 0] = torch.arange(len(keypoints))
         return y.features[y.coordinate_map.find(own)]
 
 
 def run_softly(
-    model: Network, voxels: SoftVoxels, place: Tensor, voxel_size: Tensor, batch: Tensor | None = None
+    model: Network, voxels: SoftVoxels, place: Tensor, voxel_size: Tensor, batch: Tensor | None = None,
+    normals: Tensor | None = None,
 ) -> SparseTensor:
     """One pass of a network over partly occupied voxels.
 
@@ -114,6 +124,7 @@ def run_softly(
         place: points in voxels. Shape: (N, 3)
         voxel_size: what the points' coordinates were divided by; geometry channels follow it.
         batch: of the points; None: all 0. Shape: (N,)
+        normals: of the points; see :class:`SoftNetwork`. Shape: (N, 3)
 
     Returns:
         Features of the rows of ``voxels``.
@@ -121,7 +132,12 @@ def run_softly(
     dtype = next(p.dtype for p in model.parameters())
     if isinstance(model.geometry, PointFrames):
         # Its kernels know positions and weights themselves.
-        x = SparseTensor(_point_means(voxels, place).to(dtype), coordinates=voxels.coordinates, reduce="error")
+        if not model.geometry.sides:
+            normals = None
+        elif normals is None:
+            normals = torch.zeros_like(place)
+        means = _point_means(voxels, place, normals)
+        x = SparseTensor(means.to(dtype), coordinates=voxels.coordinates, reduce="error")
         return model.ops.leave(model.run(model.ops.enter(model.geometry(x))), x)
     inputs = torch.ones(len(voxels.coordinates), model.in_channels, dtype=dtype, device=place.device)
     x = SparseTensor(inputs, coordinates=voxels.coordinates, reduce="error")
@@ -137,13 +153,19 @@ def run_softly(
             hook.remove()
 
 
-def _point_means(voxels: SoftVoxels, place: Tensor) -> Tensor:
-    """Where the points of each voxel lie on average, from its centre, and its occupancy. Shape: (V, 4)"""
+def _point_means(voxels: SoftVoxels, place: Tensor, normals: Tensor | None) -> Tensor:
+    """Where the points of each voxel lie on average, from its centre, their normals if any, and its occupancy.
+
+    Shape: (V, 4) or (V, 7)
+    """
     count = len(voxels.coordinates)
-    total = place.new_zeros(count, 3).index_add(0, voxels.rows, voxels.hold[:, None] * place[voxels.points])
+    given = place if normals is None else torch.cat([place, normals.to(place)], 1)
+    total = given.new_zeros(count, given.shape[1])
+    total = total.index_add(0, voxels.rows, voxels.hold[:, None] * given[voxels.points])
     weight = place.new_zeros(count).index_add(0, voxels.rows, voxels.hold)
-    offset = total / weight[:, None] - voxels.coordinates[:, 1:] - 0.5
-    return torch.cat([offset, voxels.occupancy[:, None]], 1)
+    means = total / weight[:, None]
+    offset = means[:, :3] - voxels.coordinates[:, 1:] - 0.5
+    return torch.cat([offset, means[:, 3:], voxels.occupancy[:, None]], 1)
 
 
 def _geometry_channels(

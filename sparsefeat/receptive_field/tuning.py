@@ -227,13 +227,13 @@ class _Describe:
         extractor = at_voxel_size(self.extractor, voxel_size)
         described = []
         for view in range(self.views):
-            points, rows = self.surfaces[number].view(view, voxel_size, self.seed + number)
+            (points, normals), rows = self.surfaces[number].view(view, voxel_size, self.seed + number)
             if dilation == 1:
-                features = extractor(points, "trilinear")
+                features = extractor(points, "trilinear", normals=normals)
             else:
                 factor = ContinuousDilation(extractor.model, high=dilation)
                 with factor.applied(torch.tensor([float(dilation)])):
-                    features = extractor(points, "trilinear")
+                    features = extractor(points, "trilinear", normals=normals)
             described.append(torch.from_numpy(features[rows]))
             self.cost.passes += 1
             self.cost.points += len(points)
@@ -278,9 +278,10 @@ class _SoftViews:
     def _describe(self, number: int, voxel_size: Tensor, rng: np.random.Generator) -> Tensor:
         views = []
         for view in range(1, self.views + 1):
-            points, rows = self.surfaces[number].view(view, float(voxel_size.detach()), int(rng.integers(1 << 31)))
-            cloud = torch.from_numpy(points).to(self.device)
-            views.append(self.network(cloud, voxel_size.to(self.device), cloud[rows]))
+            given, rows = self.surfaces[number].view(view, float(voxel_size.detach()), int(rng.integers(1 << 31)))
+            points = torch.from_numpy(given.points).to(self.device)
+            normals = None if given.normals is None else torch.from_numpy(given.normals).to(self.device)
+            views.append(self.network(points, voxel_size.to(self.device), points[rows], normals))
             self.cost.passes += 1
             self.cost.points += len(points)
         return torch.stack(views).double()

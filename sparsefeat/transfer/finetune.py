@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from sparsefeat.heads.initialization import seeded
 from sparsefeat.mesh.features import surface_points
+from sparsefeat.models.inputs import point_inputs
 from sparsefeat.sparse import SparseTensor
 from sparsefeat.transfer.config import FinetuneConfig
 from sparsefeat.transfer.features import Backbone, vertex_labels
@@ -72,12 +73,14 @@ class Finetuned:
         return scores.argmax(1).numpy()
 
     def _scores(self, vertices: np.ndarray, faces: np.ndarray, rng: np.random.Generator) -> Tensor:
-        place = surface_points(vertices, faces, self.voxel_size, rng) / self.voxel_size
+        points, normals = surface_points(vertices, faces, self.voxel_size, rng)
+        place = points / self.voxel_size
         # A random place in the grid, which a shape has no preference for.
         place = place + rng.random(3)
         cells = np.floor(place)
-        inputs = place - cells - 0.5 if self.model.config.get("geometry") else np.ones((len(place), 1))
+        normals = None if normals is None else torch.from_numpy(normals)
+        inputs = point_inputs(self.model.config, torch.from_numpy(place), normals)
         coordinates = torch.from_numpy(np.pad(cells, ((0, 0), (1, 0)))).int()
-        x = SparseTensor(torch.from_numpy(inputs).float(), coordinates=coordinates, reduce="average")
+        x = SparseTensor(inputs, coordinates=coordinates, reduce="average")
         features = self.model(x).features[x.inverse_mapping[: len(vertices)]]
         return self.head(features.mean(0, keepdim=True) if self.task == "classification" else features)

@@ -188,11 +188,15 @@ def write_training_layout(
     pairs: Sequence[Overlap],
     sequence: str = "seq-01",
 ) -> None:
-    """Write ``<scene>@<sequence>_<k>.npz`` with key ``pcd``, and ``<scene>@<sequence>-0.30.txt``."""
+    """Write ``<scene>@<sequence>_<k>.npz`` and ``<scene>@<sequence>-0.30.txt``.
+
+    The files have FCGF's key ``pcd``, and ``viewpoint``, where the fragment's first camera stood.
+    """
     names = [f"{scene}@{sequence}_{k:03d}.npz" for k in range(len(fragments))]
     for name, fragment in zip(names, fragments, strict=True):
         with atomic_write(folder / name) as path:
-            np.savez(path, pcd=fragment.points.astype(np.float32))
+            viewpoint = fragment.pose[:3, 3].astype(np.float32)
+            np.savez(path, pcd=fragment.points.astype(np.float32), viewpoint=viewpoint)
     lines = [f"{names[p.i]} {names[p.j]} {p.share:.6f}\n" for p in pairs if p.share >= 0.30]
     with atomic_write(folder / f"{scene}@{sequence}-0.30.txt") as path:
         path.write_text("".join(lines))
