@@ -14,6 +14,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
+from sparsefeat.data.fragments import load_viewpoint
 from sparsefeat.data.pointcloud import read_points
 from sparsefeat.extract_inputs import (
     INTERPOLATIONS,
@@ -147,7 +148,8 @@ class FeatureExtractor:
             normals: (N, 3) vectors that point to the outer side of the surface, for networks with ``sides``; others
                 have no use for them and take no notice.
             viewpoint: where the points were seen from, in their frame, which says the same of a scan; either, or
-                neither where the sides are not known.
+                neither where the sides are not known. None for a file: where it says so, see
+                :func:`sparsefeat.data.fragments.load_viewpoint`.
             views: average the features over so many poses of the cloud, the given one and seeded random turns
                 and shifts of it, and scale them to unit length if the network does so. How a surface happens
                 to fall into voxels then matters less; the time grows in proportion.
@@ -170,6 +172,8 @@ class FeatureExtractor:
         if isinstance(points, (str, os.PathLike)):
             where = str(points)
             points = read_points(points).points
+            if normals is None and viewpoint is None:
+                viewpoint = load_viewpoint(where)
         cloud = as_tensor(points, where)
         check_points(cloud, where)
         with _evaluating(self.model):

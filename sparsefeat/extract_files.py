@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsefeat.data.fragments import load_viewpoint
 from sparsefeat.data.pointcloud import POINT_SUFFIXES, read_points, write_ply
 from sparsefeat.extract import DEFAULT_MAX_VOXELS, FeatureExtractor, check_options
 from sparsefeat.files import atomic_write
@@ -44,6 +45,8 @@ def extract_files(
     output: str | os.PathLike,
     checkpoint: str = "",
     interpolation: str = "nearest",
+    views: int = 1,
+    viewpoint: Sequence[float] | None = None,
     max_voxels: int = DEFAULT_MAX_VOXELS,
     halo: int | None = None,
     drop_invalid: bool = False,
@@ -65,7 +68,9 @@ def extract_files(
             depth; what lies in a folder keeps its sub-folder.
         output: folder, made if it is absent.
         checkpoint: where the network came from, kept in each npz.
-        interpolation, max_voxels, halo: see FeatureExtractor.
+        interpolation, views, max_voxels, halo: see FeatureExtractor.
+        viewpoint: where the sensor stood, in the frame of every file; None: where each file says so, see
+            :func:`sparsefeat.data.fragments.load_viewpoint`. For networks that know sides.
         drop_invalid: leave out points with NaN or infinite coordinates instead of refusing the file.
         image: whether to draw ``features.png``.
         max_panels: clouds in the picture.
@@ -76,7 +81,7 @@ def extract_files(
         ValueError: an option is wrong, nothing was found, the output folder cannot be made, or an input
             would be overwritten.
     """
-    check_options(interpolation, max_voxels, halo)
+    check_options(interpolation, max_voxels, halo, views)
     output = Path(output)
     result = Extraction()
 
@@ -104,7 +109,13 @@ def extract_files(
         try:
             cloud = read_points(path, drop_invalid)
             features = extractor(
-                cloud.points, interpolation, max_voxels=max_voxels, halo=halo, progress=tell
+                cloud.points,
+                interpolation,
+                viewpoint=load_viewpoint(path) if viewpoint is None else viewpoint,
+                views=views,
+                max_voxels=max_voxels,
+                halo=halo,
+                progress=tell,
             )
             target = output / f"{name}.npz"
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -197,3 +197,14 @@ def test_the_derivative_by_the_voxel_size_sees_the_sides(kind):
     expected = (loss(1.7 + step) - loss(1.7 - step)) / (2 * step)
     assert float(v.grad) == pytest.approx(float(expected.detach()), rel=0.05)
     assert float(loss(1.7).detach()) != pytest.approx(float(loss(1.7, -sides).detach()), rel=1e-3)
+
+
+def test_a_file_that_says_where_its_sensor_stood_is_asked(tmp_path):
+    points = ball()[0].numpy()
+    np.savez(tmp_path / "a.npz", pcd=points, viewpoint=np.array([0.0, 0, 30]))
+    np.savez(tmp_path / "b.npz", pcd=points)
+    extractor = FeatureExtractor(network(), 1.0)
+    told = extractor(points, viewpoint=(0, 0, 30))
+    np.testing.assert_array_equal(extractor(tmp_path / "a.npz"), told)
+    np.testing.assert_array_equal(extractor(tmp_path / "b.npz"), extractor(points))
+    np.testing.assert_array_equal(extractor(tmp_path / "b.npz", viewpoint=(0, 0, 30)), told)

@@ -23,6 +23,8 @@ def main(argv: list[str] | None = None) -> int:
             args.output,
             checkpoint=args.checkpoint,
             interpolation=args.interpolation,
+            views=args.views,
+            viewpoint=args.viewpoint,
             max_voxels=args.max_voxels,
             halo=args.halo,
             drop_invalid=args.drop_invalid,
@@ -61,6 +63,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         choices=INTERPOLATIONS,
         default="nearest",
         help="how points take features from voxels (default: nearest)",
+    )
+    parser.add_argument(
+        "--views", type=int, default=1, metavar="N", help="poses to average over (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--viewpoint",
+        type=float,
+        nargs=3,
+        metavar=("X", "Y", "Z"),
+        help="where the sensor stood, for networks that know sides; default: what a file says, or nowhere",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cpu")
     parser.add_argument(
