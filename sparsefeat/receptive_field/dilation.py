@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
 from sparsefeat.models.pairs import PairConvolution
@@ -61,6 +62,27 @@ class ContinuousDilation(nn.Module):
         finally:
             for layer in self._layers:
                 del layer.forward
+
+
+class DilatedNetwork(nn.Module):
+    """A network at a fixed factor of dilation; what a checkpoint says of it stays readable on it."""
+
+    def __init__(self, model: nn.Module, factor: float):
+        super().__init__()
+        self.model = model
+        self.factor = float(factor)
+        self._dilation = ContinuousDilation(model, high=max(self.factor, 1.0))
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        """As the network's own."""
+        with self._dilation.applied(torch.tensor([self.factor])):
+            return self.model(x)
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("model"), name)
 
 
 class _Dilated:

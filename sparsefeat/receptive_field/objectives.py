@@ -35,6 +35,10 @@ class Objective(abc.ABC):
         """Called once, with all shapes, before the first value is asked for."""
         self.shapes = list(shapes)
 
+    def draw(self, count: int, rng: np.random.Generator) -> list[int]:
+        """Numbers of shapes that make a value on their own, ``count`` of them or few more, ascending."""
+        return sorted(rng.permutation(len(self.shapes))[:count].tolist())
+
     @abc.abstractmethod
     def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
         """The value for the shapes of these numbers.
@@ -75,6 +79,14 @@ class ProbeObjective(Objective):
             )
         self.ridge = ridge
         self.classes = 1 + max(int(label.max()) for label in self.labels)
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[int]:
+        order = rng.permutation(len(self.shapes)).tolist()
+        chosen = order[: max(count, 2)]
+        if len({self.folds[k] for k in chosen}) == 1:
+            # One fold can only be fitted to; there are two or more.
+            chosen[-1] = next(k for k in order if self.folds[k] != self.folds[chosen[0]])
+        return sorted(chosen)
 
     def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
         # All that least squares needs of a fold: with x = [features, 1], x^T x, x^T y and the number of rows. The

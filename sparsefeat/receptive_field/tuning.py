@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.mesh.features import at_voxel_size
-from sparsefeat.receptive_field.dilation import ContinuousDilation
+from sparsefeat.receptive_field.dilation import ContinuousDilation, DilatedNetwork
 from sparsefeat.receptive_field.ladder import DEFAULT_RATIO, ScaleLadder
 from sparsefeat.receptive_field.objectives import Objective
 from sparsefeat.receptive_field.parameter import PositiveParameter
@@ -120,6 +120,7 @@ def tune_receptive_field(
     learning_rate: float = 0.25,
     ratio: float = DEFAULT_RATIO,
     keypoints: int = 1000,
+    views: int = 1,
     shapes_per_step: int = 4,
     backbone_learning_rate: float = 0.0,
     seed: int = 0,
@@ -128,8 +129,8 @@ def tune_receptive_field(
     """Find the voxel size, and the dilation if wanted, at which a network's features serve best.
 
     Adam (Kingma & Ba, 2015) on the logarithm of the voxel size. ``"ladder"`` blends features at fixed sizes
-    (:class:`ScaleLadder`); each is computed once, for a network that stays as it is. It descends from the start,
-    then from coarser ones, which cost little, and from finer ones while that pays. ``"soft"`` runs the network
+    (:class:`ScaleLadder`); each is computed once, for a network that stays as it is. It descends from every octave
+    of the start, the coarsest first, for that costs little, and on to finer ones while that pays. ``"soft"`` runs the network
     at the present size in every step (:class:`SoftNetwork`), on a few shapes turned and shifted at random, and
     can train it along.
 
@@ -137,7 +138,8 @@ def tune_receptive_field(
         extractor: the network; its own voxel size does not matter here.
         shapes: meshes (anything with vertices and faces), (vertices, faces) pairs, or (N, 3) clouds.
         objective: what to minimise; see :mod:`sparsefeat.receptive_field.objectives`.
-        start: voxel size to begin with, in the unit of the shapes; None: 1/50 of their median extent.
+        start: voxel size to begin with, in the unit of the shapes; None: 1/50 of their median extent. For the
+            ladder it says where the rungs lie.
         bounds: of the voxel size; None: 8 times smaller to 8 times larger than the start.
         groups: which voxel size each shape has, numbered from 0, such as one per class; None: one for all.
         dilation: bounds of the factor on the network's dilation, the first being where it begins; None: it
@@ -147,6 +149,8 @@ def tune_receptive_field(
         learning_rate: of the logarithm of the voxel size, in rungs; of the dilation it is a tenth.
         ratio: between neighbouring rungs of the ladder.
         keypoints: vertices per shape whose features the objective sees, unless it chooses them.
+        views: for ``"ladder"``: poses to average each feature over, as :class:`FeatureExtractor` does; the objective
+            as a function of the voxel size is smoother for it, and the cost grows in proportion.
         shapes_per_step: for ``"soft"``.
         backbone_learning_rate: for ``"soft"``: Adam's, of the network's parameters; 0 leaves them alone.
         seed: of key points, surface samples and views.
@@ -154,7 +158,7 @@ def tune_receptive_field(
 
     Returns:
         The best step of all (``"soft"``: the mean of the last fifth), the way there, and an extractor at that
-        voxel size (of the first group, and without the dilation: see :class:`ContinuousDilation`).
+        voxel size (of the first group) and with that dilation.
 
     Raises:
         ValueError: no shape, options that do not fit, a start out of bounds, or an objective that is not finite.
@@ -163,19 +167,21 @@ def tune_receptive_field(
         raise ValueError(f"method {method!r}, expected ladder or soft")
     if backbone_learning_rate and method != "soft":
         raise ValueError("backbone_learning_rate needs method soft; a ladder keeps features of a fixed network")
+    if views < 1 or (views > 1 and method == "soft"):
+        raise ValueError(f"views {views}: expected 1 or more for a ladder, 1 for soft, which sees a new pose every step")
     surfaces = _surfaces(shapes, objective, keypoints, seed)
     groups = _checked_groups(groups, len(surfaces))
-    if start is None:
-        start = DEFAULT_START * float(np.median([surface.extent for surface in surfaces]))
+    usual = DEFAULT_START * float(np.median([surface.extent for surface in surfaces]))
+    start = usual if start is None else start
     low, high = bounds or (start / DEFAULT_RANGE, start * DEFAULT_RANGE)
     size = PositiveParameter(start, low, high, max(groups) + 1)
     factor = ContinuousDilation(extractor.model, dilation[0], *dilation) if dilation else None
     cost, began = Cost(), time.perf_counter()
     if method == "ladder":
-        describe = _Describe(extractor, surfaces, objective.views, seed, cost)
+        describe = _Describe(extractor, surfaces, objective.views, views, seed, cost)
         features = _Ladder(describe, start, ratio, groups)
     else:
-        features = _SoftViews(extractor, surfaces, objective.views, shapes_per_step, seed, cost, groups)
+        features = _SoftViews(extractor, surfaces, objective, shapes_per_step, seed, cost, groups)
     descent = _Descent(features, objective, size, factor, learning_rate, math.log(ratio), steps, progress)
     if backbone_learning_rate:
         descent.train(extractor.model, backbone_learning_rate)
@@ -183,13 +189,15 @@ def tune_receptive_field(
     extractor.model.train(bool(backbone_learning_rate))
     try:
         if method == "ladder":
-            best = _descend_from_octaves(descent, start, low, high)
+            best = _descend_from_octaves(descent, start, low, high, usual)
         else:
             best = _late_mean(descent(start))
     finally:
         extractor.model.train(was_training)
     cost.seconds = time.perf_counter() - began
     found = at_voxel_size(extractor, best.voxel_size[0])
+    if factor is not None:
+        found = _dilated(found, best.dilation)
     return TunedReceptiveField(best.voxel_size, best.dilation, tuple(descent.history), cost, found)
 
 
@@ -200,15 +208,16 @@ def search_receptive_field(
     voxel_sizes: Sequence[float],
     *,
     keypoints: int = 1000,
+    views: int = 1,
     seed: int = 0,
 ) -> GridSearch:
     """The objective at each of these voxel sizes: the search that tuning by gradient has to match.
 
-    Arguments as for :func:`tune_receptive_field`; views and samples are those that it sees.
+    Arguments as for :func:`tune_receptive_field`; poses and samples are those that it sees.
     """
     surfaces = _surfaces(shapes, objective, keypoints, seed)
     cost, began, values = Cost(), time.perf_counter(), []
-    describe = _Describe(extractor, surfaces, objective.views, seed, cost)
+    describe = _Describe(extractor, surfaces, objective.views, views, seed, cost)
     for voxel_size in voxel_sizes:
         features = [describe(voxel_size, number, 1).double() for number in range(len(surfaces))]
         with torch.no_grad():
@@ -218,26 +227,32 @@ def search_receptive_field(
 
 
 class _Describe:
-    """Features of the key points of one shape at one voxel size, all views."""
+    """Features of the key points of one shape at one voxel size: each copy that the objective asks for, averaged
+    over poses."""
 
-    def __init__(self, extractor, surfaces: list[SurfaceShape], views: int, seed: int, cost: Cost):
-        self.extractor, self.surfaces, self.views, self.seed, self.cost = extractor, surfaces, views, seed, cost
+    def __init__(self, extractor, surfaces: list[SurfaceShape], copies: int, poses: int, seed: int, cost: Cost):
+        self.extractor, self.surfaces, self.copies, self.poses = extractor, surfaces, copies, poses
+        self.seed, self.cost = seed, cost
 
     def __call__(self, voxel_size: float, number: int, dilation: int) -> Tensor:
         extractor = at_voxel_size(self.extractor, voxel_size)
         described = []
-        for view in range(self.views):
-            (points, normals), rows = self.surfaces[number].view(view, voxel_size, self.seed + number)
-            if dilation == 1:
-                features = extractor(points, "trilinear", normals=normals)
-            else:
-                factor = ContinuousDilation(extractor.model, high=dilation)
-                with factor.applied(torch.tensor([float(dilation)])):
-                    features = extractor(points, "trilinear", normals=normals)
+        if dilation != 1:
+            extractor = _dilated(extractor, dilation)
+        for copy in range(self.copies):
+            (points, normals), rows = self.surfaces[number].view(copy, voxel_size, self.seed + number)
+            features = extractor(points, "trilinear", normals=normals, views=self.poses)
             described.append(torch.from_numpy(features[rows]))
-            self.cost.passes += 1
-            self.cost.points += len(points)
+            self.cost.passes += self.poses
+            self.cost.points += self.poses * len(points)
         return torch.stack(described)
+
+
+def _dilated(extractor: FeatureExtractor, factor: float) -> FeatureExtractor:
+    other = FeatureExtractor(DilatedNetwork(extractor.model, factor), extractor.voxel_size, extractor.device)
+    # Layers show the windows of factor 1 to those who ask how far they look; no window reaches further than this.
+    other._reach = replace(extractor.reach, radius=extractor.reach.radius * math.ceil(factor))
+    return other
 
 
 class _Ladder:
@@ -260,24 +275,25 @@ class _SoftViews:
     """Features of a few shapes per step, at the present voxel size, each time turned and shifted anew."""
 
     def __init__(
-        self, extractor, surfaces: list[SurfaceShape], views: int, count: int, seed: int, cost: Cost, groups: list[int]
+        self, extractor, surfaces: list[SurfaceShape], objective: Objective, count: int, seed: int, cost: Cost,
+        groups: list[int],
     ):
         self.network = SoftNetwork(extractor.model)
         self.device = extractor.device
-        self.surfaces, self.views, self.seed, self.cost, self.groups = surfaces, views, seed, cost, groups
+        self.surfaces, self.objective, self.seed, self.cost, self.groups = surfaces, objective, seed, cost, groups
         self.count = min(count, len(surfaces))
 
     def __call__(
         self, step: int, size: PositiveParameter, factor: ContinuousDilation | None
     ) -> tuple[list[Tensor], list[int]]:
         rng = np.random.default_rng([self.seed, step])
-        members = sorted(rng.permutation(len(self.surfaces))[: self.count].tolist())
+        members = self.objective.draw(self.count, rng)
         with contextlib.nullcontext() if factor is None else factor.applied():
             return [self._describe(number, size()[self.groups[number]], rng) for number in members], members
 
     def _describe(self, number: int, voxel_size: Tensor, rng: np.random.Generator) -> Tensor:
         views = []
-        for view in range(1, self.views + 1):
+        for view in range(1, self.objective.views + 1):
             given, rows = self.surfaces[number].view(view, float(voxel_size.detach()), int(rng.integers(1 << 31)))
             points = torch.from_numpy(given.points).to(self.device)
             normals = None if given.normals is None else torch.from_numpy(given.normals).to(self.device)
@@ -352,23 +368,20 @@ class _Descent:
         )
 
 
-def _descend_from_octaves(descent: _Descent, start: float, low: float, high: float) -> TuningStep:
-    """The best step of descents from the start, from every octave above it, and below it while that pays.
+def _descend_from_octaves(descent: _Descent, start: float, low: float, high: float, usual: float) -> TuningStep:
+    """The best step of descents from all octaves of the start within bounds, the coarsest first, while that pays.
 
-    Real objectives have small dips beside the large one. A pass at twice the voxel size costs a quarter, so that
-    all the coarser starts together cost less than the first; finer ones are tried as long as the best step so
-    far is finer than the finest start.
+    Real objectives have small dips beside the large one, so one descent is not enough. A pass at twice the voxel
+    size costs a quarter: all coarser starts together cost less than the finest. From the ``usual`` size downwards
+    it ends once the best step is a rung coarser than the last start: finer was not better there, and would
+    cost four times as much to ask again.
     """
-    best = min(descent(start), key=_by_objective)
-    octave = 2 * start
-    while octave <= high:
-        best = min(best, *descent(octave), key=_by_objective)
-        octave *= 2
-    finest = start
-    # A descent that ends above where it began says that finer is not better; it costs four times as much to ask again.
-    while finest / 2 >= low and min(best.voxel_size) < finest:
-        finest /= 2
-        best = min(best, *descent(finest), key=_by_objective)
+    octave = start * 2 ** math.floor(math.log2(high / start) + 1e-6)
+    best = None
+    while octave >= low * (1 - 1e-6) and not (best and octave < usual and min(best.voxel_size) > 2.8 * octave):
+        path = descent(octave)
+        best = min(path if best is None else (best, *path), key=_by_objective)
+        octave /= 2
     return best
 
 

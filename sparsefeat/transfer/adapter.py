@@ -89,7 +89,7 @@ def compare_adapter(
         classes: number of labels.
         progress: called with a line before each part.
     """
-    check, seed = config.adapter, config.seeds[0]
+    check, seed, views = config.adapter, config.seeds[0], config.features.views
     shots, validation = _divide(dataset, config, seed)
     shots, validation = [store(s) for s in shots], [store(s) for s in validation]
     still = TransferConfig(**{**vars(config), "rotate": False})
@@ -103,7 +103,7 @@ def compare_adapter(
     for k in range(check.rungs):
         size = source.start * 2 ** ((k - (check.rungs - 1) / 2) / 2)
         progress(f"grid: voxel size {size:.4g}")
-        points = sum(_points(shape, size) for shape in (*shots, *validation))
+        points = views * sum(_points(shape, size) for shape in (*shots, *validation))
         grid.append(GridPoint(size, accuracy(size), points))
     result = AdapterComparison(grid, [], len(shots), len(validation))
     total = sum(point.points for point in grid)
@@ -117,10 +117,12 @@ def compare_adapter(
             tuning_objective(config.features.objective, config.task, chosen),
             start=start,
             keypoints=config.features.keypoints,
+            views=views,
             seed=seed,
         )
         score = accuracy(tuned.voxel_size)
-        points = tuned.cost.points + sum(_points(shape, tuned.voxel_size) for shape in (*shots, *validation))
+        final = views * sum(_points(shape, tuned.voxel_size) for shape in (*shots, *validation))
+        points = tuned.cost.points + final
         off = 2 * math.log2(tuned.voxel_size / result.best.voxel_size)
         result.tuned.append(
             TunedPoint(start, tuned.voxel_size, score, off, result.best.accuracy - score, points / total)
