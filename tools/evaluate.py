@@ -112,7 +112,7 @@ def run_matching(args: argparse.Namespace) -> int:
             temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if plots:
         plot_thresholds(results, plots)
-        draw_median_pairs(pairs, results["checkpoint"], describe, extractor.voxel_size, args, plots)
+        draw_median_pairs(pairs, results["checkpoint"], descriptors["checkpoint"], extractor.voxel_size, args, plots)
         print(f"pictures in {plots}")
     return 0
 
@@ -188,7 +188,7 @@ def draw_median_pairs(
         order = np.argsort([pair.nearest.ratio for pair in result.of_scene(scene)], kind="stable")
         pair = listed[int(order[len(order) // 2])]
         path = folder / f"matches_{scene}.png"
-        draw_pair(pair, describe, voxel_size, path, args.points, args.tau1, args.seed)
+        draw_pair(pair, describe, voxel_size, path, args.points, args.tau1, args.seed, dense=args.dense)
 
 
 if __name__ == "__main__":

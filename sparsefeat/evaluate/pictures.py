@@ -58,6 +58,7 @@ def draw_pair(
     tau1: float = 0.10,
     seed: int = 0,
     mutual: bool = False,
+    dense: bool = False,
     title: str | None = None,
     view: View = CAMERA_VIEW,
     background: str = "white",
@@ -66,7 +67,7 @@ def draw_pair(
 
     Args:
         pair: source on the left, target on the right.
-        describe, voxel_size, points, tau1, seed: as in :func:`evaluate_matching`.
+        describe, voxel_size, points, tau1, seed, dense: as in :func:`evaluate_matching`.
         path: the PNG.
         mutual: only mutual nearest neighbours.
         title, view, background: as in :func:`sparsefeat.visualize.draw_matches`.
@@ -74,7 +75,7 @@ def draw_pair(
     Returns:
         The inlier ratio of the matches.
     """
-    describer = FragmentDescriber(describe, voxel_size, points, seed)
+    describer = FragmentDescriber(describe, voxel_size, points, seed, dense=dense)
     source, target = describer(pair.scene, pair.source), describer(pair.scene, pair.target)
     matches, both_ways = match_fragments(source, target)
     if mutual:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from sparsefeat.data.threedmatch import FragmentPair
-from sparsefeat.evaluate.keypoints import FragmentDescriber
+from sparsefeat.evaluate.keypoints import SENSOR, FragmentDescriber
 from sparsefeat.evaluate.matching import MatchingResult
 from sparsefeat.evaluate.pictures import draw_pair as draw_matches_of
 from sparsefeat.extract import FeatureExtractor
@@ -53,8 +54,9 @@ def draw_curves(output: Path) -> list[Path]:
 
 def draw_pair(output: Path, model: nn.Module, config: PretrainConfig, pair: FragmentPair) -> list[Path]:
     """Features of a pair as colours on a common basis, and its matches; returns the files."""
-    extractor = FeatureExtractor(model, config.voxel_size)
-    describer = FragmentDescriber(extractor, config.voxel_size, None, config.seed, False)
+    describe = partial(FeatureExtractor(model, config.voxel_size), viewpoint=SENSOR)
+    dense = config.voxel_points == "mean"
+    describer = FragmentDescriber(describe, config.voxel_size, None, config.seed, dense=dense)
     target, source = describer(pair.scene, pair.target), describer(pair.scene, pair.source)
     colors = pca_colors([target.features, source.features])
     features = output / "features.png"
@@ -62,5 +64,6 @@ def draw_pair(output: Path, model: nn.Module, config: PretrainConfig, pair: Frag
         [target.points, source.points], colors, features, titles=[pair.target.stem, pair.source.stem]
     )
     picture = output / "matches.png"
-    draw_matches_of(pair, extractor, config.voxel_size, picture, config.data.validation_points, seed=config.seed)
+    points = config.data.validation_points
+    draw_matches_of(pair, describe, config.voxel_size, picture, points, seed=config.seed, dense=dense)
     return [features, picture]

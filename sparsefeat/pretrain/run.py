@@ -68,6 +68,7 @@ def run(
                 config.voxel_size,
                 points=config.data.validation_points,
                 progress=_bar(name),
+                dense=config.voxel_points == "mean",
             )
         if result.step in result.validations:
             rows["after"] = result.validations[result.step]
