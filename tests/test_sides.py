@@ -15,6 +15,8 @@ from sparsefeat.extract import FeatureExtractor
 from sparsefeat.mesh.features import outer_normals, surface_points, vertex_features
 from sparsefeat.models import create_model
 from sparsefeat.models.inputs import point_inputs
+from sparsefeat.pretrain.config import DataConfig, ModelConfig, PretrainConfig
+from sparsefeat.pretrain.loop import pretrain
 from sparsefeat.receptive_field.soft import LocalGrids, SoftNetwork
 from sparsefeat.sparse import SparseTensor
 
@@ -208,3 +210,18 @@ def test_a_file_that_says_where_its_sensor_stood_is_asked(tmp_path):
     np.testing.assert_array_equal(extractor(tmp_path / "a.npz"), told)
     np.testing.assert_array_equal(extractor(tmp_path / "b.npz"), extractor(points))
     np.testing.assert_array_equal(extractor(tmp_path / "b.npz", viewpoint=(0, 0, 30)), told)
+
+
+def test_pretraining_with_sides_needs_fragments_that_know_their_sensor(tmp_path):
+    rng = np.random.default_rng(0)
+    for k in range(2):
+        np.savez(tmp_path / f"a@seq-01_{k:03d}.npz", pcd=rng.random((300, 3)))
+    (tmp_path / "a@seq-01-0.30.txt").write_text("a@seq-01_000.npz a@seq-01_001.npz 0.5\n")
+    (tmp_path / "train_a.txt").write_text("a\n")
+    config = PretrainConfig(
+        data=DataConfig(root=str(tmp_path), validation_pairs=0),
+        model=ModelConfig(geometry=True, pair_kernels=True, sides=True),
+        steps=1, epochs=None,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="no fragment of .* says where its sensor stood"):
+        pretrain(config, tmp_path / "run")

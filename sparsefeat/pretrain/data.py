@@ -111,6 +111,11 @@ def make_loader(
         average=config.voxel_points == "mean",
     )
     dataset.preload()
+    if config.model.sides and all(dataset.fragment.viewpoint(pair.source) is None for pair in pairs):
+        raise ValueError(
+            f"model.sides is set, but no fragment of {config.data.root} says where its sensor stood: a key 'viewpoint' "
+            "in its npz, or the layout of the 3DMatch test set"
+        )
     sampler_class = _Overfit if overfit else PairSampler
     sampler = sampler_class(
         len(pairs), config.batch_size, config.seed, start, stop, rank=rank, world_size=world_size, angle=angle
