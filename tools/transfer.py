@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     add("overrides", nargs="*", metavar="key=value", help="such as features.checkpoint=PATH or shots=[1,5]")
     add("--output", type=Path, metavar="DIR", help="default: output of the configuration")
     add("--json", type=Path, metavar="FILE", help="default: result.json in the output folder")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # options may stand between the key=value arguments
     try:
         config = load_config(TransferConfig, args.config, args.overrides)
         output = args.output or config.output
