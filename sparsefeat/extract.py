@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import math
 import os
@@ -130,6 +131,7 @@ class FeatureExtractor:
         normals: np.ndarray | Tensor | None = None,
         viewpoint: Sequence[float] | None = None,
         views: int = 1,
+        scales: Sequence[float] = (1.0,),
         max_voxels: int = DEFAULT_MAX_VOXELS,
         halo: int | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -153,6 +155,9 @@ class FeatureExtractor:
             views: average the features over so many poses of the cloud, the given one and seeded random turns
                 and shifts of it, and scale them to unit length if the network does so. How a surface happens
                 to fall into voxels then matters less; the time grows in proportion.
+            scales: factors on the voxel size; the features at all of them are put side by side, divided by the root of
+                their number, so that unit vectors stay such. Several see more than one neighbourhood and match
+                better; each costs a pass.
             max_voxels: more voxels than this run in tiles of at most so many, halo included.
             halo: voxels around a tile that are computed with it and thrown away. None: as far as the
                 network looks, so that tiles give what one pass gives, up to rounding. Less is faster, and
@@ -160,14 +165,15 @@ class FeatureExtractor:
             progress: called with (voxels done, voxels in all) after each tile; each view counts anew.
 
         Returns:
-            (N, C) float32: a tensor on the points' device if they were a tensor, else an array.
+            (N, C) float32, C the network's channels times the number of scales: a tensor on the points' device if they
+            were a tensor, else an array.
 
         Raises:
             ValueError: shapes, types or numbers that do not fit, NaN or infinite coordinates, a cloud too
                 large for its voxel size, or one that must be tiled with a network that cannot be
                 (instance normalisation and global pooling look at the whole cloud).
         """
-        check_options(interpolation, max_voxels, halo, views)
+        check_options(interpolation, max_voxels, halo, views, scales)
         where = "points"
         if isinstance(points, (str, os.PathLike)):
             where = str(points)
@@ -178,24 +184,38 @@ class FeatureExtractor:
         check_points(cloud, where)
         with _evaluating(self.model):
             sides = outer_sides(cloud, normals, viewpoint) if self._option("sides") else None
-            inputs = self._checked_inputs(features, cloud, sides)
-            if not len(cloud):
-                # One voxel tells the number of channels.
-                channels = self._run(torch.zeros(1, 3), torch.ones(1, self.in_channels)).shape[1]
-                result = torch.empty(0, channels)
-            else:
-                how = (where, interpolation, max_voxels, halo, progress)
-                result = self._points_features(cloud, inputs, *how)
-                for view in range(1, views):
-                    moved, turn = _another_pose(cloud, view, self.voxel_size)
-                    turned = None if sides is None else sides @ turn.T.to(sides)
-                    given = inputs if features is not None else self._checked_inputs(None, moved, turned)
-                    result += self._points_features(moved, given, *how)
-                if views > 1 and getattr(self.model, "normalize_feature", False):
-                    result = torch.nn.functional.normalize(result)
-                elif views > 1:
-                    result /= views
+            how = (where, interpolation, max_voxels, halo, progress)
+            parts = [self._at(scale)._averaged(cloud, features, sides, views, how) for scale in scales]
+        result = parts[0] if len(parts) == 1 else torch.cat(parts, 1).div_(len(parts) ** 0.5)
         return result.to(cloud.device) if isinstance(points, Tensor) else result.numpy()
+
+    def _at(self, scale: float) -> FeatureExtractor:
+        """The same network at a multiple of the voxel size."""
+        if scale == 1:
+            return self
+        other = copy.copy(self)
+        other.voxel_size = self.voxel_size * scale
+        return other
+
+    def _averaged(
+        self, cloud: Tensor, features: np.ndarray | Tensor | None, sides: Tensor | None, views: int, how: tuple
+    ) -> Tensor:
+        """Features of the points of a cloud, averaged over poses. Shape: (N, C)."""
+        inputs = self._checked_inputs(features, cloud, sides)
+        if not len(cloud):
+            # One voxel tells the number of channels.
+            return self._run(torch.zeros(1, 3), torch.ones(1, self.in_channels))[:0]
+        result = self._points_features(cloud, inputs, *how)
+        for view in range(1, views):
+            moved, turn = _another_pose(cloud, view, self.voxel_size)
+            turned = None if sides is None else sides @ turn.T.to(sides)
+            given = inputs if features is not None else self._checked_inputs(None, moved, turned)
+            result += self._points_features(moved, given, *how)
+        if views > 1 and getattr(self.model, "normalize_feature", False):
+            result = torch.nn.functional.normalize(result)
+        elif views > 1:
+            result /= views
+        return result
 
     def _points_features(
         self,

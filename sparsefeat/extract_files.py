@@ -46,6 +46,7 @@ def extract_files(
     checkpoint: str = "",
     interpolation: str = "nearest",
     views: int = 1,
+    scales: Sequence[float] = (1.0,),
     viewpoint: Sequence[float] | None = None,
     max_voxels: int = DEFAULT_MAX_VOXELS,
     halo: int | None = None,
@@ -68,7 +69,7 @@ def extract_files(
             depth; what lies in a folder keeps its sub-folder.
         output: folder, made if it is absent.
         checkpoint: where the network came from, kept in each npz.
-        interpolation, views, max_voxels, halo: see FeatureExtractor.
+        interpolation, views, scales, max_voxels, halo: see FeatureExtractor.
         viewpoint: where the sensor stood, in the frame of every file; None: where each file says so, see
             :func:`sparsefeat.data.fragments.load_viewpoint`. For networks that know sides.
         drop_invalid: leave out points with NaN or infinite coordinates instead of refusing the file.
@@ -81,7 +82,7 @@ def extract_files(
         ValueError: an option is wrong, nothing was found, the output folder cannot be made, or an input
             would be overwritten.
     """
-    check_options(interpolation, max_voxels, halo, views)
+    check_options(interpolation, max_voxels, halo, views, scales)
     output = Path(output)
     result = Extraction()
 
@@ -113,6 +114,7 @@ def extract_files(
                 interpolation,
                 viewpoint=load_viewpoint(path) if viewpoint is None else viewpoint,
                 views=views,
+                scales=scales,
                 max_voxels=max_voxels,
                 halo=halo,
                 progress=tell,

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 INTERPOLATIONS = ("nearest", "trilinear")
 
 
-def check_options(interpolation: str, max_voxels: int, halo: int | None, views: int = 1) -> None:
+def check_options(
+    interpolation: str, max_voxels: int, halo: int | None, views: int = 1, scales: Sequence[float] = (1.0,)
+) -> None:
     """Raise ValueError if these cannot be given to a FeatureExtractor."""
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"interpolation {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}")
@@ -22,6 +24,8 @@ def check_options(interpolation: str, max_voxels: int, halo: int | None, views: 
         raise ValueError(f"halo {halo}, expected at least 0 voxels")
     if views < 1:
         raise ValueError(f"views {views}, expected at least 1 pose")
+    if not len(scales) or not all(0 < scale < math.inf for scale in scales):
+        raise ValueError(f"scales {list(scales)}, expected one or more positive factors")
 
 
 def as_tensor(values: np.ndarray | Tensor, what: str) -> Tensor:

@@ -375,3 +375,16 @@ def test_views_of_a_network_with_unit_features_have_unit_length():
 def test_fewer_than_one_view_is_an_error(extractor):
     with pytest.raises(ValueError, match="views 0"):
         extractor(np.zeros((1, 3)), views=0)
+
+
+def test_scales_are_put_side_by_side_and_unit_vectors_stay_such(points):
+    model = create_model("ResUNetBN2C", in_channels=1, normalize_feature=True, depth=1, channels=[4, 4], tr_channels=[4, 4])
+    one = FeatureExtractor(model, 0.1)
+    both = one(points, scales=(1.0, 2.0))
+    expected = np.concatenate([one(points), FeatureExtractor(model, 0.2)(points)], 1) / 2**0.5
+    np.testing.assert_allclose(both, expected, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1, atol=1e-5)
+    assert one(points[:0], scales=(1.0, 2.0)).shape == (0, both.shape[1]) and one.voxel_size == 0.1
+    for scales in ((), (1.0, 0.0)):
+        with pytest.raises(ValueError, match="positive factors"):
+            one(points, scales=scales)

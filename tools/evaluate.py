@@ -62,6 +62,7 @@ def add_matching(tasks) -> None:
     add("--tau2", type=float, default=0.05, metavar="R", help="least inlier ratio (default: %(default)s)")
     add("--rotate", action="store_true", help="turn every fragment by its own random rotation first")
     add("--views", type=int, default=1, metavar="N", help="poses to average over (default: %(default)s)")
+    add("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="multiples of the voxel size, side by side")
     add("--interpolation", choices=INTERPOLATIONS, default="nearest", help="default: %(default)s")
     add("--dense", action="store_true", help="descriptors see all points of a fragment, not one per voxel")
     add("--registration", action="store_true", help="registration recall too (RANSAC; needs Open3D)")
@@ -76,12 +77,13 @@ def add_matching(tasks) -> None:
 def run_matching(args: argparse.Namespace) -> int:
     # What can be wrong is found out before the hours of work, not after them.
     plots = prepare_outputs(args)
-    check_options(args.interpolation, 1, None, args.views)
+    check_options(args.interpolation, 1, None, args.views, args.scales)
     pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
     pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
     register = RansacRegister() if args.registration else None
     extractor = checkpoint_descriptor(args.checkpoint, args.voxel_size, args.device)
-    describe = partial(extractor, interpolation=args.interpolation, views=args.views, viewpoint=SENSOR)
+    how = {"interpolation": args.interpolation, "views": args.views, "scales": args.scales}
+    describe = partial(extractor, viewpoint=SENSOR, **how)
     descriptors: dict[str, Describe] = {"checkpoint": describe}
     for name in split(args.baselines):
         descriptors[name] = baseline_descriptor(name, extractor, extractor.voxel_size, args.seed)

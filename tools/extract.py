@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
             checkpoint=args.checkpoint,
             interpolation=args.interpolation,
             views=args.views,
+            scales=args.scales,
             viewpoint=args.viewpoint,
             max_voxels=args.max_voxels,
             halo=args.halo,
@@ -66,6 +67,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--views", type=int, default=1, metavar="N", help="poses to average over (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="multiples of the voxel size, features side by side (default: 1)",
     )
     parser.add_argument(
         "--viewpoint",

@@ -373,12 +373,12 @@ def _descend_from_octaves(descent: _Descent, start: float, low: float, high: flo
 
     Real objectives have small dips beside the large one, so one descent is not enough. A pass at twice the voxel
     size costs a quarter: all coarser starts together cost less than the finest. From the ``usual`` size downwards
-    it ends once the best step is a rung coarser than the last start: finer was not better there, and would
+    it ends once the best step is half a rung coarser than the last start: finer was not better there, and would
     cost four times as much to ask again.
     """
     octave = start * 2 ** math.floor(math.log2(high / start) + 1e-6)
     best = None
-    while octave >= low * (1 - 1e-6) and not (best and octave < usual and min(best.voxel_size) > 2.8 * octave):
+    while octave >= low * (1 - 1e-6) and not (best and octave < usual and min(best.voxel_size) > 2**1.25 * octave):
         path = descent(octave)
         best = min(path if best is None else (best, *path), key=_by_objective)
         octave /= 2
