@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from sparsefeat.benchmark.layers import PRODUCTS, Setting, measure_layer
 from sparsefeat.benchmark.networks import measure_network
 from sparsefeat.benchmark.report import as_dict, table, write_json, write_plot
 from sparsefeat.benchmark.timing import Timing, time_interleaved
+from sparsefeat.sparse.backends import arithmetic
+from sparsefeat.sparse.backends import torch as plain
 
 CPU = Setting(torch.device("cpu"), runs=1)
 
@@ -98,6 +101,18 @@ class Shuffled(engines.Ours):
         return prepared
 
 
+class OwnOrder(engines.Ours):
+    """Ours, with rows in another order, in which it takes its input too."""
+
+    name = "own order"
+
+    def prepare(self, case, coordinates, kernel):
+        order = torch.arange(len(coordinates)).flip(0)
+        prepared = super().prepare(case, coordinates[order].contiguous(), kernel)
+        prepared.rows = order
+        return prepared
+
+
 class Failing(engines.Ours):
     name = "failing"
 
@@ -113,6 +128,36 @@ def test_who_computes_something_else_is_named_and_not_timed(small):
         assert "differ from ours by 1.0e-02" in row.absent["wrong"]
         assert row.absent["failing"] == "RuntimeError: no such kernel"
         assert row.errors["shuffled"] <= 1e-6
+
+
+def test_an_engine_may_take_its_rows_in_an_order_of_its_own(small):
+    for row in measure_layer(LayerCase("5k", 3, 4, 6), small, [engines.Ours(), OwnOrder()], CPU):
+        assert "own order" in row.timings and row.errors["own order"] <= 1e-6
+
+
+def test_plain_torch_is_a_contender_that_leaves_the_choice_as_it_was(small, monkeypatch):
+    monkeypatch.delenv(arithmetic.VARIABLE, raising=False)
+    seen = set()
+    convolve = plain.convolve
+    monkeypatch.setattr(
+        plain, "convolve", lambda *args: seen.add(os.environ.get(arithmetic.VARIABLE)) or convolve(*args)
+    )
+    rows = measure_layer(LayerCase("5k", 3, 4, 6), small, [engines.Ours(), engines.Plain()], CPU)
+    assert rows[1].errors["sparsefeat in plain torch"] == 0 and seen == {None, "torch"}
+    assert "sparsefeat in plain torch" not in rows[0].timings, "its map is ours"
+    monkeypatch.setattr("sparsefeat.benchmark.networks.memory_in_new_process", lambda *_: 123)
+    case, both = select(["resunet-inference@5k"])[0], [engines.Ours(), engines.Plain()]
+    measured = measure_network(case, small, both, CPU)
+    assert "sparsefeat in plain torch" in measured[0].timings
+    assert arithmetic.VARIABLE not in os.environ
+
+
+def test_what_counts_as_the_same_is_wider_where_tf32_is_allowed(monkeypatch):
+    cuda = Setting(torch.device("cuda"))
+    assert cuda.tolerance == CPU.tolerance == 1e-4
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    assert cuda.tolerance == 1e-2 and CPU.tolerance == 1e-4
+    assert Setting(torch.device("cuda"), torch.float64).tolerance == 1e-10
 
 
 def test_contenders_take_turns_and_the_first_round_does_not_count():
@@ -183,6 +228,12 @@ def test_wrong_arguments_are_one_line(tool, capsys, arguments, message):
     assert tool.main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="would run for an hour")
+def test_the_preset_for_gpus_asks_for_one(tool, capsys):
+    assert tool.main(["--preset", "cuda"]) == 2
+    assert "device 'cuda' cannot be used" in capsys.readouterr().err
 
 
 def test_the_tool_lists_its_cases(tool, capsys):

@@ -56,8 +56,10 @@ PRESETS = {
     "quick": ("*@5k", "resunet-*@20k", "conv3-64-64@20k", "conv7-*@20k"),
     "full": ("*@5k", "*@20k", "*@50k", "*@100k"),
     "large": ("*@1M",),
+    "cuda": ("*@5k", "*@20k", "*@100k", "*@1M"),
 }
-"""Patterns of case names. ``quick`` stays below two minutes on one core, ``large`` needs 24 GB."""
+"""Patterns of case names. ``quick`` stays below two minutes on one core, ``large`` needs 24 GB; ``cuda`` is for a
+GPU with as much."""
 
 
 def select(patterns: tuple[str, ...] | list[str]) -> list[Case]:

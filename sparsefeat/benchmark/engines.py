@@ -6,9 +6,13 @@ NotImplementedError with the reason; what it does is compared with ours before a
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -16,6 +20,7 @@ from torch import Tensor
 
 from sparsefeat.benchmark.cases import LayerCase
 from sparsefeat.sparse import CoordinateManager, SparseTensor, modules
+from sparsefeat.sparse.backends import arithmetic
 
 
 @dataclass
@@ -28,6 +33,8 @@ class Prepared:
         as_kernel: brings the weight, or its gradient, to [K, C_in, C_out].
         coordinates: of the output, (V', 4).
         make_map: builds the kernel map anew, nothing else; None where the engine has no such step apart.
+        rows: which of the given input rows each of its own is, (V,); None where it keeps their order.
+        around: what forward and backward passes have to run within.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -35,6 +42,8 @@ class Prepared:
     as_kernel: Callable[[Tensor], Tensor]
     coordinates: Tensor
     make_map: Callable[[], object] | None = None
+    rows: Tensor | None = None
+    around: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
 
 
 class Ours:
@@ -64,6 +73,31 @@ class Ours:
             return fresh.kernel_map(source, target, layer.window).counts
 
         return Prepared(forward, layer.kernel, lambda w: w, manager[out_key].coordinates, make_map)
+
+
+class Plain(Ours):
+    """This engine in plain PyTorch, for a device where it has kernels of its own, to compare them with."""
+
+    name = "sparsefeat in plain torch"
+
+    def prepare(self, case: LayerCase, coordinates: Tensor, kernel: Tensor) -> Prepared:
+        prepared = super().prepare(case, coordinates, kernel)
+        prepared.around, prepared.make_map = plain_arithmetic, None
+        return prepared
+
+
+@contextlib.contextmanager
+def plain_arithmetic() -> Iterator[None]:
+    """Convolutions go by plain PyTorch, on every thread: a backward pass on CUDA has one of its own."""
+    before = os.environ.get(arithmetic.VARIABLE)
+    os.environ[arithmetic.VARIABLE] = "torch"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[arithmetic.VARIABLE]
+        else:
+            os.environ[arithmetic.VARIABLE] = before
 
 
 class Minkowski:
@@ -97,7 +131,13 @@ class Minkowski:
 
 
 class Spconv:
-    """spconv's wheels. On CPU its backward pass asks CUDA for a stream; here it is given the default one."""
+    """spconv's wheels, with two repairs on CPU.
+
+    Its backward pass asks CUDA for a stream; here it is given the default one. And its scatter (2.3.8,
+    csrc/sparse/gather.py) shares two pointers among its OpenMP threads, so that with several of them rows are
+    added to the wrong sums. Its OpenMP, a library of its own that ``torch.set_num_threads`` does not reach, is
+    held to one thread; its matrix products are torch's and keep theirs.
+    """
 
     name = "spconv"
 
@@ -124,6 +164,8 @@ class Spconv:
         operations = importlib.import_module("spconv.pytorch.ops")
         if kernel.device.type == "cpu":
             operations.get_current_stream = lambda: 0
+            self._use_one_thread()
+        importlib.import_module("spconv.constants").SPCONV_ALLOW_TF32 = allows_tf32()
 
         def tensor(features: Tensor, maps: dict):
             x = engine.SparseConvTensor(features, shifted, extent, batches)
@@ -147,6 +189,15 @@ class Spconv:
         )
 
 
+    def _use_one_thread(self) -> None:
+        folder = Path(self.module.__file__).parents[2] / "spconv.libs"
+        libraries = sorted(folder.glob("libgomp*"))
+        if not libraries:
+            raise NotImplementedError("on CPU several threads spoil its sums, and its OpenMP was not found")
+        for library in libraries:
+            ctypes.CDLL(str(library)).omp_set_num_threads(1)
+
+
 class TorchSparse:
     """TorchSparse; odd kernels have MinkowskiEngine's cell order there."""
 
@@ -163,6 +214,8 @@ class TorchSparse:
         layer = self.layers.Conv3d(case.c_in, case.c_out, kernel_size=case.kernel_size).to(kernel)
         with torch.no_grad():
             layer.kernel.copy_(kernel.reshape(layer.kernel.shape))
+        if hasattr(self.module, "backends"):
+            self.module.backends.allow_tf32 = allows_tf32()
         shifted = coordinates - coordinates.amin(0)
         x = self.module.SparseTensor(kernel.new_zeros(len(coordinates), case.c_in), shifted)
         layer(x)
@@ -176,7 +229,93 @@ class TorchSparse:
         return Prepared(forward, layer.kernel, lambda w: w.reshape(shape), coordinates)
 
 
-ENGINES = {engine.name: engine for engine in (Ours, Minkowski, Spconv, TorchSparse)}
+class WarpConvNet:
+    """WarpConvNet (CUDA only); its kernels are [K, C_in, C_out] with the last axis fastest."""
+
+    name = "WarpConvNet"
+
+    def __init__(self) -> None:
+        self.voxels = importlib.import_module("warpconvnet.geometry.types.voxels")
+        self.layers = importlib.import_module("warpconvnet.nn.modules.sparse_conv")
+        self.version = getattr(importlib.import_module("warpconvnet"), "__version__", "unknown")
+
+    def prepare(self, case: LayerCase, coordinates: Tensor, kernel: Tensor) -> Prepared:
+        _same_voxels_only(case)
+        shape, size = kernel.shape, case.kernel_size
+        layer = self.layers.SpatiallySparseConv(case.c_in, case.c_out, size, bias=False).to(kernel)
+
+        def turned(w: Tensor) -> Tensor:
+            return w.reshape(size, size, size, *w.shape[1:]).permute(2, 1, 0, 3, 4).reshape(shape)
+
+        with torch.no_grad():
+            layer.weight.copy_(turned(kernel))
+        batch = coordinates[:, 0].long()
+        if bool((batch[1:] < batch[:-1]).any()):
+            raise NotImplementedError("its clouds have to come one after the other")
+        ends = torch.bincount(batch).cumsum(0)
+        x = self.voxels.Voxels(
+            batched_coordinates=coordinates[:, 1:].contiguous(),
+            batched_features=kernel.new_zeros(len(coordinates), case.c_in),
+            offsets=torch.cat([ends.new_zeros(1), ends]).cpu(),
+        )
+        out = layer(x)
+        rows = torch.cat([coordinates[:, :1], out.coordinate_tensor.to(coordinates)], 1)
+
+        def forward(features: Tensor) -> Tensor:
+            # Copies of one Voxels share its maps.
+            return layer(x.replace(batched_features=features)).feature_tensor
+
+        return Prepared(forward, layer.weight, turned, rows)
+
+
+class Fvdb:
+    """fVDB; its kernels are [C_out, C_in, x, y, z], and its rows come in the order of its own grid."""
+
+    name = "fVDB"
+
+    def __init__(self) -> None:
+        self.module = importlib.import_module("fvdb")
+        self.version = getattr(self.module, "__version__", "unknown")
+
+    def prepare(self, case: LayerCase, coordinates: Tensor, kernel: Tensor) -> Prepared:
+        _same_voxels_only(case)
+        engine, size, shape = self.module, case.kernel_size, kernel.shape
+        clouds = [coordinates[coordinates[:, 0] == b, 1:] for b in range(int(coordinates[:, 0].max()) + 1)]
+        grid = engine.GridBatch.from_ijk(engine.JaggedTensor(clouds), voxel_sizes=1, origins=0)
+
+        def make_map() -> object:
+            return engine.ConvolutionPlan.from_grid_batch(
+                kernel_size=size, stride=1, source_grid=grid, target_grid=grid
+            )
+
+        plan = make_map()
+        # Ours has the first axis fastest.
+        cube = kernel.view(size, size, size, case.c_in, case.c_out).permute(4, 3, 2, 1, 0)
+        weight = torch.nn.Parameter(cube.contiguous())
+        own = torch.cat([grid.ijk.jidx.to(coordinates)[:, None], grid.ijk.jdata.to(coordinates)], 1)
+        rows = torch.empty(len(own), dtype=torch.int64, device=own.device)
+        rows[_sorted_rows(own)] = _sorted_rows(coordinates)
+        return Prepared(
+            lambda features: plan.execute(grid.jagged_like(features), weight).jdata, weight,
+            lambda w: w.permute(4, 3, 2, 1, 0).reshape(shape), own, make_map, rows,
+        )
+
+
+def _same_voxels_only(case: LayerCase) -> None:
+    if case.stride != 1 or case.transposed:
+        raise NotImplementedError("only its layers that keep the voxels are compared")
+
+
+def _sorted_rows(coordinates: Tensor) -> Tensor:
+    return torch.unique(coordinates.long(), dim=0, return_inverse=True)[1].argsort()
+
+
+def allows_tf32() -> bool:
+    """Whether torch's products of float32 may go through tf32 on CUDA."""
+    return torch.get_float32_matmul_precision() != "highest"
+
+
+ENGINES = {engine.name: engine for engine in (Ours, Minkowski, Spconv, TorchSparse, WarpConvNet, Fvdb)}
 
 
 def installed(names: list[str] | None = None) -> tuple[list, dict[str, str]]:

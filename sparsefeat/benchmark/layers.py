@@ -11,11 +11,14 @@ from torch import Tensor
 from sparsefeat.benchmark import floors
 from sparsefeat.benchmark.cases import LayerCase
 from sparsefeat.benchmark.clouds import Cloud
-from sparsefeat.benchmark.engines import Ours, Prepared
-from sparsefeat.benchmark.timing import Timing, time_interleaved
+from sparsefeat.benchmark.engines import Ours, Prepared, allows_tf32
+from sparsefeat.benchmark.timing import Timing, device_peak, time_interleaved
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference to our numbers, as a share of their largest, that still counts as the same."""
+
+TOLERANCE_TF32 = 1e-2
+"""The same where float32 goes through tf32, which has float16's ten bits."""
 
 PRODUCTS = "matrix products"
 
@@ -54,6 +57,13 @@ class Setting:
     runs: int = 7
     seconds: float = 10.0
 
+    @property
+    def tolerance(self) -> float:
+        """Largest difference that still counts as the same."""
+        if self.dtype == torch.float32 and self.device.type == "cuda" and allows_tf32():
+            return TOLERANCE_TF32
+        return TOLERANCE[self.dtype]
+
 
 def measure_layer(case: LayerCase, cloud: Cloud, engines: list, setting: Setting) -> list[Measurement]:
     """Map, forward and backward of a layer, every engine's numbers compared with ours beforehand."""
@@ -77,7 +87,7 @@ def measure_layer(case: LayerCase, cloud: Cloud, engines: list, setting: Setting
     # With one channel it is a network's first layer, whose input is data and asks for no gradient.
     features.requires_grad_(case.c_in > 1)
     weights = torch.randn(len(ours.coordinates), case.c_out, generator=generator).to(kernel)
-    errors, rows = _compare(prepared, features, weights, absent, TOLERANCE[setting.dtype])
+    errors, rows = _compare(prepared, features, weights, absent, setting.tolerance)
     pairs, n_out = sum(counts), len(ours.coordinates)
     flops = 2 * pairs * case.c_in * case.c_out
 
@@ -97,9 +107,13 @@ def measure_layer(case: LayerCase, cloud: Cloud, engines: list, setting: Setting
 
     maps = {name: p.make_map for name, p in prepared.items() if p.make_map is not None}
     measured = [timed("map", maps, arithmetic=False)]
-    measured.append(timed("forward", {name: _forward(p, features) for name, p in prepared.items()}))
-    backwards = {name: _backward(p, features, weights[rows[name]]) for name, p in prepared.items()}
-    measured.append(timed("backward", backwards, backward=True))
+    inputs = {name: _inputs(p, features) for name, p in prepared.items()}
+    passes = {name: _forward(p, inputs[name]) for name, p in prepared.items()}
+    backwards = {name: _backward(p, inputs[name], weights[rows[name]]) for name, p in prepared.items()}
+    measured += [timed("forward", dict(passes)), timed("backward", dict(backwards), backward=True)]
+    if setting.device.type == "cuda":
+        measured[1].memory_bytes = device_peak(passes[Ours.name], setting.device)
+        measured[2].memory_bytes = device_peak(backwards[Ours.name], setting.device)
     return measured
 
 
@@ -115,18 +129,31 @@ def _rows_in(case: LayerCase, coordinates: Tensor) -> int:
     return len(torch.unique(torch.div(coordinates, stride, rounding_mode="floor"), dim=0))
 
 
+def _inputs(prepared: Prepared, features: Tensor) -> Tensor:
+    """The features in the order that the engine takes them in."""
+    if prepared.rows is None:
+        return features
+    return features.detach()[prepared.rows].requires_grad_(features.requires_grad)
+
+
 def _forward(prepared: Prepared, features: Tensor) -> Callable[[], object]:
     def call() -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), prepared.around():
             return prepared.forward(features)
 
     return call
 
 
 def _backward(prepared: Prepared, features: Tensor, weights: Tensor) -> Callable[[], object]:
-    out = prepared.forward(features)
+    with prepared.around():
+        out = prepared.forward(features)
     wanted = [t for t in (features, prepared.weight) if t.requires_grad]
-    return lambda: torch.autograd.grad(out, wanted, weights, retain_graph=True)
+
+    def call() -> object:
+        with prepared.around():
+            return torch.autograd.grad(out, wanted, weights, retain_graph=True)
+
+    return call
 
 
 def _compare(
@@ -161,9 +188,13 @@ def _compare(
 
 
 def _results(prepared: Prepared, features: Tensor, weights: Tensor) -> list[Tensor]:
-    out = prepared.forward(features)
-    wanted = [t for t in (features, prepared.weight) if t.requires_grad]
-    *to_features, to_weight = torch.autograd.grad(out, wanted, weights)
+    mine = _inputs(prepared, features)
+    wanted = [t for t in (mine, prepared.weight) if t.requires_grad]
+    with prepared.around():
+        out = prepared.forward(mine)
+        *to_features, to_weight = torch.autograd.grad(out, wanted, weights)
+    if prepared.rows is not None:
+        to_features = [torch.empty_like(g).index_copy_(0, prepared.rows, g) for g in to_features]
     return [out.detach(), prepared.as_kernel(to_weight), *to_features]
 
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from sparsefeat.benchmark import floors
 from sparsefeat.benchmark.cases import NetworkCase
 from sparsefeat.benchmark.clouds import Cloud
-from sparsefeat.benchmark.engines import Minkowski, Ours
-from sparsefeat.benchmark.layers import PRODUCTS, TOLERANCE, Measurement, Setting, reason
+from sparsefeat.benchmark.engines import Minkowski, Ours, Plain, plain_arithmetic
+from sparsefeat.benchmark.layers import PRODUCTS, Measurement, Setting, reason
 from sparsefeat.benchmark.timing import device_peak, process_peak, time_interleaved
 from sparsefeat.models import ResUNetBN2C
 from sparsefeat.sparse import SparseTensor, modules
 
-BACKENDS = {Ours.name: "torch", Minkowski.name: "minkowski"}
+BACKENDS = {Ours.name: "torch", Plain.name: "torch", Minkowski.name: "minkowski"}
 
 
 def measure_network(case: NetworkCase, cloud: Cloud, engines: list, setting: Setting) -> list[Measurement]:
@@ -38,7 +38,7 @@ def measure_network(case: NetworkCase, cloud: Cloud, engines: list, setting: Set
             absent[engine.name] = reason(error)
     features = torch.ones(len(coordinates), 1, device=setting.device, dtype=setting.dtype)
     kept = SparseTensor(features, coordinates, reduce="error")
-    errors = _compare(networks, kept, absent, TOLERANCE[setting.dtype])
+    errors = _compare(networks, kept, absent, setting.tolerance)
     sizes = _layer_sizes(networks[Ours.name], kept)
     step = _training_step if case.training else _inference
     operations = {"training step" if case.training else "inference": lambda: _fresh(features, coordinates)}
@@ -48,7 +48,8 @@ def measure_network(case: NetworkCase, cloud: Cloud, engines: list, setting: Set
     measured = []
     for operation, make_input in operations.items():
         calls: dict[str, Callable] = {
-            name: lambda network=network: step(network, make_input()) for name, network in networks.items()
+            name: _on(name, lambda network=network: step(network, make_input()))
+            for name, network in networks.items()
         }
         ours = calls[Ours.name]
         calls[PRODUCTS] = _products(sizes, setting, case.training)
@@ -71,6 +72,11 @@ def measure_network(case: NetworkCase, cloud: Cloud, engines: list, setting: Set
     else:
         measured[0].memory_bytes = memory_in_new_process(case, cloud, setting.dtype)
     return measured
+
+
+def _on(name: str, call: Callable[[], object]) -> Callable[[], object]:
+    """The call with the arithmetic that belongs to a contender."""
+    return plain_arithmetic()(call) if name == Plain.name else call
 
 
 def make_network(backend: str) -> ResUNetBN2C:
@@ -133,7 +139,8 @@ def _compare(
         if name == Ours.name:
             continue
         try:
-            errors[name] = ((_inference(network, x) - wanted).abs().max() / wanted.abs().max()).item()
+            found = _on(name, lambda network=network: _inference(network, x))()
+            errors[name] = ((found - wanted).abs().max() / wanted.abs().max()).item()
             if not errors[name] <= tolerance:
                 raise ValueError(f"its numbers differ from ours by {errors[name]:.1e}")
         except Exception as error:  # another's engine can fail in any way, and ours is measured all the same

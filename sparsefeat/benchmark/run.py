@@ -12,7 +12,7 @@ import torch
 from sparsefeat.benchmark import floors
 from sparsefeat.benchmark.cases import PRESETS, LayerCase, select
 from sparsefeat.benchmark.clouds import Cloud, make_cloud
-from sparsefeat.benchmark.engines import installed
+from sparsefeat.benchmark.engines import Plain, installed
 from sparsefeat.benchmark.layers import Setting, measure_layer
 from sparsefeat.benchmark.networks import measure_network
 from sparsefeat.benchmark.report import as_dict, environment
@@ -82,6 +82,9 @@ def run_benchmark(
         raise ValueError(f"device {options.device!r} cannot be used: {str(error).splitlines()[0]}") from error
     cases = select(options.cases or PRESETS[options.preset])
     engines, missing = installed(list(options.engines))
+    if device.type == "cuda":
+        # Kernels of our own run there: their numbers and times are measured against those without them.
+        engines.insert(1, Plain())
     rows: list[dict] = []
     bandwidths: dict[str, float] = {}
     clouds: dict[str, Cloud] = {}

@@ -3,6 +3,7 @@
 Notation: N points, V voxels, C channels, K kernel cells, P pairs of a kernel map, D spatial axes.
 """
 
+from sparsefeat.sparse.compiling import compile_network
 from sparsefeat.sparse.field import TensorField, slice_field
 from sparsefeat.sparse.folding import fuse
 from sparsefeat.sparse.kernel import Kernel
@@ -20,6 +21,7 @@ __all__ = [
     "SparseTensor",
     "TensorField",
     "collate",
+    "compile_network",
     "fuse",
     "quantize",
     "slice_field",

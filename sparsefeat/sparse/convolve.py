@@ -1,7 +1,7 @@
-"""Convolution over a kernel map, differentiable to any order.
+"""Convolution over a kernel map, differentiable to any order (rules.py).
 
-The gradient of a convolution is a convolution over the transposed map and a weight gradient, and those two are
-each other's gradients.
+While a program is compiled it is an operator that a compiler sees as one node (operators.py). Run directly it is
+an autograd function, which spares each call some 50 microseconds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from sparsefeat.sparse.backends import torch as arithmetic
+from sparsefeat.sparse import operators, rules
+from sparsefeat.sparse.backends import arithmetic
 from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.symmetric import convolve_symmetric
 
@@ -24,20 +25,10 @@ class _Convolve(Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        features, weight = ctx.saved_tensors
-        if all(ctx.needs_input_grad[:2]):
-            return *_Gradients.apply(features, weight, grad, ctx.plan), None
-        grad_features = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            grad_features = _Convolve.apply(grad, weight.transpose(1, 2), ctx.plan.transpose)
-        if ctx.needs_input_grad[1]:
-            grad_weight = _WeightGradient.apply(features, grad, ctx.plan)
-        return grad_features, grad_weight, None
+        return *rules.of_convolve(_eager, ctx.needs_input_grad, *ctx.saved_tensors, grad, ctx.plan), None
 
 
 class _Gradients(Function):
-    """Both gradients of a convolution: their gathers are shared."""
-
     @staticmethod
     def forward(ctx, features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(features, weight, grad)
@@ -45,17 +36,8 @@ class _Gradients(Function):
         return arithmetic.gradients(features, weight, grad, plan)
 
     @staticmethod
-    def backward(ctx, to_features: Tensor, to_weight: Tensor):
-        features, weight, grad = ctx.saved_tensors
-        plan = ctx.plan
-        grad_features = grad_weight = grad_grad = None
-        if ctx.needs_input_grad[0]:
-            grad_features = _Convolve.apply(grad, to_weight.transpose(1, 2), plan.transpose)
-        if ctx.needs_input_grad[1]:
-            grad_weight = _WeightGradient.apply(to_features, grad, plan)
-        if ctx.needs_input_grad[2]:
-            grad_grad = _Convolve.apply(to_features, weight, plan) + _Convolve.apply(features, to_weight, plan)
-        return grad_features, grad_weight, grad_grad, None
+    def backward(ctx, *to: Tensor):
+        return *rules.of_gradients(_eager, ctx.needs_input_grad, *ctx.saved_tensors, *to, ctx.plan), None
 
 
 class _WeightGradient(Function):
@@ -66,14 +48,11 @@ class _WeightGradient(Function):
         return arithmetic.weight_gradient(features, grad, plan)
 
     @staticmethod
-    def backward(ctx, upstream: Tensor):
-        features, grad = ctx.saved_tensors
-        grad_features = grad_grad = None
-        if ctx.needs_input_grad[0]:
-            grad_features = _Convolve.apply(grad, upstream.transpose(1, 2), ctx.plan.transpose)
-        if ctx.needs_input_grad[1]:
-            grad_grad = _Convolve.apply(features, upstream, ctx.plan)
-        return grad_features, grad_grad, None
+    def backward(ctx, to: Tensor):
+        return *rules.of_weight_gradient(_eager, ctx.needs_input_grad, *ctx.saved_tensors, to, ctx.plan), None
+
+
+_eager = rules.Operations(_Convolve.apply, _Gradients.apply, _WeightGradient.apply)
 
 
 def _autocast_dtype(device_type: str) -> torch.dtype | None:
@@ -119,6 +98,8 @@ def convolve_rows(
         raise ValueError(f"convolution: features are {features.dtype}, the kernel is {weight.dtype}")
     if features.device != weight.device:
         raise ValueError(f"convolution: features on {features.device}, the kernel on {weight.device}")
+    if torch.compiler.is_compiling() and orbit is None and plan.handles is not None and operators.AVAILABLE:
+        return operators.convolve(features, weight, plan, bias)
     if orbit is not None:
         out = convolve_symmetric(features, weight, plan, orbit)
     elif torch.is_grad_enabled():

@@ -36,6 +36,11 @@ def as_tuple(value: int | list[int] | tuple[int, ...] | Tensor, dimension: int, 
     return tuple(int(v) for v in values)
 
 
+def constant(values: object, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of a few numbers, made without waiting for the device as ``torch.tensor(device=...)`` does."""
+    return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
+
+
 def check_range(low: float, high: float) -> None:
     """Raise ValueError unless coordinates from ``low`` to ``high`` fit int32."""
     if low < -(2**31) or high >= 2**31:
@@ -110,24 +115,24 @@ class KeySpace:
     def _relative(self, coordinates: Tensor) -> Tensor:
         relative = coordinates.long()
         if any(u != 1 for u in self.unit):
-            unit = torch.tensor((1, *self.unit), device=coordinates.device)
+            unit = constant((1, *self.unit), coordinates.device)
             relative = torch.div(relative, unit, rounding_mode="floor")
-        return relative - torch.tensor(self.origin, device=coordinates.device)
+        return relative - constant(self.origin, coordinates.device)
 
     def encode(self, coordinates: Tensor) -> Tensor:
         """Keys (V,) int64 of ``coordinates`` that lie inside the space."""
-        stride = torch.tensor(self.stride, device=coordinates.device)
+        stride = constant(self.stride, coordinates.device)
         return (self._relative(coordinates) * stride).sum(-1)
 
     def encode_any(self, coordinates: Tensor) -> Tensor:
         """Keys of any coordinates; -1 for those outside the space or off its unit, which no row can have."""
         relative = self._relative(coordinates)
-        extent = torch.tensor(self.extent, device=coordinates.device)
+        extent = constant(self.extent, coordinates.device)
         inside = ((relative >= 0) & (relative < extent)).all(-1)
         if any(u != 1 for u in self.unit):
-            unit = torch.tensor(self.unit, device=coordinates.device)
+            unit = constant(self.unit, coordinates.device)
             inside &= (coordinates[..., 1:] % unit == 0).all(-1)
-        stride = torch.tensor(self.stride, device=coordinates.device)
+        stride = constant(self.stride, coordinates.device)
         return torch.where(inside, (relative * stride).sum(-1), -1)
 
     def shift(self, offset: list[int]) -> int:
@@ -228,7 +233,7 @@ def offset_coordinates(coordinates: Tensor, offsets: list[list[int]]) -> Tensor:
         check_range(
             min(c + min(o) for c, o in zip(low, steps)), max(c + max(o) for c, o in zip(high, steps))
         )
-    step = torch.tensor([[0, *o] for o in offsets], dtype=torch.int32, device=coordinates.device)
+    step = constant([[0, *o] for o in offsets], coordinates.device, torch.int32)
     return (coordinates[:, None] + step).reshape(-1, coordinates.shape[1])
 
 
@@ -237,7 +242,7 @@ def stride_coordinates(coordinates: Tensor, tensor_stride: tuple[int, ...]) -> T
     if len(coordinates):
         lowest = coordinates[:, 1:].amin(0).tolist()
         check_range(min(c // s * s for c, s in zip(lowest, tensor_stride)), 0)
-    stride = torch.tensor((1, *tensor_stride), dtype=torch.int32, device=coordinates.device)
+    stride = constant((1, *tensor_stride), coordinates.device, torch.int32)
     coarse = torch.div(coordinates, stride, rounding_mode="floor") * stride
     return sorted_unique(coarse, tensor_stride)
 

@@ -40,7 +40,7 @@ def fuse(network: Network, example: SparseTensor | None = None) -> Network:
             convolution's output is used by something else beside its norm.
     """
     fused = copy.deepcopy(network).eval().requires_grad_(False)
-    x = _example(fused) if example is None else example
+    x = example_input(fused) if example is None else example
     with torch.no_grad():
         before = network_output(fused, x)
         pairs = _followers(fused, x)
@@ -63,11 +63,16 @@ def network_output(network: nn.Module, x: SparseTensor) -> Tensor:
     return out if isinstance(out, Tensor) else out.features
 
 
-def _example(network: nn.Module) -> SparseTensor:
+def example_input(network: nn.Module) -> SparseTensor:
+    """A small random cloud with ``network.in_channels`` channels, on the network's device and in its dtype.
+
+    Raises:
+        ValueError: the network has no ``in_channels``.
+    """
     channels = getattr(network, "in_channels", None)
     parameter = next(network.parameters(), None)
     if channels is None or parameter is None:
-        raise ValueError(f"fuse: {type(network).__name__} does not say its in_channels; give an example input")
+        raise ValueError(f"{type(network).__name__} does not say its in_channels; give an example input")
     dimension = next((m.dimension for m in network.modules() if isinstance(m, _CONVOLUTIONS)), 3)
     random = torch.Generator().manual_seed(0)
     cells = torch.randint(0, 12, (600, dimension), generator=random)

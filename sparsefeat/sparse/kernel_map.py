@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import weakref
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from sparsefeat.sparse.coordinates import SortedIndex
+from sparsefeat.sparse.coordinates import SortedIndex, constant
 from sparsefeat.sparse.neighbours import Search, Windows
 
 T = TypeVar("T")
@@ -65,7 +67,7 @@ class _Pairs:
     def __init__(
         self, find: Callable[[], tuple[Tensor, Tensor, list[int]]], volume: int, sizes: tuple[int, int],
         indices: tuple[SortedIndex | None, SortedIndex | None] = (None, None), mirrored: bool = False,
-        ascending: bool = False,
+        ascending: bool = False, identity_cell: int | None = None, windows: Windows | None = None,
     ):
         self.find = find
         self.volume = volume
@@ -73,11 +75,32 @@ class _Pairs:
         self.indices = indices
         self.mirrored = mirrored
         self.ascending = ascending
+        self.identity_cell = identity_cell
+        self.windows = windows
         self.found: tuple[Tensor, Tensor, list[int]] | None = None
         self.rows: list[Tensor | None] = [None, None]
         self.row_orders: list[RowOrder | None] = [None, None]
         self.cells: Tensor | None = None
         self.derived: dict[tuple, object] = {}
+
+
+_with_handle: dict[int, _Pairs] = {}
+"""Pairs by the number in their handle, for as long as that tensor exists."""
+
+_numbers = itertools.count()
+
+
+@_keep_for_training
+def _make_handles(pairs: _Pairs) -> tuple[Tensor, Tensor]:
+    """Tensors that stand for a map where only tensors can go, one as long as either side: a compiled graph.
+
+    They keep the pairs alive, not the pairs them: a graph may outlive every other reference to its maps.
+    """
+    number = next(_numbers)
+    one = torch.tensor(number)
+    _with_handle[number] = pairs
+    weakref.finalize(one.untyped_storage(), _with_handle.pop, number, None).atexit = False
+    return one.expand(pairs.sizes[0]), one.expand(pairs.sizes[1])
 
 
 class KernelMap:
@@ -94,6 +117,10 @@ class KernelMap:
         counts: pairs per cell, K values that sum to P.
         n_in, n_out: rows on either side.
         identity_cell: a cell that pairs every row with itself (stride 1, offset zero), if there is one.
+
+    Attributes:
+        handles: integer tensors on the CPU, as long as input and output of the map that was searched, that
+            stand for it in a compiled graph; None for maps that were made from rows.
     """
 
     def __init__(
@@ -105,24 +132,41 @@ class KernelMap:
         n_out: int,
         identity_cell: int | None = None,
     ):
-        self._pairs = _Pairs(lambda: (in_rows.int(), out_rows.int(), counts), len(counts), (n_in, n_out))
+        self._pairs = _Pairs(
+            lambda: (in_rows.int(), out_rows.int(), counts), len(counts), (n_in, n_out),
+            identity_cell=identity_cell,
+        )
         self._pairs.rows = [in_rows, out_rows]
         self._side = 0
-        self.identity_cell = identity_cell
-        self.windows: Windows | None = None
+        self.handles: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, search: Search, target: SortedIndex) -> KernelMap:
         """The map of what a search will find; ``target`` is the output's sorted index."""
-        plan = object.__new__(cls)
-        plan._pairs = _Pairs(
+        pairs = _Pairs(
             search.find_pairs, search.kernel.volume, (len(search.source.keys), len(search.target_keys)),
             (search.source, target), search.mirrored, ascending=True,
+            identity_cell=search.kernel.identity_cell if search.same else None, windows=search.windows(),
         )
-        plan._side = 0
-        plan.identity_cell = search.kernel.identity_cell if search.same else None
-        plan.windows = search.windows()
+        return cls._view(pairs, 0, _make_handles(pairs))
+
+    @classmethod
+    def _view(cls, pairs: _Pairs, side: int, handles: tuple[Tensor, Tensor] | None) -> KernelMap:
+        plan = object.__new__(cls)
+        plan._pairs = pairs
+        plan._side = side
+        plan.handles = handles
         return plan
+
+    @classmethod
+    def behind(cls, handle: Tensor, transposed: bool) -> KernelMap:
+        """The map that has this handle, or its transpose."""
+        # All elements are one number, which is there even where a side has no rows.
+        return cls._view(_with_handle[int(handle.as_strided((), ()))], int(transposed), None)
+
+    def __reduce__(self):
+        # A copy, or this map in another process, is another map: it needs handles of its own.
+        return _restore, (self._pairs, self._side, self.handles is not None)
 
     @_keep_for_training
     def _found(self) -> tuple[Tensor, Tensor, list[int]]:
@@ -160,6 +204,23 @@ class KernelMap:
         return values if index is None or index.order is None else values.index_select(0, index.positions)
 
     @property
+    def positions(self) -> tuple[Tensor, Tensor]:
+        """Position of input and output of each pair. Shape: (P,), (P,) int32."""
+        found = self._found()
+        return found[self._side], found[1 - self._side]
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the input's rows are in the order of their coordinates, so that positions are rows."""
+        index = self._pairs.indices[self._side]
+        return index is None or index.order is None
+
+    @property
+    def mirrored_transpose(self) -> bool:
+        """Whether this is a transpose that has the other's pairs: those of its cell K - 1 - k under cell k."""
+        return self._pairs.mirrored and self._side == 1
+
+    @property
     def counts(self) -> list[int]:
         """Pairs per kernel cell, K values."""
         return self._found()[2]
@@ -189,14 +250,24 @@ class KernelMap:
         return self._found()[0].device
 
     @property
+    def identity_cell(self) -> int | None:
+        """A cell that pairs every row with itself (stride 1, offset zero), if there is one."""
+        return self._pairs.identity_cell
+
+    @property
+    def windows(self) -> Windows | None:
+        """The cells as stretches of a dense box, where they are some; of the map as it was searched only."""
+        return self._pairs.windows if self._side == 0 else None
+
+    @property
+    def transposed(self) -> bool:
+        """Whether this is the transpose of the map that was searched."""
+        return self._side == 1
+
+    @property
     def transpose(self) -> KernelMap:
         """The map with input and output exchanged; the cells keep their numbers."""
-        other = object.__new__(KernelMap)
-        other._pairs = self._pairs
-        other._side = 1 - self._side
-        other.identity_cell = self.identity_cell
-        other.windows = None
-        return other
+        return self._view(self._pairs, 1 - self._side, self.handles)
 
     @property
     @_keep_for_training
@@ -212,8 +283,9 @@ class KernelMap:
     def cells(self) -> Tensor:
         """Kernel cell of each pair. Shape: (P,) int64."""
         if self._pairs.cells is None:
-            counts = torch.tensor(self.counts, device=self.device)
-            self._pairs.cells = torch.repeat_interleave(torch.arange(self.volume, device=self.device), counts)
+            counts = constant(self.counts, self.device)
+            # The size is known here; left to itself, torch would fetch it from the device.
+            self._pairs.cells = torch.repeat_interleave(counts, output_size=self.n_pairs)
         return self._pairs.cells
 
     def derived(self, name: tuple, make: Callable[[], T]) -> T:
@@ -230,7 +302,7 @@ class KernelMap:
     @_keep_for_training
     def _make_blocks(self, rows: int) -> list[Block]:
         pairs = self._pairs
-        if pairs.mirrored and self._side == 1:
+        if self.mirrored_transpose:
             # Input i lies under cell k of output o exactly where o lies under cell K - 1 - k of i.
             last = self.volume - 1
             return [
@@ -262,6 +334,10 @@ class KernelMap:
 
     def __repr__(self) -> str:
         return f"KernelMap({self.n_in} -> {self.n_out} rows, {self.volume} cells, {self.n_pairs} pairs)"
+
+
+def _restore(pairs: _Pairs, side: int, handles: bool) -> KernelMap:
+    return KernelMap._view(pairs, side, _make_handles(pairs) if handles else None)
 
 
 def _block(start: int, stop: int, segments: list[Segment], like: Tensor) -> Block:

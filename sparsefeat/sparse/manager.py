@@ -11,6 +11,7 @@ from sparsefeat.sparse.coordinates import (
     SortedIndex,
     as_tuple,
     check_coordinates,
+    constant,
     offset_coordinates,
     sort_index,
     sorted_unique,
@@ -20,6 +21,7 @@ from sparsefeat.sparse.coordinates import (
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.neighbours import Search
+from sparsefeat.sparse.untraced import untraced
 
 keep_for_training = torch.inference_mode(False)
 """Decorates what makes index tensors that are kept: made in inference mode they would be useless for training."""
@@ -36,14 +38,31 @@ class CoordinateMapKey(NamedTuple):
     name: str
 
 
-class CoordinateMap:
-    """Distinct coordinates (V, 1 + D) int32 in fixed row order, with a sorted index made when first needed."""
+class MapNames(NamedTuple):
+    """Which maps a network asked for on one input, so that they can be made for another.
 
-    def __init__(self, coordinates: Tensor, tensor_stride: tuple[int, ...]):
+    Attributes:
+        root: the input's key.
+        strided: each strided map, and the one that it was made from.
+        kernel_maps: input, output and window of each.
+    """
+
+    root: CoordinateMapKey
+    strided: tuple[tuple[CoordinateMapKey, CoordinateMapKey], ...]
+    kernel_maps: tuple[tuple[CoordinateMapKey, CoordinateMapKey, Kernel], ...]
+
+
+class CoordinateMap:
+    """Distinct coordinates (V, 1 + D) int32 in fixed row order, with a sorted index made when first needed.
+
+    ``aligned``: they are known to be multiples of the tensor stride.
+    """
+
+    def __init__(self, coordinates: Tensor, tensor_stride: tuple[int, ...], aligned: bool = False):
         self.coordinates = coordinates
         self.tensor_stride = tensor_stride
         self._index: SortedIndex | None = None
-        self._unit: tuple[int, ...] | None = None
+        self._unit = tuple(max(s, 1) for s in tensor_stride) if aligned else None
         self._batch: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -62,9 +81,12 @@ class CoordinateMap:
     def unit(self) -> tuple[int, ...]:
         """The tensor stride on each axis where all coordinates are multiples of it, else 1."""
         if self._unit is None:
-            stride = torch.tensor(self.tensor_stride, dtype=torch.int32, device=self.device).clamp_(min=1)
-            aligned = (self.coordinates[:, 1:] % stride == 0).all(0).tolist()
-            self._unit = tuple(max(s, 1) if a else 1 for s, a in zip(self.tensor_stride, aligned))
+            stride = tuple(max(s, 1) for s in self.tensor_stride)
+            aligned = [True] * len(stride)
+            if max(stride) > 1:
+                steps = constant(stride, self.device, torch.int32)
+                aligned = (self.coordinates[:, 1:] % steps == 0).all(0).tolist()
+            self._unit = tuple(s if a else 1 for s, a in zip(stride, aligned))
         return self._unit
 
     def index(self, reach: tuple[int, ...] | None = None) -> SortedIndex:
@@ -101,6 +123,7 @@ class CoordinateManager:
         self.dimension = dimension
         self.maps: dict[CoordinateMapKey, CoordinateMap] = {}
         self._parents: dict[str, str | None] = {}
+        self._strided: dict[CoordinateMapKey, CoordinateMapKey] = {}
         self._kernel_maps: dict[tuple, KernelMap] = {}
         self._expansions: dict[tuple, CoordinateMapKey] = {}
         self._unions: dict[tuple[CoordinateMapKey, ...], tuple[CoordinateMapKey, list[Tensor]]] = {}
@@ -110,6 +133,7 @@ class CoordinateManager:
             raise ValueError(f"coordinate map {tuple(key)} is not in this manager; it has {list(self.maps)}")
         return self.maps[key]
 
+    @untraced
     def insert(
         self,
         coordinates: Tensor,
@@ -162,6 +186,7 @@ class CoordinateManager:
         self.maps[key] = new
         return key
 
+    @untraced
     @keep_for_training
     def insert_unique(
         self, coordinates: Tensor, tensor_stride=1
@@ -178,8 +203,15 @@ class CoordinateManager:
         coarse = tuple(t * s for t, s in zip(key.tensor_stride, stride))
         target = CoordinateMapKey(coarse, key.name)
         if target not in self.maps:
-            self.maps[target] = CoordinateMap(stride_coordinates(self[key].coordinates, coarse), coarse)
+            self._make_strided(key, target)
         return target
+
+    @untraced
+    def _make_strided(self, key: CoordinateMapKey, target: CoordinateMapKey) -> None:
+        coarse = target.tensor_stride
+        self._strided[target] = key
+        coordinates = stride_coordinates(self[key].coordinates, coarse)
+        self.maps[target] = CoordinateMap(coordinates, coarse, aligned=True)
 
     def finer(self, key: CoordinateMapKey, tensor_stride: tuple[int, ...]) -> CoordinateMapKey | None:
         """The existing map of this tensor stride in the family of ``key``, or in those it was derived from."""
@@ -191,6 +223,7 @@ class CoordinateManager:
             name = self._parents[name]
         return None
 
+    @untraced
     def expand(
         self, key: CoordinateMapKey, kernel: Kernel, tensor_stride: tuple[int, ...], offset_stride: tuple[int, ...],
         own_family: bool,
@@ -208,7 +241,7 @@ class CoordinateManager:
         # Where the stride stays the same there is nothing to select, and the input need not be aligned.
         step = [t if t != o else 1 for t, o in zip(tensor_stride, offset_stride)]
         if any(s != 1 for s in step):
-            grown = grown[(grown[:, 1:] % torch.tensor(step, device=grown.device) == 0).all(1)]
+            grown = grown[(grown[:, 1:] % constant(step, grown.device) == 0).all(1)]
         new = CoordinateMap(sorted_unique(grown, (1,) * self.dimension), tensor_stride)
         if own_family:
             self._expansions[cached] = self._register(new, parent=key)
@@ -220,12 +253,17 @@ class CoordinateManager:
         """The map with one row per batch index that occurs, all spatial coordinates zero, tensor stride 0."""
         target = CoordinateMapKey((0,) * self.dimension, key.name)
         if target not in self.maps:
-            batch = self[key].batch[0]
-            coordinates = torch.zeros(len(batch), self.dimension + 1, dtype=torch.int32, device=batch.device)
-            coordinates[:, 0] = batch
-            self.maps[target] = CoordinateMap(coordinates, target.tensor_stride)
+            self._make_origin(key, target)
         return target
 
+    @untraced
+    def _make_origin(self, key: CoordinateMapKey, target: CoordinateMapKey) -> None:
+        batch = self[key].batch[0]
+        coordinates = torch.zeros(len(batch), self.dimension + 1, dtype=torch.int32, device=batch.device)
+        coordinates[:, 0] = batch
+        self.maps[target] = CoordinateMap(coordinates, target.tensor_stride)
+
+    @untraced
     @keep_for_training
     def union(self, *keys: CoordinateMapKey) -> tuple[CoordinateMapKey, list[Tensor]]:
         """The map of all coordinates that occur in any of ``keys``, and for each of them its rows there."""
@@ -239,28 +277,57 @@ class CoordinateManager:
             self._unions[keys] = union, list(inverse.split([len(self[key]) for key in keys]))
         return self._unions[keys]
 
-    @keep_for_training
     def kernel_map(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel) -> KernelMap:
         """Pairs with ``input = output + offset``; offsets scale with the input's tensor stride."""
         cached = (in_key, out_key, kernel)
         if cached not in self._kernel_maps:
-            self._kernel_maps[cached] = self._build(in_key, out_key, kernel)
+            self._make_kernel_map(*cached)
         return self._kernel_maps[cached]
 
-    @keep_for_training
+    def names(self, root: CoordinateMapKey) -> MapNames:
+        """The strided maps and kernel maps that have been asked for so far, with ``root`` as the input."""
+        kernel_maps = tuple(cached for cached in self._kernel_maps if isinstance(cached[2], Kernel))
+        return MapNames(root, tuple(self._strided.items()), kernel_maps)
+
+    @untraced
+    def make(self, names: MapNames, root: CoordinateMapKey) -> None:
+        """Make the maps that another input asked for, with ``root`` as the input, as far as it has what they need."""
+
+        def here(key: CoordinateMapKey) -> CoordinateMapKey:
+            return key._replace(name=root.name) if key.name == names.root.name else key
+
+        if root.tensor_stride != names.root.tensor_stride:
+            return
+        for target, source in names.strided:
+            if here(source) in self.maps and here(target) not in self.maps:
+                self._make_strided(here(source), here(target))
+        for in_key, out_key, kernel in names.kernel_maps:
+            if here(in_key) in self.maps and here(out_key) in self.maps:
+                self.kernel_map(here(in_key), here(out_key), kernel)
+
     def block_map(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey) -> KernelMap:
         """Pairs of each coordinate with the coarse cell that contains it, as a map with one kernel cell."""
         cached = (in_key, out_key, "block")
         if cached not in self._kernel_maps:
-            fine, coarse = self[in_key], self[out_key]
-            stride = torch.tensor((1, *out_key.tensor_stride), dtype=torch.int32, device=fine.device)
-            cell = torch.div(fine.coordinates, stride, rounding_mode="floor") * stride
-            out_rows = coarse.find(cell)
-            in_rows = (out_rows >= 0).nonzero()[:, 0]
-            self._kernel_maps[cached] = KernelMap(
-                in_rows, out_rows[in_rows], [len(in_rows)], len(fine), len(coarse)
-            )
+            self._make_block_map(in_key, out_key)
         return self._kernel_maps[cached]
+
+    @untraced
+    @keep_for_training
+    def _make_block_map(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey) -> None:
+        fine, coarse = self[in_key], self[out_key]
+        stride = constant((1, *out_key.tensor_stride), fine.device, torch.int32)
+        cell = torch.div(fine.coordinates, stride, rounding_mode="floor") * stride
+        out_rows = coarse.find(cell)
+        in_rows = (out_rows >= 0).nonzero()[:, 0]
+        self._kernel_maps[in_key, out_key, "block"] = KernelMap(
+            in_rows, out_rows[in_rows], [len(in_rows)], len(fine), len(coarse)
+        )
+
+    @untraced
+    @keep_for_training
+    def _make_kernel_map(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel) -> None:
+        self._kernel_maps[in_key, out_key, kernel] = self._build(in_key, out_key, kernel)
 
     def _build(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel) -> KernelMap:
         source, target = self[in_key], self[out_key]

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefeat.sparse.coordinates import KEY_LIMIT, SortedIndex
+from sparsefeat.sparse.coordinates import KEY_LIMIT, SortedIndex, constant
 from sparsefeat.sparse.kernel import Kernel
 
-_LOOK_UPS_AT_ONCE = 2**21
+_LOOK_UPS_AT_ONCE = {"cpu": 2**21}
+_LOOK_UPS_AT_ONCE_ELSEWHERE = 2**25
+"""On a GPU every block costs two round trips, and its memory is large."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class Search:
             borders = torch.arange(len(cells) + 1, device=places.device) * n_out
             counts = torch.searchsorted(places, borders).diff()
             sources = found.view(-1).index_select(0, places)
-            targets = (places - borders[:-1].repeat_interleave(counts)).int()
+            # The size is known here; left to itself, torch would fetch it from the device.
+            starts = borders[:-1].repeat_interleave(counts, output_size=len(places))
+            targets = (places - starts).int()
             counts = counts.tolist()
             for cell, i, o in zip(cells, sources.split(counts), targets.split(counts)):
                 cells_in[cell], cells_out[cell] = i, o
@@ -69,8 +73,10 @@ class Search:
         volume, table = self.kernel.volume, self.source.table
         cells = list(range((volume + 1) // 2 if self.mirrored else volume))
         # A table has less than 2^31 cells, and int32 keys are half the memory traffic.
-        keys, shifts = self.target_keys.int(), self._shifts(cells)
-        block = max(1, _LOOK_UPS_AT_ONCE // max(len(keys), 1))
+        keys = self.target_keys.int()
+        shifts = constant(self._shifts(cells), keys.device, torch.int32)
+        at_once = _LOOK_UPS_AT_ONCE.get(keys.device.type, _LOOK_UPS_AT_ONCE_ELSEWHERE)
+        block = max(1, at_once // max(len(keys), 1))
         for start in range(0, len(cells), block):
             places = shifts[start : start + block, None] + keys
             if not self.same:
@@ -91,10 +97,9 @@ class Search:
             else:
                 yield column, _find_run(self.source.keys, start, step, len(column))
 
-    def _shifts(self, cells: list[int]) -> Tensor:
+    def _shifts(self, cells: list[int]) -> list[int]:
         offsets = self.kernel.offsets(self.tensor_stride)
-        shifts = [self.source.space.shift(offsets[cell]) for cell in cells]
-        return torch.tensor(shifts, dtype=torch.int32, device=self.target_keys.device)
+        return [self.source.space.shift(offsets[cell]) for cell in cells]
 
     def windows(self) -> Windows | None:
         """The cells of each output as stretches of a dense box; None where keys are too sparse for one, or a
@@ -102,13 +107,14 @@ class Search:
         if self.source.table is None or self.kernel.region != "cube":
             return None
         columns = _columns(self.kernel, mirrored=False)
-        shifts = self._shifts([cell for column in columns for cell in column]).view(len(columns), -1)
-        if bool((shifts.diff(dim=1) != 1).any()):
+        shifts = [self._shifts(column) for column in columns]
+        if any(b - a != 1 for column in shifts for a, b in zip(column, column[1:])):
             return None
-        order = torch.tensor(columns, device=shifts.device).view(-1)
+        device = self.target_keys.device
         return Windows(
-            len(self.source.table), self.source.keys, self.target_keys.int(), shifts[:, 0].contiguous(),
-            shifts.shape[1], order, not self.same,
+            len(self.source.table), self.source.keys, self.target_keys.int(),
+            constant([column[0] for column in shifts], device, torch.int32), len(columns[0]),
+            constant(columns, device).view(-1), not self.same,
         )
 
 
@@ -184,6 +190,8 @@ def _find_run(keys: Tensor, start: Tensor, step: int, length: int) -> Tensor:
     found = torch.full((length, len(start)), -1, dtype=torch.int32, device=keys.device)
     if len(keys) == 0 or len(start) == 0:
         return found
+    if keys.device.type != "cpu":
+        return _find_each(keys, start, step, length)
     span = (length - 1) * step
     position = torch.searchsorted(keys, start)
     # A last key that is in nobody's reach spares the look-ups a bounds check. No difference to it overflows.
@@ -203,3 +211,13 @@ def _find_run(keys: Tensor, start: Tensor, step: int, length: int) -> Tensor:
             cell = torch.div(distance[on_step], step, rounding_mode="floor")
             found[cell, columns[on_step]] = position[on_step].int()
         position = position + 1
+
+
+def _find_each(keys: Tensor, start: Tensor, step: int, length: int) -> Tensor:
+    """What :func:`_find_run` returns, by one search per key.
+
+    A GPU does them all at once, and nobody has to wait to learn how many windows go on.
+    """
+    wanted = start + step * torch.arange(length, device=keys.device)[:, None]
+    position = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+    return torch.where(keys[position] == wanted, position, -1).int()

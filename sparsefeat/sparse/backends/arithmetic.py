@@ -1,0 +1,61 @@
+"""Which arithmetic runs a kernel map: Triton's on CUDA where Triton is installed, plain PyTorch elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+
+from torch import Tensor
+
+from sparsefeat.sparse.backends import torch as plain
+from sparsefeat.sparse.kernel_map import KernelMap
+
+VARIABLE = "SPARSEFEAT_ARITHMETIC"
+"""Environment variable: ``torch`` for plain PyTorch on CUDA, ``triton`` for Triton's interpreter on a CPU."""
+
+
+def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | None = None) -> Tensor:
+    """``out[o] = sum over pairs (i, o, k) of features[i] @ weight[k]``, plus a bias.
+
+    Shape: features (n_in, C_in), weight (K, C_in, C_out), bias (1, C_out) -> (n_out, C_out).
+    """
+    return _arithmetic(features).convolve(features, weight, plan, bias)
+
+
+def weight_gradient(features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
+    """``out[k] = sum over pairs (i, o, k) of features[i]^T grad[o]``.
+
+    Shape: features (n_in, C_in), grad (n_out, C_out) -> (K, C_in, C_out).
+    """
+    return _arithmetic(features).weight_gradient(features, grad, plan)
+
+
+def gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap) -> tuple[Tensor, Tensor]:
+    """The gradients of :func:`convolve` to features and weight.
+
+    Shape: features (n_in, C_in), weight (K, C_in, C_out), grad (n_out, C_out) -> as features, as weight.
+    """
+    return _arithmetic(features).gradients(features, weight, grad, plan)
+
+
+def _arithmetic(features: Tensor) -> ModuleType:
+    if features.is_cuda:
+        return plain if os.environ.get(VARIABLE) == "torch" or not _has_triton() else _triton()
+    # On a CPU Triton has nothing but its interpreter.
+    return _triton() if os.environ.get(VARIABLE) == "triton" and _has_triton() else plain
+
+
+@functools.cache
+def _has_triton() -> bool:
+    """Whether there is a Triton that has what the kernels use: version 3, which comes with torch 2.4."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    return int(importlib.import_module("triton").__version__.split(".")[0]) >= 3
+
+
+def _triton() -> ModuleType:
+    # Imported when first needed: it takes its time, and is absent on most systems without a GPU.
+    return importlib.import_module("sparsefeat.sparse.backends.triton")

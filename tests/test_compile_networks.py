@@ -1,0 +1,83 @@
+"""Whole networks under torch.compile: one graph if their maps are made beforehand, right if they are not."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from engine_oracle import cloud, numbers, sparse
+from test_compile import breaks, fresh_compiler, graphs, network, pytestmark, same, step  # noqa: F401
+
+from sparsefeat import models
+from sparsefeat.sparse import CoordinateManager, SparseTensor, compile_network, modules
+
+
+def test_a_network_with_its_maps_is_one_graph_and_a_second_serves_every_size():
+    shared, plain = network(), network()
+    compiled = compile_network(shared, backend="aot_eager", fullgraph=True)
+    for seed, voxels in enumerate((40, 60, 50)):
+        x = lambda: sparse(cloud(voxels, seed), channels=2, seed=seed)  # noqa: B023, E731
+        same(step(compiled, shared, x()), step(plain, plain, x()))
+    same(list(shared.buffers()), list(plain.buffers()))
+    assert graphs() == 2 and not breaks()
+
+
+def test_a_network_whose_maps_are_not_made_yet_is_interrupted_and_right():
+    shared, plain = network(), network()
+    compiled = torch.compile(shared, backend="eager")
+    same(*(step(run, of, sparse(cloud(40), channels=2)) for run, of in ((compiled, shared), (plain, plain))))
+    assert breaks()
+
+
+def test_the_same_sizes_with_other_voxels_are_another_input():
+    shared = network().eval()
+    compiled = compile_network(shared, backend="eager")
+    coordinates = cloud(40)
+    for moved in (0, 1, 2):
+        turned = torch.cat([coordinates[:, :1], coordinates[:, 1:].roll(moved, 1)], 1)
+        x = sparse(turned, channels=2)
+        with torch.no_grad():
+            assert torch.equal(compiled(x).F, shared(sparse(turned, channels=2)).F)
+
+
+def test_no_voxel_and_one():
+    shared, plain = network(), network()
+    compiled = compile_network(shared, backend="eager")
+    for voxels in (0, 1):
+        x = lambda: sparse(cloud(30)[:voxels], channels=2)  # noqa: B023, E731
+        same(step(compiled, shared, x()), step(plain, plain, x()))
+
+
+def test_a_second_tensor_in_a_manager_gets_its_own_maps():
+    shared = network().eval()
+    compiled = compile_network(shared, backend="eager", fullgraph=True)
+    manager = CoordinateManager(3)
+    for seed in range(2):
+        coordinates = cloud(30, seed)
+        x = SparseTensor(numbers(len(coordinates), 2), coordinates, manager=manager, reduce="error")
+        with torch.no_grad():
+            assert torch.equal(compiled(x).F, shared(sparse(coordinates, channels=2)).F)
+
+
+def test_a_network_that_does_not_say_its_channels_needs_an_example():
+    layer = torch.nn.Sequential(modules.Convolution(2, 3, 3)).double()
+    with pytest.raises(ValueError, match="give an example input"):
+        compile_network(layer)
+    x = sparse(cloud(20), channels=2)
+    assert torch.equal(compile_network(layer, x, backend="eager", fullgraph=True)(x).F, layer(x).F)
+
+
+def test_fcgfs_network_is_one_graph():
+    torch.manual_seed(0)
+    shared = models.ResUNetBN2C(1, 32, bn_momentum=0.05, normalize_feature=True, conv1_kernel_size=3)
+    plain = copy.deepcopy(shared)
+    compiled = compile_network(shared, backend="eager", fullgraph=True)
+    coordinates = cloud(60)
+    outputs = []
+    for run, parameters in ((compiled, shared), (plain, plain)):
+        y = run(SparseTensor(torch.ones(len(coordinates), 1), coordinates)).F
+        y[:, 0].sum().backward()
+        outputs.append([y.detach(), *(p.grad for p in parameters.parameters())])
+    same(*outputs)
+    assert graphs() == 1 and not breaks()
