@@ -173,6 +173,22 @@ def test_projection_inverts_reconstruction_and_truncation_keeps_the_first():
         basis.truncate(31)
 
 
+def test_a_basis_at_unit_area_is_that_of_the_scaled_surface():
+    vertices, faces = sphere(2)
+    large = laplace_basis(7.0 * vertices, faces, k=20).at_unit_area()
+    unit = laplace_basis(vertices / laplace_basis(vertices, faces, k=2).area.sqrt().numpy(), faces, k=20)
+    assert float(large.area) == pytest.approx(1)
+    torch.testing.assert_close(large.eigenvalues, unit.eigenvalues, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(large.mass, unit.mass)
+    function = torch.from_numpy(vertices[:, :1])
+    torch.testing.assert_close(
+        large.reconstruct(large.project(function)), unit.reconstruct(unit.project(function)), rtol=1e-5, atol=1e-6
+    )
+    gradients = [torch.sparse.mm(basis.gradient_x, function) for basis in (large, unit)]
+    # Their regularisation knows the unit that they were computed in.
+    torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-2)
+
+
 def test_gradient_of_a_linear_function_is_its_slope():
     vertices, faces = square(12)
     x, y = gradient_operators(vertices, faces, regularization=0.0)

@@ -160,6 +160,59 @@ def test_classification_pools_features_of_whole_shapes(checkpoint, nuts_and_ball
     assert numbers["scores"][0]["shots"] == 2 and numbers["config"]["task"] == "classification"
 
 
+def test_every_seed_may_have_a_split_of_its_own(checkpoint, nuts_and_balls, tmp_path):
+    config = config_of(checkpoint, nuts_and_balls, tmp_path, task="classification", methods=["hks"], seeds=[0, 1, 2])
+    config.data.options, config.data.resplit = {"train_share": 0.5}, True
+    tested = {frozenset(score.predictions) for score in run_transfer(config).scores}
+    assert len(tested) > 1 and all(len(names) == 4 for names in tested)
+
+
+def test_a_snapped_voxel_size_is_on_the_ladder_of_the_start(checkpoint, peanuts, tmp_path):
+    config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned"], rungs=3, rotate=False)
+    config.features.snap, config.features.span = True, 2.0
+    result = run_transfer(config)
+    tuned, found = result.scores[0].voxel_size, result.tunings["tuned"][0].voxel_size
+    rung = 2 * math.log2(tuned / config.features.start)
+    assert rung == pytest.approx(round(rung)) and abs(math.log2(tuned / found)) <= 0.25 + 1e-9
+    assert 0.05 <= found <= 0.2, "tuning stays within the span"
+    assert result.curve[1].score == result.scores[0].accuracy, "the middle of the curve is the tuned size"
+
+
+def test_tuning_sees_no_more_shapes_than_asked_for_and_two_of_a_class(nuts_and_balls):
+    from sparsefeat.transfer.features import _spread
+
+    store = ShapeStore(load_dataset("folder", nuts_and_balls), "none", None)
+    shapes = [store(shape) for shape in store.dataset.shapes]
+    for count in (1, 2, 3, 4, 6):
+        chosen = _spread(shapes, count)
+        labels = [shape.shape.label for shape in chosen]
+        assert 1 <= len(chosen) <= count
+        assert count < 2 or min(labels.count(label) for label in set(labels)) >= 2
+
+
+def test_coordinates_are_turned_while_a_head_learns():
+    from sparsefeat.transfer.features import Coordinates
+
+    points = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    first, second = (Coordinates.augment(points, generator) for _ in range(2))
+    assert not torch.allclose(first, second, atol=0.1)
+    for turned in (first, second):
+        torch.testing.assert_close(torch.cdist(turned, turned), torch.cdist(points, points), atol=1e-6, rtol=0)
+        turn = torch.linalg.lstsq(points, turned).solution
+        assert float(torch.linalg.det(turn)) == pytest.approx(1, abs=1e-4), "no reflection"
+
+
+def test_a_diffusion_head_does_not_depend_on_the_unit_of_the_shapes(checkpoint, peanuts, tmp_path):
+    accuracies = []
+    for normalize in ("area", "radius"):
+        config = config_of(checkpoint, peanuts, tmp_path, methods=["hks"], rotate=False)
+        config.head.name, config.head.width, config.head.training.steps = "diffusion", 8, 30
+        config.data.normalize = normalize
+        accuracies.append(run_transfer(config).scores[0].accuracy)
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.02)
+
+
 @pytest.mark.parametrize("head", ["knn", "mlp", "diffusion"])
 def test_heads_are_one_word_away(checkpoint, peanuts, tmp_path, head):
     config = config_of(checkpoint, peanuts, tmp_path, methods=["hks"])
@@ -204,6 +257,9 @@ def test_the_tool_writes_table_json_and_pictures(checkpoint, peanuts, tmp_path):
         ("features.checkpoint=/nowhere.safetensors", "nowhere"),
         ("task=classification", "no classes"),
         ("shots=[99]", "not 99"),
+        ("features.span=0.5", "span must be above 1"),
+        ("features.start=-1", "start must be positive"),
+        ("rungs=3", "tuned, which is not among them"),
     ],
 )
 def test_wrong_input_gets_one_line(checkpoint, peanuts, tmp_path, override, message):

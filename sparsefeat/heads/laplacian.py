@@ -69,6 +69,17 @@ class LaplaceBasis:
             self.gradient_y,
         )
 
+    def at_unit_area(self) -> LaplaceBasis:
+        """The basis of the same surface scaled to area 1: what is in units of length or area then is comparable."""
+        length = self.area.sqrt()
+        return LaplaceBasis(
+            self.eigenvalues * self.area,
+            self.eigenvectors * length,
+            self.mass / self.area,
+            self.gradient_x * length,
+            self.gradient_y * length,
+        )
+
     def project(self, functions: Tensor) -> Tensor:
         """Coefficients of functions on vertices, ``Phi^T M f``. Shape: (N, C) -> (E, C)."""
         return self.eigenvectors.T @ (self.mass[:, None] * functions)

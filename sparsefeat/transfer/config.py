@@ -20,8 +20,10 @@ class DataConfig:
     options: dict[str, str | int | float | bool | None] = field(default_factory=dict)  # of the loader
     train: str = "train"  # split that shots are drawn from
     test: str = "test"
+    resplit: bool = False  # each seed also divides the shapes anew, by the loader's option `seed`
     max_test: int | None = None  # random test shapes, drawn by the first seed; None: all
     normalize: Literal["none", "area", "radius"] = "none"  # scale each shape to unit area or unit radius first
+    up: Literal["x", "y", "z", "-x", "-y", "-z"] = "z"  # of the shapes, for pictures
 
 
 @dataclass
@@ -44,11 +46,23 @@ class FeatureConfig:
     objective: Literal["auto", "probe", "cycle", "correspondence"] = "auto"
     # auto: the probe on the labelled shots where there are two or more, else cycle (which needs no labels)
     start: float | None = None  # voxel size to tune from; None: 1/50 of the median extent
+    span: float = 8.0  # tuning stays within start / span and start * span; at half the size it costs four times as much
+    snap: bool = False  # to the nearest of start * sqrt(2)^k, so that features serve several runs and the curve
     shapes: int = 8  # at most so many take part in tuning
     keypoints: int = 500  # per shape, for tuning
     fixed_share: float = 0.02  # `fixed`: the voxel size as a share of the median extent
     interpolation: Literal["nearest", "trilinear"] = "trilinear"
     views: int = 1  # poses that features are averaged over; the time grows in proportion
+
+    def __post_init__(self) -> None:
+        if not self.span > 1 or not self.fixed_share > 0:
+            raise ValueError(f"span must be above 1 and fixed_share positive, got {self.span}, {self.fixed_share}")
+        if self.shapes < 1 or self.keypoints < 2:
+            raise ValueError(f"expected at least 1 shape and 2 keypoints, got {self.shapes}, {self.keypoints}")
+        for name in ("start", "voxel_size"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
 
 
 @dataclass
@@ -59,7 +73,9 @@ class HeadConfig:
     hidden: list[int] = field(default_factory=lambda: [128])  # mlp
     width: int = 64  # diffusion
     blocks: int = 2  # diffusion
+    dropout: float = 0.5  # diffusion; 0 for short trainings
     training: HeadTraining = field(default_factory=HeadTraining)  # mlp and diffusion
+    turn_xyz: bool = True  # mlp and diffusion: coordinates as features are turned at random in every step
 
 
 @dataclass
@@ -120,3 +136,7 @@ class TransferConfig:
             raise ValueError("methods: finetuned needs labels to train with; correspondence has none")
         if self.rungs < 0 or any(k < 1 for k in self.shots):
             raise ValueError(f"rungs and shots must be positive, got {self.rungs}, {self.shots}")
+        if "tuned" not in self.methods and (self.rungs or self.adapter is not None):
+            raise ValueError("methods: the curve (rungs) and the adapter are about tuned, which is not among them")
+        if self.data.resplit and self.task == "correspondence":
+            raise ValueError("data.resplit: correspondence has one seed and no shots to divide for")

@@ -87,27 +87,30 @@ class MapScorer:
         self.dataset, self.store, self.pairs, self.config = dataset, store, list(pairs), config
         self._distances: dict[tuple[str, bytes], np.ndarray] = {}
 
-    def __call__(self, features: FeatureSource, rotated: bool) -> list[MapScore]:
-        """Errors of the nearest-neighbour and the functional maps of these features."""
-        errors: dict[str, list[np.ndarray]] = {kind: [] for kind in MAPS}
+    def __call__(self, features: FeatureSource, rotated: bool, kinds: Sequence[str] = MAPS) -> list[MapScore]:
+        """Errors of these features' maps of these kinds, in this order."""
+        errors: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
         first: dict[str, np.ndarray] = {}
         for source, target in self.pairs:
             a, b = self.store(self.dataset.shapes[source]), self.store(self.dataset.shapes[target])
             here, there = self._landmarks(source, target)
-            for kind, mapped in self._maps(features(a), features(b, rotated), a, b).items():
+            for kind in kinds:
+                mapped = self._map(kind, features(a), features(b, rotated), a, b)
                 first.setdefault(kind, mapped)
                 distances = self._along(b, there)
                 errors[kind].append(correspondence_error(b.vertices, b.faces, mapped[here], there, distances))
         scores = []
-        for kind in MAPS:
+        for kind in kinds:
             every = np.concatenate(errors[kind])
             scores.append(MapScore(features.method, kind, rotated, float(every.mean()), every, first[kind]))
         return scores
 
-    def _maps(
-        self, features_a: np.ndarray, features_b: np.ndarray, a: LoadedShape, b: LoadedShape
-    ) -> dict[str, np.ndarray]:
+    def _map(
+        self, kind: str, features_a: np.ndarray, features_b: np.ndarray, a: LoadedShape, b: LoadedShape
+    ) -> np.ndarray:
         """For every vertex of a, a vertex of b."""
+        if kind == "nearest":
+            return nearest_neighbours(features_a, features_b)
         size, refined = self.config.eigenpairs, self.config.zoomout
         basis_a, basis_b = (shape.basis(max(size, refined)) for shape in (a, b))
         # The functional map goes from b to a, so that its point-wise map leads from a to b.
@@ -116,7 +119,7 @@ class MapScorer:
             points = zoomout(matrix, basis_b, basis_a, refined)[1]
         else:
             points = points_from_map(matrix, basis_b, basis_a)
-        return {"nearest": nearest_neighbours(features_a, features_b), "functional": points.numpy()}
+        return points.numpy()
 
     def _landmarks(self, source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
         here, there = self.dataset.corresponding(source, target)

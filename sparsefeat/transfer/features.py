@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sparsefeat.checkpoint import from_pretrained
 from sparsefeat.evaluate.signatures import heat_kernel_signature, wave_kernel_signature
@@ -22,19 +24,18 @@ from sparsefeat.receptive_field import (
     tune_receptive_field,
 )
 from sparsefeat.transfer.config import FeatureConfig
-from sparsefeat.transfer.shapes import LoadedShape
-
-SIGNATURE_EIGENPAIRS = 128
-
+from sparsefeat.transfer.shapes import SIGNATURE_EIGENPAIRS, LoadedShape
 
 class FeatureSource(abc.ABC):
     """Features per vertex, computed once per shape and rotation.
 
     Attributes:
         method: its name in tables.
+        intrinsic: whether features are the same for a turned shape.
     """
 
     method: str
+    intrinsic = False
 
     def __init__(self) -> None:
         self._cache: dict[tuple, np.ndarray] = {}
@@ -50,7 +51,11 @@ class FeatureSource(abc.ABC):
         """What the features depend on besides the shape."""
         return ()
 
+    # What a head that is trained step by step sees in place of a shape's features, drawn anew each step.
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+
     def __call__(self, shape: LoadedShape, turned: bool = False) -> np.ndarray:
+        turned = turned and not self.intrinsic
         key = (*self.key(), shape.name, turned)
         if key not in self._cache:
             self._cache[key] = self.describe(shape.turned if turned else shape)
@@ -66,9 +71,19 @@ class Coordinates(FeatureSource):
         vertices = shape.vertices
         return vertices - (vertices.min(0) + vertices.max(0)) / 2
 
+    @staticmethod
+    def augment(features: Tensor, generator: torch.Generator) -> Tensor:
+        """The shape turned at random, as is usual where coordinates are the input."""
+        # The orthogonal factor of a Gaussian matrix is uniform once its signs are fixed.
+        turn, upper = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=features.dtype))
+        turn = turn * upper.diagonal().sign()
+        return features @ (turn * torch.linalg.det(turn))
+
 
 class Signature(FeatureSource):
     """Heat or wave kernel signature of as many values as the backbone has channels."""
+
+    intrinsic = True
 
     def __init__(self, method: str, channels: int):
         super().__init__()
@@ -78,10 +93,6 @@ class Signature(FeatureSource):
         basis = shape.basis(SIGNATURE_EIGENPAIRS)
         signature = heat_kernel_signature if self.method == "hks" else wave_kernel_signature
         return signature(basis, self.channels).numpy()
-
-    def __call__(self, shape: LoadedShape, turned: bool = False) -> np.ndarray:
-        # Intrinsic: the same for the turned shape.
-        return super().__call__(shape, False)
 
 
 class PointHistogram(FeatureSource):
@@ -131,10 +142,19 @@ class Backbone(FeatureSource):
             chosen = _spread([chosen[i] for i in order], self.config.shapes)
         objective = tuning_objective(self.config.objective, task, chosen)
         tuned = tune_receptive_field(
-            self.extractor, chosen, objective, start=self.start, keypoints=self.config.keypoints, seed=seed
+            self.extractor,
+            chosen,
+            objective,
+            start=self.start,
+            bounds=(self.start / self.config.span, self.start * self.config.span),
+            keypoints=self.config.keypoints,
+            views=self.config.views,
+            seed=seed,
         )
         self.tunings.append(tuned)
         self.voxel_size = tuned.voxel_size
+        if self.config.snap:
+            self.voxel_size = self.start * 2 ** (round(2 * math.log2(tuned.voxel_size / self.start)) / 2)
 
     def key(self) -> tuple:
         return (self.voxel_size,)
@@ -153,6 +173,8 @@ class Backbone(FeatureSource):
         """The same features at another voxel size."""
         other = Backbone("at", at_voxel_size(self.extractor, voxel_size), self.config, 1.0)
         other.voxel_size, other.adaptive = voxel_size, False
+        # Keys say the voxel size: what was computed at one is not computed again.
+        other._cache = self._cache
         return other
 
 
@@ -202,6 +224,7 @@ def make_sources(methods: Sequence[str], config: FeatureConfig, extent: float) -
             sources["tuned"] = tuned
         elif method == "fixed":
             sources[method] = Backbone(method, extractor, config, extent)
+            sources[method]._cache = tuned._cache  # the same network
         elif method == "random":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
@@ -223,5 +246,5 @@ def _spread(shapes: Sequence[LoadedShape], count: int) -> list[LoadedShape]:
     for shape in shapes:
         queues.setdefault(shape.shape.label, []).append(shape)
     # A probe that holds a shape out needs another of its class.
-    each = max(2, -(-count // len(queues))) if len(queues) > 1 else count
-    return [shape for queue in queues.values() for shape in queue[:each]]
+    each = min(max(2, count // len(queues)), max(len(queue) for queue in queues.values()), count)
+    return [shape for queue in queues.values() for shape in queue[:each]][: count - count % each]

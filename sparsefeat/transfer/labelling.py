@@ -10,10 +10,11 @@ import torch
 
 from sparsefeat.evaluate.labels import confusion_matrix, label_scores
 from sparsefeat.heads import DiffusionNet, KNNProbe, LinearProbe, MLPHead, pool_features, predict, train
+from sparsefeat.heads.mlp import Standardize
 from sparsefeat.transfer.config import HeadConfig, TransferConfig
-from sparsefeat.transfer.features import SIGNATURE_EIGENPAIRS, FeatureSource
+from sparsefeat.transfer.features import FeatureSource
 from sparsefeat.transfer.finetune import Finetuned
-from sparsefeat.transfer.shapes import LoadedShape
+from sparsefeat.transfer.shapes import SIGNATURE_EIGENPAIRS, LoadedShape
 
 
 @dataclass
@@ -111,7 +112,7 @@ def _fit_head(
     if config.name == "mlp":
         rows = [torch.from_numpy(inputs(shape, False)).float() for shape in shots]
         head = MLPHead(rows[0].shape[1], classes, hidden=config.hidden, seed=seed)
-        train(head, rows, labels, config.training, seed)
+        train(head, rows, labels, config.training, seed, augment=source.augment if config.turn_xyz else None)
         return lambda shape, turned: predict(head, [torch.from_numpy(inputs(shape, turned)).float()])[0]
     return _fit_diffusion(source, shots, labels, task, config, classes, seed)
 
@@ -128,16 +129,30 @@ def _fit_diffusion(
     at = "global_mean" if task == "classification" else "faces" if shots[0].labels_faces else "vertices"
 
     def inputs(shape: LoadedShape, turned: bool) -> tuple:
-        basis = shape.basis(SIGNATURE_EIGENPAIRS).to(dtype=torch.float32)
-        # The published scale of diffusion times: features of a shape of about unit area.
+        # Diffusion times are areas, and learned from zero: the same number of steps has to be as far on any shape.
+        basis = shape.basis(SIGNATURE_EIGENPAIRS).at_unit_area().to(dtype=torch.float32)
         values = torch.from_numpy(np.ascontiguousarray(source(shape, turned))).float()
         return (values, basis, torch.from_numpy(shape.faces)) if at == "faces" else (values, basis)
 
     examples = [inputs(shape, False) for shape in shots]
     channels = examples[0][0].shape[1]
-    head = DiffusionNet(channels, classes, width=config.width, blocks=config.blocks, outputs_at=at, seed=seed)
-    train(head, examples, labels, config.training, seed)
+    head = _Standardized(
+        channels,
+        DiffusionNet(channels, classes, config.width, config.blocks, dropout=config.dropout, outputs_at=at, seed=seed),
+    )
+    train(head, examples, labels, config.training, seed, augment=source.augment if config.turn_xyz else None)
     return lambda shape, turned: predict(head, [inputs(shape, turned)])[0]
+
+
+class _Standardized(torch.nn.Module):
+    """A head on standardised features: signatures and coordinates come in any unit."""
+
+    def __init__(self, channels: int, head: torch.nn.Module):
+        super().__init__()
+        self.standardize, self.head = Standardize(channels), head
+
+    def forward(self, features: torch.Tensor, *others: object) -> torch.Tensor:
+        return self.head(self.standardize(features), *others)
 
 
 def _rows(features: np.ndarray, shape: LoadedShape, task: str) -> np.ndarray:

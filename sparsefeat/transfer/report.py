@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from sparsefeat.transfer.config import METHODS
 from sparsefeat.transfer.correspondence import MAPS
 from sparsefeat.transfer.labelling import truth
 from sparsefeat.transfer.run import TransferResult
-from sparsefeat.visualize import plot_curves, plot_matrix, render_meshes
+from sparsefeat.visualize import View, plot_curves, plot_matrix, render_meshes
+from sparsefeat.visualize.meshes import PORTRAIT_VIEW
 
 _PICTURED = 4
 
@@ -114,14 +116,11 @@ def _plot_tuning(result: TransferResult, output: Path) -> list[Path]:
     if tunings:
         path = output / "tuning.png"
         tuned = tunings[-1]
-        descents = sorted({step.descent for step in tuned.history})
-        curves = {}
-        for number in descents:
-            steps = [step for step in tuned.history if step.descent == number]
-            label = f"descent from {steps[0].voxel_size[0]:.3g}"
-            curves[label] = ([s.voxel_size[0] for s in steps], [s.objective for s in steps])
-        marks = {f"{tuned.voxel_sizes[0]:.3g}": tuned.voxel_sizes[0]}
-        plot_curves(curves, path, "voxel size, unit of the shapes", "objective", marks=marks, logx=True)
+        # All descents see one objective: together their steps are its curve.
+        steps = sorted((step.voxel_size[0], step.objective) for step in tuned.history)
+        marks = {f"tuned: {tuned.voxel_sizes[0]:.3g}": tuned.voxel_sizes[0]}
+        curve = {"objective": tuple(zip(*steps, strict=True))}
+        plot_curves(curve, path, "voxel size, unit of the shapes", "objective", marks=marks, logx=True)
         written.append(path)
     if result.curve:
         path = output / "receptive_field.png"
@@ -131,7 +130,9 @@ def _plot_tuning(result: TransferResult, output: Path) -> list[Path]:
         # Of the run that the curve is for: the most shots, the first seed.
         own = tunings[0 if result.maps else shots.index(max(shots))] if tunings else None
         marks = {} if own is None else {f"tuned: {own.voxel_size:.3g}": own.voxel_size}
-        plot_curves({label: curve}, path, "voxel size, unit of the shapes", label, marks=marks, logx=True)
+        # From zero, so that noise does not look like a slope; accuracies are drawn from zero to one anyway.
+        ylim = (0, 1.2 * max(curve[1])) if result.maps else None
+        plot_curves({label: curve}, path, "voxel size, unit of the shapes", label, marks=marks, ylim=ylim, logx=True)
         written.append(path)
     return written
 
@@ -156,18 +157,19 @@ def _draw_labels(result: TransferResult, output: Path) -> list[Path]:
                 meshes.append((shape.vertices, shape.faces, colors[values]))
                 # A class folder's name would make titles run into each other.
                 titles.append(f"{shape.name.rpartition('/')[2]}: {title}")
-        render_meshes(meshes, path, titles, columns=4)
+        render_meshes(meshes, path, titles, _view(result), columns=4)
         written.append(path)
     return written
 
 
 def _draw_maps(result: TransferResult, output: Path) -> list[Path]:
     thresholds = np.linspace(0, 30, 121)
-    curves = {
-        f"{m.method}, {m.map}": (thresholds, error_curve(m.errors, thresholds)) for m in result.maps if not m.rotated
-    }
-    paths = [output / "errors.png", output / "correspondence.png"]
-    plot_curves(curves, paths[0], "geodesic error x100", "share of points below", ylim=(0, 1))
+    paths = [output / f"errors_{kind}.png" for kind in MAPS]
+    for kind, path in zip(MAPS, paths, strict=True):
+        mine = [m for m in result.maps if m.map == kind and not m.rotated]
+        curves = {m.method: (thresholds, error_curve(m.errors, thresholds)) for m in mine}
+        plot_curves(curves, path, "geodesic error x100", f"share of points below, {kind}", ylim=(0, 1))
+    paths.append(output / "correspondence.png")
     source, target = result.shapes[0], result.shapes[-1]
     place = target.vertices - target.vertices.min(0)
     colors = place / place.max(0)
@@ -176,8 +178,12 @@ def _draw_maps(result: TransferResult, output: Path) -> list[Path]:
     for score in _first_maps(result):
         meshes.append((source.vertices, source.faces, colors[score.first]))
         titles.append(f"{source.name}: {score.method}, {score.map}")
-    render_meshes(meshes, paths[1], titles, columns=min(len(meshes), 4))
+    render_meshes(meshes, paths[-1], titles, _view(result), columns=min(len(meshes), 4))
     return paths
+
+
+def _view(result: TransferResult) -> View:
+    return replace(PORTRAIT_VIEW, up=result.config.data.up)
 
 
 def _first_maps(result: TransferResult) -> Iterable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -86,10 +86,14 @@ def _labelling(
     result: TransferResult,
     progress: Progress,
 ) -> None:
-    test = [store(shape) for shape in _test_shapes(config, dataset)]
-    result.shapes = test
     classes = _count_labels(config, dataset, store)
+    if config.data.resplit:
+        dataset = _divided_by(config, config.seeds[0])
+    test = result.shapes = [store(shape) for shape in _test_shapes(config, dataset)]
     for seed in config.seeds:
+        if config.data.resplit and seed != config.seeds[0]:
+            dataset = _divided_by(config, seed)
+            test = [store(shape) for shape in _test_shapes(config, dataset)]
         for count in config.shots:
             shots = [store(shape) for shape in dataset.few_shot(config.data.train, count, seed)]
             prepared: set[str] = set()
@@ -105,9 +109,11 @@ def _labelling(
                 result.scores.append(
                     score_labels(method, source, shots, test, config, classes, count, seed)
                 )
-    if config.adapter is not None and isinstance(sources.get("tuned"), Backbone):
+    if config.data.resplit:
+        dataset, test = _divided_by(config, config.seeds[0]), result.shapes
+    if config.adapter is not None:
         result.adapter = compare_adapter(config, dataset, store, sources["tuned"], classes, progress)
-    if config.rungs and isinstance(sources.get("tuned"), Backbone):
+    if config.rungs:
         shots = [store(shape) for shape in dataset.few_shot(config.data.train, max(config.shots), config.seeds[0])]
         last = next(s for s in result.scores if s.method == "tuned" and s.shots == max(config.shots))
         still = TransferConfig(**{**vars(config), "rotate": False})
@@ -131,20 +137,26 @@ def _correspondence(
     result.pairs = choose_pairs(dataset, config.data.test, config.correspondence.pairs, seed)
     score = MapScorer(dataset, store, result.pairs, config.correspondence)
     shots = [store(train[i]) for i in np.random.default_rng(seed).permutation(len(train))[: config.features.shapes]]
-    rotations = (False, True) if config.rotate else (False,)
     for name in dict.fromkeys(["tuned"] * ("fpfh" in config.methods) + list(config.methods)):
         progress(f"{name}: features and maps of {len(result.pairs)} pairs")
         sources[name].prepare(shots, config.task, seed)
         if name in config.methods:
-            for rotated in rotations:
-                result.maps += score(sources[name], rotated)
-    if config.rungs and isinstance(sources.get("tuned"), Backbone):
+            given = score(sources[name], False)
+            result.maps += given
+            if config.rotate:
+                intrinsic = sources[name].intrinsic
+                result.maps += [replace(m, rotated=True) for m in given] if intrinsic else score(sources[name], True)
+    if config.rungs:
         for voxel_size in _rungs(sources["tuned"].voxel_size, config.rungs):
             progress(f"curve: voxel size {voxel_size:.4g}")
-            nearest = score(sources["tuned"].at(voxel_size), False)[0]
+            nearest = score(sources["tuned"].at(voxel_size), False, ["nearest"])[0]
             result.curve.append(CurvePoint(voxel_size, nearest.error))
     rows = dict.fromkeys(row for pair in result.pairs[:1] for row in pair)
     result.shapes = [store(dataset.shapes[row]) for row in rows]
+
+
+def _divided_by(config: TransferConfig, seed: int) -> ShapeDataset:
+    return load_dataset(config.data.name, config.data.root, **{**config.data.options, "seed": seed})
 
 
 def _rungs(middle: float, count: int) -> list[float]:

@@ -14,6 +14,8 @@ from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset
 from sparsefeat.evaluate.geodesic import surface_area
 from sparsefeat.heads import LaplaceBasis, laplace_basis
 
+SIGNATURE_EIGENPAIRS = 128
+
 
 @dataclass(eq=False)
 class LoadedShape:
@@ -65,13 +67,11 @@ class LoadedShape:
 
     def basis(self, k: int) -> LaplaceBasis:
         """The first k eigenpairs, computed once."""
-        if k not in self.bases:
-            larger = [count for count in self.bases if count > k]
-            if larger:
-                self.bases[k] = self.bases[min(larger)].truncate(k)
-            else:
-                self.bases[k] = laplace_basis(self.vertices, self.faces, k, cache=self.cache)
-        return self.bases[k]
+        # All that ask for fewer share one computation, and one file.
+        most = max(k, SIGNATURE_EIGENPAIRS)
+        if most not in self.bases:
+            self.bases[most] = laplace_basis(self.vertices, self.faces, most, cache=self.cache)
+        return self.bases[most].truncate(min(k, len(self.bases[most].eigenvalues)))
 
 
 class ShapeStore:
