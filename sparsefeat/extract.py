@@ -178,12 +178,12 @@ class FeatureExtractor:
         if isinstance(points, (str, os.PathLike)):
             where = str(points)
             points = read_points(points).points
-            if normals is None and viewpoint is None:
+            if self.knows_sides and normals is None and viewpoint is None:
                 viewpoint = load_viewpoint(where)
         cloud = as_tensor(points, where)
         check_points(cloud, where)
         with _evaluating(self.model):
-            sides = outer_sides(cloud, normals, viewpoint) if self._option("sides") else None
+            sides = outer_sides(cloud, normals, viewpoint) if self.knows_sides else None
             how = (where, interpolation, max_voxels, halo, progress)
             parts = [self._at(scale)._averaged(cloud, features, sides, views, how) for scale in scales]
         result = parts[0] if len(parts) == 1 else torch.cat(parts, 1).div_(len(parts) ** 0.5)
@@ -193,6 +193,7 @@ class FeatureExtractor:
         """The same network at a multiple of the voxel size."""
         if scale == 1:
             return self
+        _ = self.reach  # measured once for all scales
         other = copy.copy(self)
         other.voxel_size = self.voxel_size * scale
         return other
@@ -233,6 +234,11 @@ class FeatureExtractor:
         if interpolation == "nearest":
             return table[voxels.inverse.to(cloud.device)]
         return self._trilinear(cloud, voxels, table)
+
+    @property
+    def knows_sides(self) -> bool:
+        """Whether the network has a use for normals or a viewpoint."""
+        return bool(self._option("sides"))
 
     def _option(self, name: str) -> Any:
         """An option of the network's configuration, None where it does not say."""

@@ -112,7 +112,7 @@ def extract_files(
             features = extractor(
                 cloud.points,
                 interpolation,
-                viewpoint=load_viewpoint(path) if viewpoint is None else viewpoint,
+                viewpoint=load_viewpoint(path) if viewpoint is None and extractor.knows_sides else viewpoint,
                 views=views,
                 scales=scales,
                 max_voxels=max_voxels,

@@ -24,8 +24,12 @@ def check_options(
         raise ValueError(f"halo {halo}, expected at least 0 voxels")
     if views < 1:
         raise ValueError(f"views {views}, expected at least 1 pose")
-    if not len(scales) or not all(0 < scale < math.inf for scale in scales):
-        raise ValueError(f"scales {list(scales)}, expected one or more positive factors")
+    try:
+        fit = len(scales) > 0 and all(0 < scale < math.inf for scale in scales)
+    except TypeError:
+        fit = False
+    if not fit:
+        raise ValueError(f"scales {scales!r}, expected one or more positive factors")
 
 
 def as_tensor(values: np.ndarray | Tensor, what: str) -> Tensor:
@@ -65,7 +69,10 @@ def outer_sides(
     if normals is not None and viewpoint is not None:
         raise ValueError("normals and viewpoint are both given, expected at most one of them")
     if viewpoint is not None:
-        place = torch.as_tensor(viewpoint, dtype=torch.float64, device=cloud.device)
+        try:
+            place = torch.as_tensor(np.asarray(viewpoint, dtype=np.float64)).to(cloud.device)
+        except (TypeError, ValueError):
+            place = torch.empty(0)
         if place.shape != (3,) or not torch.isfinite(place).all():
             raise ValueError(f"viewpoint {viewpoint!r}, expected three finite numbers")
         sides = place - cloud.double()

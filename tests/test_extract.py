@@ -385,6 +385,6 @@ def test_scales_are_put_side_by_side_and_unit_vectors_stay_such(points):
     np.testing.assert_allclose(both, expected, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1, atol=1e-5)
     assert one(points[:0], scales=(1.0, 2.0)).shape == (0, both.shape[1]) and one.voxel_size == 0.1
-    for scales in ((), (1.0, 0.0)):
+    for scales in ((), (1.0, 0.0), 1.5, ("a",)):
         with pytest.raises(ValueError, match="positive factors"):
             one(points, scales=scales)

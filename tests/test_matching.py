@@ -117,7 +117,7 @@ def two_scenes(tmp_path):
     return {s: [make_pair(tmp_path, s, k + 2, w) for k, w in enumerate(ws)] for s, ws in wrong.items()}
 
 
-def coordinates(points):
+def coordinates(points, viewpoint=None):
     return points
 
 
@@ -173,7 +173,7 @@ def test_every_descriptor_is_given_the_same_key_points(tmp_path):
     rng = np.random.default_rng(3)
     path = write_fragment(tmp_path, "cloud", rng.random((4000, 3)))
     first = FragmentDescriber(coordinates, 0.05, points=100, seed=5)("s", path)
-    second = FragmentDescriber(lambda p: np.ones((len(p), 7)), 0.05, points=100, seed=5)("s", path)
+    second = FragmentDescriber(lambda p, viewpoint: np.ones((len(p), 7)), 0.05, points=100, seed=5)("s", path)
     assert (first.points == second.points).all() and len(first.points) == 100
     assert (first.features == first.points.astype(np.float32)).all()
     other = FragmentDescriber(coordinates, 0.05, points=100, seed=6)("s", path)
@@ -191,7 +191,7 @@ def test_each_fragment_is_described_once(tmp_path):
     files = [write_fragment(tmp_path, f"c{k}", rng.random((50, 3))) for k in range(3)]
     pairs = [FragmentPair("s", files[j], files[i], np.eye(4), i=i, j=j) for i, j in ((0, 1), (0, 2), (1, 2))]
     calls = []
-    evaluate_matching({"s": pairs}, lambda p: (calls.append(len(p)), p)[1], 0.01)
+    evaluate_matching({"s": pairs}, lambda p, viewpoint: (calls.append(len(p)), p)[1], 0.01)
     assert len(calls) == 3
 
 
@@ -223,7 +223,7 @@ def test_the_ground_truth_follows_the_rotations(tmp_path):
     b = write_fragment(tmp_path, "b", points @ transform[:3, :3].T)
     pair = FragmentPair("s", a, b, transform, i=0, j=1)
     # The distance from the origin is the same in every pose.
-    result = evaluate_matching({"s": [pair]}, lambda p: np.linalg.norm(p, axis=1)[:, None], 0.01, rotate=True)
+    result = evaluate_matching({"s": [pair]}, lambda p, viewpoint: np.linalg.norm(p, axis=1)[:, None], 0.01, rotate=True)
     assert result.IR == 1 and result.FMR == 1
 
 
@@ -239,7 +239,7 @@ def in_target_frame(pair):
     """A descriptor of one pair: where a point lies in the target's frame under the ground truth."""
     source = load_fragment(pair.source)
 
-    def describe(points):
+    def describe(points, viewpoint=None):
         if len(points) <= len(source) and (points[0] == source[0]).all():
             return points @ pair.transform[:3, :3].T + pair.transform[:3, 3]
         return points
@@ -283,7 +283,7 @@ def test_random_features_give_what_chance_gives(dataset):
     rng = np.random.default_rng(0)
     pairs = some_pairs(dataset("threedmatch_test"), step=80)
 
-    def describe(points):
+    def describe(points, viewpoint=None):
         return rng.normal(size=(len(points), 32)).astype(np.float32)
 
     result = evaluate_matching(pairs, describe, 0.05, points=2000)
@@ -317,9 +317,9 @@ def test_what_cannot_be_evaluated_is_said(two_scenes, tmp_path):
     with pytest.raises(ValueError, match="voxel_size"):
         evaluate_matching(two_scenes, coordinates, 0.0)
     with pytest.raises(ValueError, match=r"a_2_source.npz: the descriptor returned shape \(19, 3\)"):
-        evaluate_matching(two_scenes, lambda p: p[1:], 0.05)
+        evaluate_matching(two_scenes, lambda p, viewpoint: p[1:], 0.05)
     with pytest.raises(ValueError, match=r"a_2_source.npz: the descriptor of point 0 .* not finite"):
-        evaluate_matching(two_scenes, lambda p: p * np.nan, 0.05)
+        evaluate_matching(two_scenes, lambda p, viewpoint: p * np.nan, 0.05)
 
 
 def test_a_dense_descriptor_sees_all_points_and_keeps_the_same_key_points(tmp_path):
@@ -327,7 +327,7 @@ def test_a_dense_descriptor_sees_all_points_and_keeps_the_same_key_points(tmp_pa
     path = write_fragment(tmp_path, "cloud", points)
     seen = []
 
-    def describe(given):
+    def describe(given, viewpoint=None):
         seen.append(len(given))
         return given
 

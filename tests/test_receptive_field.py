@@ -428,6 +428,10 @@ def test_a_tuned_dilation_goes_with_the_extractor():
     features = tuned.extractor(points, "trilinear")
     assert np.abs(features - wide).mean() < 0.6 * np.abs(plain(points, "trilinear") - wide).mean()
     assert tuned.extractor.reach.radius == 2 * plain.reach.radius
+    with pytest.raises(ValueError, match="cannot be saved"):
+        tuned.extractor.model.state_dict()
+    with pytest.raises(ValueError, match="already"):
+        ContinuousDilation(tuned.extractor.model)
     np.testing.assert_allclose(tuned.extractor(points, "trilinear", max_voxels=150), features, atol=1e-5)
 
 

@@ -119,7 +119,7 @@ def pairs(tmp_path):
     return {"a": [pair("a", *ij) for ij in ((0, 1), (0, 2), (0, 3), (1, 3))], "b": [pair("b", 0, 2)]}
 
 
-def pairwise_distances(points):
+def pairwise_distances(points, viewpoint=None):
     """Features that do not depend on the pose: the sorted distances to the other points."""
     return np.sort(np.linalg.norm(points[:, None] - points[None], axis=2), axis=1)[:, 1:9]
 

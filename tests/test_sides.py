@@ -120,6 +120,7 @@ def test_averaged_poses_take_the_sides_along():
         ({"normals": np.ones((2, 3))}, r"normals of shape \(2, 3\)"),
         ({"normals": np.full((3, 3), np.nan)}, "finite"),
         ({"viewpoint": (0, 0)}, "three finite numbers"),
+        ({"viewpoint": "abc"}, "three finite numbers"),
     ],
 )
 def test_sides_that_do_not_fit_are_refused(options, message):
@@ -131,6 +132,13 @@ def test_networks_without_sides_take_no_notice():
     points, sides = (part.numpy() for part in ball())
     extractor = FeatureExtractor(network(sides=False), 1.0)
     np.testing.assert_array_equal(extractor(points), extractor(points, normals=sides))
+
+
+def test_networks_without_sides_do_not_ask_the_file(tmp_path):
+    points = ball()[0].numpy()
+    np.savez(tmp_path / "a.npz", pcd=points, viewpoint=np.eye(4))
+    extractor = FeatureExtractor(network(sides=False), 1.0)
+    np.testing.assert_array_equal(extractor(tmp_path / "a.npz"), extractor(points))
 
 
 def test_the_sensor_of_a_fragment_is_said_by_its_file_or_its_name(tmp_path):
@@ -151,16 +159,25 @@ def test_directions_are_unit_vectors_to_the_sensor_or_zeros():
     assert not directions(points, None).any()
 
 
-def test_descriptors_have_the_sensor_at_the_origin_also_when_turned(tmp_path):
+def test_descriptors_are_told_where_the_sensor_is_also_when_a_fragment_is_turned(tmp_path):
     points, viewpoint = np.random.default_rng(0).normal(size=(50, 3)), np.array([0.5, 1.0, 2.0])
     np.savez(tmp_path / "a.npz", pcd=points, viewpoint=viewpoint)
-    expected = np.sort(np.linalg.norm(points - viewpoint, axis=1))
+    np.savez(tmp_path / "b.npz", pcd=points)
+    given = []
+
+    def describe(points, viewpoint):
+        given.append((points, viewpoint))
+        return points
+
     for rotate in (False, True):
-        given = []
-        describer = FragmentDescriber(lambda p: (given.append(p), p)[1], 1e-3, None, rotate=rotate)
-        fragment = describer("s", tmp_path / "a.npz")
-        np.testing.assert_allclose(np.sort(np.linalg.norm(given[0], axis=1)), expected)
-        np.testing.assert_allclose(fragment.points @ fragment.rotation[:3, :3], points, atol=1e-12)
+        fragment = FragmentDescriber(describe, 1e-3, None, rotate=rotate)("s", tmp_path / "a.npz")
+        seen, sensor = given.pop()
+        # The points stay where they are, so that they still lie in the voxels that they were thinned by.
+        np.testing.assert_array_equal(seen, fragment.points)
+        np.testing.assert_allclose(seen @ fragment.rotation[:3, :3], points, atol=1e-12)
+        np.testing.assert_allclose(sensor @ fragment.rotation[:3, :3], viewpoint, atol=1e-12)
+    FragmentDescriber(describe, 1e-3, None)("s", tmp_path / "b.npz")
+    assert given.pop()[1] is None
 
 
 def test_normals_of_a_closed_mesh_point_outwards_however_it_is_wound():

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from collections import Counter
 
 import pytest
@@ -118,13 +119,37 @@ def test_cuda_has_triton_where_it_is_installed(monkeypatch):
 
     monkeypatch.delenv(arithmetic.VARIABLE, raising=False)
     monkeypatch.setattr(arithmetic, "_triton", lambda: "triton")
-    monkeypatch.setattr(arithmetic, "_has_triton", lambda: True)
+    monkeypatch.setattr(arithmetic, "_runs_on_cuda", lambda: True)
     assert arithmetic._arithmetic(OnCuda()) == "triton"
     monkeypatch.setenv(arithmetic.VARIABLE, "torch")
     assert arithmetic._arithmetic(OnCuda()) is plain
     monkeypatch.delenv(arithmetic.VARIABLE)
-    monkeypatch.setattr(arithmetic, "_has_triton", lambda: False)
+    monkeypatch.setattr(arithmetic, "_runs_on_cuda", lambda: False)
     assert arithmetic._arithmetic(OnCuda()) is plain
+
+
+def test_a_triton_that_cannot_run_is_said_once_and_left_alone(monkeypatch):
+    class Driver:
+        @property
+        def active(self):
+            raise RuntimeError("Failed to find C compiler.\nPlease specify one")
+
+    module = types.SimpleNamespace(__version__="3.9.0", runtime=types.SimpleNamespace(driver=Driver()))
+    monkeypatch.setattr(arithmetic.importlib, "import_module", lambda name: module)
+    arithmetic._runs_on_cuda.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=r"Triton cannot run here \(Failed to find C compiler.\)"):
+            assert not arithmetic._runs_on_cuda()
+        assert not arithmetic._runs_on_cuda()
+    finally:
+        arithmetic._runs_on_cuda.cache_clear()
+
+
+def test_tf32_follows_either_of_torchs_settings(monkeypatch):
+    assert not arithmetic.allows_tf32()
+    for setting, expected in (("tf32", True), ("ieee", False)):
+        monkeypatch.setattr(arithmetic.torch.backends.cuda, "matmul", types.SimpleNamespace(fp32_precision=setting))
+        assert arithmetic.allows_tf32() is expected
 
 
 def test_importing_and_using_the_engine_imports_no_compiler():
@@ -206,6 +231,31 @@ def test_a_damaged_or_foreign_file_is_replaced(tuning, content):
     path.write_text(content)
     assert tune() == 7
     assert json.loads(path.read_text())["configs"] == {"a / 1": [7]}
+
+
+@pytest.mark.parametrize("trouble", ["infinite", "memory"])
+def test_what_could_not_be_measured_is_not_remembered(tuning, monkeypatch, trouble):
+    def measure(call):
+        tuning.append(call())
+        if trouble == "memory":
+            raise torch.cuda.OutOfMemoryError("no room")
+        return float("inf")
+
+    good = triton_tuning.measure
+    monkeypatch.setattr(triton_tuning, "measure", measure)
+    assert tune() == 5, "the default"
+    assert not triton_tuning.cache_file().exists()
+    monkeypatch.setattr(triton_tuning, "measure", good)
+    assert tune() == 7
+
+
+def test_a_graph_is_captured_with_what_its_warm_up_used(tuning, monkeypatch):
+    assert tune() == 7
+    monkeypatch.setattr(triton_tuning, "may_measure", lambda device: False)
+    assert tune() == 5, "reproducible: the default"
+    monkeypatch.setattr(triton_tuning, "capturing", lambda device: True)
+    assert tune() == 7
+    assert tune("never seen") == 5
 
 
 def test_what_another_process_added_stays(tuning):

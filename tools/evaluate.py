@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from sparsefeat.data.threedmatch import FragmentPair, test_pairs
 from sparsefeat.evaluate.descriptors import BASELINES, baseline_descriptor, checkpoint_descriptor
-from sparsefeat.evaluate.keypoints import SENSOR, Describe
+from sparsefeat.evaluate.keypoints import Describe
 from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
 from sparsefeat.evaluate.pictures import draw_pair, plot_thresholds
 from sparsefeat.evaluate.registration import RansacRegister
@@ -82,8 +82,7 @@ def run_matching(args: argparse.Namespace) -> int:
     pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
     register = RansacRegister() if args.registration else None
     extractor = checkpoint_descriptor(args.checkpoint, args.voxel_size, args.device)
-    how = {"interpolation": args.interpolation, "views": args.views, "scales": args.scales}
-    describe = partial(extractor, viewpoint=SENSOR, **how)
+    describe = partial(extractor, interpolation=args.interpolation, views=args.views, scales=args.scales)
     descriptors: dict[str, Describe] = {"checkpoint": describe}
     for name in split(args.baselines):
         descriptors[name] = baseline_descriptor(name, extractor, extractor.voxel_size, args.seed)

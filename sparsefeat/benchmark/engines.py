@@ -21,6 +21,7 @@ from torch import Tensor
 from sparsefeat.benchmark.cases import LayerCase
 from sparsefeat.sparse import CoordinateManager, SparseTensor, modules
 from sparsefeat.sparse.backends import arithmetic
+from sparsefeat.sparse.backends.arithmetic import allows_tf32
 
 
 @dataclass
@@ -308,11 +309,6 @@ def _same_voxels_only(case: LayerCase) -> None:
 
 def _sorted_rows(coordinates: Tensor) -> Tensor:
     return torch.unique(coordinates.long(), dim=0, return_inverse=True)[1].argsort()
-
-
-def allows_tf32() -> bool:
-    """Whether torch's products of float32 may go through tf32 on CUDA."""
-    return torch.get_float32_matmul_precision() != "highest"
 
 
 ENGINES = {engine.name: engine for engine in (Ours, Minkowski, Spconv, TorchSparse, WarpConvNet, Fvdb)}

@@ -11,8 +11,9 @@ from torch import Tensor
 from sparsefeat.benchmark import floors
 from sparsefeat.benchmark.cases import LayerCase
 from sparsefeat.benchmark.clouds import Cloud
-from sparsefeat.benchmark.engines import Ours, Prepared, allows_tf32
+from sparsefeat.benchmark.engines import Ours, Prepared
 from sparsefeat.benchmark.timing import Timing, device_peak, time_interleaved
+from sparsefeat.sparse.backends.arithmetic import allows_tf32
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference to our numbers, as a share of their largest, that still counts as the same."""

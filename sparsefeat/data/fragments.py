@@ -41,8 +41,8 @@ def load_viewpoint(path: str | os.PathLike) -> np.ndarray | None:
     """Where the sensor of a fragment stood, in the frame of its points.
 
     Returns:
-        (3,) float64: the key ``viewpoint`` of an npz; the origin for the ``cloud_bin_<k>`` of 3DMatch's test layout, which
-        are in the frame of their first camera; None where the file does not say.
+        (3,) float64: the key ``viewpoint`` of an npz; the origin for the ``cloud_bin_<k>.ply`` of 3DMatch's test layout,
+        which are in the frame of their first camera; None where the file does not say.
 
     Raises:
         ValueError: the viewpoint is not three finite numbers.

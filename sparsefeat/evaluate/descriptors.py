@@ -11,7 +11,7 @@ from torch import nn
 
 from sparsefeat.evaluate.extras import import_open3d
 from sparsefeat.evaluate.fpfh import fpfh_descriptor
-from sparsefeat.evaluate.keypoints import SENSOR, Describe
+from sparsefeat.evaluate.keypoints import Describe
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.models import create_model
 
@@ -61,9 +61,8 @@ def baseline_descriptor(name: str, extractor: FeatureExtractor, voxel_size: floa
     """
     makers: dict[str, Callable[[], Describe]] = {
         "fpfh": lambda: partial(fpfh_descriptor, voxel_size=voxel_size),
-        "random": lambda: partial(
-            FeatureExtractor(random_network(extractor.model, seed), extractor.voxel_size, extractor.device),
-            viewpoint=SENSOR,
+        "random": lambda: FeatureExtractor(
+            random_network(extractor.model, seed), extractor.voxel_size, extractor.device
         ),
     }
     if name not in makers:

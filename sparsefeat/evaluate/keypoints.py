@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,10 +15,13 @@ from scipy.spatial.transform import Rotation
 from sparsefeat.data.fragments import load_fragment, load_viewpoint
 from sparsefeat.sparse import quantize
 
-Describe = Callable[[np.ndarray], "np.ndarray | torch.Tensor"]
-"""(V, 3) float64 points in metres, the sensor at ``SENSOR`` where it is known, -> (V, C) features, a row per point."""
 
-SENSOR = (0.0, 0.0, 0.0)
+
+class Describe(Protocol):
+    """What makes features of points."""
+
+    def __call__(self, points: np.ndarray, *, viewpoint: np.ndarray | None) -> np.ndarray | torch.Tensor:
+        """Points (V, 3) float64 in metres, and where they were seen from (3,) if that is known -> (V, C)."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,9 @@ class FragmentDescriber:
         if not self.dense:
             points, thin = points[thin], slice(None)
         viewpoint = load_viewpoint(path)
-        features = self.describe(points if viewpoint is None else points - rotation[:3, :3] @ viewpoint)
+        if viewpoint is not None:
+            viewpoint = rotation[:3, :3] @ viewpoint
+        features = self.describe(points, viewpoint=viewpoint)
         if isinstance(features, torch.Tensor):
             features = features.detach().float().cpu().numpy()
         features = np.asarray(features, dtype=np.float32)

@@ -237,8 +237,8 @@ def evaluate_matching(
 
     Args:
         pairs: of each scene; the transform of a pair maps its source into the frame of its target.
-        describe: (V, 3) float64 points in metres, the sensor at the origin where the files say where it stood, ->
-            (V, C) array or tensor.
+        describe: called with (V, 3) float64 points in metres and ``viewpoint=``, where they were seen from if the files
+            say that; returns (V, C), an array or tensor.
         voxel_size: metres; a fragment is thinned to one point per voxel before it is described.
         points: key points per fragment, None for all.
         tau1: metres.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import math
 import os
 import time
@@ -20,7 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
 from sparsefeat.config import save_config
 from sparsefeat.data.threedmatch import FragmentPair
-from sparsefeat.evaluate.keypoints import SENSOR
 from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.losses import PairFeatures, pair_loss
@@ -283,7 +281,7 @@ def evaluate_model(
     """FMR and IR of the network on ``pairs``."""
     return evaluate_matching(
         pairs,
-        functools.partial(FeatureExtractor(model, config.voxel_size), viewpoint=SENSOR),
+        FeatureExtractor(model, config.voxel_size),
         config.voxel_size,
         points=config.data.validation_points,
         progress=progress,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from sparsefeat.data.threedmatch import FragmentPair
-from sparsefeat.evaluate.keypoints import SENSOR, FragmentDescriber
+from sparsefeat.evaluate.keypoints import FragmentDescriber
 from sparsefeat.evaluate.matching import MatchingResult
 from sparsefeat.evaluate.pictures import draw_pair as draw_matches_of
 from sparsefeat.extract import FeatureExtractor
@@ -54,7 +53,7 @@ def draw_curves(output: Path) -> list[Path]:
 
 def draw_pair(output: Path, model: nn.Module, config: PretrainConfig, pair: FragmentPair) -> list[Path]:
     """Features of a pair as colours on a common basis, and its matches; returns the files."""
-    describe = partial(FeatureExtractor(model, config.voxel_size), viewpoint=SENSOR)
+    describe = FeatureExtractor(model, config.voxel_size)
     dense = config.voxel_points == "mean"
     describer = FragmentDescriber(describe, config.voxel_size, None, config.seed, dense=dense)
     target, source = describer(pair.scene, pair.target), describer(pair.scene, pair.source)

@@ -37,6 +37,8 @@ class ContinuousDilation(nn.Module):
         super().__init__()
         if low < 1:
             raise ValueError(f"dilation: expected bounds of at least 1, got {low!r}")
+        if isinstance(model, DilatedNetwork):
+            raise ValueError(f"the network has dilation {model.factor:g} already; tune that of its .model")
         layers = [layer for layer in model.modules() if _can_dilate(layer)]
         if not layers:
             raise ValueError(f"{type(model).__name__} has no stride-1 convolution that could be dilated")
@@ -77,6 +79,10 @@ class DilatedNetwork(nn.Module):
         """As the network's own."""
         with self._dilation.applied(torch.tensor([self.factor])):
             return self.model(x)
+
+    def state_dict(self, *args, **options):
+        """Raises ValueError: a checkpoint has no place for the factor."""
+        raise ValueError(f"a network at dilation {self.factor:g} cannot be saved; save its .model, and the factor beside it")
 
     def __getattr__(self, name: str):
         try:

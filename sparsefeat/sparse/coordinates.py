@@ -38,7 +38,8 @@ def as_tuple(value: int | list[int] | tuple[int, ...] | Tensor, dimension: int, 
 
 def constant(values: object, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """A tensor of a few numbers, made without waiting for the device as ``torch.tensor(device=...)`` does."""
-    return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
+    # Elsewhere than on CUDA, a copy that is not waited for may read the numbers after they are freed.
+    return torch.tensor(values, dtype=dtype).to(device, non_blocking=device.type == "cuda")
 
 
 def check_range(low: float, high: float) -> None:

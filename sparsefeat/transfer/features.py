@@ -26,6 +26,7 @@ from sparsefeat.receptive_field import (
 from sparsefeat.transfer.config import FeatureConfig
 from sparsefeat.transfer.shapes import SIGNATURE_EIGENPAIRS, LoadedShape
 
+
 class FeatureSource(abc.ABC):
     """Features per vertex, computed once per shape and rotation.
 
@@ -157,7 +158,7 @@ class Backbone(FeatureSource):
             self.voxel_size = self.start * 2 ** (round(2 * math.log2(tuned.voxel_size / self.start)) / 2)
 
     def key(self) -> tuple:
-        return (self.voxel_size,)
+        return (float(f"{self.voxel_size:.9g}"),)  # sizes that were reached by other products are the same size
 
     def describe(self, shape: LoadedShape) -> np.ndarray:
         return vertex_features(

@@ -6,8 +6,10 @@ import functools
 import importlib
 import importlib.util
 import os
+import warnings
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from sparsefeat.sparse.backends import torch as plain
@@ -43,9 +45,16 @@ def gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap) -
 
 def _arithmetic(features: Tensor) -> ModuleType:
     if features.is_cuda:
-        return plain if os.environ.get(VARIABLE) == "torch" or not _has_triton() else _triton()
+        return plain if os.environ.get(VARIABLE) == "torch" or not _runs_on_cuda() else _triton()
     # On a CPU Triton has nothing but its interpreter.
     return _triton() if os.environ.get(VARIABLE) == "triton" and _has_triton() else plain
+
+
+def allows_tf32() -> bool:
+    """Whether torch's products of float32 may go through tf32 on CUDA."""
+    chosen = getattr(torch.backends.cuda.matmul, "fp32_precision", "none")
+    # Where the newer setting was made, asking for the older one is an error; where it was not, it says "none".
+    return torch.get_float32_matmul_precision() != "highest" if chosen == "none" else chosen == "tf32"
 
 
 @functools.cache
@@ -53,7 +62,22 @@ def _has_triton() -> bool:
     """Whether there is a Triton that has what the kernels use: version 3, which comes with torch 2.4."""
     if importlib.util.find_spec("triton") is None:
         return False
-    return int(importlib.import_module("triton").__version__.split(".")[0]) >= 3
+    version = getattr(importlib.import_module("triton"), "__version__", "0")
+    return version.split(".")[0].isdigit() and int(version.split(".")[0]) >= 3
+
+
+@functools.cache
+def _runs_on_cuda() -> bool:
+    """Whether Triton can be used on this machine's GPU: it compiles a small driver first, and may lack a compiler."""
+    if not _has_triton():
+        return False
+    try:
+        importlib.import_module("triton").runtime.driver.active.get_current_device()
+    except Exception as error:  # each of its drivers has its own errors for it
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"Triton cannot run here ({reason}); convolutions use plain PyTorch, which is slower", stacklevel=2)
+        return False
+    return True
 
 
 def _triton() -> ModuleType:

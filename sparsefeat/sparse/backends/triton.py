@@ -6,8 +6,8 @@
 - Few voxels and many cells: a tile's cells are shared out among several programs, whose float32 sums are
   added in fixed order.
 - Weight gradient: pairs in units of one cell each, a product per unit, a cell's units added in fixed order.
-  So results do not vary from run to run; those of two machines may, since tile sizes are measured on each
-  (triton_tuning.py).
+  So results do not vary from run to run where tile sizes do not: these are measured (triton_tuning.py) unless
+  ``torch.use_deterministic_algorithms`` or SPARSEFEAT_TUNE=0 say otherwise.
 - float32 is exact unless ``torch.backends.cuda.matmul`` allows tf32; half types are summed in float32.
 
 What it does not do (float64, 1^3 layers at stride 1, which are one matrix product) plain PyTorch does.
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from sparsefeat.sparse.backends import torch as plain
 from sparsefeat.sparse.backends import triton_kernels as kernels
+from sparsefeat.sparse.backends.arithmetic import allows_tf32
 from sparsefeat.sparse.backends.tiles import tiles, units
 from sparsefeat.sparse.backends.triton_tuning import tuned
 from sparsefeat.sparse.kernel_map import KernelMap
@@ -226,7 +227,7 @@ def _does(features: Tensor, plan: KernelMap) -> bool:
 
 def _precision(dtype: torch.dtype) -> str:
     # It concerns float32 alone; half types go through tensor cores either way.
-    return "tf32" if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest" else "ieee"
+    return "tf32" if dtype == torch.float32 and allows_tf32() else "ieee"
 
 
 def _widen(dtype: torch.dtype) -> bool:

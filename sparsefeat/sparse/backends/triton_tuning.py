@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,33 +47,50 @@ def tuned(
         candidates: returns configurations of positive whole numbers, the default first.
         run: does the work with a configuration; one that the device cannot run raises.
     """
+    if capturing(device) and name in _chosen:
+        return _chosen[name]  # what the warm-up used: other tiles would have to be made now
     if not may_measure(device):
         return candidates()[0]
     if name not in _chosen:
-        _chosen[name] = _choose(" / ".join(map(str, name)), candidates(), run)
+        best = _choose(" / ".join(map(str, name)), candidates(), run)
+        if best is None:
+            return candidates()[0]
+        _chosen[name] = best
     return _chosen[name]
 
 
-def _choose(name: str, candidates: Sequence[Config], run: Callable[[Config], object]) -> Config:
+def _choose(name: str, candidates: Sequence[Config], run: Callable[[Config], object]) -> Config | None:
+    """The kept or the fastest candidate; None where none could be measured, which is not worth keeping."""
     path = cache_file()
     kept = read(path).get(name)
     if kept is not None and tuple(kept) in candidates:
         return next(config for config in candidates if tuple(config) == tuple(kept))
-    best = min(candidates, key=lambda config: measure(functools.partial(run, config)))
+    try:
+        times = [measure(functools.partial(run, config)) for config in candidates]
+    except torch.cuda.OutOfMemoryError:
+        return None  # with more room, another may be the fastest
+    if math.isinf(min(times)):
+        return None
+    best = candidates[times.index(min(times))]
     write(path, {name: list(best)})
     return best
+
+
+def capturing(device: torch.device) -> bool:
+    """Whether a CUDA graph is being captured."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def may_measure(device: torch.device) -> bool:
     """Whether timing a kernel on this device means something and is wanted."""
     return (
         device.type == "cuda" and os.environ.get(TUNE_VARIABLE) != "0"
-        and not torch.are_deterministic_algorithms_enabled() and not torch.cuda.is_current_stream_capturing()
+        and not torch.are_deterministic_algorithms_enabled() and not capturing(device)
     )
 
 
 def measure(call: Callable[[], object], warm: int = 2, runs: int = 5) -> float:
-    """Milliseconds of the fastest of some runs on a CUDA device; infinite where it cannot run."""
+    """Milliseconds of the fastest of some runs on a CUDA device; infinite where it cannot run, if not for memory."""
     try:
         for _ in range(warm):
             call()
@@ -85,6 +103,8 @@ def measure(call: Callable[[], object], warm: int = 2, runs: int = 5) -> float:
             stop.synchronize()
             times.append(start.elapsed_time(stop))
         return min(times)
+    except torch.cuda.OutOfMemoryError:
+        raise
     except Exception:  # too much shared memory, too many registers: each Triton has its own error for it
         return float("inf")
 
