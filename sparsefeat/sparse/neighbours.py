@@ -107,7 +107,8 @@ class Search:
         if self.source.table is None or self.kernel.region != "cube":
             return None
         columns = _columns(self.kernel, mirrored=False)
-        shifts = [self._shifts(column) for column in columns]
+        of_cell = self._shifts(list(range(self.kernel.volume)))
+        shifts = [[of_cell[cell] for cell in column] for column in columns]
         if any(b - a != 1 for column in shifts for a, b in zip(column, column[1:])):
             return None
         device = self.target_keys.device
