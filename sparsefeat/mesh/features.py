@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -107,6 +106,4 @@ def vertex_features(
 
 def at_voxel_size(extractor: FeatureExtractor, voxel_size: float) -> FeatureExtractor:
     """The same network at another voxel size; weights are shared."""
-    other = copy.copy(extractor)
-    other.voxel_size = FeatureExtractor(extractor.model, voxel_size, extractor.device).voxel_size
-    return other
+    return extractor.at(voxel_size)
