@@ -245,19 +245,13 @@ class PlantedExtractor:
     def __call__(self, points, interpolation, **options):
         return np.full((len(points), 1), math.log(self.voxel_size / self.planted))
 
-
-@pytest.fixture
-def planted(monkeypatch):
-    def at(extractor, voxel_size):
-        return PlantedExtractor(extractor.planted, voxel_size)
-
-    monkeypatch.setattr("sparsefeat.receptive_field.tuning.at_voxel_size", at)
-    return PlantedExtractor
+    def at(self, voxel_size):
+        return PlantedExtractor(self.planted, voxel_size)
 
 
 @pytest.mark.parametrize("start", [0.1 / 3, 0.1, 0.1 * 3])
-def test_tuning_finds_a_planted_scale_from_either_side(planted, start):
-    tuned = tune_receptive_field(planted(0.1), [ellipsoid(50)], Peak(), start=start)
+def test_tuning_finds_a_planted_scale_from_either_side(start):
+    tuned = tune_receptive_field(PlantedExtractor(0.1), [ellipsoid(50)], Peak(), start=start)
     assert tuned.voxel_size == pytest.approx(0.1, rel=0.1)
     octaves = [step.voxel_size[0] / start for k, step in enumerate(tuned.history)
                if not k or step.descent != tuned.history[k - 1].descent]  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from sparsefeat import FeatureExtractor, create_model, save_checkpoint
 from sparsefeat.config import load_config
 from sparsefeat.data.shapes import load_dataset
-from sparsefeat.mesh.features import at_voxel_size, surface_points, vertex_features
+from sparsefeat.mesh.features import surface_points, vertex_features
 from sparsefeat.transfer import AdapterConfig, TransferConfig, format_table, run_transfer
 from sparsefeat.transfer.correspondence import choose_pairs
 from sparsefeat.transfer.report import to_json
@@ -298,7 +298,7 @@ def test_every_vertex_gets_a_feature_however_the_voxels_lie(checkpoint):
         features = vertex_features(extractor, vertices, faces, voxel_size=voxel_size)
         assert features.shape == (len(vertices), 8) and np.isfinite(features).all()
     assert extractor.voxel_size == 0.05, "the extractor itself stays at its own size"
-    assert at_voxel_size(extractor, 0.1).model is extractor.model
+    assert extractor.at(0.1).model is extractor.model
     points = surface_points(vertices, faces, 0.1, seed=3).points
     np.testing.assert_array_equal(points[: len(vertices)], vertices)
     np.testing.assert_array_equal(points, surface_points(vertices, faces, 0.1, seed=3).points)

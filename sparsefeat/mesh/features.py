@@ -99,11 +99,6 @@ def vertex_features(
         ValueError: not a mesh, or what the extractor refuses.
     """
     if voxel_size is not None:
-        extractor = at_voxel_size(extractor, voxel_size)
+        extractor = extractor.at(voxel_size)
     points, normals = surface_points(vertices, faces, extractor.voxel_size, seed)
     return extractor(points, interpolation, normals=normals, views=views)[: len(vertices)]
-
-
-def at_voxel_size(extractor: FeatureExtractor, voxel_size: float) -> FeatureExtractor:
-    """The same network at another voxel size; weights are shared."""
-    return extractor.at(voxel_size)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from sparsefeat.extract import FeatureExtractor
-from sparsefeat.mesh.features import at_voxel_size
 from sparsefeat.receptive_field.dilation import ContinuousDilation, DilatedNetwork
 from sparsefeat.receptive_field.ladder import DEFAULT_RATIO, ScaleLadder
 from sparsefeat.receptive_field.objectives import Objective
@@ -195,7 +194,7 @@ def tune_receptive_field(
     finally:
         extractor.model.train(was_training)
     cost.seconds = time.perf_counter() - began
-    found = at_voxel_size(extractor, best.voxel_size[0])
+    found = extractor.at(best.voxel_size[0])
     if factor is not None:
         found = _dilated(found, best.dilation)
     return TunedReceptiveField(best.voxel_size, best.dilation, tuple(descent.history), cost, found)
@@ -235,7 +234,7 @@ class _Describe:
         self.seed, self.cost = seed, cost
 
     def __call__(self, voxel_size: float, number: int, dilation: int) -> Tensor:
-        extractor = at_voxel_size(self.extractor, voxel_size)
+        extractor = self.extractor.at(voxel_size)
         described = []
         if dilation != 1:
             extractor = _dilated(extractor, dilation)

@@ -13,7 +13,7 @@ from torch import Tensor
 from sparsefeat.checkpoint import from_pretrained
 from sparsefeat.evaluate.signatures import heat_kernel_signature, wave_kernel_signature
 from sparsefeat.extract import FeatureExtractor
-from sparsefeat.mesh.features import at_voxel_size, vertex_features
+from sparsefeat.mesh.features import vertex_features
 from sparsefeat.models import create_model
 from sparsefeat.receptive_field import (
     CorrespondenceObjective,
@@ -172,7 +172,7 @@ class Backbone(FeatureSource):
 
     def at(self, voxel_size: float) -> Backbone:
         """The same features at another voxel size."""
-        other = Backbone("at", at_voxel_size(self.extractor, voxel_size), self.config, 1.0)
+        other = Backbone("at", self.extractor.at(voxel_size), self.config, 1.0)
         other.voxel_size, other.adaptive = voxel_size, False
         # Keys say the voxel size: what was computed at one is not computed again.
         other._cache = self._cache
