@@ -24,6 +24,7 @@ from sparsefeat.extract_inputs import (
     check_points,
     checked_device,
     checked_voxel_size,
+    chosen_rows,
     outer_sides,
 )
 from sparsefeat.models.inputs import point_inputs
@@ -130,6 +131,7 @@ class FeatureExtractor:
         features: np.ndarray | Tensor | None = None,
         normals: np.ndarray | Tensor | None = None,
         viewpoint: Sequence[float] | None = None,
+        rows: np.ndarray | Tensor | slice | None = None,
         views: int = 1,
         scales: Sequence[float] = (1.0,),
         max_voxels: int = DEFAULT_MAX_VOXELS,
@@ -152,6 +154,8 @@ class FeatureExtractor:
             viewpoint: where the points were seen from, in their frame, which says the same of a scan; either, or
                 neither where the sides are not known. None for a file: where it says so, see
                 :func:`sparsefeat.data.fragments.load_viewpoint`.
+            rows: which points' features are wanted, the network sees all of them; indices (M,), a mask (N,) or a slice.
+                None: all.
             views: average the features over so many poses of the cloud, the given one and seeded random turns
                 and shifts of it, and scale them to unit length if the network does so. How a surface happens
                 to fall into voxels then matters less; the time grows in proportion.
@@ -165,7 +169,7 @@ class FeatureExtractor:
             progress: called with (voxels done, voxels in all) after each tile; each view counts anew.
 
         Returns:
-            (N, C) float32, C the network's channels times the number of scales: a tensor on the points' device if they
+            (N, C) float32 ((M, C) with ``rows``), C the network's channels times the number of scales: a tensor on the points' device if they
             were a tensor, else an array.
 
         Raises:
@@ -184,7 +188,7 @@ class FeatureExtractor:
         check_points(cloud, where)
         with _evaluating(self.model):
             sides = outer_sides(cloud, normals, viewpoint) if self.knows_sides else None
-            how = (where, interpolation, max_voxels, halo, progress)
+            how = (where, chosen_rows(rows, cloud), interpolation, max_voxels, halo, progress)
             _ = self.reach  # measured once for all scales
             sized = (self if scale == 1 else self.at(self.voxel_size * scale) for scale in scales)
             parts = [extractor._averaged(cloud, features, sides, views, how) for extractor in sized]
@@ -200,7 +204,7 @@ class FeatureExtractor:
     def _averaged(
         self, cloud: Tensor, features: np.ndarray | Tensor | None, sides: Tensor | None, views: int, how: tuple
     ) -> Tensor:
-        """Features of the points of a cloud, averaged over poses. Shape: (N, C)."""
+        """Features of the chosen points of a cloud, averaged over poses. Shape: (M, C)."""
         inputs = self._checked_inputs(features, cloud, sides)
         if not len(cloud):
             # One voxel tells the number of channels.
@@ -222,17 +226,18 @@ class FeatureExtractor:
         cloud: Tensor,
         inputs: Tensor | None,
         where: str,
+        rows: Tensor | slice,
         interpolation: str,
         max_voxels: int,
         halo: int | None,
         progress: Callable[[int, int], None] | None,
     ) -> Tensor:
-        """Features of the points of a cloud as it lies. Shape: (N, C)."""
+        """Features of the chosen points of a cloud as it lies. Shape: (M, C)."""
         voxels = self._voxelize(cloud, where)
         table = self._voxel_features(voxels, inputs, max_voxels, halo, cloud.device, progress)
         if interpolation == "nearest":
-            return table[voxels.inverse.to(cloud.device)]
-        return self._trilinear(cloud, voxels, table)
+            return table[voxels.inverse.to(cloud.device)[rows]]
+        return self._trilinear(cloud[rows], voxels, table)
 
     @property
     def knows_sides(self) -> bool:

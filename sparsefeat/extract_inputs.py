@@ -58,6 +58,29 @@ def check_points(cloud: Tensor, where: str) -> None:
         )
 
 
+def chosen_rows(rows: np.ndarray | Tensor | slice | None, cloud: Tensor) -> Tensor | slice:
+    """What picks these rows of a cloud, on its device.
+
+    Raises:
+        ValueError: neither indices of its points, nor a mask of as many, nor a slice.
+    """
+    if rows is None or isinstance(rows, slice):
+        return slice(None) if rows is None else rows
+    count = len(cloud)
+    chosen = torch.as_tensor(rows, device=cloud.device)
+    if chosen.dtype == torch.bool:
+        if chosen.shape != (count,):
+            raise ValueError(f"rows: a mask of shape {tuple(chosen.shape)}, expected ({count},)")
+        return chosen
+    if chosen.ndim != 1 or chosen.is_floating_point() or chosen.is_complex():
+        raise ValueError(
+            f"rows: {chosen.dtype} of shape {tuple(chosen.shape)}, expected indices (M,), a mask or a slice"
+        )
+    if len(chosen) and not (0 <= int(chosen.min()) and int(chosen.max()) < count):
+        raise ValueError(f"rows: {int(chosen.min())} to {int(chosen.max())}, expected 0 to {count - 1}")
+    return chosen.long()
+
+
 def outer_sides(
     cloud: Tensor, normals: np.ndarray | Tensor | None, viewpoint: Sequence[float] | None
 ) -> Tensor:

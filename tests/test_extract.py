@@ -86,6 +86,15 @@ def test_the_order_of_the_points_does_not_matter(extractor, points):
     np.testing.assert_array_equal(extractor(points[order]), extractor(points)[order])
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "trilinear"])
+def test_rows_are_those_of_all_features(extractor, points, interpolation):
+    features = extractor(points, interpolation, views=2)
+    odd = np.arange(len(points)) % 2 == 1
+    for rows in (slice(100), np.array([7, 3, 7]), torch.tensor([5, 0]), odd, np.zeros(0, dtype=int)):
+        expected = features[np.asarray(rows) if isinstance(rows, torch.Tensor) else rows]
+        np.testing.assert_array_equal(extractor(points, interpolation, views=2, rows=rows), expected)
+
+
 @pytest.mark.parametrize(
     ("interpolation", "max_voxels"), [("nearest", 1200), ("trilinear", 2500), ("nearest", 1)]
 )
@@ -267,6 +276,9 @@ def test_wrong_points_are_refused(extractor, points, message):
         ({"halo": -1}, "halo -1"),
         ({"features": np.ones((3, 1))}, r"features have shape \(3, 1\), expected \(6000, 1\)"),
         ({"features": np.full((6000, 1), np.nan)}, "NaN"),
+        ({"rows": [0, 6000]}, "rows: 0 to 6000, expected 0 to 5999"),
+        ({"rows": np.ones(5, dtype=bool)}, r"a mask of shape \(5,\), expected \(6000,\)"),
+        ({"rows": [0.5]}, r"expected indices \(M,\), a mask or a slice"),
     ],
 )
 def test_wrong_options_are_refused(extractor, points, options, message):

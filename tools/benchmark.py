@@ -9,21 +9,12 @@ from pathlib import Path
 
 from sparsefeat.benchmark import PRESETS, Options, run_benchmark, select
 from sparsefeat.benchmark.report import table, write_json, write_plot
+from sparsefeat.command_line import run_tool
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    try:
-        return run(args)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename or 'benchmark'}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return run_tool(lambda: run(args), "benchmark")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

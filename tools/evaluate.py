@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from sparsefeat.command_line import run_tool
 from sparsefeat.data.threedmatch import FragmentPair, test_pairs
 from sparsefeat.evaluate.descriptors import BASELINES, baseline_descriptor, checkpoint_descriptor
 from sparsefeat.evaluate.keypoints import Describe
@@ -27,17 +28,7 @@ COLUMNS = ("FMR", "IR", "FMR_mutual", "IR_mutual", "RR")
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    try:
-        return args.run(args)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename or 'evaluate'}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return run_tool(lambda: args.run(args), "evaluate")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

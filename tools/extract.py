@@ -6,19 +6,21 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tqdm import tqdm
-
+from sparsefeat.command_line import StageBar, run_tool
 from sparsefeat.extract import DEFAULT_MAX_VOXELS, INTERPOLATIONS, FeatureExtractor
 from sparsefeat.extract_files import extract_files
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    bar = _Bar()
-    try:
-        extractor = FeatureExtractor.from_pretrained(args.checkpoint, args.voxel_size, args.device)
+    return run_tool(lambda: run(args), args.output, "interrupted; what is complete stays")
+
+
+def run(args: argparse.Namespace) -> int:
+    # Files differ in their number of voxels, so that a file is a fraction of the bar.
+    with StageBar(bar_format="{l_bar}{bar}| {n:.4g}/{total} [{elapsed}<{remaining}] {postfix}") as bar:
         result = extract_files(
-            extractor,
+            FeatureExtractor.from_pretrained(args.checkpoint, args.voxel_size, args.device),
             args.inputs,
             args.output,
             checkpoint=args.checkpoint,
@@ -33,17 +35,6 @@ def main(argv: list[str] | None = None) -> int:
             report=bar.report,
             progress=bar,
         )
-    except ValueError as error:
-        bar.report(str(error))
-        return 2
-    except OSError as error:
-        bar.report(f"{error.filename or args.output}: {error.strerror or error}")
-        return 2
-    except KeyboardInterrupt:
-        bar.report("interrupted; what is complete stays")
-        return 130
-    finally:
-        bar.close()
     total = len(result.written) + len(set(result.failed) - set(result.written))
     print(f"{len(result.written)} of {total} inputs written to {args.output}")
     return 2 if result.failed else 0
@@ -102,32 +93,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--image", action=argparse.BooleanOptionalAction, default=True, help="draw features.png (default)"
     )
     return parser.parse_args(argv)
-
-
-class _Bar:
-    """A progress bar per stage, on a terminal only; lines that are reported do not tear it."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm | None = None
-        self._stage = ""
-
-    def __call__(self, stage: str, done: float, total: int, name: str) -> None:
-        if self._bar is None or stage != self._stage:
-            self.close()
-            self._stage = stage
-            form = "{l_bar}{bar}| {n:.4g}/{total} [{elapsed}<{remaining}] {postfix}"
-            self._bar = tqdm(total=total, desc=stage, bar_format=form, disable=None)
-        self._bar.set_postfix_str(name, refresh=False)
-        self._bar.n = done
-        self._bar.refresh()
-
-    def report(self, line: str) -> None:
-        tqdm.write(line, file=sys.stderr)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 
 from tqdm import tqdm
 
+from sparsefeat.command_line import run_tool
 from sparsefeat.data.rgbd import fuse_rgbd
 from sparsefeat.data.synthetic.creatures import FAMILIES, make_creatures
 from sparsefeat.data.synthetic.fragments import LAYOUTS
@@ -16,23 +17,17 @@ from sparsefeat.data.synthetic.rooms import make_rooms
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    return run_tool(lambda: run(args), args.output, f"interrupted; {args.left}")
+
+
+def run(args: argparse.Namespace) -> int:
     with tqdm(desc=args.task, unit=args.unit, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        try:
-            args.run(args, progress)
-        except (ValueError, ImportError) as error:
-            bar.write(str(error), file=sys.stderr)
-            return 2
-        except OSError as error:
-            bar.write(f"{error.filename or args.output}: {error.strerror or error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            bar.write(f"interrupted; {args.left}", file=sys.stderr)
-            return 130
+        args.make(args, progress)
     print(f"written to {args.output}")
     return 0
 
@@ -79,7 +74,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     rooms = tasks.add_parser(
         "rooms", parents=[common], help="furnished rooms, scanned by a simulated depth camera"
     )
-    rooms.set_defaults(run=run_rooms)
+    rooms.set_defaults(make=write_rooms)
     rooms.add_argument(
         "--rooms", type=int, default=4, metavar="N", help="number of rooms (default: %(default)s)"
     )
@@ -92,7 +87,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parents=[every],
         help="people, animals and hands with parts and correspondence, for load_dataset('folder', DIR)",
     )
-    creatures.set_defaults(run=run_creatures, unit="shape", left="nothing was written")
+    creatures.set_defaults(make=write_creatures, unit="shape", left="nothing was written")
     add = creatures.add_argument
     add("--count", type=int, default=12, metavar="N", help="shapes of each class (default: %(default)s)")
     add("--poses", type=int, default=4, metavar="N", help="of each individual (default: %(default)s)")
@@ -108,7 +103,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--landmarks", type=int, default=3000, metavar="N", help="of a family, about (default: %(default)s)")
 
     fuse = tasks.add_parser("fuse", parents=[common], help="a folder of depth pictures with poses")
-    fuse.set_defaults(run=run_fuse)
+    fuse.set_defaults(make=write_fragments)
     add = fuse.add_argument
     add(
         "folder",
@@ -134,7 +129,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run_rooms(args: argparse.Namespace, progress) -> None:
+def write_rooms(args: argparse.Namespace, progress) -> None:
     make_rooms(
         args.output,
         args.seed,
@@ -149,7 +144,7 @@ def run_rooms(args: argparse.Namespace, progress) -> None:
     )
 
 
-def run_creatures(args: argparse.Namespace, progress) -> None:
+def write_creatures(args: argparse.Namespace, progress) -> None:
     make_creatures(
         args.output,
         args.seed,
@@ -163,7 +158,7 @@ def run_creatures(args: argparse.Namespace, progress) -> None:
     )
 
 
-def run_fuse(args: argparse.Namespace, progress) -> None:
+def write_fragments(args: argparse.Namespace, progress) -> None:
     fuse_rgbd(
         args.folder,
         args.output,

@@ -23,35 +23,34 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
-    # Imported here, so that --help answers at once.
+    # Imported here and below, so that --help answers at once.
+    from sparsefeat.command_line import run_tool
+
+    return run_tool(lambda: train(options), "pretrain")
+
+
+def train(options: argparse.Namespace) -> int:
     from sparsefeat.config import load_config
     from sparsefeat.pretrain import PretrainConfig, run
 
     stop = Stop()
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    try:
-        config = load_config(PretrainConfig, options.config, options.overrides)
-        output = options.output or Path("runs") / Path(options.config).stem
-        run(
-            config,
-            output,
-            device=options.device,
-            resume=options.resume,
-            overfit=options.overfit,
-            should_stop=lambda: stop.asked,
-            say=tqdm.write,
-        )
-    except (ValueError, ImportError) as error:
-        print(f"pretrain: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("pretrain: interrupted", file=sys.stderr)
-        return 130
-    if stop.asked:
-        print(f"pretrain: interrupted; go on with --resume --output {output}", file=sys.stderr)
-        return 130
-    return 0
+    config = load_config(PretrainConfig, options.config, options.overrides)
+    output = options.output or Path("runs") / Path(options.config).stem
+    run(
+        config,
+        output,
+        device=options.device,
+        resume=options.resume,
+        overfit=options.overfit,
+        should_stop=lambda: stop.asked,
+        say=tqdm.write,
+    )
+    if not stop.asked:
+        return 0
+    print(f"interrupted; go on with --resume --output {output}", file=sys.stderr)
+    return 130
 
 
 class Stop:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from sparsefeat.command_line import run_tool
 from sparsefeat.config import load_config, save_config
 from sparsefeat.transfer import TransferConfig, format_table, run_transfer, save_report
 from sparsefeat.transfer.creatures import make_missing_creatures
@@ -22,42 +23,36 @@ def main(argv: list[str] | None = None) -> int:
     add("--output", type=Path, metavar="DIR", help="default: output of the configuration")
     add("--json", type=Path, metavar="FILE", help="default: result.json in the output folder")
     args = parser.parse_intermixed_args(argv)  # options may stand between the key=value arguments
-    try:
-        config = load_config(TransferConfig, args.config, args.overrides)
-        output = args.output or config.output
-        output.mkdir(parents=True, exist_ok=True)
-        with tqdm(desc="creatures", unit="shape", disable=config.creatures is None) as bar:
+    return run_tool(lambda: run(args), "transfer")
 
-            def made(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
 
-            make_missing_creatures(config, made)
-        with tqdm(total=_parts(config), desc=config.task, unit="part") as bar:
+def run(args: argparse.Namespace) -> int:
+    config = load_config(TransferConfig, args.config, args.overrides)
+    output = args.output or config.output
+    output.mkdir(parents=True, exist_ok=True)
+    with tqdm(desc="creatures", unit="shape", disable=config.creatures is None) as bar:
 
-            def begins(text: str) -> None:
-                # Called before a part: the one before it is done then.
-                bar.set_postfix_str(text)
-                bar.update(min(1, begins.calls))
-                begins.calls += 1
+        def made(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
 
-            begins.calls = 0
-            result = run_transfer(config, begins)
-            bar.update()
-        save_config(output / "config.yaml", config)
-        written = save_report(result, output, args.json)
-        print(format_table(result))
-        print("\n".join(str(path) for path in written))
-        return 0
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename or 'transfer'}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        make_missing_creatures(config, made)
+    with tqdm(total=_parts(config), desc=config.task, unit="part") as bar:
+
+        def begins(text: str) -> None:
+            # Called before a part: the one before it is done then.
+            bar.set_postfix_str(text)
+            bar.update(min(1, begins.calls))
+            begins.calls += 1
+
+        begins.calls = 0
+        result = run_transfer(config, begins)
+        bar.update()
+    save_config(output / "config.yaml", config)
+    written = save_report(result, output, args.json)
+    print(format_table(result))
+    print("\n".join(str(path) for path in written))
+    return 0
 
 
 def _parts(config: TransferConfig) -> int:

@@ -6,16 +6,18 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tqdm import tqdm
-
+from sparsefeat.command_line import StageBar, run_tool
 from sparsefeat.mesh.reading import MESH_SUFFIXES
 from sparsefeat.mesh.voxelize_files import ATTRIBUTES, UP_AXES, voxelize_files
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    bar = _Bar()
-    try:
+    return run_tool(lambda: run(args), args.output, "interrupted; what is complete stays")
+
+
+def run(args: argparse.Namespace) -> int:
+    with StageBar() as bar:
         result = voxelize_files(
             args.inputs,
             args.output,
@@ -28,17 +30,6 @@ def main(argv: list[str] | None = None) -> int:
             report=bar.report,
             progress=bar,
         )
-    except ValueError as error:
-        bar.report(str(error))
-        return 2
-    except OSError as error:
-        bar.report(f"{error.filename or args.output}: {error.strerror or error}")
-        return 2
-    except KeyboardInterrupt:
-        bar.report("interrupted; what is complete stays")
-        return 130
-    finally:
-        bar.close()
     total = len(result.written) + len(result.failed)
     voxels = sum(result.voxels.values())
     print(f"{len(result.written)} of {total} inputs, {voxels} voxels, written to {args.output}")
@@ -69,31 +60,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--image", action=argparse.BooleanOptionalAction, default=True, help="draw voxels.png (default)"
     )
     return parser.parse_args(argv)
-
-
-class _Bar:
-    """A progress bar per stage, on a terminal only; lines that are reported do not tear it."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm | None = None
-        self._stage = ""
-
-    def __call__(self, stage: str, done: float, total: int, name: str) -> None:
-        if self._bar is None or stage != self._stage:
-            self.close()
-            self._stage = stage
-            self._bar = tqdm(total=total, desc=stage, disable=None)
-        self._bar.set_postfix_str(name, refresh=False)
-        self._bar.n = done
-        self._bar.refresh()
-
-    def report(self, line: str) -> None:
-        tqdm.write(line, file=sys.stderr)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 if __name__ == "__main__":

@@ -101,4 +101,4 @@ def vertex_features(
     if voxel_size is not None:
         extractor = extractor.at(voxel_size)
     points, normals = surface_points(vertices, faces, extractor.voxel_size, seed)
-    return extractor(points, interpolation, normals=normals, views=views)[: len(vertices)]
+    return extractor(points, interpolation, normals=normals, rows=slice(len(vertices)), views=views)

@@ -240,8 +240,8 @@ class _Describe:
             extractor = _dilated(extractor, dilation)
         for copy in range(self.copies):
             (points, normals), rows = self.surfaces[number].view(copy, voxel_size, self.seed + number)
-            features = extractor(points, "trilinear", normals=normals, views=self.poses)
-            described.append(torch.from_numpy(features[rows]))
+            features = extractor(points, "trilinear", normals=normals, rows=rows, views=self.poses)
+            described.append(torch.from_numpy(features))
             self.cost.passes += self.poses
             self.cost.points += self.poses * len(points)
         return torch.stack(described)
