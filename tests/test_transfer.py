@@ -15,8 +15,10 @@ from sparsefeat import FeatureExtractor, create_model, save_checkpoint
 from sparsefeat.config import load_config
 from sparsefeat.data.shapes import load_dataset
 from sparsefeat.mesh.features import surface_points, vertex_features
+from sparsefeat.receptive_field import CycleObjective, ProbeObjective
 from sparsefeat.transfer import AdapterConfig, TransferConfig, format_table, run_transfer
 from sparsefeat.transfer.correspondence import choose_pairs
+from sparsefeat.transfer.features import tuning_objective
 from sparsefeat.transfer.report import to_json
 from sparsefeat.transfer.shapes import ShapeStore
 
@@ -277,12 +279,21 @@ def test_wrong_input_gets_one_line(checkpoint, peanuts, tmp_path, override, mess
 def test_correspondence_without_landmarks_is_refused(nuts_and_balls):
     dataset = load_dataset("folder", nuts_and_balls)
     store = ShapeStore(dataset, "none", None)
-    from sparsefeat.transfer.features import tuning_objective
 
     with pytest.raises(ValueError, match="no landmarks"):
         tuning_objective("correspondence", "correspondence", [store(shape) for shape in dataset.shapes[:2]])
     with pytest.raises(ValueError, match="no correspondence"):
         dataset.corresponding(*choose_pairs(dataset, "all", 1, 0)[0])
+
+
+@pytest.mark.parametrize(
+    ("task", "shots", "expected"),
+    [("segmentation", 2, ProbeObjective), ("segmentation", 1, CycleObjective), ("classification", 4, CycleObjective)],
+)
+def test_only_labelled_surfaces_are_enough_to_tune_by_a_probe(peanuts, task, shots, expected):
+    dataset = load_dataset("folder", peanuts)
+    store = ShapeStore(dataset, "none", None)
+    assert type(tuning_objective("auto", task, [store(shape) for shape in dataset.shapes[:shots]])) is expected
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -44,7 +44,7 @@ class FeatureConfig:
     checkpoint: str = "sparsefeat/rooms-5cm"  # path, sparsefeat/NAME or hub id
     voxel_size: float | None = None  # in the unit of the shapes (after data.normalize); None: tuned by gradient
     objective: Literal["auto", "probe", "cycle", "correspondence"] = "auto"
-    # auto: the probe on the labelled shots where there are two or more, else cycle (which needs no labels)
+    # auto: the probe where the vertices or faces of two or more shots are labelled, else cycle (which needs no labels)
     start: float | None = None  # voxel size to tune from; None: 1/50 of the median extent
     span: float = 8.0  # tuning stays within start / span and start * span; at half the size it costs four times as much
     snap: bool = False  # to the nearest of start * sqrt(2)^k, so that features serve several runs and the curve

@@ -186,12 +186,8 @@ def tuning_objective(name: str, task: str, shots: Sequence[LoadedShape]) -> Obje
         ValueError: it needs labels or correspondences that they do not have.
     """
     if name == "auto":
-        if task == "classification":
-            counts = np.unique([shape.shape.label for shape in shots], return_counts=True)[1]
-            labelled = counts.min() >= 2
-        else:
-            labelled = task == "segmentation" and len(shots) >= 2
-        name = "probe" if labelled else "cycle"
+        # A few classes of whole shapes are too little to choose by: a probe on them prefers voxels that are too coarse.
+        name = "probe" if task == "segmentation" and len(shots) >= 2 else "cycle"
     if name == "cycle":
         return CycleObjective()
     if name == "correspondence":
