@@ -169,8 +169,8 @@ class FeatureExtractor:
             progress: called with (voxels done, voxels in all) after each tile; each view counts anew.
 
         Returns:
-            (N, C) float32 ((M, C) with ``rows``), C the network's channels times the number of scales: a tensor on the points' device if they
-            were a tensor, else an array.
+            (N, C) float32 ((M, C) with ``rows``), C the network's channels times the number of scales: a tensor on
+            the points' device if they were a tensor, else an array.
 
         Raises:
             ValueError: shapes, types or numbers that do not fit, NaN or infinite coordinates, a cloud too

@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     options = Options(
         cases=tuple(args.cases), preset=args.preset, engines=tuple(split(args.engines)),
         threads=tuple(map(whole, split(args.threads))), dtypes=tuple(split(args.dtypes or dtypes)),
-        device=args.device or device, data=Path(args.data) if Path(args.data).is_dir() else None, runs=args.runs, seconds=args.seconds,
+        device=args.device or device, data=Path(args.data) if Path(args.data).is_dir() else None,
+        runs=args.runs, seconds=args.seconds,
     )
     rows, facts = run_benchmark(options, progress=lambda row: print(table([row]), flush=True))
     left_out = {(name, why) for row in rows for name, why in row["absent"].items()} | {*facts["not_installed"].items()}

@@ -82,7 +82,9 @@ class DilatedNetwork(nn.Module):
 
     def state_dict(self, *args, **options):
         """Raises ValueError: a checkpoint has no place for the factor."""
-        raise ValueError(f"a network at dilation {self.factor:g} cannot be saved; save its .model, and the factor beside it")
+        raise ValueError(
+            f"a network at dilation {self.factor:g} cannot be saved; save its .model, and the factor beside it"
+        )
 
     def __getattr__(self, name: str):
         try:

@@ -60,7 +60,7 @@ class SurfaceShape:
         return float(np.linalg.norm(np.ptp(self.vertices, axis=0)))
 
     def view(self, index: int, voxel_size: float, seed: int) -> tuple[SurfacePoints, np.ndarray]:
-        """Points of the surface with normals, dense enough for voxels of this size, and which of them are the key points.
+        """Points of the surface with normals, dense enough for voxels of this size, and the rows of the key points.
 
         View 0 is the shape as given. Every other has its own rotation, its own place in the grid and its own
         points: other samples of the surface, or of a cloud nine tenths of its points beside the key points.

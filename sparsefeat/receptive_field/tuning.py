@@ -129,8 +129,8 @@ def tune_receptive_field(
 
     Adam (Kingma & Ba, 2015) on the logarithm of the voxel size. ``"ladder"`` blends features at fixed sizes
     (:class:`ScaleLadder`); each is computed once, for a network that stays as it is. It descends from every octave
-    of the start, the coarsest first, for that costs little, and on to finer ones while that pays. ``"soft"`` runs the network
-    at the present size in every step (:class:`SoftNetwork`), on a few shapes turned and shifted at random, and
+    of the start, the coarsest first, for that costs little, and on to finer ones while that pays. ``"soft"``
+    runs the network at the present size in every step (:class:`SoftNetwork`), on a few shapes turned and shifted at random, and
     can train it along.
 
     Args:
@@ -167,7 +167,9 @@ def tune_receptive_field(
     if backbone_learning_rate and method != "soft":
         raise ValueError("backbone_learning_rate needs method soft; a ladder keeps features of a fixed network")
     if views < 1 or (views > 1 and method == "soft"):
-        raise ValueError(f"views {views}: expected 1 or more for a ladder, 1 for soft, which sees a new pose every step")
+        raise ValueError(
+            f"views {views}: expected 1 or more for a ladder, 1 for soft, which sees a new pose every step"
+        )
     surfaces = _surfaces(shapes, objective, keypoints, seed)
     groups = _checked_groups(groups, len(surfaces))
     usual = DEFAULT_START * float(np.median([surface.extent for surface in surfaces]))
