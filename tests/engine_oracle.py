@@ -23,7 +23,7 @@ PRECISIONS = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "float6
 PATHS = {
     "default": {},
     "unfolded": {"unfolds": lambda *_: True},
-    "unfolded in blocks": {"unfolds": lambda *_: True, "UNFOLDED_BYTES": 2**14},
+    "unfolded in blocks": {"unfolds": lambda *_: True, "UNFOLDED_BYTES": 2**14, "WINDOW_BYTES": {"cpu": 2**14}},
     "unfolded from pairs": {"unfolds": lambda *_: True, "UNFOLDED_BYTES": 2**14, "BOX_BYTES": 0},
     "by cell": {"unfolds": lambda *_: False},
     "by cell in blocks": {"unfolds": lambda *_: False, "BLOCK_NUMBERS": {"cpu": 0}, "LEAST_SEGMENT": 0},

@@ -429,6 +429,26 @@ def test_a_tuned_dilation_goes_with_the_extractor():
     np.testing.assert_allclose(tuned.extractor(points, "trilinear", max_voxels=150), features, atol=1e-5)
 
 
+def test_a_better_dilation_behind_a_worse_blend_is_found():
+    points = ellipsoid(300)
+    narrow, wide = (
+        FeatureExtractor(small_network(depth=0, dilation=d), 0.2)(points, "trilinear").astype(np.float64) for d in (1, 2)
+    )
+    # Worst at a fifth of the way from one to two, so that the gradient at one points back.
+    worst = narrow + 0.2 * (wide - narrow)
+
+    class Far(Objective):
+        def __call__(self, features, shapes):
+            return -(features[0][0] - torch.from_numpy(worst[self.shapes[0].keypoints])).square().sum()
+
+    tuned = tune_receptive_field(
+        FeatureExtractor(small_network(depth=0), 0.2), [points], Far(), start=0.2, bounds=(0.1999, 0.2001),
+        dilation=(1.0, 2.0), steps=30,
+    )  # fmt: skip
+    first = [step for step in tuned.history if step.descent == 0]
+    assert max(step.dilation for step in first) < 1.2 and tuned.dilation > 1.9
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -245,7 +245,7 @@ def test_a_second_derivative(used, monkeypatch, fast):
 
 
 def test_tf32_only_where_torch_allows_it(fast):
-    before = torch.get_float32_matmul_precision()
+    before, newer = torch.get_float32_matmul_precision(), hasattr(torch.backends.cuda.matmul, "fp32_precision")
     try:
         torch.set_float32_matmul_precision("highest")
         assert fast._precision(torch.float32) == "ieee"
@@ -254,6 +254,8 @@ def test_tf32_only_where_torch_allows_it(fast):
     finally:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.set_float32_matmul_precision(before)
+        if newer:
+            torch.backends.cuda.matmul.fp32_precision = "none"
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,9 @@ def tune_receptive_field(
 
     Adam (Kingma & Ba, 2015) on the logarithm of the voxel size. ``"ladder"`` blends features at fixed sizes
     (:class:`ScaleLadder`); each is computed once, for a network that stays as it is. It descends from every octave
-    of the start, the coarsest first, for that costs little, and on to finer ones while that pays. ``"soft"``
-    runs the network at the present size in every step (:class:`SoftNetwork`), on a few shapes turned and shifted at random, and
-    can train it along.
+    of the start, the coarsest first, for that costs little, and on to finer ones while that pays; then from each
+    whole dilation within bounds, while that pays. ``"soft"`` runs the network at the present size in every step
+    (:class:`SoftNetwork`), on a few shapes turned and shifted at random, and can train it along.
 
     Args:
         extractor: the network; its own voxel size does not matter here.
@@ -142,7 +142,7 @@ def tune_receptive_field(
         bounds: of the voxel size; None: 8 times smaller to 8 times larger than the start.
         groups: which voxel size each shape has, numbered from 0, such as one per class; None: one for all.
         dilation: bounds of the factor on the network's dilation, the first being where it begins; None: it
-            stays 1.
+            stays 1. Each whole number in between is computed at its own voxel sizes, at the cost of those.
         method: see above.
         steps: at most so many per descent.
         learning_rate: of the logarithm of the voxel size, in rungs; of the dilation it is a tenth.
@@ -191,6 +191,8 @@ def tune_receptive_field(
     try:
         if method == "ladder":
             best = _descend_from_octaves(descent, start, low, high, usual)
+            if dilation:
+                best = _descend_from_dilations(descent, best, low, dilation)
         else:
             best = _late_mean(descent(start))
     finally:
@@ -329,13 +331,13 @@ class _Descent:
         """Let the network's parameters follow the gradient too."""
         self.trained.append({"params": list(model.parameters()), "lr": learning_rate})
 
-    def __call__(self, start: float) -> list[TuningStep]:
-        """The steps from this voxel size and the smallest dilation on."""
+    def __call__(self, start: float, dilation: float | None = None) -> list[TuningStep]:
+        """The steps from this voxel size on, and this dilation (None: the smallest)."""
         parameters = [{"params": self.size.parameters(), "lr": self.rates[0]}, *self.trained]
         with torch.no_grad():
             self.size.log.fill_(math.log(start))
             if self.factor is not None:
-                self.factor.factor.log.fill_(math.log(self.factor.factor.low))
+                self.factor.factor.log.fill_(math.log(dilation or self.factor.factor.low))
                 parameters.append({"params": self.factor.parameters(), "lr": self.rates[1]})
         optimizer = torch.optim.Adam(parameters, betas=_DECAYS)
         path: list[TuningStep] = []
@@ -383,6 +385,23 @@ def _descend_from_octaves(descent: _Descent, start: float, low: float, high: flo
         path = descent(octave)
         best = min(path if best is None else (best, *path), key=_by_objective)
         octave /= 2
+    return best
+
+
+def _descend_from_dilations(
+    descent: _Descent, best: TuningStep, low: float, bounds: tuple[float, float]
+) -> TuningStep:
+    """The best step of descents from each whole dilation within bounds too, in ascending order, while that pays.
+
+    Between two whole dilations features are a blend of both, often worse than either, which no descent gets past.
+    Each begins with the neighbourhood that was best so far: a larger dilation in finer voxels.
+    """
+    for whole in range(math.floor(bounds[0]) + 1, math.floor(bounds[1]) + 1):
+        path = descent(max(low, min(best.voxel_size) * best.dilation / whole), whole)
+        wider = min(path, key=_by_objective)
+        if wider.objective >= best.objective:
+            break
+        best = wider
     return best
 
 

@@ -136,9 +136,9 @@ class KeySpace:
         stride = constant(self.stride, coordinates.device)
         return torch.where(inside, (relative * stride).sum(-1), -1)
 
-    def shift(self, offset: list[int]) -> int:
-        """The difference of keys between a coordinate and the same plus ``offset`` (D values, multiples of unit)."""
-        return sum(o // u * s for o, u, s in zip(offset, self.unit, self.stride[1:]))
+    def steps(self, spacing: tuple[int, ...]) -> list[int]:
+        """The difference of keys that a step of ``spacing`` (D values, multiples of unit) makes along each axis."""
+        return [d // u * s for d, u, s in zip(spacing, self.unit, self.stride[1:])]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from sparsefeat.sparse.coordinates import as_tuple
 
 
@@ -70,11 +72,26 @@ class Kernel:
             cells = [(v, *rest) for rest in cells for v in values]
         return tuple(cells)
 
+    @cached_property
+    def cell_positions(self) -> np.ndarray:
+        """The cells' positions as an array, for arithmetic with all of them at once. Shape: (K, D) int64."""
+        return np.array(self.cells, dtype=np.int64).reshape(-1, len(self.size))
+
     def offsets(self, tensor_stride: tuple[int, ...]) -> list[list[int]]:
         """K offsets in coordinates, for an input of this tensor stride."""
+        spacing = self.spacing(tensor_stride)
+        return [[c * s for c, s in zip(cell, spacing)] for cell in self.cells]
+
+    def spacing(self, tensor_stride: tuple[int, ...]) -> tuple[int, ...]:
+        """The distance of neighbouring cells along each axis in coordinates, for an input of this tensor stride."""
         if len(tensor_stride) != len(self.size):
             raise ValueError(f"kernel: {len(self.size)} axes for a tensor of {len(tensor_stride)}")
-        return [[c * d * s for c, d, s in zip(cell, self.dilation, tensor_stride)] for cell in self.cells]
+        return tuple(d * s for d, s in zip(self.dilation, tensor_stride))
+
+    def reach(self, tensor_stride: tuple[int, ...]) -> tuple[int, ...]:
+        """The largest offset along each axis, either way, for an input of this tensor stride."""
+        farthest = abs(self.cell_positions).max(0).tolist()
+        return tuple(f * s for f, s in zip(farthest, self.spacing(tensor_stride)))
 
     @cached_property
     def identity_cell(self) -> int | None:

@@ -301,7 +301,6 @@ class KernelMap:
 
     @_keep_for_training
     def _make_blocks(self, rows: int) -> list[Block]:
-        pairs = self._pairs
         if self.mirrored_transpose:
             # Input i lies under cell k of output o exactly where o lies under cell K - 1 - k of i.
             last = self.volume - 1
@@ -309,23 +308,24 @@ class KernelMap:
                 block._replace(segments=[s._replace(cell=last - s.cell) for s in block.segments])
                 for block in self.transpose.blocks(rows)
             ]
-        *sides, counts = self._found()
-        sources, targets = (sides[side].split(counts) for side in (self._side, 1 - self._side))
-        if not pairs.ascending:
-            orders = [torch.argsort(part, stable=True) for part in targets]
-            sources = [part[order] for part, order in zip(sources, orders)]
-            targets = [part[order] for part, order in zip(targets, orders)]
+        (sources, targets), lengths = self.positions, self.counts
+        if not self._pairs.ascending:
+            order = torch.argsort(self.cells * self.n_out + targets, stable=True)
+            sources, targets = sources[order], targets[order]
         starts = list(range(0, self.n_out, rows)) or [0]
-        borders = torch.tensor([*starts, self.n_out], dtype=torch.int32, device=sides[0].device)
-        bounds = torch.stack([torch.searchsorted(part, borders) for part in targets])
+        if len(starts) > 1:
+            borders = torch.tensor([*starts, self.n_out], dtype=torch.int32, device=targets.device)
+            bounds = [torch.searchsorted(part, borders) for part in targets.split_with_sizes(lengths)]
+            lengths = torch.stack(bounds).diff(dim=1).flatten().tolist()
         segments: list[list[Segment]] = [[] for _ in starts]
-        for cell, lengths in enumerate(bounds.diff(dim=1).tolist()):
-            parts = zip(segments, lengths, sources[cell].split(lengths), targets[cell].split(lengths))
-            for there, length, i, o in parts:
-                if length:
-                    there.append(Segment(cell, length, i, o, cell == self.identity_cell))
+        identity = self.identity_cell
+        places = itertools.product(range(self.volume), segments)
+        parts = zip(places, lengths, sources.split_with_sizes(lengths), targets.split_with_sizes(lengths))
+        for (cell, there), length, i, o in parts:
+            if length:
+                there.append(Segment(cell, length, i, o, cell == identity))
         stops = [*starts[1:], self.n_out]
-        return [_block(start, stop, there, borders) for start, stop, there in zip(starts, stops, segments)]
+        return [_block(start, stop, there, targets) for start, stop, there in zip(starts, stops, segments)]
 
     @property
     def out_counts(self) -> Tensor:

@@ -331,9 +331,7 @@ class CoordinateManager:
 
     def _build(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel) -> KernelMap:
         source, target = self[in_key], self[out_key]
-        offsets = kernel.offsets(in_key.tensor_stride)
-        reach = tuple(max(abs(o[axis]) for o in offsets) for axis in range(self.dimension))
-        index = source.index(reach)
+        index = source.index(kernel.reach(in_key.tensor_stride))
         if in_key == out_key:
             search = Search(index, index.keys, kernel, in_key.tensor_stride, same=True)
             return KernelMap.of(search, index)

@@ -48,8 +48,7 @@ class Search:
         Shape: (P,), (P,) int32, K counts.
         """
         volume = self.kernel.volume
-        cells_in: list[Tensor | None] = [None] * volume
-        cells_out: list[Tensor | None] = [None] * volume
+        pairs: list[tuple[Tensor, Tensor, int] | None] = [None] * volume
         n_out = len(self.target_keys)
         search = self._look_up if self.source.table is not None else self._search_columns
         for cells, found in search():
@@ -61,12 +60,15 @@ class Search:
             starts = borders[:-1].repeat_interleave(counts, output_size=len(places))
             targets = (places - starts).int()
             counts = counts.tolist()
-            for cell, i, o in zip(cells, sources.split(counts), targets.split(counts)):
-                cells_in[cell], cells_out[cell] = i, o
+            # The method split itself is written in Python, and takes ten times as long.
+            parts = sources.split_with_sizes(counts), targets.split_with_sizes(counts)
+            for cell, i, o, count in zip(cells, *parts, counts):
+                pairs[cell] = i, o, count
                 if self.mirrored and cell != volume - 1 - cell:
                     # i grows with o, because both are positions in the same sorted keys.
-                    cells_in[volume - 1 - cell], cells_out[volume - 1 - cell] = o, i
-        return torch.cat(cells_in), torch.cat(cells_out), [len(i) for i in cells_in]
+                    pairs[volume - 1 - cell] = o, i, count
+        cells_in, cells_out, counts = zip(*pairs)
+        return torch.cat(cells_in), torch.cat(cells_out), list(counts)
 
     def _look_up(self) -> _Found:
         """One look-up in the dense table per cell and output, in blocks of bounded memory."""
@@ -74,7 +76,7 @@ class Search:
         cells = list(range((volume + 1) // 2 if self.mirrored else volume))
         # A table has less than 2^31 cells, and int32 keys are half the memory traffic.
         keys = self.target_keys.int()
-        shifts = constant(self._shifts(cells), keys.device, torch.int32)
+        shifts = constant(self._shifts()[: len(cells)], keys.device, torch.int32)
         at_once = _LOOK_UPS_AT_ONCE.get(keys.device.type, _LOOK_UPS_AT_ONCE_ELSEWHERE)
         block = max(1, at_once // max(len(keys), 1))
         for start in range(0, len(cells), block):
@@ -86,36 +88,35 @@ class Search:
 
     def _search_columns(self) -> _Found:
         """A column of cells along the last axis is a stretch of consecutive keys: one binary search serves it all."""
-        space, offsets = self.source.space, self.kernel.offsets(self.tensor_stride)
+        shifts, last_step = self._shifts().tolist(), self._steps()[-1]
         for column in _columns(self.kernel, self.mirrored):
-            start = self.target_keys + space.shift(offsets[column[0]])
-            step = 1
-            if len(column) > 1:
-                step = space.shift([b - a for a, b in zip(offsets[column[0]], offsets[column[1]])])
+            start = self.target_keys + shifts[column[0]]
+            step = last_step if len(column) > 1 else 1
             if step == 0:  # a globally pooled tensor: with tensor stride 0 all cells are one
                 yield column, _find_run(self.source.keys, start, 1, 1).expand(len(column), -1).clone()
             else:
                 yield column, _find_run(self.source.keys, start, step, len(column))
 
-    def _shifts(self, cells: list[int]) -> list[int]:
-        offsets = self.kernel.offsets(self.tensor_stride)
-        return [self.source.space.shift(offsets[cell]) for cell in cells]
+    def _steps(self) -> list[int]:
+        """The difference of keys between neighbouring cells along each axis. D values."""
+        return self.source.space.steps(self.kernel.spacing(self.tensor_stride))
+
+    def _shifts(self) -> np.ndarray:
+        """The difference of keys between an output and what lies under each cell. Shape: (K,) int64."""
+        return self.kernel.cell_positions @ np.array(self._steps(), dtype=np.int64)
 
     def windows(self) -> Windows | None:
         """The cells of each output as stretches of a dense box; None where keys are too sparse for one, or a
         column of cells is no stretch."""
-        if self.source.table is None or self.kernel.region != "cube":
+        kernel, table, device = self.kernel, self.source.table, self.target_keys.device
+        length = kernel.size[-1]
+        if table is None or kernel.region != "cube" or (length > 1 and self._steps()[-1] != 1):
             return None
-        columns = _columns(self.kernel, mirrored=False)
-        of_cell = self._shifts(list(range(self.kernel.volume)))
-        shifts = [[of_cell[cell] for cell in column] for column in columns]
-        if any(b - a != 1 for column in shifts for a, b in zip(column, column[1:])):
-            return None
-        device = self.target_keys.device
+        # The first cells are those at the low end of the last axis: one of each column.
+        shifts = self._shifts()[: kernel.volume // length]
         return Windows(
-            len(self.source.table), self.source.keys, self.target_keys.int(),
-            constant([column[0] for column in shifts], device, torch.int32), len(columns[0]),
-            constant(columns, device).view(-1), not self.same,
+            len(table), self.source.keys, self.target_keys.int(), constant(shifts, device, torch.int32), length,
+            torch.arange(kernel.volume, device=device).view(length, -1).t().flatten(), not self.same,
         )
 
 

@@ -32,6 +32,9 @@ LEAST_SEGMENT = 256
 UNFOLDED_BYTES = 32 * 2**20
 """Largest unfolded matrix; a layer with more outputs goes block by block."""
 
+WINDOW_BYTES = {"cpu": 2 * 2**20}
+"""Likewise of one made of windows of a box, by device type: so small that the product finds it in the cache."""
+
 BOX_BYTES = 128 * 2**20
 """Largest dense box of features to take windows from."""
 
@@ -87,12 +90,13 @@ def weight_gradient(features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
     if unfolds(plan, c_in, c_out):
         return _weight_gradient_unfolded(features, grad, plan)
     out = features.new_zeros(plan.volume, c_in, c_out, dtype=_accumulator(features.dtype))
+    totals = out.unbind(0)
     blocks = _blocks(plan, max(c_in, c_out))
     xs, gs = _scratch(blocks, features), _scratch(blocks, grad)
     for block in blocks:
         for s in block.segments:
             x = _gather(features, s.sources, s, block, xs)
-            _add_product(out[s.cell], x.t(), _gather(grad, s.targets, s, block, gs))
+            _add_product(totals[s.cell], x.t(), _gather(grad, s.targets, s, block, gs))
     return out.to(features.dtype)
 
 
@@ -108,12 +112,13 @@ def gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap) -
         return convolve(grad, weight.transpose(1, 2), back), weight_gradient(features, grad, plan)
     features, grad = plan.by_position(features), back.by_position(grad)
     out = features.new_zeros(weight.shape, dtype=_accumulator(weight.dtype))
+    totals = out.unbind(0)
     blocks = _blocks(back, max(c_in, c_out))
     scratch = _scratch(blocks, features)
     sums = _Sums(back, blocks, grad, weight.transpose(1, 2))
     for block in blocks:
         for s, g in sums.of(block):
-            _add_product(out[s.cell], _gather(features, s.targets, s, block, scratch).t(), g)
+            _add_product(totals[s.cell], _gather(features, s.targets, s, block, scratch).t(), g)
     return back.by_row(sums.out), out.to(weight.dtype)
 
 
@@ -144,7 +149,7 @@ class _Sums:
     def of(self, block: Block) -> Iterator[tuple[Segment, Tensor]]:
         """Make a block of the output; yields each segment with its gathered input rows on the way."""
         products = self.products[: len(block.order)]
-        for s, part in zip(block.segments, products.split(block.counts)):
+        for s, part in zip(block.segments, products.split_with_sizes(block.counts)):
             rows = _gather(self.features, s.sources, s, block, self.gathered)
             if self.wide == rows.dtype:
                 torch.mm(rows, self.weights[s.cell], out=part)
@@ -199,15 +204,17 @@ def _unfold(features: Tensor, plan: KernelMap) -> Iterator[tuple[slice, Tensor]]
     """
     channels = features.shape[1]
     width = plan.volume * channels
-    rows = max(1, UNFOLDED_BYTES // (width * features.element_size()))
+    row_bytes = width * features.element_size()
     if _has_box(features, plan):
         box = plan.windows.box(features)
+        rows = WINDOW_BYTES.get(features.device.type, UNFOLDED_BYTES) // row_bytes
         rows = max(1, min(rows, plan.n_out))
         scratch = features.new_empty(rows * width)
         for start in range(0, plan.n_out, rows):
             stop = min(start + rows, plan.n_out)
             yield slice(start, stop), plan.windows.unfold(box, start, stop, scratch)
         return
+    rows = max(1, UNFOLDED_BYTES // row_bytes)
     for block in plan.blocks(1 << (rows.bit_length() - 1)):
         unfolded = features.new_zeros(block.stop - block.start, plan.volume, channels)
         for s in block.segments:
