@@ -11,7 +11,8 @@ import torch
 from mesh_oracle import oracle, random_triangles
 
 from sparsefeat.mesh import read_mesh, voxelization, voxelize_mesh
-from sparsefeat.mesh.candidates import chunks, expand
+from sparsefeat.mesh.columns import chunks, expand
+from sparsefeat.mesh.keys import Box
 from sparsefeat.mesh.surface import Surface
 from sparsefeat.sparse import SparseTensor
 
@@ -26,26 +27,20 @@ def found(corners: np.ndarray, voxel_size: float = 1.0, **options) -> set[tuple[
 
 
 def disagreements(corners: np.ndarray) -> list:
-    """Triangles whose cells, each by itself, are not the oracle's; each cell must be named once.
-
-    Small boxes are tested as a whole or cell by cell, depending on how many there are: here in both ways.
-    """
+    """Triangles whose cells, each by itself, are not the oracle's; each cell must be named once."""
     corners = np.asarray(corners, dtype=np.float64)
     faces = torch.arange(3 * len(corners)).reshape(-1, 3)
     surface = Surface(torch.from_numpy(corners.reshape(-1, 3)), faces, 1.0)
+    low, high = surface.bounds()
+    box = Box(low.tolist(), (high - low + 1).tolist())
+    cells: list[list] = [[] for _ in corners]
+    for runs in voxelization._touching_runs(surface, box):
+        places = box.coordinates(runs.keys()).tolist()
+        for triangle, cell in zip(runs.triangles().tolist(), places, strict=True):
+            cells[triangle].append(tuple(cell))
+    assert all(len(c) == len(set(c)) for c in cells)
     expected = [oracle(t[None]) for t in corners]
-    wrong = []
-    for many in (1, 1 << 30):
-        cells: list[list] = [[] for _ in corners]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(voxelization._MANY, "cpu", many)
-            for triangles, places in voxelization._touching_pairs(surface):
-                rows = zip(triangles.tolist(), *(p.long().tolist() for p in places), strict=True)
-                for triangle, *cell in rows:
-                    cells[triangle].append(tuple(cell))
-        assert all(len(c) == len(set(c)) for c in cells)
-        wrong += [t.tolist() for t, c, e in zip(corners, cells, expected, strict=True) if set(c) != e]
-    return wrong
+    return [t.tolist() for t, c, e in zip(corners, cells, expected, strict=True) if set(c) != e]
 
 
 @pytest.mark.parametrize("extent", [0.3, 1.5, 3.0, 7.0])
@@ -119,6 +114,20 @@ def test_segments_and_points_touch_cells_too():
     )
 
 
+def test_walls_turned_by_a_right_angle_with_rounding():
+    # Planes and edges along an axis but for the last digit, also where they cross a side of cells.
+    rng = np.random.default_rng(6)
+    walls = rng.integers(-6, 7, (40, 3, 3)) * 0.5
+    walls[:, 2, :2] = walls[:, 1, :2]
+    cos, sin = math.cos(math.pi / 2), math.sin(math.pi / 2)
+    turned = walls @ np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]])
+    for axis in range(3):
+        assert not disagreements(np.roll(turned, axis, 2))
+    # An edge that crosses x = 2 within a few roundings, of a triangle with many slabs beyond.
+    near = [[np.nextafter(2, 1), 0.3, 0.2], [np.nextafter(2, 3), 6.3, 4.1], [6.4, 2.2, 1.7]]
+    assert not disagreements(np.array([near]))
+
+
 def test_steep_flat_and_crossed_triangles_longer_than_the_small_boxes():
     rng = np.random.default_rng(5)
     for scale in ([9, 9, 0.01], [0.01, 9, 9], [9, 0.01, 9], [12, 1, 1], [1, 1, 12]):
@@ -166,6 +175,7 @@ def test_small_portions_give_the_same(monkeypatch):
     options = {"area": True, "normal": True, "triangle": True}
     whole = voxelize_mesh(vertices, faces, 1.0, **options)
     monkeypatch.setitem(voxelization._TRIANGLES_AT_A_TIME, "cpu", 7)
+    monkeypatch.setitem(voxelization._COLUMNS_AT_A_TIME, "cpu", 15)
     monkeypatch.setitem(voxelization._PAIRS_AT_A_TIME, "cpu", 50)
     monkeypatch.setattr(contents, "_PAIRS_AT_A_TIME", 33)
     parts = voxelize_mesh(vertices, faces, 1.0, **options)

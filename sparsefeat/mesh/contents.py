@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsefeat.mesh.candidates import chunks, expand
+from sparsefeat.mesh.columns import chunks, expand
 from sparsefeat.mesh.keys import Box
 from sparsefeat.mesh.surface import Surface
 

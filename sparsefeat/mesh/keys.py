@@ -11,7 +11,9 @@ from torch import Tensor
 _MAX_CELLS = 1 << 62
 # A table of flags, one byte for each cell of the box, is faster than sorting where it is not much larger
 # than what is put into it.
-_CELLS_PER_KEY = 64
+_CELLS_PER_KEY = 16
+# Keys that wait for being put into the table or sorted.
+_MAX_WAITING = 1 << 22
 
 
 class Box:
@@ -28,6 +30,7 @@ class Box:
     def __init__(self, low: Sequence[int], extent: Sequence[int]):
         self.low, self.extent = [int(x) for x in low], [int(x) for x in extent]
         self.cells = math.prod(self.extent)
+        self.strides = self.extent[1] * self.extent[2], self.extent[2], 1
         if self.cells > _MAX_CELLS:
             shown = " x ".join(map(str, self.extent))
             raise ValueError(f"a box of {shown} voxels is beyond the key range; is something far away?")
@@ -59,30 +62,59 @@ class DistinctKeys:
 
     Args:
         box: whose keys they are.
-        expected: about how many will be added.
-        device: where they are.
     """
 
-    def __init__(self, box: Box, expected: int, device: torch.device):
-        self._flags = None
-        if box.cells <= _CELLS_PER_KEY * expected:
-            self._flags = torch.zeros(box.cells, dtype=torch.bool, device=device)
-        self._found: list[Tensor] = []
-        self._pending, self._limit = 0, 1 << 25
+    def __init__(self, box: Box):
+        self._box = box
+        self._flags: Tensor | None = None
+        self._sorted: Tensor | None = None
+        self._waiting: list[Tensor] = []
+        self._count, self._limit = 0, _MAX_WAITING
 
     def add(self, keys: Tensor) -> None:
+        self._waiting.append(keys)
+        self._count += len(keys)
+        if self._count > self._limit:
+            self._merge()
+
+    def contains(self, keys: Tensor) -> Tensor:
+        """Whether keys have been added. Shape: (P,) -> (P,) bool"""
+        self._merge()
         if self._flags is not None:
-            self._flags[keys] = True
-            return
-        self._found.append(torch.unique(keys))
-        self._pending += len(self._found[-1])
-        if self._pending > self._limit:
-            # Triangles that share cells by the million would otherwise fill the memory with repetitions.
-            self._found = [torch.unique(torch.cat(self._found))]
-            self._pending, self._limit = 0, max(self._limit, 2 * len(self._found[0]))
+            return self._flags.index_select(0, keys)
+        place = torch.searchsorted(self._sorted, keys).clamp_(max=len(self._sorted) - 1)
+        return self._sorted.index_select(0, place) == keys
 
     def sorted(self) -> Tensor:
         """The keys in ascending order. Shape: (V,) int64"""
+        self._merge()
+        return self._sorted if self._flags is None else _places(self._flags)
+
+    def _merge(self) -> None:
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        if self._sorted is not None:
+            waiting.append(self._sorted)
+        if self._flags is None and self._box.cells <= _CELLS_PER_KEY * self._count:
+            # In words of 8 flags; see _places.
+            size = -(-self._box.cells // 8) * 8
+            self._flags, self._sorted = torch.zeros(size, dtype=torch.bool, device=waiting[0].device), None
         if self._flags is not None:
-            return torch.nonzero(self._flags)[:, 0]
-        return torch.unique(torch.cat(self._found))
+            for keys in waiting:
+                self._flags.index_fill_(0, keys, True)
+            self._count = 0
+            return
+        keys = torch.cat(waiting)
+        short = self._box.cells <= 1 << 31
+        self._sorted = torch.unique(keys.int() if short else keys).long()
+        self._count = len(self._sorted)
+        # Triangles that share cells by the million would otherwise be sorted again and again.
+        self._limit = max(self._limit, 2 * self._count)
+
+
+def _places(flags: Tensor) -> Tensor:
+    """Where flags are set, most of them being not. Shape: (8 W,) bool -> (V,) int64"""
+    words = torch.nonzero(flags.view(torch.int64))[:, 0]
+    word, bit = torch.nonzero(flags.view(-1, 8).index_select(0, words)).unbind(1)
+    return words.index_select(0, word) * 8 + bit

@@ -102,16 +102,17 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray, where: str = "mesh") -> 
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu":
         raise ValueError(f"{where}: faces are {faces.shape} of {faces.dtype}, expected (F, 3) whole numbers")
     vertices = np.ascontiguousarray(vertices, dtype=np.float64)
-    finite = np.isfinite(vertices).all(1)
+    finite = np.isfinite(vertices)
     if not finite.all():
+        finite = finite.all(1)
         bad = len(vertices) - int(finite.sum())
         raise ValueError(
             f"{where}: {bad} of {len(vertices)} vertices have a NaN or infinite coordinate, first vertex "
             f"{int(np.argmin(finite))} (from 0)"
         )
     # Compared before the conversion, which would wrap large unsigned numbers.
-    outside = ((faces < 0) | (faces >= len(vertices))).any(1)
-    if outside.any():
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        outside = ((faces < 0) | (faces >= len(vertices))).any(1)
         row = int(np.argmax(outside))
         raise ValueError(
             f"{where}: {int(outside.sum())} of {len(faces)} faces name a vertex that is not there, first "

@@ -10,21 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefeat.mesh.candidates import pairs_in_columns
+from sparsefeat.mesh.columns import Runs, runs_in_columns, runs_in_rows
 from sparsefeat.mesh.contents import Pairs, areas_in_cells, nearest_triangles
 from sparsefeat.mesh.keys import Box, DistinctKeys
 from sparsefeat.mesh.reading import check_mesh
 from sparsefeat.mesh.surface import Surface
-from sparsefeat.mesh.touching import Found, Triangles, touches_closely, touching, touching_in_boxes
+from sparsefeat.mesh.touching import Triangles, touches_closely
 
 _MAX_COORDINATE = 2**31 - 1
-# Triangles and pairs at a time, by type of device; a pair takes some 200 bytes of temporaries.
-_TRIANGLES_AT_A_TIME = {"cpu": 1 << 17, "cuda": 1 << 20}
-_PAIRS_AT_A_TIME = {"cpu": 1 << 18, "cuda": 1 << 22}
-# Bounding boxes with up to this many cells more than one along each axis are tested as a whole, where this
-# many triangles have boxes of the same shape: it takes more steps, with less work in each.
-_SMALL = 2
-_MANY = {"cpu": 1500, "cuda": 100_000}
+# Triangles, columns of cells and pairs of a triangle and a cell at a time, by type of device: on the CPU such
+# that what is worked on stays in the cache.
+_TRIANGLES_AT_A_TIME = {"cpu": 1 << 15, "cuda": 1 << 20}
+_COLUMNS_AT_A_TIME = {"cpu": 1 << 16, "cuda": 1 << 22}
+_PAIRS_AT_A_TIME = {"cpu": 1 << 17, "cuda": 1 << 23}
+# Half of what the process may keep of freed memory.
+_KEPT_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -138,16 +138,14 @@ def _voxelize(surface: Surface, size: float, area: bool, normal: bool, triangle:
             f"{_MAX_COORDINATE}; are the vertices in the unit of the voxel size?"
         )
     box = Box(low.tolist(), (high - low + 1).tolist())
-    # A triangle of a fine mesh touches a few cells.
-    distinct = DistinctKeys(box, 4 * len(surface), low.device)
+    distinct = DistinctKeys(box)
     with_pairs = area or normal or triangle
     found: list[tuple[Tensor, Tensor]] = []
-    for triangles, cells in _touching_pairs(surface):
-        keys = box.keys(cells)
+    for runs in _touching_runs(surface, box, None if with_pairs else distinct):
         if with_pairs:
-            found.append((keys, triangles))
+            found.append((runs.keys(), runs.triangles()))
         else:
-            distinct.add(keys)
+            distinct.add(runs.keys())
     if not with_pairs:
         return MeshVoxels(box.coordinates(distinct.sorted()).int(), size)
     pairs = Pairs.sorted(*map(torch.cat, zip(*found, strict=True)))
@@ -163,52 +161,58 @@ def _voxelize(surface: Surface, size: float, area: bool, normal: bool, triangle:
     return MeshVoxels(cells.int(), size, **attributes)
 
 
-def _touching_pairs(surface: Surface) -> Iterator[Found]:
-    """Yield (triangles (P,), cells 3 x (P,) float64): all pairs that touch, each once."""
+def _touching_runs(surface: Surface, box: Box, known: DistinctKeys | None = None) -> Iterator[Runs]:
+    """Yield runs of cells with a triangle that touches them: all pairs of both that touch, each once.
+
+    Args:
+        surface: the triangles.
+        box: of the keys.
+        known: where what is yielded is put; a closer look is not taken at pairs with a cell that is there.
+    """
     kind = "cpu" if surface.points.device.type == "cpu" else "cuda"
-    pairs_at_a_time, at_a_time = _PAIRS_AT_A_TIME[kind], _TRIANGLES_AT_A_TIME[kind]
-    for first in range(0, len(surface), at_a_time):
-        part = Triangles(surface.corners(slice(first, first + at_a_time)))
-        # Those that need a closer look, from all groups together: that is many steps, for few pairs.
-        unsure: list[Found] = []
-        waiting = 0
-        spans = part.high - part.low
-        # Triangles whose boxes are small and of one shape are tested together, if they are many.
-        shape = (spans[0] * 3 + spans[1]) * 3 + spans[2]
-        shape = torch.where((spans > _SMALL).any(0), 27, shape).to(torch.uint8)
-        counts = torch.bincount(shape.int(), minlength=28)
-        few = counts < _MANY[kind]
-        few[27] = True
-        counts = torch.cat([torch.where(few, 0, counts)[:27], counts[few].sum()[None]]).tolist()
-        # Grouped by one stable sort, so that each group is in the triangles' order.
-        order = torch.argsort(torch.where(few[shape.int()], 27, shape), stable=True)
-        for code, rows in enumerate(order.split(counts)):
-            if not len(rows):
-                continue
-            group = part.take(rows)
-            if code < 27:
-                results = [touching_in_boxes(group, (code // 9 + 1, code // 3 % 3 + 1, code % 3 + 1))]
-            else:
-                pairs = pairs_in_columns(group, pairs_at_a_time)
-                results = (touching(group, owner, cells) for owner, cells in pairs)
-            for (owner, cells), (near, places) in results:
-                yield rows[owner] + first, cells
-                if len(near):
-                    unsure.append((rows[near], places))
-                    waiting += len(near)
-                if waiting > pairs_at_a_time:
-                    yield _closely(part, unsure, first)
-                    unsure, waiting = [], 0
-        if unsure:
-            yield _closely(part, unsure, first)
+    triangles, columns, pairs = (
+        limit[kind] for limit in (_TRIANGLES_AT_A_TIME, _COLUMNS_AT_A_TIME, _PAIRS_AT_A_TIME)
+    )
+    # What needs a closer look, from all portions together: that is many steps, for few pairs.
+    unsure: list[Runs] = []
+    waiting = 0
+    larger = []
+    # The C library of Linux gives memory back when more is free than twice the largest block that ever was,
+    # and getting it again, page by page, takes longer than all that is done here. This one is never touched.
+    torch.empty(_KEPT_BYTES, dtype=torch.uint8)
+    for first in range(0, len(surface), triangles):
+        part = surface.triangles(slice(first, first + triangles))
+        larger.append(part.index[~part.in_row])
+        for runs in runs_in_rows(part, box, columns):
+            yield from runs.cut(pairs)
+    for index in torch.cat(larger).split(triangles):
+        for runs, rest in runs_in_columns(surface.triangles(index), box, columns):
+            yield from runs.cut(pairs)
+            if len(rest):
+                unsure.append(rest)
+                waiting += int(rest.count.sum())
+            if waiting > pairs:
+                yield from _closely(surface, box, unsure, pairs, known)
+                unsure, waiting = [], 0
+    if unsure:
+        yield from _closely(surface, box, unsure, pairs, known)
 
 
-def _closely(part: Triangles, unsure: list[Found], first: int) -> Found:
-    rows = torch.cat([rows for rows, _ in unsure])
-    cells = [torch.cat(c) for c in zip(*(cells for _, cells in unsure), strict=True)]
-    used, inverse = torch.unique(rows, return_inverse=True)
-    keep = torch.nonzero(touches_closely(part.take(used), inverse, cells))[:, 0]
-    return rows[keep] + first, [c[keep] for c in cells]
+def _closely(
+    surface: Surface, box: Box, unsure: list[Runs], limit: int, known: DistinctKeys | None
+) -> Iterator[Runs]:
+    # A pair takes the place of some ten here.
+    for runs in Runs.joined(unsure).cut(limit // 10):
+        keys, triangles = runs.keys(), runs.triangles()
+        if known is not None:
+            new = torch.nonzero(~known.contains(keys))[:, 0]
+            keys, triangles = keys[new], triangles[new]
+        if not len(keys):
+            continue
+        used, rows = torch.unique(triangles, return_inverse=True)
+        cells = box.coordinates(keys).T.double()
+        keep = torch.nonzero(touches_closely(surface.triangles(used), rows, cells))[:, 0]
+        yield Runs(used[rows[keep]], keys[keep], torch.ones_like(keep))
 
 
 def _checked_meshes(vertices, faces, device: torch.device) -> tuple[bool, Iterator[tuple[Tensor, Tensor]]]:
