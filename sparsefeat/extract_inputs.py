@@ -64,10 +64,20 @@ def chosen_rows(rows: np.ndarray | Tensor | slice | None, cloud: Tensor) -> Tens
     Raises:
         ValueError: neither indices of its points, nor a mask of as many, nor a slice.
     """
-    if rows is None or isinstance(rows, slice):
-        return slice(None) if rows is None else rows
     count = len(cloud)
-    chosen = torch.as_tensor(rows, device=cloud.device)
+    if rows is None:
+        return slice(None)
+    if isinstance(rows, slice):
+        rows = np.arange(count)[rows]
+    if not isinstance(rows, Tensor):
+        rows = np.asarray(rows)
+        if not rows.size and rows.dtype.kind == "f":
+            rows = rows.astype(np.int64)  # an empty list
+        if rows.dtype.kind not in "biu":
+            raise ValueError(f"rows: {rows.dtype}, expected indices (M,), a mask or a slice")
+        # A copy, since torch takes neither wide unsigned numbers nor steps backwards.
+        rows = torch.from_numpy(rows.astype(np.bool_ if rows.dtype.kind == "b" else np.int64))
+    chosen = rows.to(cloud.device)
     if chosen.dtype == torch.bool:
         if chosen.shape != (count,):
             raise ValueError(f"rows: a mask of shape {tuple(chosen.shape)}, expected ({count},)")
@@ -76,9 +86,10 @@ def chosen_rows(rows: np.ndarray | Tensor | slice | None, cloud: Tensor) -> Tens
         raise ValueError(
             f"rows: {chosen.dtype} of shape {tuple(chosen.shape)}, expected indices (M,), a mask or a slice"
         )
+    chosen = chosen.long()
     if len(chosen) and not (0 <= int(chosen.min()) and int(chosen.max()) < count):
         raise ValueError(f"rows: {int(chosen.min())} to {int(chosen.max())}, expected 0 to {count - 1}")
-    return chosen.long()
+    return chosen
 
 
 def outer_sides(

@@ -90,9 +90,11 @@ def test_the_order_of_the_points_does_not_matter(extractor, points):
 def test_rows_are_those_of_all_features(extractor, points, interpolation):
     features = extractor(points, interpolation, views=2)
     odd = np.arange(len(points)) % 2 == 1
-    for rows in (slice(100), np.array([7, 3, 7]), torch.tensor([5, 0]), odd, np.zeros(0, dtype=int)):
+    backwards = np.arange(9, dtype=np.uint32)[::-1]
+    for rows in (slice(100), slice(9, 2, -3), np.array([7, 3, 7]), torch.tensor([5, 0]), odd, [4, 2], backwards):
         expected = features[np.asarray(rows) if isinstance(rows, torch.Tensor) else rows]
         np.testing.assert_array_equal(extractor(points, interpolation, views=2, rows=rows), expected)
+    assert extractor(points, interpolation, rows=[]).shape == (0, features.shape[1])
 
 
 @pytest.mark.parametrize(
@@ -279,6 +281,7 @@ def test_wrong_points_are_refused(extractor, points, message):
         ({"rows": [0, 6000]}, "rows: 0 to 6000, expected 0 to 5999"),
         ({"rows": np.ones(5, dtype=bool)}, r"a mask of shape \(5,\), expected \(6000,\)"),
         ({"rows": [0.5]}, r"expected indices \(M,\), a mask or a slice"),
+        ({"rows": "all"}, "expected indices"),
     ],
 )
 def test_wrong_options_are_refused(extractor, points, options, message):

@@ -78,10 +78,15 @@ class DistinctKeys:
             self._merge()
 
     def contains(self, keys: Tensor) -> Tensor:
-        """Whether keys have been added. Shape: (P,) -> (P,) bool"""
-        self._merge()
+        """Whether keys are known to have been added; of those of late some may not be. Shape: (P,) -> (P,) bool"""
+        settled = 0 if self._sorted is None else len(self._sorted)
+        # Sorting only when there are half as many new ones keeps the time in proportion to their number.
+        if self._flags is not None or 3 * settled <= 2 * self._count:
+            self._merge()
         if self._flags is not None:
             return self._flags.index_select(0, keys)
+        if self._sorted is None or not len(self._sorted):
+            return torch.zeros_like(keys, dtype=torch.bool)
         place = torch.searchsorted(self._sorted, keys).clamp_(max=len(self._sorted) - 1)
         return self._sorted.index_select(0, place) == keys
 

@@ -192,7 +192,7 @@ def tune_receptive_field(
         if method == "ladder":
             best = _descend_from_octaves(descent, start, low, high, usual)
             if dilation:
-                best = _descend_from_dilations(descent, best, low, dilation)
+                best = _descend_from_dilations(descent, best, (low, high), dilation)
         else:
             best = _late_mean(descent(start))
     finally:
@@ -389,15 +389,16 @@ def _descend_from_octaves(descent: _Descent, start: float, low: float, high: flo
 
 
 def _descend_from_dilations(
-    descent: _Descent, best: TuningStep, low: float, bounds: tuple[float, float]
+    descent: _Descent, best: TuningStep, sizes: tuple[float, float], dilations: tuple[float, float]
 ) -> TuningStep:
     """The best step of descents from each whole dilation within bounds too, in ascending order, while that pays.
 
     Between two whole dilations features are a blend of both, often worse than either, which no descent gets past.
     Each begins with the neighbourhood that was best so far: a larger dilation in finer voxels.
     """
-    for whole in range(math.floor(bounds[0]) + 1, math.floor(bounds[1]) + 1):
-        path = descent(max(low, min(best.voxel_size) * best.dilation / whole), whole)
+    for whole in range(math.floor(dilations[0]) + 1, math.floor(dilations[1]) + 1):
+        start = min(best.voxel_size) * best.dilation / whole
+        path = descent(min(max(start, sizes[0]), sizes[1]), whole)
         wider = min(path, key=_by_objective)
         if wider.objective >= best.objective:
             break
