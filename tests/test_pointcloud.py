@@ -226,7 +226,7 @@ def test_a_damaged_npz_member_is_refused(tmp_path):
 
 
 def test_pickled_arrays_are_never_loaded(tmp_path):
-    np.save(tmp_path / "a.npy", np.array([object()]), allow_pickle=True)
+    np.save(tmp_path / "a.npy", np.array([object()]))
     np.savez(tmp_path / "a.npz", pcd=np.array([{"a": 1}], dtype=object))
     for name in ("a.npy", "a.npz"):
         with pytest.raises(ValueError, match="allow_pickle"):
