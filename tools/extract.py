@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    # Files differ in their number of voxels, so that a file is a fraction of the bar.
+    # A tile is a fraction of its file.
     with StageBar(bar_format="{l_bar}{bar}| {n:.4g}/{total} [{elapsed}<{remaining}] {postfix}") as bar:
         result = extract_files(
             FeatureExtractor.from_pretrained(args.checkpoint, args.voxel_size, args.device),
