@@ -236,7 +236,7 @@ class FeatureExtractor:
         voxels = self._voxelize(cloud, where)
         table = self._voxel_features(voxels, inputs, max_voxels, halo, cloud.device, progress)
         if interpolation == "nearest":
-            return table[voxels.inverse.to(cloud.device)[rows]]
+            return table.index_select(0, voxels.inverse.to(cloud.device)[rows])
         return self._trilinear(cloud[rows], voxels, table)
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,7 @@ PICTURE_NAME = "features.png"
 _FOLDER_SUFFIXES = tuple(suffix for suffix in POINT_SUFFIXES if suffix != ".txt")
 _BASIS_ROWS = 200_000
 _PICTURE_POINTS = 100_000
-_ROWS_AT_A_TIME = 1 << 19
+_ROWS_AT_A_TIME = 1 << 18
 
 
 @dataclass
@@ -98,6 +99,28 @@ def extract_files(
     except OSError as error:
         raise ValueError(f"{output}: the output folder cannot be made ({error.strerror})") from error
 
+    def one(path: Path, name: Path, tell: Callable[[int, int], None]) -> tuple[Path, np.ndarray]:
+        cloud = read_points(path, drop_invalid)
+        features = extractor(
+            cloud.points,
+            interpolation,
+            viewpoint=load_viewpoint(path) if viewpoint is None and extractor.knows_sides else viewpoint,
+            views=views,
+            scales=scales,
+            max_voxels=max_voxels,
+            halo=halo,
+            progress=tell,
+        )
+        target = output / f"{name}.npz"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {"points": cloud.points, "features": features}
+        arrays |= {"voxel_size": extractor.voxel_size, "checkpoint": str(checkpoint)}
+        if cloud.rows is not None:
+            arrays["rows"] = cloud.rows
+        with atomic_write(target) as temporary:
+            np.savez(temporary, **arrays)
+        return target, features
+
     samples: list[np.ndarray] = []
     rng = np.random.default_rng(0)
     for index, (path, name) in enumerate(targets.items()):
@@ -108,30 +131,13 @@ def extract_files(
 
         tell(0, 1)
         try:
-            cloud = read_points(path, drop_invalid)
-            features = extractor(
-                cloud.points,
-                interpolation,
-                viewpoint=load_viewpoint(path) if viewpoint is None and extractor.knows_sides else viewpoint,
-                views=views,
-                scales=scales,
-                max_voxels=max_voxels,
-                halo=halo,
-                progress=tell,
-            )
-            target = output / f"{name}.npz"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            arrays = {"points": cloud.points, "features": features}
-            arrays |= {"voxel_size": extractor.voxel_size, "checkpoint": str(checkpoint)}
-            if cloud.rows is not None:
-                arrays["rows"] = cloud.rows
-            with atomic_write(target) as temporary:
-                np.savez(temporary, **arrays)
+            target, features = one(path, name, tell)
         except (ValueError, OSError) as error:
             fail(path, error)
             continue
         result.written[path] = target
         samples.append(_sample(features, _BASIS_ROWS // len(targets) + 1, rng))
+        del features  # for a large scan, most of the memory
         tell(1, 1)
 
     panels = _write_colors(result, samples, max_panels if image else 0, fail, progress)
@@ -239,13 +245,14 @@ def _write_colors(
         if progress:
             progress("colours", index, len(result.written), target.stem)
         try:
-            # Read again, since the features of all files together may not fit into memory.
+            # Read again, and in parts, since the features of all files together may not fit into memory.
             with np.load(target, allow_pickle=False) as archive:
-                points, features = archive["points"], archive["features"]
+                points = archive["points"]
             colors = np.empty((len(points), 3), dtype=np.uint8)
-            for start in range(0, len(points), _ROWS_AT_A_TIME):
-                part = slice(start, start + _ROWS_AT_A_TIME)
-                colors[part] = np.rint(basis(features[part]) * 255)
+            start = 0
+            for part in _parts(target, "features"):
+                colors[start : start + len(part)] = np.rint(basis(part) * 255)
+                start += len(part)
             write_ply(target.with_suffix(".ply"), points, colors)
         except (ValueError, OSError) as error:
             fail(path, error)
@@ -256,6 +263,16 @@ def _write_colors(
     if progress and result.written:
         progress("colours", len(result.written), len(result.written), "")
     return panels
+
+
+def _parts(path: Path, name: str) -> Iterator[np.ndarray]:
+    """The rows of an array of float32 in an npz that ``np.savez`` wrote, some at a time."""
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+        np.lib.format.read_magic(file)
+        (rows, columns), _, kind = np.lib.format.read_array_header_1_0(file)
+        for start in range(0, rows, _ROWS_AT_A_TIME):
+            count = min(_ROWS_AT_A_TIME, rows - start)
+            yield np.frombuffer(file.read(count * columns * kind.itemsize), kind).reshape(count, columns)
 
 
 def _sample(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:

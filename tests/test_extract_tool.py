@@ -101,6 +101,17 @@ def test_colors_are_comparable_between_files(extractor, tmp_path):
     assert "features.png" not in files_below(tmp_path / "out")
 
 
+def test_colors_do_not_depend_on_how_many_points_are_in_memory_at_a_time(extractor, tmp_path, monkeypatch):
+    write_ply(tmp_path / "a.ply", cloud(0))
+    colors = []
+    for rows in (1000, 7):
+        monkeypatch.setattr(module, "_ROWS_AT_A_TIME", rows)
+        extract_files(extractor, [tmp_path / "a.ply"], tmp_path / str(rows), image=False)
+        colors.append(read_points(tmp_path / str(rows) / "a.ply").colors.astype(int))
+    assert np.abs(colors[0] - colors[1]).max() <= 1, "a rounding error at most"
+    assert len(np.unique(colors[0], axis=0)) > 10
+
+
 def test_one_bad_file_is_reported_and_the_others_are_written(extractor, scene, tmp_path):
     (scene / "cut.ply").write_bytes((scene / "room.ply").read_bytes()[:-100])
     np.save(scene / "nan.npy", np.full((5, 3), np.nan))

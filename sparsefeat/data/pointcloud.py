@@ -107,7 +107,8 @@ def write_ply(path: str | os.PathLike, points: np.ndarray, colors: np.ndarray | 
         points = points.astype(np.float64)
         with np.errstate(over="ignore"):
             single = points.astype(np.float32)
-        if np.array_equal(single, points, equal_nan=True):
+        same = single == points
+        if same.all() or np.isnan(points[~same]).all():
             points = single
     fields = [(axis, points.dtype.newbyteorder("<")) for axis in "xyz"]
     if colors is not None:

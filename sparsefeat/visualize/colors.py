@@ -68,11 +68,13 @@ class PcaColors:
         span = self.high - self.low
         # A component without spread (fewer than three dimensions, constant features) stays at the middle.
         flat = span <= 1e-12 * max(1.0, float(np.abs(self.high).max()))
-        projected = (features.astype(np.float64) - self.mean) @ self.components
-        scaled = (projected - self.low) / np.where(flat, 1.0, span)
-        colors = np.where(flat, 0.5, np.clip(scaled, 0.0, 1.0))
+        # Colours need no more digits than float32 has, and there may be millions of them.
+        wide = np.float32 if features.dtype in (np.float16, np.float32) else np.float64
+        projected = (features - self.mean.astype(wide)) @ self.components.astype(wide)
+        scaled = (projected - self.low.astype(wide)) / np.where(flat, 1, span).astype(wide)
+        colors = np.where(flat, 0.5, np.clip(scaled, 0, 1)).astype(np.float32)
         colors[~np.isfinite(features).all(1)] = 0.5
-        return colors.astype(np.float32)
+        return colors
 
 
 def pca_colors(features: Sequence[np.ndarray], percentile: float = 1.0) -> list[np.ndarray]:
