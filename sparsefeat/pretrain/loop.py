@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
 from sparsefeat.config import save_config
@@ -28,6 +27,7 @@ from sparsefeat.pretrain.config import ModelConfig, PretrainConfig
 from sparsefeat.pretrain.data import load_pairs, make_loader
 from sparsefeat.pretrain.log import RunLog
 from sparsefeat.pretrain.pairs import PairBatch
+from sparsefeat.pretrain.processes import in_parallel, join_processes, over_processes
 from sparsefeat.pretrain.state import load_state, save_state
 from sparsefeat.pretrain.symmetry import start_symmetric
 from sparsefeat.sparse import SparseTensor
@@ -60,7 +60,8 @@ def pretrain(
     Args:
         config: the run.
         output: folder, made if absent.
-        device: where the network runs. Under ``torchrun`` each process takes its own share of the pairs.
+        device: where the network runs. Under ``torchrun`` each process takes its own share of the pairs; W
+            processes of a batch size B compute what one of W B does, up to rounding.
         resume: go on from ``last.pt``; on CPU the result is the same bits as without the interruption.
         overfit: train and validate on the first batch alone, not augmented: a check that learning works.
         show_progress: a progress bar on standard error.
@@ -72,7 +73,7 @@ def pretrain(
     Raises:
         ValueError: data, configuration or checkpoint are not as expected.
     """
-    rank, world_size = _join_process_group(device)
+    rank, world_size = join_processes(device)
     output = Path(output)
     train, held_out = load_pairs(config.data, config.seed)
     if overfit:
@@ -96,10 +97,7 @@ def pretrain(
         output.mkdir(parents=True, exist_ok=True)
         save_config(output / "config.yaml", config)
 
-    parallel = model
-    if world_size > 1:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if _on_cuda(device) else model
-        parallel = DistributedDataParallel(model)
+    parallel = in_parallel(model, world_size, device)
 
     def angle(batch: int) -> float:
         return largest_angle(config, batch // accumulate, steps)
@@ -181,16 +179,19 @@ def _forward_backward(
     # Zero, but with a gradient: augmentation can leave a batch without a single match.
     total = features0.float().sum() * 0
     used = 0
-    for index, pair in enumerate(split_pairs(batch, features0, features1)):
-        # Seeded by place, so that a resumed run draws the same matches.
-        generator = torch.Generator().manual_seed(_seed(config.seed, step, micro, rank, index))
+    for index, pair in split_pairs(batch, features0, features1):
+        # Seeded by place, so that a resumed run draws the same matches, however many processes share them.
+        place = rank * config.batch_size + index
+        generator = torch.Generator().manual_seed(_seed(config.seed, step, micro, place))
         total = total + pair_loss(pair, config.loss, config.voxel_size, generator)
         used += 1
-    loss = total / max(used, 1)
+    # A mean over the pairs of all processes; their gradients are averaged.
+    used, pairs, processes = over_processes(used, len(batch), 1, device=device)
+    loss = total * processes / max(used, 1)
     computed = time.perf_counter()
     scaler.scale(loss / accumulate).backward()
-    record["loss"] += loss.item() / accumulate
-    record["pairs"] += len(batch)
+    record["loss"] += over_processes(loss.item(), device=device)[0] / processes / accumulate
+    record["pairs"] += int(pairs)
     record["forward_s"] += forwarded - start
     record["loss_s"] += computed - forwarded
     record["backward_s"] += time.perf_counter() - computed
@@ -209,17 +210,18 @@ def run_pair_batch(model: nn.Module, batch: PairBatch, config: PretrainConfig) -
     return tuple(features.split([len(batch.coordinates0), len(batch.coordinates1)]))
 
 
-def split_pairs(batch: PairBatch, features0: Tensor, features1: Tensor) -> Iterator[PairFeatures]:
-    """The pairs of a batch one by one, cloud 0 moved into the frame of cloud 1; those without matches left out."""
+def split_pairs(batch: PairBatch, features0: Tensor, features1: Tensor) -> Iterator[tuple[int, PairFeatures]]:
+    """The pairs of a batch with their numbers, cloud 0 moved into the frame of cloud 1; without matches: left out."""
     sides0 = zip(features0.split(batch.splits0), batch.points0.split(batch.splits0))
     sides1 = zip(features1.split(batch.splits1), batch.points1.split(batch.splits1))
     start0 = start1 = 0
     matches = batch.matches.split(batch.match_splits)
-    for (f0, p0), (f1, p1), rows, transform in zip(sides0, sides1, matches, batch.transforms):
+    pairs = enumerate(zip(sides0, sides1, matches, batch.transforms))
+    for index, ((f0, p0), (f1, p1), rows, transform) in pairs:
         if len(rows) >= 2:
             moved = p0 @ transform[:3, :3].t() + transform[:3, 3]
             offset = torch.tensor([start0, start1], device=rows.device)
-            yield PairFeatures(f0, f1, moved, p1, rows - offset)
+            yield index, PairFeatures(f0, f1, moved, p1, rows - offset)
         start0 += len(p0)
         start1 += len(p1)
 
@@ -307,18 +309,6 @@ def save_model(
 
 def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _join_process_group(device: str | torch.device) -> tuple[int, int]:
-    """(rank, world size); joins the group that torchrun set up, if it did."""
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    if world_size > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if _on_cuda(device) else "gloo")
-    return int(os.environ.get("RANK", 0)), world_size
-
-
-def _on_cuda(device: str | torch.device) -> bool:
-    return torch.device(device).type == "cuda"
 
 
 def _timed(loader) -> Iterator[tuple[PairBatch, float]]:
