@@ -95,6 +95,11 @@ def test_operators_are_registered_as_torch_wants_them(plan):
     opcheck(ops.convolve, (x, w, plan.handles[1], False, plan.n_out))
     opcheck(ops.convolve_gradients, (x, w, g, plan.handles[1], False))
     opcheck(ops.convolve_weight_gradient, (x, g, plan.handles[1], False, 27))
+    groups = [k % 2 for k in range(27)]
+    opcheck(ops.group_sums, (x, plan.handles[1], False, groups, False, plan.n_out))
+    sums = numbers(plan.n_out, 6).requires_grad_()
+    opcheck(ops.group_sums, (sums, plan.handles[1], False, groups, True, plan.n_in))
+    opcheck(ops.largest, (x.detach(), plan.handles[1], False, plan.n_out))
 
 
 def test_operators_have_first_and_second_derivatives(plan):

@@ -11,6 +11,7 @@ from test_compile import breaks, fresh_compiler, graphs, network, pytestmark, sa
 
 from sparsefeat import models
 from sparsefeat.sparse import CoordinateManager, SparseTensor, compile_network, modules
+from sparsefeat.sparse.modules import set_symmetric
 
 
 def test_a_network_with_its_maps_is_one_graph_and_a_second_serves_every_size():
@@ -68,6 +69,74 @@ def test_a_network_that_does_not_say_its_channels_needs_an_example():
     assert torch.equal(compile_network(layer, x, backend="eager", fullgraph=True)(x).F, layer(x).F)
 
 
+class Pooled(torch.nn.Module):
+    """Pooled over windows and blocks, back again, and scaled by a summary of each cloud."""
+
+    in_channels = 2
+
+    def __init__(self, kind: type[torch.nn.Module], whole: type[torch.nn.Module]):
+        super().__init__()
+        self.enter = modules.Convolution(2, 4, 3)
+        self.window = kind(3, 1)
+        self.block = kind(2, 2)
+        self.strided = kind(3, 2)
+        self.back = modules.PoolingTranspose(2, 2)
+        self.whole = whole()
+        self.scale = modules.BroadcastMultiplication()
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        fine = self.window(self.enter(x))
+        up = self.back(self.block(fine) + self.strided(fine))
+        return self.scale(up, self.whole(fine))
+
+
+class Normal(torch.nn.Module):
+    """Instance norm on two levels."""
+
+    in_channels = 2
+
+    def __init__(self):
+        super().__init__()
+        self.fine, self.norm = modules.Convolution(2, 4, 3), modules.InstanceNorm(4)
+        self.down, self.norm2 = modules.Convolution(4, 3, 3, 2), modules.InstanceNorm(3)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return self.norm2(self.down(self.norm(self.fine(x))))
+
+
+def symmetric() -> torch.nn.Module:
+    kept = network()
+    set_symmetric(kept, True)
+    return kept
+
+
+@pytest.mark.parametrize("make", [
+    symmetric, Normal, lambda: Pooled(modules.MaxPooling, modules.GlobalMaxPooling),
+    lambda: Pooled(modules.AvgPooling, modules.GlobalAvgPooling),
+    lambda: Pooled(modules.SumPooling, modules.GlobalSumPooling),
+], ids=["symmetric", "instance norm", "max", "average", "sum"])
+def test_norms_pools_and_symmetric_kernels_are_one_graph_too(make):
+    torch.manual_seed(1)
+    shared = make().double()
+    plain = copy.deepcopy(shared)
+    compiled = compile_network(shared, backend="aot_eager", fullgraph=True)
+    for seed, voxels in enumerate((40, 60, 50)):
+        x = lambda: sparse(cloud(voxels, seed), channels=2, seed=seed)  # noqa: B023, E731
+        same(step(compiled, shared, x()), step(plain, plain, x()))
+    assert graphs() == 2 and not breaks()
+
+
+@pytest.mark.parametrize("make", [symmetric, Normal, lambda: Pooled(modules.AvgPooling, modules.GlobalMaxPooling)])
+def test_norms_and_pools_of_nothing(make):
+    torch.manual_seed(1)
+    shared = make().double()
+    compiled = compile_network(shared, backend="eager")
+    for voxels in (0, 1):
+        x = sparse(cloud(30)[:voxels], channels=2)
+        with torch.no_grad():
+            assert torch.equal(compiled(x).F, shared(sparse(cloud(30)[:voxels], channels=2)).F)
+
+
 def test_fcgfs_network_is_one_graph():
     torch.manual_seed(0)
     shared = models.ResUNetBN2C(1, 32, bn_momentum=0.05, normalize_feature=True, conv1_kernel_size=3)
@@ -81,3 +150,21 @@ def test_fcgfs_network_is_one_graph():
         outputs.append([y.detach(), *(p.grad for p in parameters.parameters())])
     same(*outputs)
     assert graphs() == 1 and not breaks()
+
+
+@pytest.mark.slow
+def test_a_network_of_pair_kernels_is_one_graph():
+    torch.manual_seed(0)
+    widths = {"channels": [4, 6], "tr_channels": [4, 4], "depth": 1, "conv1_kernel_size": 3}
+    shared = models.ResUNetBN2C(6, 4, **widths, geometry=True, pair_kernels=True, sides=True).double()
+    plain = copy.deepcopy(shared)
+    compiled = compile_network(shared, backend="eager", fullgraph=True)
+    for seed, voxels in enumerate((60, 80)):
+        results = []
+        for run, of in ((compiled, shared), (plain, plain)):
+            # Points move with what made them: their gradient is asked for too.
+            x = sparse(cloud(voxels, seed), channels=6, seed=seed)
+            points = (0.4 * x.F.tanh()).detach().requires_grad_()
+            results.append([*step(run, of, x.replace(points)), points.grad])
+        same(*results)
+    assert graphs() == 2 and not breaks()

@@ -11,8 +11,8 @@ import torch
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.models import create_model
-from sparsefeat.models.pairs import PairConvolution, PointFrames
-from sparsefeat.sparse import Kernel, SparseTensor
+from sparsefeat.models.pairs import PairConvolution, PointFrames, PointTensor
+from sparsefeat.sparse import Kernel, SparseTensor, operators
 from sparsefeat.sparse.weighted import PairWeights, weighted_sums
 from sparsefeat.tiling import measure_reach
 
@@ -157,6 +157,27 @@ def test_weighted_sums_and_their_gradients_are_those_of_the_definition():
     assert torch.autograd.gradcheck(by_weight, weight.requires_grad_())
 
 
+@pytest.mark.skipif(not operators.AVAILABLE, reason="needs torch 2.4")
+def test_weighted_sums_as_operators_are_registered_as_torch_wants_them():
+    coordinates = torch.unique(torch.randint(0, 4, (40, 3), generator=torch.Generator().manual_seed(2)), dim=0)
+    x = SparseTensor(torch.ones(len(coordinates), 1), torch.nn.functional.pad(coordinates.int(), (1, 0)))
+    plan = x.manager.kernel_map(x.key, x.key, Kernel.of(3))
+    columns = torch.rand(2, plan.n_pairs, dtype=torch.float64, requires_grad=True)
+    rows = torch.rand(len(x), 3, dtype=torch.float64, requires_grad=True)
+    sums = torch.rand(len(x), 3, 3, dtype=torch.float64, requires_grad=True)
+    ops, handle, opcheck = torch.ops.sparsefeat, plan.handles[1], torch.library.opcheck
+    opcheck(ops.weighted_sums, (rows, columns, handle, False, True, False, len(x)))
+    opcheck(ops.weighted_sums, (sums, columns.detach(), handle, False, True, True, len(x)))
+    opcheck(ops.weighted_sums_by_weight, (rows.detach(), sums.detach(), handle, False, True, plan.n_pairs))
+
+
+def test_an_output_does_not_keep_the_points_of_its_pass():
+    model, points = network().double(), ellipsoid()
+    cells = points.floor()
+    x = SparseTensor(points - cells - 0.5, torch.nn.functional.pad(cells.int(), (1, 0)), reduce="error")
+    assert type(model(x)) is SparseTensor and type(model.geometry(x)) is PointTensor
+
+
 def test_the_number_of_voxels_that_a_surface_occupies_does_not_matter():
     """A plane askew in the grid fills more voxels than one along it; means over neighbours do not notice."""
     rng = np.random.default_rng(3)
@@ -170,7 +191,7 @@ def test_the_number_of_voxels_that_a_surface_occupies_does_not_matter():
         x = SparseTensor(
             points - cells - 0.5, torch.nn.functional.pad(cells.int(), (1, 0)), reduce="average"
         )
-        PointFrames()(x)
+        x = PointFrames()(x)
         inside = x.coordinates[:, 1:].float().norm(dim=1) < 8
         outputs.append(layer(x.replace(torch.ones(len(x), 1))).features[inside])
     assert len(outputs[1]) > 1.2 * len(outputs[0])

@@ -22,9 +22,9 @@ from sparsefeat.minkowski.kernel_generator import KernelGenerator
 from sparsefeat.sparse import functional
 from sparsefeat.sparse.coordinates import check_coordinates, stride_coordinates, unique_first
 from sparsefeat.sparse.kernel_map import KernelMap
+from sparsefeat.sparse.coordinate_map import CoordinateMap
+from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
 from sparsefeat.sparse.manager import CoordinateManager as EngineManager
-from sparsefeat.sparse.manager import CoordinateMap
-from sparsefeat.sparse.manager import CoordinateMapKey as EngineKey
 from sparsefeat.sparse.tensor import SparseTensor as EngineTensor
 
 
@@ -153,11 +153,11 @@ class CoordinateManager(FieldMaps):
         """The map with most batch indices, the first of them."""
         if not self._manager.maps:
             raise ValueError("CoordinateManager: no coordinate map has been added")
-        return max(self._manager.maps, key=lambda key: len(self._manager[key].batch[0]))
+        return max(self._manager.maps, key=lambda key: len(self._manager[key].clouds.indices))
 
     def number_of_unique_batch_indices(self) -> int:
         """The number of clouds."""
-        return len(self._manager[self._fullest()].batch[0])
+        return len(self._manager[self._fullest()].clouds.indices)
 
     def exists(self, coordinate_map_key: CoordinateMapKey) -> bool:
         """Whether the map is in this manager."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sparsefeat.sparse.manager import CoordinateMapKey as EngineKey
+from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
 
 
 class CoordinateMapKey:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsefeat.minkowski.common import StrideType, convert_to_int_list
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
-from sparsefeat.sparse.manager import CoordinateMapKey as EngineKey
+from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
 
 if TYPE_CHECKING:
     from sparsefeat.sparse.manager import CoordinateManager as EngineManager

@@ -7,7 +7,7 @@ from torch import Tensor
 from sparsefeat.minkowski.coordinate_manager import CoordinateManager
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
 from sparsefeat.minkowski.sparse_tensor import SparseTensor
-from sparsefeat.sparse.manager import CoordinateMapKey as EngineKey
+from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
 from sparsefeat.sparse.tensor import SparseTensor as EngineTensor
 
 

@@ -14,7 +14,7 @@ from sparsefeat.minkowski.coordinate_manager import CoordinateManager
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
 from sparsefeat.minkowski.tensor import REDUCTIONS, SparseTensorQuantizationMode, Tensor, manager_for
 from sparsefeat.sparse import functional
-from sparsefeat.sparse.manager import CoordinateMapKey as EngineKey
+from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
 from sparsefeat.sparse.tensor import SparseTensor as EngineTensor
 from sparsefeat.sparse.tensor import reduce_rows
 

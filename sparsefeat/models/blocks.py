@@ -63,7 +63,9 @@ class Network(nn.Module):
                 f"{type(self).__name__} takes {self.in_channels} feature channels, got {x.features.shape[1]}"
             )
         given = x if self.geometry is None else self.geometry(x)
-        return self.ops.leave(self.run(self.ops.enter(given)), x)
+        out = self.ops.leave(self.run(self.ops.enter(given)), x)
+        # Without what the geometry left on its tensors: that is for the layers, and large.
+        return out if self.geometry is None else x.replace(out.features, out.key)
 
     def run(self, x: Any) -> Any:
         """The network itself, on tensors of its backend."""

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import dataclasses
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from sparsefeat.sparse import Kernel, KernelMap, SparseTensor
 from sparsefeat.sparse.backends import Backend
+from sparsefeat.sparse.coordinate_map import CoordinateMapKey
 from sparsefeat.sparse.coordinates import as_tuple
 from sparsefeat.sparse.functional import strided_key, upsampled_key
-from sparsefeat.sparse.manager import CoordinateManager, CoordinateMapKey
+from sparsefeat.sparse.manager import CoordinateManager
 from sparsefeat.sparse.weighted import PairWeights, weighted_sums
 
 RADII = (0.9, 1.7, 2.5)
@@ -73,7 +73,8 @@ class Level(NamedTuple):
 class _Levels:
     """The levels of one pass of a network, made when first needed, and the pair weights between them.
 
-    Not kept with the kernel maps, which outlive a pass: the same voxels may hold other points in the next.
+    They go with the features and not with the kernel maps, which outlive a pass: the same voxels may hold other
+    points in the next.
     """
 
     def __init__(
@@ -116,11 +117,12 @@ class _Levels:
             plan = manager.block_map(self.base, key)
             # A coarse voxel is there as much as the one in it that is there most.
             inside = _at(weight, plan.in_rows)
-            weight = weight.new_zeros(plan.n_out).scatter_reduce(0, plan.out_rows, inside, "amax")
-            total = total.new_zeros(plan.n_out, 10).index_add_(0, plan.out_rows, _at(total, plan.in_rows))
+            voxels = len(manager[key])
+            weight = weight.new_zeros(voxels).scatter_reduce(0, plan.out_rows, inside, "amax")
+            total = total.new_zeros(voxels, 10).index_add_(0, plan.out_rows, _at(total, plan.in_rows))
             if side is not None:
                 given = _at(side * self.weight, plan.in_rows)
-                side = side.new_zeros(plan.n_out, 3).index_add_(0, plan.out_rows, given)
+                side = side.new_zeros(voxels, 3).index_add_(0, plan.out_rows, given)
                 side = side / total[:, :1].clamp(min=1e-12)
             window = Kernel.of(3)
         mean = (total[:, 1:4].t() / total[:, 0].clamp(min=1e-12)).contiguous()
@@ -148,7 +150,15 @@ class _Levels:
         return Level(*(part.to(self.dtype) for part in (mean * stride, surface, shape, weight)), normal)
 
 
-_LEVELS: WeakKeyDictionary[CoordinateManager, _Levels] = WeakKeyDictionary()
+class PointTensor(SparseTensor):
+    """A SparseTensor that knows the points in its voxels, as do all that are made from it."""
+
+    levels: _Levels | None = None
+
+    def replace(self, features: Tensor, key: CoordinateMapKey | None = None) -> PointTensor:
+        out = super().replace(features, key)
+        out.levels = self.levels
+        return out
 
 
 class PointFrames(nn.Module):
@@ -170,7 +180,7 @@ class PointFrames(nn.Module):
         self.window = Kernel.of(5)
         self.stride = (1, 1, 1)
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def forward(self, x: SparseTensor) -> PointTensor:
         stride = torch.tensor(x.tensor_stride, device=x.device)
         corner = x.coordinates[:, 1:]
         # From the lowest corner: float32 then holds positions well, wherever a scan lies.
@@ -181,10 +191,10 @@ class PointFrames(nn.Module):
         side = given[:, 3:6] if self.sides else None
         weight = given[:, -1:] if given.shape[1] % 3 else torch.ones_like(given[:, :1])
         dtype = torch.promote_types(x.dtype, torch.float32)
-        levels = _LEVELS[x.manager] = _Levels(x.key, position, weight, side, dtype)
-        return x.replace(levels(x.manager, x.key).shape.to(x.dtype))
-
-
+        levels = _Levels(x.key, position, weight, side, dtype)
+        out = PointTensor(levels(x.manager, x.key).shape.to(x.dtype), manager=x.manager, key=x.key)
+        out.levels = levels
+        return out
 
 
 def _at(values: Tensor, rows: Tensor) -> Tensor:
@@ -280,7 +290,7 @@ def pair_functions(
         angles, scale = (rise, bend, _dot(here_out, ray), _dot(there_out, ray)), _SCALE_WITH_SIDES
     weight = _at(source.weight, rows)
     if source is target:
-        weight = weight.index_fill(0, (rows == targets).nonzero()[:, 0], 0)
+        weight = torch.where(rows == targets, 0, weight)
     phi = []
     for centre in RADII[:radii]:
         # A Gaussian's likeness that ends, and costs no exponential.
@@ -326,7 +336,7 @@ class PairConvolution(nn.Module):
         if x.features.shape[1] != self.in_channels:
             raise ValueError(f"{self}: expected {self.in_channels} channels, got {x.features.shape[1]}")
         manager = x.manager
-        levels = _LEVELS.get(manager)
+        levels = x.levels if isinstance(x, PointTensor) else None
         if levels is None:
             raise ValueError(f"{self}: positions of the points are not known; PointFrames comes first")
         if self.transposed:
@@ -336,11 +346,10 @@ class PairConvolution(nn.Module):
             key = strided_key(x, self.window, self.stride)
             plan = manager.kernel_map(x.key, key, self.window)
         unit = float(min(*x.tensor_stride, *key.tensor_stride)) * self.window.dilation[0]
-
         weights = levels.weights(manager, plan, x.key, key, unit, self.radii)
         # Sums over neighbours would lose digits in the half types.
         wide = x.features.float() if x.dtype in (torch.float16, torch.bfloat16) else x.features
-        out = weighted_sums(wide, weights).flatten(1) @ self.kernel.flatten(0, 1)
+        out = weighted_sums(wide, weights).flatten(1).to(self.kernel.dtype) @ self.kernel.flatten(0, 1)
         return x.replace(out if self.bias is None else out + self.bias, key)
 
     def extra_repr(self) -> str:

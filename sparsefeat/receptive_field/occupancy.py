@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsefeat.sparse import SparseTensor
-from sparsefeat.sparse.manager import CoordinateMapKey
+from sparsefeat.sparse.coordinate_map import CoordinateMapKey
 from sparsefeat.sparse.modules import _Convolution
 
 DEFAULT_SHARPNESS = 0.01

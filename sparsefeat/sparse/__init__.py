@@ -8,7 +8,8 @@ from sparsefeat.sparse.field import TensorField, slice_field
 from sparsefeat.sparse.folding import fuse
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
-from sparsefeat.sparse.manager import CoordinateManager, CoordinateMap, CoordinateMapKey
+from sparsefeat.sparse.coordinate_map import CoordinateMap, CoordinateMapKey
+from sparsefeat.sparse.manager import CoordinateManager
 from sparsefeat.sparse.tensor import Quantized, SparseTensor, collate, quantize
 
 __all__ = [

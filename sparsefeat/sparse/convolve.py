@@ -98,7 +98,7 @@ def convolve_rows(
         raise ValueError(f"convolution: features are {features.dtype}, the kernel is {weight.dtype}")
     if features.device != weight.device:
         raise ValueError(f"convolution: features on {features.device}, the kernel on {weight.device}")
-    if torch.compiler.is_compiling() and orbit is None and plan.handles is not None and operators.AVAILABLE:
+    if operators.wanted() and orbit is None:
         return operators.convolve(features, weight, plan, bias)
     if orbit is not None:
         out = convolve_symmetric(features, weight, plan, orbit)

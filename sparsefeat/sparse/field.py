@@ -9,6 +9,7 @@ from sparsefeat.sparse import functional
 from sparsefeat.sparse.coordinates import check_coordinates, offset_coordinates, sorted_unique
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.manager import CoordinateManager
+from sparsefeat.sparse.pooling import sum_rows
 from sparsefeat.sparse.tensor import SparseTensor
 
 
@@ -71,7 +72,7 @@ class TensorField:
         )
         plan, weights = functional.interpolation_map(grid, self.coordinates)
         products = self.features.index_select(0, plan.out_rows) * weights.to(self.features.dtype)[:, None]
-        return grid.replace(functional._sum_rows(products, plan.in_rows, plan.n_in))
+        return grid.replace(sum_rows(products, plan.in_rows, plan.n_in))
 
 
 def slice_field(x: SparseTensor, field: TensorField) -> TensorField:

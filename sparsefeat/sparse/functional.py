@@ -15,7 +15,8 @@ from sparsefeat.sparse.convolve import convolve_rows
 from sparsefeat.sparse.coordinates import as_tuple
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
-from sparsefeat.sparse.manager import CoordinateMapKey
+from sparsefeat.sparse.coordinate_map import CoordinateMapKey
+from sparsefeat.sparse.pooling import pool_clouds, pool_neighbours, sum_rows, widen
 from sparsefeat.sparse.tensor import SparseTensor
 
 
@@ -113,49 +114,8 @@ def channelwise_convolution(
     key = strided_key(x, kernel, as_tuple(stride, x.D, "stride"), coordinates, expand_coordinates)
     plan = x.manager.kernel_map(x.key, key, kernel)
     products = x.features.index_select(0, plan.in_rows) * weight.index_select(0, plan.cells)
-    out = _sum_rows(products, plan.out_rows, plan.n_out)
+    out = sum_rows(products, plan.out_rows, plan.n_out)
     return x.replace(out if bias is None else out + bias.to(out.dtype), key)
-
-
-def _widen(values: Tensor) -> Tensor:
-    """The half types as float32: sums over many rows would lose digits in them, or overflow."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
-def _sum_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Sum ``values`` (P, C) by row, in float32 for the half types."""
-    wide = _widen(values)
-    return wide.new_zeros(count, values.shape[1]).index_add(0, rows, wide).to(values.dtype)
-
-
-def _max_rows(values: Tensor, plan: KernelMap) -> Tensor:
-    """Largest value of each output row and channel, 0 where a row sees nothing, NaN where it sees one.
-
-    The gradient goes to one input alone, the one under the lowest cell where several are equal.
-    """
-    if len(plan.in_rows) == 0:
-        return values.new_zeros(plan.n_out, values.shape[1]) + values[:0].sum()
-    pairs = values.detach().index_select(0, plan.in_rows)
-    rows = plan.out_rows[:, None].expand_as(pairs)
-    shape = (plan.n_out, values.shape[1])
-    largest = pairs.new_zeros(shape).scatter_reduce(0, rows, pairs, "amax", include_self=False)
-    number = torch.arange(len(pairs), device=values.device)[:, None].expand_as(pairs)
-    number = torch.where((pairs == largest.gather(0, rows)) | pairs.isnan(), number, len(pairs))
-    winner = torch.full(shape, len(pairs), device=values.device).scatter_reduce(0, rows, number, "amin")
-    seen = winner < len(pairs)
-    source = plan.in_rows[winner.clamp_(max=len(pairs) - 1)]
-    return torch.where(seen, values.gather(0, source), 0)
-
-
-def _pool_rows(features: Tensor, plan: KernelMap, mode: str) -> Tensor:
-    if mode == "max":
-        return _max_rows(features, plan)
-    if mode not in ("sum", "average"):
-        raise ValueError(f"pooling: expected 'max', 'average' or 'sum', got {mode!r}")
-    total = _sum_rows(_widen(features).index_select(0, plan.in_rows), plan.out_rows, plan.n_out)
-    if mode == "average":  # divided before it is rounded: in float16 the sum or the count may be infinite
-        total = total / plan.out_counts.clamp(min=1)[:, None].to(total.dtype)
-    return total.to(features.dtype)
 
 
 def pool(
@@ -172,7 +132,7 @@ def pool(
         plan = x.manager.block_map(x.key, key)
     else:
         plan = x.manager.kernel_map(x.key, key, kernel)
-    return x.replace(_pool_rows(x.features, plan, mode), key)
+    return x.replace(pool_neighbours(x.features, plan, mode), key)
 
 
 def pool_transpose(
@@ -185,26 +145,18 @@ def pool_transpose(
         plan = x.manager.block_map(key, x.key).transpose
     else:
         plan = x.manager.kernel_map(key, x.key, kernel).transpose
-    return x.replace(_pool_rows(x.features, plan, "average"), key)
-
-
-def global_plan(x: SparseTensor) -> tuple[CoordinateMapKey, KernelMap]:
-    """The map from every voxel to the one row of its cloud."""
-    key = x.manager.origin(x.key)
-    batch, rows = x.coordinate_map.batch
-    everyone = torch.arange(len(x), device=x.device)
-    return key, KernelMap(everyone, rows, [len(x)], len(x), len(batch))
+    return x.replace(pool_neighbours(x.features, plan, "average"), key)
 
 
 def global_pool(x: SparseTensor, mode: str) -> SparseTensor:
     """One row per cloud, in order of batch index: ``"max"``, ``"average"`` or ``"sum"`` over its voxels."""
-    key, plan = global_plan(x)
-    return x.replace(_pool_rows(x.features, plan, mode), key)
+    key = x.manager.origin(x.key)
+    return x.replace(pool_clouds(x.features, x.coordinate_map.clouds, mode), key)
 
 
 def _summary_rows(x: SparseTensor, summary: SparseTensor) -> Tensor:
     """For every voxel of ``x`` the row of its cloud in ``summary``. Shape: (V,)."""
-    clouds, cloud = x.coordinate_map.batch
+    clouds, cloud, _ = x.coordinate_map.clouds
     if summary.manager is x.manager and summary.key == CoordinateMapKey((0,) * x.D, x.key.name):
         return cloud
     given, order = torch.sort(summary.coordinates[:, 0])
@@ -237,14 +189,12 @@ def instance_norm(x: SparseTensor, weight: Tensor, bias: Tensor, eps: float = 1e
 
     Ulyanov et al., Instance Normalization, 2016, eq. 3. Shape: weight, bias (1, C).
     """
-    _, plan = global_plan(x)
     if weight.shape[-1] != x.features.shape[1]:
         raise ValueError(f"instance norm: {weight.shape[-1]} channels expected, got {x.features.shape[1]}")
-    wide = _widen(x.features)
-    rows = plan.out_rows
-    centred = wide - _pool_rows(wide, plan, "average").index_select(0, rows)
-    variance = _pool_rows(centred * centred, plan, "average")
-    normal = centred * torch.rsqrt(variance + eps).index_select(0, rows)
+    wide, clouds = widen(x.features), x.coordinate_map.clouds
+    centred = wide - pool_clouds(wide, clouds, "average").index_select(0, clouds.rows)
+    variance = pool_clouds(centred * centred, clouds, "average")
+    normal = centred * torch.rsqrt(variance + eps).index_select(0, clouds.rows)
     return x.replace((normal * weight + bias).to(x.dtype))
 
 
@@ -289,7 +239,7 @@ def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
 def normalize(x: SparseTensor, eps: float = 1e-12) -> SparseTensor:
     """Scale each row to unit L2 norm."""
     # In float32 for the half types: eps is 0 in float16, and a norm may be infinite.
-    return x.replace(F.normalize(_widen(x.features), dim=1, eps=eps).to(x.dtype))
+    return x.replace(F.normalize(widen(x.features), dim=1, eps=eps).to(x.dtype))
 
 
 def interpolate(x: SparseTensor, points: Tensor) -> Tensor:
@@ -306,7 +256,7 @@ def interpolate(x: SparseTensor, points: Tensor) -> Tensor:
     """
     plan, weights = interpolation_map(x, points)
     products = x.features.index_select(0, plan.in_rows) * weights.to(x.dtype)[:, None]
-    return _sum_rows(products, plan.out_rows, plan.n_out)
+    return sum_rows(products, plan.out_rows, plan.n_out)
 
 
 def interpolation_map(x: SparseTensor, points: Tensor) -> tuple[KernelMap, Tensor]:
@@ -327,7 +277,7 @@ def interpolation_map(x: SparseTensor, points: Tensor) -> tuple[KernelMap, Tenso
     base = torch.floor(scaled.detach())
     fraction = scaled - base
     # Corners as integers: float32 has no odd numbers above 2^24. Beyond 2^40 nothing can be found anyway.
-    nearest = _widen(torch.cat([torch.floor(points[:, :1].detach()), base], 1)).clamp(-(2**40), 2**40).long()
+    nearest = widen(torch.cat([torch.floor(points[:, :1].detach()), base], 1)).clamp(-(2**40), 2**40).long()
     rows, targets, weights, counts = [], [], [], []
     for corner in Kernel.of(2, dimension=x.D).cells:
         offset = torch.tensor(corner, device=points.device)

@@ -120,7 +120,7 @@ class KernelMap:
 
     Attributes:
         handles: integer tensors on the CPU, as long as input and output of the map that was searched, that
-            stand for it in a compiled graph; None for maps that were made from rows.
+            stand for it in a compiled graph.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class KernelMap:
         )
         self._pairs.rows = [in_rows, out_rows]
         self._side = 0
-        self.handles: tuple[Tensor, Tensor] | None = None
+        self.handles: tuple[Tensor, Tensor] | None = _make_handles(self._pairs)
 
     @classmethod
     def of(cls, search: Search, target: SortedIndex) -> KernelMap:
@@ -174,12 +174,15 @@ class KernelMap:
             self._pairs.found = self._pairs.find()
         return self._pairs.found
 
-    @_keep_for_training
     def _rows(self, side: int) -> Tensor:
         if self._pairs.rows[side] is None:
-            positions, order = self._found()[side], self._pairs.indices[side].order
-            self._pairs.rows[side] = positions.long() if order is None else order.index_select(0, positions)
+            self._make_rows(side)
         return self._pairs.rows[side]
+
+    @_keep_for_training
+    def _make_rows(self, side: int) -> None:
+        positions, order = self._found()[side], self._pairs.indices[side].order
+        self._pairs.rows[side] = positions.long() if order is None else order.index_select(0, positions)
 
     @property
     def in_rows(self) -> Tensor:
@@ -270,6 +273,11 @@ class KernelMap:
         return self._view(self._pairs, 1 - self._side, self.handles)
 
     @property
+    def out_handle(self) -> Tensor:
+        """The handle whose length is ``n_out``: a compiler follows that, while it may lose a number's origin."""
+        return self.handles[0 if self.transposed else 1]
+
+    @property
     @_keep_for_training
     def out_order(self) -> RowOrder:
         """The pairs grouped by output row, made when first asked for."""
@@ -294,6 +302,10 @@ class KernelMap:
         if key not in self._pairs.derived:
             self._pairs.derived[key] = make()
         return self._pairs.derived[key]
+
+    def has(self, name: tuple) -> bool:
+        """Whether there is something kept under ``name``."""
+        return (self._side, *name) in self._pairs.derived
 
     def blocks(self, rows: int) -> list[Block]:
         """The pairs in blocks of ``rows`` output positions, made when first asked for."""
@@ -326,11 +338,6 @@ class KernelMap:
                 there.append(Segment(cell, length, i, o, cell == identity))
         stops = [*starts[1:], self.n_out]
         return [_block(start, stop, there, targets) for start, stop, there in zip(starts, stops, segments)]
-
-    @property
-    def out_counts(self) -> Tensor:
-        """Inputs that each output row sees. Shape: (n_out,) int64."""
-        return torch.bincount(self.out_rows, minlength=self.n_out)
 
     def __repr__(self) -> str:
         return f"KernelMap({self.n_in} -> {self.n_out} rows, {self.volume} cells, {self.n_pairs} pairs)"

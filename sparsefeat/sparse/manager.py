@@ -7,13 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsefeat.sparse.coordinate_map import CoordinateMap, CoordinateMapKey, keep_for_training
 from sparsefeat.sparse.coordinates import (
-    SortedIndex,
     as_tuple,
     check_coordinates,
     constant,
     offset_coordinates,
-    sort_index,
     sorted_unique,
     stride_coordinates,
     unique_first,
@@ -22,20 +21,9 @@ from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.neighbours import Search
 from sparsefeat.sparse.untraced import untraced
+from sparsefeat.sparse.weighted import has_pairing, pairing
 
-keep_for_training = torch.inference_mode(False)
-"""Decorates what makes index tensors that are kept: made in inference mode they would be useless for training."""
-
-
-class CoordinateMapKey(NamedTuple):
-    """What a coordinate map is known by in its manager.
-
-    ``name`` tells families apart: all maps that come from one input by striding share it, so that
-    up-sampling finds the finer level of the same input and never that of another.
-    """
-
-    tensor_stride: tuple[int, ...]
-    name: str
+BLOCK = "block"
 
 
 class MapNames(NamedTuple):
@@ -44,72 +32,16 @@ class MapNames(NamedTuple):
     Attributes:
         root: the input's key.
         strided: each strided map, and the one that it was made from.
-        kernel_maps: input, output and window of each.
+        clouds: maps whose clouds were told apart.
+        kernel_maps: input, output and window of each; ``BLOCK`` stands for the blocks of a strided map.
+        pairings: the same of those whose pairs were taken by output row, and whether of the transpose.
     """
 
     root: CoordinateMapKey
     strided: tuple[tuple[CoordinateMapKey, CoordinateMapKey], ...]
-    kernel_maps: tuple[tuple[CoordinateMapKey, CoordinateMapKey, Kernel], ...]
-
-
-class CoordinateMap:
-    """Distinct coordinates (V, 1 + D) int32 in fixed row order, with a sorted index made when first needed.
-
-    ``aligned``: they are known to be multiples of the tensor stride.
-    """
-
-    def __init__(self, coordinates: Tensor, tensor_stride: tuple[int, ...], aligned: bool = False):
-        self.coordinates = coordinates
-        self.tensor_stride = tensor_stride
-        self._index: SortedIndex | None = None
-        self._unit = tuple(max(s, 1) for s in tensor_stride) if aligned else None
-        self._batch: tuple[Tensor, Tensor] | None = None
-
-    def __len__(self) -> int:
-        return len(self.coordinates)
-
-    @property
-    def dimension(self) -> int:
-        """Spatial dimensions D."""
-        return self.coordinates.shape[1] - 1
-
-    @property
-    def device(self) -> torch.device:
-        return self.coordinates.device
-
-    @property
-    def unit(self) -> tuple[int, ...]:
-        """The tensor stride on each axis where all coordinates are multiples of it, else 1."""
-        if self._unit is None:
-            stride = tuple(max(s, 1) for s in self.tensor_stride)
-            aligned = [True] * len(stride)
-            if max(stride) > 1:
-                steps = constant(stride, self.device, torch.int32)
-                aligned = (self.coordinates[:, 1:] % steps == 0).all(0).tolist()
-            self._unit = tuple(s if a else 1 for s, a in zip(stride, aligned))
-        return self._unit
-
-    def index(self, reach: tuple[int, ...] | None = None) -> SortedIndex:
-        """The sorted index; its key space has room for offsets of up to ``reach`` (in coordinates) per axis."""
-        needed = tuple(-(-r // u) for r, u in zip(reach or (0,) * self.dimension, self.unit))
-        if self._index is None or any(n > m for n, m in zip(needed, self._index.space.margin)):
-            # Generous at first, so that the usual kernels of a network share one index.
-            margin = tuple(max(n, 8) for n in needed)
-            self._index = sort_index(self.coordinates, self.unit, margin)
-        return self._index
-
-    def find(self, coordinates: Tensor) -> Tensor:
-        """Row of each coordinate (N, 1 + D), -1 where there is none. Shape: (N,) int64."""
-        index = self.index()
-        return index.find(index.space.encode_any(coordinates))
-
-    @property
-    @keep_for_training
-    def batch(self) -> tuple[Tensor, Tensor]:
-        """The distinct batch indices (B,), ascending, and for every row which of them it has (V,)."""
-        if self._batch is None:
-            self._batch = torch.unique(self.coordinates[:, 0], return_inverse=True)
-        return self._batch
+    clouds: tuple[CoordinateMapKey, ...]
+    kernel_maps: tuple[tuple[CoordinateMapKey, CoordinateMapKey, Kernel | str], ...]
+    pairings: tuple[tuple[CoordinateMapKey, CoordinateMapKey, Kernel, bool], ...]
 
 
 class CoordinateManager:
@@ -258,7 +190,7 @@ class CoordinateManager:
 
     @untraced
     def _make_origin(self, key: CoordinateMapKey, target: CoordinateMapKey) -> None:
-        batch = self[key].batch[0]
+        batch = self[key].clouds.indices
         coordinates = torch.zeros(len(batch), self.dimension + 1, dtype=torch.int32, device=batch.device)
         coordinates[:, 0] = batch
         self.maps[target] = CoordinateMap(coordinates, target.tensor_stride)
@@ -286,8 +218,12 @@ class CoordinateManager:
 
     def names(self, root: CoordinateMapKey) -> MapNames:
         """The strided maps and kernel maps that have been asked for so far, with ``root`` as the input."""
-        kernel_maps = tuple(cached for cached in self._kernel_maps if isinstance(cached[2], Kernel))
-        return MapNames(root, tuple(self._strided.items()), kernel_maps)
+        clouds = tuple(key for key, each in self.maps.items() if each.has_clouds)
+        pairings = tuple(
+            (*cached, each.transposed)
+            for cached, plan in self._kernel_maps.items() for each in (plan, plan.transpose) if has_pairing(each)
+        )
+        return MapNames(root, tuple(self._strided.items()), clouds, tuple(self._kernel_maps), pairings)
 
     @untraced
     def make(self, names: MapNames, root: CoordinateMapKey) -> None:
@@ -301,13 +237,22 @@ class CoordinateManager:
         for target, source in names.strided:
             if here(source) in self.maps and here(target) not in self.maps:
                 self._make_strided(here(source), here(target))
+        for key in map(here, names.clouds):
+            if key in self.maps:
+                self.origin(key)
+                self[key].clouds  # noqa: B018
         for in_key, out_key, kernel in names.kernel_maps:
-            if here(in_key) in self.maps and here(out_key) in self.maps:
-                self.kernel_map(here(in_key), here(out_key), kernel)
+            keys = here(in_key), here(out_key)
+            if keys[0] in self.maps and keys[1] in self.maps:
+                self.block_map(*keys) if kernel == BLOCK else self.kernel_map(*keys, kernel)
+        for in_key, out_key, kernel, transposed in names.pairings:
+            plan = self._kernel_maps.get((here(in_key), here(out_key), kernel))
+            if plan is not None:
+                pairing(plan.transpose if transposed else plan)
 
     def block_map(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey) -> KernelMap:
         """Pairs of each coordinate with the coarse cell that contains it, as a map with one kernel cell."""
-        cached = (in_key, out_key, "block")
+        cached = (in_key, out_key, BLOCK)
         if cached not in self._kernel_maps:
             self._make_block_map(in_key, out_key)
         return self._kernel_maps[cached]
@@ -320,7 +265,7 @@ class CoordinateManager:
         cell = torch.div(fine.coordinates, stride, rounding_mode="floor") * stride
         out_rows = coarse.find(cell)
         in_rows = (out_rows >= 0).nonzero()[:, 0]
-        self._kernel_maps[in_key, out_key, "block"] = KernelMap(
+        self._kernel_maps[in_key, out_key, BLOCK] = KernelMap(
             in_rows, out_rows[in_rows], [len(in_rows)], len(fine), len(coarse)
         )
 

@@ -297,7 +297,7 @@ class BatchNorm(nn.Module):
     def forward(self, x: SparseTensor) -> SparseTensor:
         b = self.bn
         # With others to average with, even an empty row set must take part: they wait for its statistics.
-        alone = not (isinstance(b, nn.SyncBatchNorm) and torch.distributed.is_initialized())
+        alone = not (hasattr(b, "process_group") and torch.distributed.is_initialized())
         if len(x) < 2 and alone and (b.training or b.running_mean is None):
             # A single row has no variance: torch refuses it, and there is nothing to learn from it.
             mean = torch.zeros_like(x.features[:1].sum(0)) if b.running_mean is None else b.running_mean

@@ -6,6 +6,7 @@ derivatives are those of rules.py, taken again by the same operators.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,39 @@ from sparsefeat.sparse.kernel_map import KernelMap
 
 AVAILABLE = hasattr(torch.library, "custom_op")
 """torch.library can register operators like these since torch 2.4."""
+
+
+def wanted() -> bool:
+    """Whether a program is being compiled, into which operators go in place of autograd functions."""
+    return torch.compiler.is_compiling() and AVAILABLE
+
+
+def define(name: str, schema: str, run: Callable, shaped: Callable, backward: Callable | None = None) -> None:
+    """Make ``torch.ops.sparsefeat.<name>`` known to torch, where it can be.
+
+    Args:
+        schema: arguments, tensors before all others, and results.
+        run: computes the results from the arguments.
+        shaped: empty tensors like the results, from the arguments.
+        backward: ``backward(needs, *arguments, *gradients)`` gives a gradient, or None, for each argument, by
+            operations that have derivatives themselves. None: there is no derivative.
+    """
+    if not AVAILABLE:
+        return
+    operator = torch.library.custom_op(f"sparsefeat::{name}", run, mutates_args=(), schema=schema)
+    operator.register_fake(shaped)
+    if backward is None:
+        return
+
+    def keep(ctx, inputs, output):
+        tensors = [i for i in inputs if isinstance(i, Tensor)]
+        ctx.save_for_backward(*tensors)
+        ctx.others = inputs[len(tensors) :]
+
+    def gradients(ctx, *grads):
+        return backward(ctx.needs_input_grad, *ctx.saved_tensors, *ctx.others, *grads)
+
+    operator.register_autograd(gradients, setup_context=keep)
 
 
 class _Ticket(NamedTuple):
@@ -34,12 +68,11 @@ class _Ticket(NamedTuple):
 
 
 def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | None) -> Tensor:
-    """``out[o] = sum over pairs (i, o, k) of features[i] @ weight[k]``, plus a bias, for a map with a handle.
+    """``out[o] = sum over pairs (i, o, k) of features[i] @ weight[k]``, plus a bias.
 
     Shape: features (n_in, C_in), weight (K, C_in, C_out), bias (1, C_out) -> (n_out, C_out).
     """
-    handle = plan.handles[0 if plan.transposed else 1]
-    # The number of outputs from a tensor's shape: a compiler follows those, while it may lose a number's origin.
+    handle = plan.out_handle
     ticket = _Ticket(handle, plan.transposed, weight.shape[0], features.shape[0], handle.shape[0])
     out = _convolve(features, weight, ticket)
     return out if bias is None else out + bias.to(out.dtype)
@@ -61,79 +94,41 @@ def _weight_gradient(features: Tensor, grad: Tensor, plan: _Ticket) -> Tensor:
 _operations = rules.Operations(_convolve, _gradients, _weight_gradient)
 
 
-def _register() -> None:
-    """Make the three operators known to torch, with the shapes of their results and their derivatives."""
-
-    @torch.library.custom_op(
-        "sparsefeat::convolve", mutates_args=(),
-        schema="(Tensor features, Tensor weight, Tensor handle, bool transposed, SymInt n_out) -> Tensor",
-    )
-    def convolve(features, weight, handle, transposed, n_out):
-        return arithmetic.convolve(features, weight, KernelMap.behind(handle, transposed))
-
-    @convolve.register_fake
-    def _(features, weight, handle, transposed, n_out):
-        return features.new_empty(n_out, weight.shape[2])
-
-    def keep(ctx, inputs, output):
-        features, weight, handle, ctx.transposed, _ = inputs
-        ctx.save_for_backward(features, weight, handle)
-
-    def backward(ctx, grad):
-        features, weight, handle = ctx.saved_tensors
-        ticket = _Ticket(handle, ctx.transposed, weight.shape[0], features.shape[0], grad.shape[0])
-        needs = ctx.needs_input_grad
-        return *rules.of_convolve(_operations, needs, features, weight, grad, ticket), None, None, None
-
-    convolve.register_autograd(backward, setup_context=keep)
-
-    @torch.library.custom_op(
-        "sparsefeat::convolve_gradients", mutates_args=(),
-        schema="(Tensor features, Tensor weight, Tensor grad, Tensor handle, bool transposed)"
-        " -> (Tensor, Tensor)",
-    )
-    def gradients(features, weight, grad, handle, transposed):
-        return arithmetic.gradients(features, weight, grad, KernelMap.behind(handle, transposed))
-
-    @gradients.register_fake
-    def _(features, weight, grad, handle, transposed):
-        return features.new_empty(features.shape), weight.new_empty(weight.shape)
-
-    def keep_gradients(ctx, inputs, output):
-        *tensors, ctx.transposed = inputs
-        ctx.save_for_backward(*tensors)
-
-    def backward_gradients(ctx, to_features, to_weight):
-        features, weight, grad, handle = ctx.saved_tensors
-        ticket = _Ticket(handle, ctx.transposed, weight.shape[0], features.shape[0], grad.shape[0])
-        needs, to = ctx.needs_input_grad, (to_features, to_weight)
-        return *rules.of_gradients(_operations, needs, features, weight, grad, *to, ticket), None, None
-
-    gradients.register_autograd(backward_gradients, setup_context=keep_gradients)
-
-    @torch.library.custom_op(
-        "sparsefeat::convolve_weight_gradient", mutates_args=(),
-        schema="(Tensor features, Tensor grad, Tensor handle, bool transposed, SymInt volume) -> Tensor",
-    )
-    def weight_gradient(features, grad, handle, transposed, volume):
-        return arithmetic.weight_gradient(features, grad, KernelMap.behind(handle, transposed))
-
-    @weight_gradient.register_fake
-    def _(features, grad, handle, transposed, volume):
-        return features.new_empty(volume, features.shape[1], grad.shape[1])
-
-    def keep_weight_gradient(ctx, inputs, output):
-        features, grad, handle, ctx.transposed, _ = inputs
-        ctx.save_for_backward(features, grad, handle)
-
-    def backward_weight_gradient(ctx, to):
-        features, grad, handle = ctx.saved_tensors
-        ticket = _Ticket(handle, ctx.transposed, to.shape[0], features.shape[0], grad.shape[0])
-        needs = ctx.needs_input_grad
-        return *rules.of_weight_gradient(_operations, needs, features, grad, to, ticket), None, None, None
-
-    weight_gradient.register_autograd(backward_weight_gradient, setup_context=keep_weight_gradient)
+def _convolve_backward(needs, features, weight, handle, transposed, n_out, grad):
+    ticket = _Ticket(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
+    return *rules.of_convolve(_operations, needs, features, weight, grad, ticket), None, None, None
 
 
-if AVAILABLE:
-    _register()
+def _gradients_backward(needs, features, weight, grad, handle, transposed, to_features, to_weight):
+    ticket = _Ticket(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
+    to = to_features, to_weight
+    return *rules.of_gradients(_operations, needs, features, weight, grad, *to, ticket), None, None
+
+
+def _weight_gradient_backward(needs, features, grad, handle, transposed, volume, to):
+    ticket = _Ticket(handle, transposed, to.shape[0], features.shape[0], grad.shape[0])
+    return *rules.of_weight_gradient(_operations, needs, features, grad, to, ticket), None, None, None
+
+
+define(
+    "convolve", "(Tensor features, Tensor weight, Tensor handle, bool transposed, SymInt n_out) -> Tensor",
+    lambda x, w, handle, transposed, n_out: arithmetic.convolve(x, w, KernelMap.behind(handle, transposed)),
+    lambda x, w, handle, transposed, n_out: x.new_empty(n_out, w.shape[2]),
+    _convolve_backward,
+)
+define(
+    "convolve_gradients",
+    "(Tensor features, Tensor weight, Tensor grad, Tensor handle, bool transposed) -> (Tensor, Tensor)",
+    lambda x, w, grad, handle, transposed: arithmetic.gradients(x, w, grad, KernelMap.behind(handle, transposed)),
+    lambda x, w, grad, handle, transposed: (x.new_empty(x.shape), w.new_empty(w.shape)),
+    _gradients_backward,
+)
+define(
+    "convolve_weight_gradient",
+    "(Tensor features, Tensor grad, Tensor handle, bool transposed, SymInt volume) -> Tensor",
+    lambda x, grad, handle, transposed, volume: arithmetic.weight_gradient(
+        x, grad, KernelMap.behind(handle, transposed)
+    ),
+    lambda x, grad, handle, transposed, volume: x.new_empty(volume, x.shape[1], grad.shape[1]),
+    _weight_gradient_backward,
+)

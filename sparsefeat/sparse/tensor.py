@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sparsefeat.sparse.coordinates import check_coordinates, unique_first
-from sparsefeat.sparse.manager import CoordinateManager, CoordinateMap, CoordinateMapKey
+from sparsefeat.sparse.coordinate_map import CoordinateMap, CoordinateMapKey
+from sparsefeat.sparse.manager import CoordinateManager
 
 REDUCTIONS = ("first", "average", "sum", "max", "error")
 

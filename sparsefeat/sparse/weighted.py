@@ -3,17 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from sparsefeat.sparse import operators
+from sparsefeat.sparse.coordinate_map import keep_for_training
 from sparsefeat.sparse.kernel_map import KernelMap, RowOrder
+from sparsefeat.sparse.untraced import untraced
+
+_PAIRING = ("pairing",)
+
+
+class Pairing(NamedTuple):
+    """The pairs of a kernel map in the order of its output rows.
+
+    Attributes:
+        rows: input row of each pair. Shape: (P,) int32 where that is enough, since it halves what a sum reads
+            beside the features; else int64.
+        splits: output row o has the pairs from ``splits[o]`` to ``splits[o + 1]``. Shape: (n_out + 1,), as rows.
+        targets: output row of each pair. Shape: (P,) int64.
+    """
+
+    rows: Tensor
+    splits: Tensor
+    targets: Tensor
+
+
+def pairing(plan: KernelMap) -> Pairing:
+    """That of a kernel map, made once for each of its directions."""
+    return plan.derived(_PAIRING, lambda: _make_pairing(plan))
+
+
+def has_pairing(plan: KernelMap) -> bool:
+    """Whether :func:`pairing` has been asked for."""
+    return plan.has(_PAIRING)
+
+
+@untraced
+@keep_for_training
+def _make_pairing(plan: KernelMap) -> Pairing:
+    order = plan.out_order
+    rows = plan.in_rows.index_select(0, order.pairs)
+    targets = torch.repeat_interleave(torch.arange(plan.n_out, device=rows.device), order.splits.diff())
+    index = _index_dtype(plan.n_in, len(rows))
+    return Pairing(rows.to(index), order.splits.to(index), targets)
+
+
+def _index_dtype(*sizes: int) -> torch.dtype:
+    return torch.int32 if max(sizes) < 2**31 else torch.int64
 
 
 class PairWeights:
-    """W weights for each pair of a kernel map, in the two orders in which sums need them.
+    """W weights for each pair of a kernel map.
 
     Args:
         plan: which rows meet.
@@ -22,29 +67,16 @@ class PairWeights:
     """
 
     def __init__(self, plan: KernelMap, weigh: Callable[[Tensor, Tensor], Tensor], own: bool = False):
-        self.n_in, self.n_out, self.own = plan.n_in, plan.n_out, int(own)
-        order = plan.out_order
-        rows = plan.in_rows.index_select(0, order.pairs)
-        targets = torch.repeat_interleave(torch.arange(self.n_out, device=rows.device), order.splits.diff())
-        self.columns = weigh(rows, targets).contiguous()
-        self.count = len(self.columns) + self.own
-        # Indices of 32 bits halve what a sum reads beside the features.
-        small = max(self.n_in, self.n_out * self.count, self.columns.numel()) < 2**31
-        self._index = torch.int32 if small else torch.int64
-        self.in_rows, self.out_splits = rows.to(self._index), order.splits.to(self._index)
-        self.targets = targets
-        self._back: tuple[Tensor, Tensor, Tensor] | None = None
+        pairs = pairing(plan)
+        self.plan, self.own = plan, own
+        self.columns = weigh(pairs.rows, pairs.targets).contiguous()
+        self._back: _Back | None = None
 
     @property
-    def back(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Numbers of (output row, sum) in order of input row, where each row begins, and their weights."""
+    def back(self) -> _Back:
+        """What the transpose of the sums needs, made when first asked for."""
         if self._back is None:
-            order = RowOrder(self.in_rows.long(), self.n_in)
-            rows = self.targets.index_select(0, order.pairs) * self.count
-            numbers = torch.arange(self.own, self.count, dtype=self._index, device=rows.device)
-            rows = rows.to(self._index)[:, None] + numbers
-            weights = self.columns.detach().t().contiguous().index_select(0, order.pairs)
-            self._back = rows.flatten(), (order.splits * len(numbers)).to(self._index), weights.flatten()
+            self._back = _back(self.plan, self.columns.detach(), self.own)
         return self._back
 
 
@@ -54,7 +86,60 @@ def weighted_sums(features: Tensor, weights: PairWeights) -> Tensor:
     Shape: (n_in, C) -> (n_out, W, C), or (n_out, 1 + W, C) with the rows themselves. Differentiable in the
     features to any order, and once in weights that have a gradient.
     """
+    if operators.wanted():
+        plan = weights.plan
+        handle = plan.out_handle
+        return _as_operator(features, weights.columns, handle, plan.transposed, weights.own, False, handle.shape[0])
     return _Gather.apply(features, weights.columns, weights)
+
+
+class _Back(NamedTuple):
+    """Numbers of (output row, sum) in order of input row, where each row begins, and their weights."""
+
+    rows: Tensor
+    splits: Tensor
+    weights: Tensor
+
+
+def _back(plan: KernelMap, columns: Tensor, own: bool) -> _Back:
+    pairs = pairing(plan)
+    order = plan.derived(("pairing back",), lambda: RowOrder(pairs.rows.long(), plan.n_in))
+    count = len(columns) + own
+    index = _index_dtype(plan.n_out * count, columns.numel())
+    numbers = torch.arange(int(own), count, dtype=index, device=columns.device)
+    rows = (pairs.targets.index_select(0, order.pairs) * count).to(index)[:, None] + numbers
+    weights = columns.t().contiguous().index_select(0, order.pairs)
+    return _Back(rows.flatten(), (order.splits * len(numbers)).to(index), weights.flatten())
+
+
+def _gather(features: Tensor, columns: Tensor, plan: KernelMap, own: bool) -> Tensor:
+    out = features.new_empty(plan.n_out, len(columns) + own, features.shape[1])
+    rows, pairs = features.contiguous(), pairing(plan)
+    if own:
+        out[:, 0] = rows
+    for number, column in enumerate(columns, int(own)):
+        out[:, number] = _bag(rows, pairs.rows, pairs.splits, column)
+    return out
+
+
+def _spread(sums: Tensor, back: _Back, own: bool) -> Tensor:
+    out = _bag(sums.reshape(-1, sums.shape[2]), *back)
+    return out.add_(sums[:, 0]) if own else out
+
+
+def _by_weight(features: Tensor, grad: Tensor, plan: KernelMap, own: bool) -> Tensor:
+    """Gradient to the weights. Shape: (n_in, C), (n_out, W, C) -> (W, P)."""
+    pairs = pairing(plan)
+    given, sums = features.index_select(0, pairs.rows), grad[:, int(own) :]
+    return torch.stack([
+        (sums[:, n].index_select(0, pairs.targets) * given).sum(1) for n in range(sums.shape[1])
+    ])
+
+
+def _bag(rows: Tensor, indices: Tensor, splits: Tensor, weights: Tensor) -> Tensor:
+    return F.embedding_bag(
+        indices, rows, splits, mode="sum", include_last_offset=True, per_sample_weights=weights.to(rows.dtype)
+    )
 
 
 class _Gather(Function):
@@ -62,23 +147,14 @@ class _Gather(Function):
     def forward(ctx, features: Tensor, columns: Tensor, weights: PairWeights) -> Tensor:
         ctx.weights = weights
         ctx.save_for_backward(features if ctx.needs_input_grad[1] else None)
-        out = features.new_empty(weights.n_out, weights.count, features.shape[1])
-        rows = features.contiguous()
-        if weights.own:
-            out[:, 0] = rows
-        for number, column in enumerate(columns, weights.own):
-            out[:, number] = _bag(rows, weights.in_rows, weights.out_splits, column)
-        return out
+        return _gather(features, columns, weights.plan, weights.own)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         weights, by_weight = ctx.weights, None
         if ctx.needs_input_grad[1]:
-            given = ctx.saved_tensors[0].detach().index_select(0, weights.in_rows)
-            sums = grad.detach()[:, weights.own :]
-            by_weight = torch.stack([
-                (sums[:, n].index_select(0, weights.targets) * given).sum(1) for n in range(sums.shape[1])
-            ]).to(weights.columns.dtype)
+            by_weight = _by_weight(ctx.saved_tensors[0].detach(), grad.detach(), weights.plan, weights.own)
+            by_weight = by_weight.to(weights.columns.dtype)
         return _Spread.apply(grad, weights) if ctx.needs_input_grad[0] else None, by_weight, None
 
 
@@ -88,15 +164,48 @@ class _Spread(Function):
     @staticmethod
     def forward(ctx, sums: Tensor, weights: PairWeights) -> Tensor:
         ctx.weights = weights
-        out = _bag(sums.reshape(-1, sums.shape[2]), *weights.back)
-        return out.add_(sums[:, 0]) if weights.own else out
+        return _spread(sums, weights.back, weights.own)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         return _Gather.apply(grad, ctx.weights.columns.detach(), ctx.weights), None
 
 
-def _bag(rows: Tensor, indices: Tensor, splits: Tensor, weights: Tensor) -> Tensor:
-    return F.embedding_bag(
-        indices, rows, splits, mode="sum", include_last_offset=True, per_sample_weights=weights.to(rows.dtype)
-    )
+def _as_operator(
+    rows: Tensor, columns: Tensor, handle: Tensor, transposed: bool, own: bool, back: bool, count: int
+) -> Tensor:
+    return torch.ops.sparsefeat.weighted_sums(rows, columns, handle, transposed, own, back, count)
+
+
+def _run(rows, columns, handle, transposed, own, back, count):
+    plan = KernelMap.behind(handle, transposed)
+    return _spread(rows, _back(plan, columns, own), own) if back else _gather(rows, columns, plan, own)
+
+
+def _shaped(rows, columns, handle, transposed, own, back, count):
+    return rows.new_empty(count, rows.shape[2]) if back else rows.new_empty(count, len(columns) + own, rows.shape[1])
+
+
+def _backward(needs, rows, columns, handle, transposed, own, back, count, grad):
+    fixed, by_weight = columns.detach(), None
+    if needs[1] and not back:
+        by_weight = torch.ops.sparsefeat.weighted_sums_by_weight(
+            rows.detach(), grad.detach(), handle, transposed, own, columns.shape[1]
+        ).to(columns.dtype)
+    to_rows = _as_operator(grad, fixed, handle, transposed, own, not back, rows.shape[0]) if needs[0] else None
+    return to_rows, by_weight, *[None] * 5
+
+
+operators.define(
+    "weighted_sums",
+    "(Tensor rows, Tensor columns, Tensor handle, bool transposed, bool own, bool back, SymInt count) -> Tensor",
+    _run, _shaped, _backward,
+)
+operators.define(
+    "weighted_sums_by_weight",
+    "(Tensor features, Tensor grad, Tensor handle, bool transposed, bool own, SymInt pairs) -> Tensor",
+    lambda features, grad, handle, transposed, own, pairs: _by_weight(
+        features, grad, KernelMap.behind(handle, transposed), own
+    ),
+    lambda features, grad, handle, transposed, own, pairs: grad.new_empty(grad.shape[1] - own, pairs),
+)
