@@ -17,6 +17,7 @@ from sparsefeat.receptive_field import (
     Objective,
     PositiveParameter,
     ProbeObjective,
+    RoundTripObjective,
     ScaleLadder,
     SoftNetwork,
     blend_weights,
@@ -253,9 +254,12 @@ class PlantedExtractor:
 def test_tuning_finds_a_planted_scale_from_either_side(start):
     tuned = tune_receptive_field(PlantedExtractor(0.1), [ellipsoid(50)], Peak(), start=start)
     assert tuned.voxel_size == pytest.approx(0.1, rel=0.1)
-    octaves = [step.voxel_size[0] / start for k, step in enumerate(tuned.history)
-               if not k or step.descent != tuned.history[k - 1].descent]  # fmt: skip
-    np.testing.assert_allclose(octaves, [8 / 2**k for k in range(len(octaves))])
+    looks = [step.voxel_size[0] / start for step in tuned.history if step.descent == 0]
+    np.testing.assert_allclose(looks, [8 / 2 ** (k / 2) for k in range(len(looks))])
+    assert {step.descent for step in tuned.history} == {0, 1}
+    # No more than a look beyond what is best, or beyond the usual size, was computed.
+    usual = np.linalg.norm(np.ptp(ellipsoid(50), axis=0)) / 50
+    assert looks[-1] * start > min(0.1, usual) / 2**0.75 / 1.01
 
 
 @pytest.fixture(scope="module")
@@ -337,6 +341,10 @@ def test_objectives_prefer_features_that_serve_them():
     for objective, good, bad in (
         (CorrespondenceObjective([np.arange(30)] * 2), [unit, unit], [unit, other]),
         (CycleObjective(), [unit.repeat(2, 1, 1)] * 2, [torch.cat([unit, other])] * 2),
+        (RoundTripObjective(), [unit.repeat(2, 1, 1)] * 2, [torch.cat([unit, other])] * 2),
+        (RoundTripObjective([0, 1]), [unit.repeat(2, 1, 1)] * 2, [torch.cat([unit, other])] * 2),
+        # Each shape agrees with itself, but not with the other.
+        (RoundTripObjective(), [unit.repeat(2, 1, 1)] * 2, [unit.repeat(2, 1, 1), other.repeat(2, 1, 1)]),
         (DistributionObjective(unit[0]), [unit, unit], [unit + 3, unit + 3]),
     ):
         objective.prepare(shapes)
@@ -344,6 +352,29 @@ def test_objectives_prefer_features_that_serve_them():
         inputs = [f.clone().requires_grad_(True) for f in bad]
         objective(inputs, [0, 1]).backward()
         assert all(torch.isfinite(f.grad).all() for f in inputs)
+
+
+def test_a_round_trip_is_the_product_of_two_hops():
+    rng = np.random.default_rng(1)
+    shapes = [SurfaceShape(rng.normal(size=(count, 3)), None, np.arange(count)) for count in (7, 9)]
+    features = [torch.from_numpy(rng.normal(size=(2, len(shape.keypoints), 4))) for shape in shapes]
+    objective = RoundTripObjective(radius=0.3, temperature=0.5)
+    objective.prepare(shapes)
+
+    expected = []
+    for (start, end), (middle, _), shape in zip(features, reversed(features), shapes, strict=True):
+        walk = (start @ middle.T / 0.5).softmax(1) @ (middle @ end.T / 0.5).softmax(1)
+        gap = np.linalg.norm(shape.vertices[:, None] - shape.vertices[None], axis=-1)
+        expected.append(-(walk * torch.from_numpy(gap < 0.3 * shape.extent)).sum(1).log().mean())
+    assert torch.allclose(objective(features, [0, 1]), torch.stack(expected).mean())
+
+
+def test_a_round_trip_refuses_groups_that_do_not_fit():
+    shapes = [SurfaceShape(np.eye(3), None, np.arange(3))] * 2
+    with pytest.raises(ValueError, match="3 groups for 2 shapes"):
+        RoundTripObjective([0, 1, 1]).prepare(shapes)
+    with pytest.raises(ValueError, match="positive radius"):
+        RoundTripObjective(radius=0)
 
 
 def test_a_head_is_trained_along_and_judged_on_held_out_shapes():

@@ -15,7 +15,7 @@ from sparsefeat import FeatureExtractor, create_model, save_checkpoint
 from sparsefeat.config import load_config
 from sparsefeat.data.shapes import load_dataset
 from sparsefeat.mesh.features import surface_points, vertex_features
-from sparsefeat.receptive_field import CycleObjective, ProbeObjective
+from sparsefeat.receptive_field import ProbeObjective, RoundTripObjective
 from sparsefeat.transfer import AdapterConfig, TransferConfig, format_table, run_transfer
 from sparsefeat.transfer.correspondence import choose_pairs
 from sparsefeat.transfer.features import tuning_objective
@@ -288,9 +288,14 @@ def test_correspondence_without_landmarks_is_refused(nuts_and_balls):
 
 @pytest.mark.parametrize(
     ("task", "shots", "expected"),
-    [("segmentation", 2, ProbeObjective), ("segmentation", 1, CycleObjective), ("classification", 4, CycleObjective)],
+    [
+        ("segmentation", 5, ProbeObjective),
+        ("segmentation", 4, RoundTripObjective),
+        ("segmentation", 1, RoundTripObjective),
+        ("classification", 5, RoundTripObjective),
+    ],
 )
-def test_only_labelled_surfaces_are_enough_to_tune_by_a_probe(peanuts, task, shots, expected):
+def test_only_enough_labelled_surfaces_are_tuned_by_a_probe(peanuts, task, shots, expected):
     dataset = load_dataset("folder", peanuts)
     store = ShapeStore(dataset, "none", None)
     assert type(tuning_objective("auto", task, [store(shape) for shape in dataset.shapes[:shots]])) is expected

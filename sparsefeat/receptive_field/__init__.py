@@ -18,6 +18,7 @@ from sparsefeat.receptive_field.objectives import (
     HeadObjective,
     Objective,
     ProbeObjective,
+    RoundTripObjective,
 )
 from sparsefeat.receptive_field.parameter import PositiveParameter
 from sparsefeat.receptive_field.shapes import SurfaceShape
@@ -41,6 +42,7 @@ __all__ = [
     "Objective",
     "PositiveParameter",
     "ProbeObjective",
+    "RoundTripObjective",
     "ScaleLadder",
     "SoftNetwork",
     "SurfaceShape",

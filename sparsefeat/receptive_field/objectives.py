@@ -67,7 +67,7 @@ class ProbeObjective(Objective):
         ValueError: fewer than two folds.
     """
 
-    def __init__(self, labels: Sequence[np.ndarray | int], folds: Sequence[int] | None = None, ridge: float = 0.1):
+    def __init__(self, labels: Sequence[np.ndarray | int], folds: Sequence[int] | None = None, ridge: float = 0.01):
         self.labels = [np.asarray(label, dtype=np.int64) for label in labels]
         self.folds = list(range(len(labels))) if folds is None else list(folds)
         if len(self.folds) != len(self.labels):
@@ -75,7 +75,7 @@ class ProbeObjective(Objective):
         if len(set(self.folds)) < 2:
             raise ValueError(
                 "a probe needs shapes of two folds, one to fit and one to hold out; with a single shape use "
-                "CycleObjective or DistributionObjective"
+                "RoundTripObjective or DistributionObjective"
             )
         self.ridge = ridge
         self.classes = 1 + max(int(label.max()) for label in self.labels)
@@ -231,6 +231,82 @@ class CycleObjective(Objective):
             loss = CYCLE_FORMS[self.form](feature[0], feature[1], place, place, self.radius, self.temperature)
             losses.append(loss)
         return torch.stack(losses).mean()
+
+
+class RoundTripObjective(Objective):
+    """Whether a walk to another shape and back ends where it began; no labels, two or more shapes.
+
+    A walker leaves point i of a shape for a point of the next shape, chosen by a softmax over the similarity of
+    features, and returns by that of another copy of its own shape (turned, sampled anew). The value is minus the mean
+    logarithm of the probability that it comes back to within ``radius`` of i. Features that see too little get lost
+    between look-alikes; features that see too much, or that hold on to what is peculiar to one shape, find
+    no way back. :class:`CycleObjective` never leaves a shape, and so says nothing of how shapes differ.
+
+    With features that are trained, any consistent confusion is an optimum (Jabri et al., NeurIPS 2020, discuss
+    it); one or two numbers, the voxel size and dilation, cannot arrange for one.
+
+    Args:
+        groups: walks stay among shapes of one group, such as a class; None: all are one. A shape that is alone in its
+            group is walked to by its own other copy.
+        radius: how close counts as back, as a share of the shape's extent.
+        temperature: of the softmax.
+        points: at most so many key points of each shape take part.
+    """
+
+    views = 2
+
+    def __init__(
+        self, groups: Sequence[int] | None = None, radius: float = 0.05, temperature: float = 0.07, points: int = 500
+    ):
+        if not radius > 0 or not temperature > 0 or points < 2:
+            raise ValueError(
+                f"expected a positive radius and temperature and 2 points or more, got {radius}, {temperature}, {points}"
+            )
+        self.groups = None if groups is None else list(groups)
+        self.radius, self.temperature, self.points = radius, temperature, points
+
+    def prepare(self, shapes: Sequence[SurfaceShape]) -> None:
+        super().prepare(shapes)
+        if self.groups is None:
+            self.groups = [0] * len(shapes)
+        if len(self.groups) != len(shapes):
+            raise ValueError(f"{len(self.groups)} groups for {len(shapes)} shapes, expected one each")
+        self._near: dict[int, Tensor] = {}
+
+    def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
+        members: dict[int, list[int]] = {}
+        for place, number in enumerate(shapes):
+            members.setdefault(self.groups[number], []).append(place)
+        losses = []
+        for places in members.values():
+            for here, there in zip(places, [*places[1:], places[0]], strict=True):
+                first, second = self._some(features[here])
+                near = self._neighbours(shapes[here], first)
+                if there == here:
+                    losses.append(self._walk(first, second, first, near))
+                else:
+                    losses.append(self._walk(first, self._some(features[there])[0], second, near))
+        return torch.stack(losses).mean()
+
+    def _walk(self, start: Tensor, other: Tensor, end: Tensor, near: Tensor) -> Tensor:
+        """Shape: (n, C), (m, C), (n, C), sparse (n, n) -> ()."""
+        out = (start @ other.t() / self.temperature).softmax(1)
+        back = (other @ end.t() / self.temperature).softmax(1)
+        closed = (out * torch.sparse.mm(near, back.t())).sum(1)
+        return -closed.clamp(min=torch.finfo(closed.dtype).tiny).log().mean()
+
+    def _some(self, rows: Tensor) -> Tensor:
+        """At most ``points`` of the key points, evenly: they may be in the order of the surface. Shape: (..., n, C)."""
+        step = -(-rows.shape[-2] // self.points)
+        return rows[..., ::step, :]
+
+    def _neighbours(self, number: int, like: Tensor) -> Tensor:
+        """Which key points of a shape are one place. Shape: sparse (n, n) of ones."""
+        if number not in self._near:
+            shape = self.shapes[number]
+            place = self._some(torch.from_numpy(shape.vertices[shape.keypoints] / shape.extent)).to(like)
+            self._near[number] = (torch.cdist(place, place) < self.radius).to(like).to_sparse()
+        return self._near[number]
 
 
 class DistributionObjective(Objective):

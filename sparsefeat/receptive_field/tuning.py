@@ -34,7 +34,7 @@ class TuningStep:
     """Values at one step.
 
     Attributes:
-        descent: number of the start that the step descends from.
+        descent: number of the descent, from 1; 0 for the look at every rung that comes first.
         voxel_size: per group.
         dilation: factor on the network's own.
         objective: its value.
@@ -128,9 +128,9 @@ def tune_receptive_field(
     """Find the voxel size, and the dilation if wanted, at which a network's features serve best.
 
     Adam (Kingma & Ba, 2015) on the logarithm of the voxel size. ``"ladder"`` blends features at fixed sizes
-    (:class:`ScaleLadder`); each is computed once, for a network that stays as it is. It descends from every octave
-    of the start, the coarsest first, for that costs little, and on to finer ones while that pays; then from each
-    whole dilation within bounds, while that pays. ``"soft"`` runs the network at the present size in every step
+    (:class:`ScaleLadder`); each is computed once, for a network that stays as it is. It looks at every rung, the
+    coarsest first, for that costs little, and on to finer ones while these are better, and descends from the best; then
+    from each whole dilation within bounds, while that pays. ``"soft"`` runs the network at the present size in every step
     (:class:`SoftNetwork`), on a few shapes turned and shifted at random, and can train it along.
 
     Args:
@@ -190,7 +190,7 @@ def tune_receptive_field(
     extractor.model.train(bool(backbone_learning_rate))
     try:
         if method == "ladder":
-            best = _descend_from_octaves(descent, start, low, high, usual)
+            best = _descend_from_scan(descent, start, low, high, usual)
             if dilation:
                 best = _descend_from_dilations(descent, best, (low, high), dilation)
         else:
@@ -333,59 +333,74 @@ class _Descent:
 
     def __call__(self, start: float, dilation: float | None = None) -> list[TuningStep]:
         """The steps from this voxel size on, and this dilation (None: the smallest)."""
+        self.count += 1
+        self._move_to(start, dilation)
         parameters = [{"params": self.size.parameters(), "lr": self.rates[0]}, *self.trained]
-        with torch.no_grad():
-            self.size.log.fill_(math.log(start))
-            if self.factor is not None:
-                self.factor.factor.log.fill_(math.log(dilation or self.factor.factor.low))
-                parameters.append({"params": self.factor.parameters(), "lr": self.rates[1]})
+        if self.factor is not None:
+            parameters.append({"params": self.factor.parameters(), "lr": self.rates[1]})
         optimizer = torch.optim.Adam(parameters, betas=_DECAYS)
         path: list[TuningStep] = []
         for step in range(self.steps):
             optimizer.zero_grad(set_to_none=True)
-            value = self.objective(*self.features(step, self.size, self.factor))
-            if not torch.isfinite(value):
-                sizes = self.size().tolist()
-                raise ValueError(f"step {step}: the objective is {float(value.detach())} at voxel size {sizes}")
-            value.backward()
-            path.append(self._record(value))
-            if self.progress:
-                self.progress(path[-1])
+            path.append(self._take(step))
             if _settled(path, self.unit):
                 break
             optimizer.step()
             self.size.clamp_()
             if self.factor is not None:
                 self.factor.factor.clamp_()
-        self.history += path
-        self.count += 1
         return path
 
-    def _record(self, value: Tensor) -> TuningStep:
-        return TuningStep(
-            self.count,
-            tuple(self.size().tolist()),
-            1.0 if self.factor is None else float(self.factor().mean().detach()),
-            float(value.detach()),
-            tuple(self.size.log.grad.tolist()),
+    def look(self, size: float) -> TuningStep:
+        """The step at this voxel size, and the smallest dilation; nothing moves."""
+        self._move_to(size, None)
+        self.size.log.grad = None
+        return self._take(0)
+
+    @torch.no_grad()
+    def _move_to(self, size: float, dilation: float | None) -> None:
+        self.size.log.fill_(math.log(size))
+        if self.factor is not None:
+            self.factor.factor.log.fill_(math.log(dilation or self.factor.factor.low))
+
+    def _take(self, step: int) -> TuningStep:
+        """Value and gradient where things are now."""
+        value = self.objective(*self.features(step, self.size, self.factor))
+        if not torch.isfinite(value):
+            sizes = self.size().tolist()
+            raise ValueError(f"step {step}: the objective is {float(value.detach())} at voxel size {sizes}")
+        value.backward()
+        self.history.append(
+            TuningStep(
+                self.count,
+                tuple(self.size().tolist()),
+                1.0 if self.factor is None else float(self.factor().mean().detach()),
+                float(value.detach()),
+                tuple(self.size.log.grad.tolist()),
+            )
         )
+        if self.progress:
+            self.progress(self.history[-1])
+        return self.history[-1]
 
 
-def _descend_from_octaves(descent: _Descent, start: float, low: float, high: float, usual: float) -> TuningStep:
-    """The best step of descents from all octaves of the start within bounds, the coarsest first, while that pays.
+def _descend_from_scan(descent: _Descent, start: float, low: float, high: float, usual: float) -> TuningStep:
+    """The best step of a look at every rung within bounds, the coarsest first, and of a descent from the best of them.
 
     Real objectives have small dips beside the large one, so one descent is not enough. A pass at twice the voxel
-    size costs a quarter: all coarser starts together cost less than the finest. From the ``usual`` size downwards
-    it ends once the best step is half a rung coarser than the last start: finer was not better there, and would
-    cost four times as much to ask again.
+    size costs a quarter: all that is coarser costs less than the finest. Below the ``usual`` size the look ends where
+    finer is not better: the next would cost as much as all before.
     """
-    octave = start * 2 ** math.floor(math.log2(high / start) + 1e-6)
+    ratio = math.exp(descent.unit)
+    size = start * ratio ** math.floor(math.log(high / start) / descent.unit + 1e-6)
     best = None
-    while octave >= low * (1 - 1e-6) and not (best and octave < usual and min(best.voxel_size) > 2**1.25 * octave):
-        path = descent(octave)
-        best = min(path if best is None else (best, *path), key=_by_objective)
-        octave /= 2
-    return best
+    while size >= low * (1 - 1e-6):
+        step = descent.look(size)
+        best = step if best is None else min(best, step, key=_by_objective)
+        if size < usual and best is not step:
+            break
+        size /= ratio
+    return min(best, *descent(min(best.voxel_size)), key=_by_objective)
 
 
 def _descend_from_dilations(

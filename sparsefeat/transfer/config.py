@@ -41,15 +41,15 @@ class CreaturesConfig:
 class FeatureConfig:
     """The backbone, and how its receptive field is chosen for `tuned` and `random`."""
 
-    checkpoint: str = "sparsefeat/rooms-5cm"  # path, sparsefeat/NAME or hub id
+    checkpoint: str = "sparsefeat/rooms-5cm-sides"  # path, sparsefeat/NAME or hub id
     voxel_size: float | None = None  # in the unit of the shapes (after data.normalize); None: tuned by gradient
-    objective: Literal["auto", "probe", "cycle", "correspondence"] = "auto"
-    # auto: the probe where the vertices or faces of two or more shots are labelled, else cycle (which needs no labels)
+    objective: Literal["auto", "probe", "round_trip", "cycle", "correspondence"] = "auto"
+    # auto: the probe where the vertices or faces of five or more shots are labelled, else round_trip, without labels
     start: float | None = None  # voxel size to tune from; None: 1/50 of the median extent
     span: float = 8.0  # tuning stays within start / span and start * span; at half the size it costs four times as much
     snap: bool = False  # to the nearest of start * sqrt(2)^k, so that features serve several runs and the curve
     shapes: int = 8  # at most so many take part in tuning
-    keypoints: int = 500  # per shape, for tuning
+    keypoints: int = 1000  # per shape, for tuning
     fixed_share: float = 0.02  # `fixed`: the voxel size as a share of the median extent
     interpolation: Literal["nearest", "trilinear"] = "trilinear"
     views: int = 1  # poses that features are averaged over; the time grows in proportion
