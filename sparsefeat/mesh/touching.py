@@ -32,6 +32,10 @@ _EDGE_ERROR, _PLANE_ERROR = 2.0**-50, 2.0**-49
 _SHORT_DIGITS = 17
 
 
+# So few pairs are decided exactly at once: the calls cost more than the digits.
+_FEW = 16
+
+
 class Triangles:
     """Triangles in voxel units.
 
@@ -105,6 +109,8 @@ def touches_closely(triangles: Triangles, rows: Tensor, cells: Tensor) -> Tensor
     Returns:
         (P,) bool.
     """
+    if len(rows) <= _FEW:
+        return _touches_exactly(triangles, rows, cells)
     corners = triangles.corners[:, :, rows]
     edges = corners.roll(-1, 0).sub_(corners)
     area, area_size, sign = (x[:, rows] for x in triangles.normal)
@@ -149,27 +155,32 @@ def _touches_exactly(triangles: Triangles, rows: Tensor, cells: Tensor) -> Tenso
     corners = corners[:, :, inverse.cpu().numpy()]
     low = cells.cpu().numpy().astype(np.int64).astype(corners.dtype) * unit
     edges = corners[[1, 2, 0]] - corners
-    u, v = edges[0], -edges[2]
-    normal = [u[(k + 1) % 3] * v[(k + 2) % 3] - u[(k + 2) % 3] * v[(k + 1) % 3] for k in range(3)]
-    apart = np.zeros(len(rows), dtype=bool)
+    after, before = [1, 2, 0], [2, 0, 1]
+    normal = edges[0, before] * edges[2, after] - edges[0, after] * edges[2, before]
+    sign = (normal > 0).astype(int) - (normal < 0).astype(int)
 
-    def decide(factors: list[np.ndarray], start: list[np.ndarray], axes, among) -> None:
-        value, upper = 0, np.zeros(len(rows), dtype=bool)
-        for factor, x, k in zip(factors, start, axes, strict=True):
+    def outside(*terms: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+        """Whether the corner that is furthest inside is outside (or at the edge, where that is open).
+
+        Each term has factors, points and cells, all of which broadcast to (..., P).
+        """
+        value, upper = 0, False
+        for factor, point, cell in terms:
             at_end = (factor > 0).astype(bool)
-            value = value + factor * (low[k] + at_end.astype(corners.dtype) * unit - x)
-            upper |= at_end
-        apart[((value < 0) | ((value == 0) & upper)).astype(bool) & among] = True
+            value = value + factor * (cell + at_end.astype(corners.dtype) * unit - point)
+            upper = upper | at_end
+        return ((value < 0) | ((value == 0) & upper)).astype(bool)
 
+    apart = np.zeros(len(rows), dtype=bool)
     for turn in (1, -1):
-        decide([turn * n for n in normal], list(corners[0]), range(3), True)
-        for axis in range(3):
-            p, q = (axis + 1) % 3, (axis + 2) % 3
-            # Both sides where the triangle is seen edge-on, else only the one that faces away from it.
-            among = ((normal[axis] == 0) | (normal[axis] * turn > 0)).astype(bool)
-            for edge in range(3):
-                factors = [-turn * edges[edge, q], turn * edges[edge, p]]
-                decide(factors, [corners[edge, p], corners[edge, q]], (p, q), among)
+        apart |= outside(*zip(turn * normal, corners[0], low, strict=True))
+        # By edge and by axis that it is seen along. Seen edge-on, both of its sides are tested.
+        side = np.where(sign == 0, turn, sign).astype(corners.dtype)
+        terms = (
+            (-side * edges[:, before], corners[:, after], low[after]),
+            (side * edges[:, after], corners[:, before], low[before]),
+        )
+        apart |= outside(*terms).any((0, 1))
     return torch.from_numpy(~apart).to(rows.device)
 
 
