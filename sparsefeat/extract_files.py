@@ -269,7 +269,9 @@ def _parts(path: Path, name: str) -> Iterator[np.ndarray]:
     """The rows of an array of float32 in an npz that ``np.savez`` wrote, some at a time."""
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
         np.lib.format.read_magic(file)
-        (rows, columns), _, kind = np.lib.format.read_array_header_1_0(file)
+        (rows, columns), by_columns, kind = np.lib.format.read_array_header_1_0(file)
+        if by_columns:
+            raise ValueError(f"{path}: {name} is stored column by column, expected row by row")
         for start in range(0, rows, _ROWS_AT_A_TIME):
             count = min(_ROWS_AT_A_TIME, rows - start)
             yield np.frombuffer(file.read(count * columns * kind.itemsize), kind).reshape(count, columns)

@@ -238,3 +238,20 @@ def test_autocast_on_cuda(dtype):
         y = layer(x)
     assert y.dtype == dtype
     assert_close(y.F.cpu(), fn.convolution(x, layer.kernel, None, Kernel.of(3)).F.cpu(), tolerance=4e-2)
+
+
+@pytest.mark.parametrize("pool", [m.SumPooling(3), m.AvgPooling(3), m.MaxPooling(3), m.PoolingTranspose(3)])
+def test_integers_are_pooled_as_numbers(pool):
+    coordinates = cloud(40, side=4)
+    values = (8 * numbers(len(coordinates), 3)).round() * 27 * 4
+    whole = pool(SparseTensor(values.long(), coordinates)).F
+    assert whole.dtype == torch.int64
+    assert torch.equal(whole, pool(SparseTensor(values.double(), coordinates)).F.long())
+
+
+@pytest.mark.parametrize("pool", [m.SumPooling(3), m.AvgPooling(2, 2), m.GlobalSumPooling()])
+def test_pools_of_no_channels_have_a_gradient_of_none(pool):
+    coordinates = cloud(20, side=4)
+    features = torch.zeros(len(coordinates), 0, requires_grad=True)
+    pool(SparseTensor(features, coordinates)).F.sum().backward()
+    assert features.grad.shape == features.shape

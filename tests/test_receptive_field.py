@@ -262,6 +262,13 @@ def test_tuning_finds_a_planted_scale_from_either_side(start):
     assert looks[-1] * start > min(0.1, usual) / 2**0.75 / 1.01
 
 
+def test_a_look_costs_one_pass_more_than_the_last_one():
+    for start in np.random.default_rng(0).uniform(0.02, 0.5, 12):
+        tuned = tune_receptive_field(PlantedExtractor(0.1), [ellipsoid(50)], Peak(), start=start, steps=1)
+        looks = sum(step.descent == 0 for step in tuned.history)
+        assert tuned.cost.passes == looks + 1  # the first lies between two rungs, each of the others adds one
+
+
 @pytest.fixture(scope="module")
 def waves():
     """Three bumpy spheres whose labels say whether a fine ripple is there: computable at the ripple's scale alone."""
@@ -328,6 +335,12 @@ def test_a_probe_of_whole_shapes_sees_their_mean():
     assert objective(features, range(6)) < 0.1
 
 
+@pytest.mark.parametrize("labels", [np.array([0.0, np.nan]), None])
+def test_labels_that_are_no_integers_are_refused(labels):
+    with pytest.raises(ValueError, match="labels of shape 1 are .*, expected integers"):
+        ProbeObjective([np.array([0, 1]), labels])
+
+
 def test_a_probe_needs_two_folds():
     with pytest.raises(ValueError, match="two folds"):
         ProbeObjective([np.zeros(4, dtype=int)])
@@ -367,6 +380,17 @@ def test_a_round_trip_is_the_product_of_two_hops():
         gap = np.linalg.norm(shape.vertices[:, None] - shape.vertices[None], axis=-1)
         expected.append(-(walk * torch.from_numpy(gap < 0.3 * shape.extent)).sum(1).log().mean())
     assert torch.allclose(objective(features, [0, 1]), torch.stack(expected).mean())
+
+
+def test_a_round_trip_serves_again_and_draws_someone_to_walk_to():
+    objective = RoundTripObjective()
+    for count in (2, 3):
+        objective.prepare([SurfaceShape(np.eye(3), None, np.arange(3))] * count)
+    grouped = RoundTripObjective([0, 1, 0, 1, 2])
+    grouped.prepare([SurfaceShape(np.eye(3), None, np.arange(3))] * 5)
+    for seed in range(8):
+        drawn = grouped.draw(1, np.random.default_rng(seed))
+        assert drawn in ([0, 2], [1, 3], [4])
 
 
 def test_a_round_trip_refuses_groups_that_do_not_fit():
@@ -483,6 +507,7 @@ def test_a_better_dilation_behind_a_worse_blend_is_found():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"steps": 0}, "1 step and 1 key point or more"),
         ({"views": 0}, "expected 1 or more"),
         ({"views": 2, "method": "soft"}, "1 for soft"),
         ({"method": "grid"}, "expected ladder or soft"),
@@ -504,6 +529,8 @@ def test_shapes_are_checked():
         tune_receptive_field(extractor, [], CycleObjective())
     with pytest.raises(ValueError, match="NaN"):
         tune_receptive_field(extractor, [np.full((5, 3), np.nan)], CycleObjective())
+    with pytest.raises(ValueError, match="shape 1: its 5 vertices are all at one place"):
+        tune_receptive_field(extractor, [ellipsoid(50), np.ones((5, 3))], CycleObjective())
 
 
 def test_a_parameter_stays_within_its_bounds():

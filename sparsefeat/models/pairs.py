@@ -349,7 +349,7 @@ class PairConvolution(nn.Module):
         weights = levels.weights(manager, plan, x.key, key, unit, self.radii)
         # Sums over neighbours would lose digits in the half types.
         wide = x.features.float() if x.dtype in (torch.float16, torch.bfloat16) else x.features
-        out = weighted_sums(wide, weights).flatten(1).to(self.kernel.dtype) @ self.kernel.flatten(0, 1)
+        out = weighted_sums(wide, weights).flatten(1).to(x.dtype) @ self.kernel.flatten(0, 1)
         return x.replace(out if self.bias is None else out + self.bias, key)
 
     def extra_repr(self) -> str:

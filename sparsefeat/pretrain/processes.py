@@ -12,11 +12,12 @@ from sparsefeat.sparse.synchronised import synchronise
 
 
 def join_processes(device: str | torch.device) -> tuple[int, int]:
-    """(rank, world size); joins the group that torchrun set up, if it did."""
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    if world_size > 1 and not distributed.is_initialized():
+    """(rank, world size); joins the group that torchrun set up, if it did and none was joined yet."""
+    if not distributed.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+            return 0, 1
         distributed.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
-    return int(os.environ.get("RANK", 0)), world_size
+    return distributed.get_rank(), distributed.get_world_size()
 
 
 def in_parallel(model: nn.Module, world_size: int, device: str | torch.device) -> nn.Module:

@@ -14,6 +14,9 @@ from torch import Tensor
 
 DEFAULT_RATIO = math.sqrt(2)
 
+# Between two rungs the third has no weight, but for the rounding of a logarithm; it would cost a pass.
+_NO_WEIGHT = 1e-12
+
 
 def blend_weights(position: Tensor, rungs: Tensor) -> Tensor:
     """Weights of the rungs around a position: quadratic B-splines.
@@ -105,7 +108,7 @@ class ScaleLadder:
         for shape, group in enumerate(groups):
             total = None
             for column, rung in enumerate(rungs.tolist()):
-                if weights[group, column] <= 0:
+                if weights[group, column] <= _NO_WEIGHT:
                     continue
                 for whole, share in shares.items():
                     part = weights[group, column] * self.rung(int(rung), shape, whole).double()
@@ -118,5 +121,7 @@ class ScaleLadder:
 def _neighbours(dilation: Tensor) -> dict[int, Tensor]:
     lower = max(1, math.floor(float(dilation.detach())))
     share = (dilation - lower).squeeze()
+    if not dilation.requires_grad and not share:
+        return {lower: None}
     # At a whole number the upper neighbour has no weight but decides the gradient.
     return {lower: 1 - share, lower + 1: share}

@@ -68,7 +68,11 @@ class ProbeObjective(Objective):
     """
 
     def __init__(self, labels: Sequence[np.ndarray | int], folds: Sequence[int] | None = None, ridge: float = 0.01):
-        self.labels = [np.asarray(label, dtype=np.int64) for label in labels]
+        self.labels = [np.asarray(label) for label in labels]
+        for number, label in enumerate(self.labels):
+            if label.dtype.kind not in "iub":
+                raise ValueError(f"labels of shape {number} are {label.dtype}, expected integers, -1 where unknown")
+        self.labels = [label.astype(np.int64) for label in self.labels]
         self.folds = list(range(len(labels))) if folds is None else list(folds)
         if len(self.folds) != len(self.labels):
             raise ValueError(f"{len(self.folds)} folds for {len(self.labels)} shapes, expected one each")
@@ -128,7 +132,8 @@ class HeadObjective(Objective):
     """Loss of any head on held-out shapes, the head being trained on the others along the way.
 
     Before each value the head takes a few steps on the present features of the other shapes, without
-    gradients for these. With no shape held out it is the plain training loss.
+    gradients for these. With no shape held out it is the plain training loss. The value falls as the head learns,
+    wherever the voxel size goes: for the method "soft", with a head that has been trained a while.
 
     Args:
         head: features (n, C) -> predictions, in float32.
@@ -234,7 +239,7 @@ class CycleObjective(Objective):
 
 
 class RoundTripObjective(Objective):
-    """Whether a walk to another shape and back ends where it began; no labels, two or more shapes.
+    """Whether a walk to another shape and back ends where it began; no labels.
 
     A walker leaves point i of a shape for a point of the next shape, chosen by a softmax over the similarity of
     features, and returns by that of another copy of its own shape (turned, sampled anew). The value is minus the mean
@@ -262,21 +267,30 @@ class RoundTripObjective(Objective):
             raise ValueError(
                 f"expected a positive radius and temperature and 2 points or more, got {radius}, {temperature}, {points}"
             )
-        self.groups = None if groups is None else list(groups)
+        self.groups = groups
         self.radius, self.temperature, self.points = radius, temperature, points
 
     def prepare(self, shapes: Sequence[SurfaceShape]) -> None:
         super().prepare(shapes)
-        if self.groups is None:
-            self.groups = [0] * len(shapes)
-        if len(self.groups) != len(shapes):
-            raise ValueError(f"{len(self.groups)} groups for {len(shapes)} shapes, expected one each")
+        self._group = [0] * len(shapes) if self.groups is None else list(self.groups)
+        if len(self._group) != len(shapes):
+            raise ValueError(f"{len(self._group)} groups for {len(shapes)} shapes, expected one each")
         self._near: dict[int, Tensor] = {}
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[int]:
+        order = rng.permutation(len(self.shapes)).tolist()
+        chosen: list[int] = []
+        for number in order:
+            if len(chosen) < count and number not in chosen:
+                # With someone to walk to, if there is anyone.
+                others = [k for k in order if self._group[k] == self._group[number] and k not in (number, *chosen)]
+                chosen += [number, *others[:1]]
+        return sorted(chosen)
 
     def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
         members: dict[int, list[int]] = {}
         for place, number in enumerate(shapes):
-            members.setdefault(self.groups[number], []).append(place)
+            members.setdefault(self._group[number], []).append(place)
         losses = []
         for places in members.values():
             for here, there in zip(places, [*places[1:], places[0]], strict=True):
@@ -297,8 +311,8 @@ class RoundTripObjective(Objective):
 
     def _some(self, rows: Tensor) -> Tensor:
         """At most ``points`` of the key points, evenly: they may be in the order of the surface. Shape: (..., n, C)."""
-        step = -(-rows.shape[-2] // self.points)
-        return rows[..., ::step, :]
+        count = rows.shape[-2]
+        return rows if count <= self.points else rows[..., torch.linspace(0, count - 1, self.points).long(), :]
 
     def _neighbours(self, number: int, like: Tensor) -> Tensor:
         """Which key points of a shape are one place. Shape: sparse (n, n) of ones."""

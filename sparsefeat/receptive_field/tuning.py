@@ -64,7 +64,7 @@ class TunedReceptiveField:
     Attributes:
         voxel_sizes: one per group, in the unit of the shapes.
         dilation: factor on the network's own.
-        history: every step, the first at the start.
+        history: every step, those of the first look at the rungs included.
         cost: of all steps.
     """
 
@@ -129,16 +129,16 @@ def tune_receptive_field(
 
     Adam (Kingma & Ba, 2015) on the logarithm of the voxel size. ``"ladder"`` blends features at fixed sizes
     (:class:`ScaleLadder`); each is computed once, for a network that stays as it is. It looks at every rung, the
-    coarsest first, for that costs little, and on to finer ones while these are better, and descends from the best; then
-    from each whole dilation within bounds, while that pays. ``"soft"`` runs the network at the present size in every step
-    (:class:`SoftNetwork`), on a few shapes turned and shifted at random, and can train it along.
+    coarsest first, for that costs little, and on to finer ones while these are better, and descends from the best;
+    then from each whole dilation within bounds, while that pays. ``"soft"`` runs the network at the present size in
+    every step (:class:`SoftNetwork`), on a few shapes turned and shifted at random, and can train it along.
 
     Args:
         extractor: the network; its own voxel size does not matter here.
         shapes: meshes (anything with vertices and faces), (vertices, faces) pairs, or (N, 3) clouds.
         objective: what to minimise; see :mod:`sparsefeat.receptive_field.objectives`.
         start: voxel size to begin with, in the unit of the shapes; None: 1/50 of their median extent. For the
-            ladder it says where the rungs lie.
+            ladder it says where the rungs lie, and which sizes are looked at.
         bounds: of the voxel size; None: 8 times smaller to 8 times larger than the start.
         groups: which voxel size each shape has, numbered from 0, such as one per class; None: one for all.
         dilation: bounds of the factor on the network's dilation, the first being where it begins; None: it
@@ -166,6 +166,8 @@ def tune_receptive_field(
         raise ValueError(f"method {method!r}, expected ladder or soft")
     if backbone_learning_rate and method != "soft":
         raise ValueError("backbone_learning_rate needs method soft; a ladder keeps features of a fixed network")
+    if steps < 1 or keypoints < 1:
+        raise ValueError(f"expected 1 step and 1 key point or more, got {steps} and {keypoints}")
     if views < 1 or (views > 1 and method == "soft"):
         raise ValueError(
             f"views {views}: expected 1 or more for a ladder, 1 for soft, which sees a new pose every step"
@@ -352,10 +354,16 @@ class _Descent:
         return path
 
     def look(self, size: float) -> TuningStep:
-        """The step at this voxel size, and the smallest dilation; nothing moves."""
+        """The step at this voxel size, and the smallest dilation, by which there is no derivative; nothing moves."""
         self._move_to(size, None)
         self.size.log.grad = None
-        return self._take(0)
+        if self.factor is None:
+            return self._take(0)
+        self.factor.requires_grad_(False)
+        try:
+            return self._take(0)
+        finally:
+            self.factor.requires_grad_(True)
 
     @torch.no_grad()
     def _move_to(self, size: float, dilation: float | None) -> None:
@@ -391,16 +399,16 @@ def _descend_from_scan(descent: _Descent, start: float, low: float, high: float,
     size costs a quarter: all that is coarser costs less than the finest. Below the ``usual`` size the look ends where
     finer is not better: the next would cost as much as all before.
     """
-    ratio = math.exp(descent.unit)
-    size = start * ratio ** math.floor(math.log(high / start) / descent.unit + 1e-6)
+    first, last = (math.log(bound / start) / descent.unit for bound in (high, low))
     best = None
-    while size >= low * (1 - 1e-6):
-        step = descent.look(size)
-        best = step if best is None else min(best, step, key=_by_objective)
+    for rung in range(math.floor(first + 1e-6), math.ceil(last - 1e-6) - 1, -1):
+        size = start * math.exp(rung * descent.unit)
+        step = descent.look(min(max(size, low), high))
+        # Of equal ones the nearest to the usual size, if nothing says otherwise.
+        best = min((best or step), step, key=lambda s: (s.objective, abs(math.log(s.voxel_size[0] / usual))))
         if size < usual and best is not step:
             break
-        size /= ratio
-    return min(best, *descent(min(best.voxel_size)), key=_by_objective)
+    return min(best, *descent(best.voxel_size[0]), key=_by_objective)
 
 
 def _descend_from_dilations(
@@ -453,6 +461,8 @@ def _surfaces(shapes: Sequence[Any], objective: Objective, keypoints: int, seed:
     for number, shape in enumerate(shapes):
         rows = objective.keypoints(number)
         surfaces.append(SurfaceShape.of(shape, keypoints if rows is None else rows, seed + number))
+        if not surfaces[-1].extent:
+            raise ValueError(f"shape {number}: its {len(surfaces[-1].vertices)} vertices are all at one place")
     objective.prepare(surfaces)
     return surfaces
 

@@ -120,7 +120,7 @@ class KernelMap:
 
     Attributes:
         handles: integer tensors on the CPU, as long as input and output of the map that was searched, that
-            stand for it in a compiled graph.
+            stand for it in a compiled graph; None for a map that was got back from its handle.
     """
 
     def __init__(

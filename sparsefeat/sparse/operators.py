@@ -1,4 +1,4 @@
-"""Convolution as operators of torch.library: what torch.compile puts into its graphs, as one node each.
+"""Operators of torch.library: what torch.compile puts into its graphs, as one node each; those of convolution.
 
 A kernel map is no tensor, so a handle goes in its place; numbers of rows come from the tensors' shapes. The
 derivatives are those of rules.py, taken again by the same operators.

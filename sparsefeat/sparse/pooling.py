@@ -12,8 +12,10 @@ from sparsefeat.sparse.sums import group_sums
 
 
 def widen(values: Tensor) -> Tensor:
-    """The half types as float32: sums over many rows would lose digits in them, or overflow."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    """What sums over many rows are kept in: float32 for the half types, float64 for integers."""
+    if values.dtype in (torch.float16, torch.bfloat16):
+        return values.float()
+    return values if values.is_floating_point() else values.double()
 
 
 def sum_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:

@@ -44,7 +44,7 @@ class FeatureConfig:
     checkpoint: str = "sparsefeat/rooms-5cm-sides"  # path, sparsefeat/NAME or hub id
     voxel_size: float | None = None  # in the unit of the shapes (after data.normalize); None: tuned by gradient
     objective: Literal["auto", "probe", "round_trip", "cycle", "correspondence"] = "auto"
-    # auto: the probe where the vertices or faces of five or more shots are labelled, else round_trip, without labels
+    # auto: the probe where five or more labelled shapes (of vertices or faces) take part, else round_trip, without labels
     start: float | None = None  # voxel size to tune from; None: 1/50 of the median extent
     span: float = 8.0  # tuning stays within start / span and start * span; at half the size it costs four times as much
     snap: bool = False  # to the nearest of start * sqrt(2)^k, so that features serve several runs and the curve
