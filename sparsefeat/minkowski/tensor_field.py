@@ -18,6 +18,7 @@ from sparsefeat.minkowski.tensor import (
     manager_for,
 )
 from sparsefeat.sparse.field import TensorField as EngineField
+from sparsefeat.sparse.precision import widen
 
 _MODES = [m for m in REDUCTIONS if m != SparseTensorQuantizationMode.NO_QUANTIZATION]
 
@@ -43,7 +44,7 @@ def reduce_points(features: Matrix, rows: Matrix, count: int, mode: SparseTensor
         Shape (V, C).
     """
     reduce = REDUCTIONS[mode]
-    wide = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+    wide = widen(features)
     if reduce == "max":
         places = rows[:, None].expand_as(wide)
         out = wide.new_zeros(count, wide.shape[1]).scatter_reduce(0, places, wide, "amax", include_self=False)

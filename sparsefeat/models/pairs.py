@@ -25,6 +25,7 @@ from sparsefeat.sparse.coordinate_map import CoordinateMapKey
 from sparsefeat.sparse.coordinates import as_tuple
 from sparsefeat.sparse.functional import strided_key, upsampled_key
 from sparsefeat.sparse.manager import CoordinateManager
+from sparsefeat.sparse.precision import widen
 from sparsefeat.sparse.weighted import PairWeights, weighted_sums
 
 RADII = (0.9, 1.7, 2.5)
@@ -347,9 +348,7 @@ class PairConvolution(nn.Module):
             plan = manager.kernel_map(x.key, key, self.window)
         unit = float(min(*x.tensor_stride, *key.tensor_stride)) * self.window.dilation[0]
         weights = levels.weights(manager, plan, x.key, key, unit, self.radii)
-        # Sums over neighbours would lose digits in the half types.
-        wide = x.features.float() if x.dtype in (torch.float16, torch.bfloat16) else x.features
-        out = weighted_sums(wide, weights).flatten(1).to(x.dtype) @ self.kernel.flatten(0, 1)
+        out = weighted_sums(widen(x.features), weights).flatten(1).to(x.dtype) @ self.kernel.flatten(0, 1)
         return x.replace(out if self.bias is None else out + self.bias, key)
 
     def extra_repr(self) -> str:

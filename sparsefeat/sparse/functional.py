@@ -16,7 +16,8 @@ from sparsefeat.sparse.coordinates import as_tuple
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey
-from sparsefeat.sparse.pooling import pool_clouds, pool_neighbours, sum_rows, widen
+from sparsefeat.sparse.pooling import pool_clouds, pool_neighbours, sum_rows
+from sparsefeat.sparse.precision import widen
 from sparsefeat.sparse.tensor import SparseTensor
 
 

@@ -8,14 +8,8 @@ from torch import Tensor
 from sparsefeat.sparse import operators
 from sparsefeat.sparse.coordinate_map import Clouds
 from sparsefeat.sparse.kernel_map import KernelMap
+from sparsefeat.sparse.precision import widen
 from sparsefeat.sparse.sums import group_sums
-
-
-def widen(values: Tensor) -> Tensor:
-    """What sums over many rows are kept in: float32 for the half types, float64 for integers."""
-    if values.dtype in (torch.float16, torch.bfloat16):
-        return values.float()
-    return values if values.is_floating_point() else values.double()
 
 
 def sum_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
@@ -31,7 +25,8 @@ def pool_neighbours(features: Tensor, plan: KernelMap, mode: str) -> Tensor:
     """
     if _check(mode) == "max":
         return _take(features, _largest(features.detach(), plan))
-    wide, one_group = widen(features), (0,) * plan.volume
+    # Integers too: torch adds rows by splits in floating point alone.
+    wide, one_group = widen(features) if features.is_floating_point() else features.double(), (0,) * plan.volume
     total = group_sums(wide, plan, one_group)
     if mode == "average":  # divided before it is rounded: in float16 the sum or the count may be infinite
         # Counted by a sum: a compiler sees the sizes of that, while those of a map's parts depend on data.

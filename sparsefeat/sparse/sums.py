@@ -36,8 +36,10 @@ def group_sums(features: Tensor, plan: KernelMap, groups: tuple[int, ...]) -> Te
 def _add_up(rows: Tensor, plan: KernelMap, groups: tuple[int, ...], back: bool) -> Tensor:
     """Shape: (n_in, C) -> (n_out, G C), or (n_out, G C) -> (n_in, C) if ``back``."""
     count = max(groups) + 1
+    if not rows.shape[1]:
+        return rows.new_empty(plan.n_in if back else plan.n_out, 0)
     if back:
-        rows = rows.reshape(len(rows) * count, rows.shape[1] // count)
+        rows = rows.reshape(-1, rows.shape[1] // count)
     indices, splits = plan.derived(("group sums", groups, back), lambda: (_spread if back else _gather)(plan, groups))
     sums = F.embedding_bag(indices, rows.contiguous(), splits, mode="sum", include_last_offset=True)
     return sums if back else sums.view(plan.n_out, count * rows.shape[1])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
+from sparsefeat.sparse.precision import widen
 from sparsefeat.sparse.sums import group_sums
 
 
@@ -44,5 +45,5 @@ def convolve_symmetric(features: Tensor, weight: Tensor, plan: KernelMap, orbit:
     Shape: features (n_in, C_in), weight (K, C_in, C_out) -> (n_out, C_out).
     """
     means = orbit_means(weight, orbit)
-    wide = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+    wide = widen(features)
     return group_sums(wide, plan, orbit).to(features.dtype) @ means.flatten(0, 1)

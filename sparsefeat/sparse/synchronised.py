@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.autograd import Function
 
+from sparsefeat.sparse.precision import widen
+
 
 def synchronise(network: nn.Module) -> None:
     """Replace every ``BatchNorm1d`` in a network by one over all processes, keeping parameters and statistics."""
@@ -34,7 +36,7 @@ class SyncBatchNorm1d(nn.BatchNorm1d):
     def forward(self, rows: Tensor) -> Tensor:
         if not (self.training and distributed.is_initialized()):
             return super().forward(rows)
-        wide = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+        wide = widen(rows)
         total = _Sum.apply(torch.cat([wide.sum(0), wide.new_tensor([len(wide)])]))
         count = total[-1].detach().clamp(min=1)
         mean = total[:-1] / count

@@ -10,6 +10,7 @@ from torch import Tensor
 from sparsefeat.sparse.coordinates import check_coordinates, unique_first
 from sparsefeat.sparse.coordinate_map import CoordinateMap, CoordinateMapKey
 from sparsefeat.sparse.manager import CoordinateManager
+from sparsefeat.sparse.precision import widen
 
 REDUCTIONS = ("first", "average", "sum", "max", "error")
 
@@ -21,7 +22,7 @@ def reduce_rows(features: Tensor, index: Tensor, inverse: Tensor, reduce: str) -
     """
     if reduce in ("first", "error"):
         return features if len(index) == len(features) else features[index]
-    wide = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+    wide = widen(features)
     if reduce == "max":
         out = wide.new_zeros(len(index), features.shape[1])
         rows = inverse[:, None].expand_as(wide)
