@@ -260,6 +260,7 @@ def test_the_tool_writes_table_json_and_pictures(checkpoint, peanuts, tmp_path):
         ("task=classification", "no classes"),
         ("shots=[99]", "not 99"),
         ("features.span=0.5", "span must be above 1"),
+        ("features.views=0", "at least 1 shape, 2 keypoints and 1 view"),
         ("features.start=-1", "start must be positive"),
         ("rungs=3", "tuned, which is not among them"),
     ],

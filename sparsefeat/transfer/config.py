@@ -57,8 +57,10 @@ class FeatureConfig:
     def __post_init__(self) -> None:
         if not self.span > 1 or not self.fixed_share > 0:
             raise ValueError(f"span must be above 1 and fixed_share positive, got {self.span}, {self.fixed_share}")
-        if self.shapes < 1 or self.keypoints < 2:
-            raise ValueError(f"expected at least 1 shape and 2 keypoints, got {self.shapes}, {self.keypoints}")
+        if self.shapes < 1 or self.keypoints < 2 or self.views < 1:
+            raise ValueError(
+                f"expected at least 1 shape, 2 keypoints and 1 view, got {self.shapes}, {self.keypoints}, {self.views}"
+            )
         for name in ("start", "voxel_size"):
             value = getattr(self, name)
             if value is not None and not value > 0:
