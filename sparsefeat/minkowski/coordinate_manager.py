@@ -20,10 +20,10 @@ from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
 from sparsefeat.minkowski.field_maps import FieldMaps
 from sparsefeat.minkowski.kernel_generator import KernelGenerator
 from sparsefeat.sparse import functional
-from sparsefeat.sparse.coordinates import check_coordinates, stride_coordinates, unique_first
-from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.coordinate_map import CoordinateMap
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
+from sparsefeat.sparse.coordinates import check_coordinates, stride_coordinates, unique_first
+from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.manager import CoordinateManager as EngineManager
 from sparsefeat.sparse.tensor import SparseTensor as EngineTensor
 

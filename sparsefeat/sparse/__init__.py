@@ -4,11 +4,11 @@ Notation: N points, V voxels, C channels, K kernel cells, P pairs of a kernel ma
 """
 
 from sparsefeat.sparse.compiling import compile_network
+from sparsefeat.sparse.coordinate_map import CoordinateMap, CoordinateMapKey
 from sparsefeat.sparse.field import TensorField, slice_field
 from sparsefeat.sparse.folding import fuse
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
-from sparsefeat.sparse.coordinate_map import CoordinateMap, CoordinateMapKey
 from sparsefeat.sparse.manager import CoordinateManager
 from sparsefeat.sparse.tensor import Quantized, SparseTensor, collate, quantize
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsefeat.sparse.convolve import convolve_rows
+from sparsefeat.sparse.coordinate_map import CoordinateMapKey
 from sparsefeat.sparse.coordinates import as_tuple
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
-from sparsefeat.sparse.coordinate_map import CoordinateMapKey
 from sparsefeat.sparse.pooling import pool_clouds, pool_neighbours, sum_rows
 from sparsefeat.sparse.precision import widen
 from sparsefeat.sparse.tensor import SparseTensor

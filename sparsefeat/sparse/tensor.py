@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsefeat.sparse.coordinates import check_coordinates, unique_first
 from sparsefeat.sparse.coordinate_map import CoordinateMap, CoordinateMapKey
+from sparsefeat.sparse.coordinates import check_coordinates, unique_first
 from sparsefeat.sparse.manager import CoordinateManager
 from sparsefeat.sparse.precision import widen
 
