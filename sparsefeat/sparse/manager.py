@@ -41,7 +41,7 @@ class MapNames(NamedTuple):
     strided: tuple[tuple[CoordinateMapKey, CoordinateMapKey], ...]
     clouds: tuple[CoordinateMapKey, ...]
     kernel_maps: tuple[tuple[CoordinateMapKey, CoordinateMapKey, Kernel | str], ...]
-    pairings: tuple[tuple[CoordinateMapKey, CoordinateMapKey, Kernel, bool], ...]
+    pairings: tuple[tuple[CoordinateMapKey, CoordinateMapKey, Kernel | str, bool], ...]
 
 
 class CoordinateManager:
