@@ -14,7 +14,7 @@ import torch
 from sparsefeat.benchmark import Options, engines, run_benchmark, select
 from sparsefeat.benchmark.cases import LayerCase, all_cases
 from sparsefeat.benchmark.clouds import Cloud, make_cloud
-from sparsefeat.benchmark.layers import PRODUCTS, Setting, measure_layer
+from sparsefeat.benchmark.layers import GATHERS, PRODUCTS, Setting, measure_layer
 from sparsefeat.benchmark.networks import measure_network
 from sparsefeat.benchmark.report import as_dict, table, write_json, write_plot
 from sparsefeat.benchmark.timing import Timing, time_interleaved
@@ -69,7 +69,8 @@ def test_every_case_is_selected_by_its_name():
 def test_a_layer_is_measured_map_forward_and_backward_beside_the_bare_products(small, case):
     rows = measure_layer(case, small, [engines.Ours()], CPU)
     assert [row.operation for row in rows] == ["map", "forward", "backward"]
-    assert [set(row.timings) for row in rows] == [{"sparsefeat"}, {"sparsefeat", PRODUCTS}, {"sparsefeat", PRODUCTS}]
+    floors = (PRODUCTS, GATHERS) if case.c_in > 1 else (PRODUCTS,)
+    assert [set(row.timings) for row in rows] == [{"sparsefeat"}, *[{"sparsefeat", *floors}] * 2]
     forward = rows[1]
     assert forward.pairs > 300 and forward.flops == 2 * forward.pairs * case.c_in * case.c_out
     assert rows[2].flops == forward.flops * (2 if case.c_in > 1 else 1), "a first layer's input needs no gradient"
@@ -124,7 +125,7 @@ def test_who_computes_something_else_is_named_and_not_timed(small):
     others = [Wrong(), Shuffled(), Failing()]
     rows = measure_layer(LayerCase("5k", 3, 4, 6, 2), small, [engines.Ours(), *others], CPU)
     for row in rows:
-        assert set(row.timings) - {PRODUCTS} == {"sparsefeat", "shuffled"}
+        assert set(row.timings) - {PRODUCTS, GATHERS} == {"sparsefeat", "shuffled"}
         assert "differ from ours by 1.0e-02" in row.absent["wrong"]
         assert row.absent["failing"] == "RuntimeError: no such kernel"
         assert row.errors["shuffled"] <= 1e-6
@@ -194,8 +195,8 @@ def test_all_numbers_are_written(small, tmp_path):
     read = json.loads((tmp_path / "b.json").read_text())
     assert read["format"] == 1 and [row["operation"] for row in read["results"]] == ["map", "forward", "backward"]
     forward = read["results"][1]
-    ours, bare = (forward["timings"][name]["median_s"] for name in ("sparsefeat", PRODUCTS))
-    assert forward["ratios"] == {PRODUCTS: pytest.approx(bare / ours)}
+    ours, *floors = (forward["timings"][name]["median_s"] for name in ("sparsefeat", PRODUCTS, GATHERS))
+    assert forward["ratios"] == {name: pytest.approx(t / ours) for name, t in zip((PRODUCTS, GATHERS), floors)}
     assert forward["bandwidth_floor_s"] == pytest.approx(forward["moved_bytes"] / 1e10)
     assert len(table(rows).splitlines()) == 3
     write_plot(tmp_path / "b.png", rows)

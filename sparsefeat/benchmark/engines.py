@@ -7,12 +7,10 @@ NotImplementedError with the reason; what it does is compared with ours before a
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -22,6 +20,7 @@ from sparsefeat.benchmark.cases import LayerCase
 from sparsefeat.sparse import CoordinateManager, SparseTensor, modules
 from sparsefeat.sparse.backends import arithmetic
 from sparsefeat.sparse.backends.arithmetic import allows_tf32
+from sparsefeat.sparse.kernel_map import KernelMap
 
 
 @dataclass
@@ -36,6 +35,7 @@ class Prepared:
         make_map: builds the kernel map anew, nothing else; None where the engine has no such step apart.
         rows: which of the given input rows each of its own is, (V,); None where it keeps their order.
         around: what forward and backward passes have to run within.
+        plan: the kernel map, of ours alone.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -45,6 +45,7 @@ class Prepared:
     make_map: Callable[[], object] | None = None
     rows: Tensor | None = None
     around: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    plan: KernelMap | None = None
 
 
 class Ours:
@@ -73,7 +74,10 @@ class Ours:
             target = source if case.stride == 1 else fresh.stride(source, case.stride)
             return fresh.kernel_map(source, target, layer.window).counts
 
-        return Prepared(forward, layer.kernel, lambda w: w, manager[out_key].coordinates, make_map)
+        plan = manager.kernel_map(fine, coarse, layer.window)
+        if case.transposed:
+            plan = plan.transpose
+        return Prepared(forward, layer.kernel, lambda w: w, manager[out_key].coordinates, make_map, plan=plan)
 
 
 class Plain(Ours):
@@ -136,8 +140,7 @@ class Spconv:
 
     Its backward pass asks CUDA for a stream; here it is given the default one. And its scatter (2.3.8,
     csrc/sparse/gather.py) shares two pointers among its OpenMP threads, so that with several of them rows are
-    added to the wrong sums. Its OpenMP, a library of its own that ``torch.set_num_threads`` does not reach, is
-    held to one thread; its matrix products are torch's and keep theirs.
+    added to the wrong sums: here it runs on one thread, its gathers and its products on all.
     """
 
     name = "spconv"
@@ -165,7 +168,7 @@ class Spconv:
         operations = importlib.import_module("spconv.pytorch.ops")
         if kernel.device.type == "cpu":
             operations.get_current_stream = lambda: 0
-            self._use_one_thread()
+            operations.SpconvOps = _on_one_thread(operations.SpconvOps)
         importlib.import_module("spconv.constants").SPCONV_ALLOW_TF32 = allows_tf32()
 
         def tensor(features: Tensor, maps: dict):
@@ -190,13 +193,25 @@ class Spconv:
         )
 
 
-    def _use_one_thread(self) -> None:
-        folder = Path(self.module.__file__).parents[2] / "spconv.libs"
-        libraries = sorted(folder.glob("libgomp*"))
-        if not libraries:
-            raise NotImplementedError("on CPU several threads spoil its sums, and its OpenMP was not found")
-        for library in libraries:
-            ctypes.CDLL(str(library)).omp_set_num_threads(1)
+def _on_one_thread(operators: type) -> type:
+    """spconv's operators with a scatter that its threads cannot spoil. Idempotent."""
+    if hasattr(operators, "scatter_add_as_released"):
+        return operators
+
+    class Repaired(operators):
+        scatter_add_as_released = staticmethod(operators.scatter_add_cpu)
+
+        @staticmethod
+        def scatter_add_cpu(*args: object) -> None:
+            threads = torch.get_num_threads()
+            # Its OpenMP calls find torch's library, which was loaded first.
+            torch.set_num_threads(1)
+            try:
+                operators.scatter_add_cpu(*args)
+            finally:
+                torch.set_num_threads(threads)
+
+    return Repaired
 
 
 class TorchSparse:

@@ -1,4 +1,4 @@
-"""What no engine can beat: the bare matrix products of a layer, and moving its numbers once."""
+"""What no engine can beat: the bare matrix products of a layer, its gathers, and moving its numbers once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from sparsefeat.sparse.kernel_map import KernelMap
 
 
 def products(
@@ -35,6 +37,34 @@ def products(
             torch.mm(x[:count].t(), g[:count], out=to_w)
 
     return backward_products if backward else forward_products
+
+
+GATHERED_BYTES = 2**18
+"""What is gathered at a time: half of a core's second-level cache, so that a product would find it there."""
+
+
+def gathers(
+    plan: KernelMap, c_in: int, c_out: int, dtype: torch.dtype, backward: bool = False
+) -> Callable[[], None]:
+    """Fetching the rows that those products are of: what they take at least where no kernel fuses the two.
+
+    ``backward``: rows of the features and of the output's gradient, where forward it is the features' alone.
+    """
+    parts = []
+    sides = zip(plan.positions, (plan.n_in, plan.n_out), (c_in, c_out))
+    for positions, rows, channels in list(sides)[: 2 if backward else 1]:
+        x = torch.randn(rows, channels, device=plan.device, dtype=dtype)
+        at_once = max(1, GATHERED_BYTES // (channels * dtype.itemsize))
+        room = torch.empty(at_once, channels, device=plan.device, dtype=dtype)
+        for cell, there in enumerate(positions.split_with_sizes(plan.counts)):
+            if cell != plan.identity_cell:
+                parts += [(x, part, room[: len(part)]) for part in there.split(at_once)]
+
+    def call() -> None:
+        for x, part, out in parts:
+            torch.index_select(x, 0, part, out=out)
+
+    return call
 
 
 def bytes_moved(

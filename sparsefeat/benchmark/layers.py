@@ -22,6 +22,7 @@ TOLERANCE_TF32 = 1e-2
 """The same where float32 goes through tf32, which has float16's ten bits."""
 
 PRODUCTS = "matrix products"
+GATHERS = "gathers"
 
 
 @dataclass
@@ -30,7 +31,8 @@ class Measurement:
 
     Attributes:
         voxels, pairs: size of the problem; pairs 0 where they do not matter.
-        timings: by contender; ``PRODUCTS`` are the bare products of the same sizes.
+        timings: by contender; ``PRODUCTS`` are the bare products of the same sizes, ``GATHERS`` the fetching of
+            their rows alone.
         errors: largest difference to our result, as a share of its largest value, of who was compared.
         absent: who was left out, and why.
         flops, moved_bytes: what any engine has to compute and move.
@@ -83,7 +85,8 @@ def measure_layer(case: LayerCase, cloud: Cloud, engines: list, setting: Setting
                 raise
             absent[engine.name] = reason(error)
     ours = prepared[Ours.name]
-    counts, n_in = ours.make_map(), _rows_in(case, coordinates)
+    plan = ours.plan
+    counts, n_in = plan.counts, plan.n_in
     features = torch.randn(n_in, case.c_in, generator=generator).to(kernel)
     # With one channel it is a network's first layer, whose input is data and asks for no gradient.
     features.requires_grad_(case.c_in > 1)
@@ -97,6 +100,9 @@ def measure_layer(case: LayerCase, cloud: Cloud, engines: list, setting: Setting
             calls[PRODUCTS] = floors.products(
                 counts, case.c_in, case.c_out, setting.device, setting.dtype, backward, features.requires_grad
             )
+            if setting.device.type == "cpu" and case.c_in > 1:
+                # With one channel, or on a device with kernels of its own, rows are not fetched apart.
+                calls[GATHERS] = floors.gathers(plan, case.c_in, case.c_out, setting.dtype, backward)
         timings = time_interleaved(calls, setting.device, setting.runs, setting.seconds)
         moved = floors.bytes_moved(
             n_in, n_out, volume, case.c_in, case.c_out, kernel.element_size(), backward
@@ -121,13 +127,6 @@ def measure_layer(case: LayerCase, cloud: Cloud, engines: list, setting: Setting
 def reason(error: Exception) -> str:
     """One line that says why an engine was left out."""
     return (f"{type(error).__name__}: {error}".splitlines() or [type(error).__name__])[0][:300]
-
-
-def _rows_in(case: LayerCase, coordinates: Tensor) -> int:
-    if not case.transposed:
-        return len(coordinates)
-    stride = torch.tensor([1, 2, 2, 2], device=coordinates.device)
-    return len(torch.unique(torch.div(coordinates, stride, rounding_mode="floor"), dim=0))
 
 
 def _inputs(prepared: Prepared, features: Tensor) -> Tensor:

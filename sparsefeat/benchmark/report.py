@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from sparsefeat.benchmark.engines import Ours
-from sparsefeat.benchmark.layers import PRODUCTS, Measurement
+from sparsefeat.benchmark.layers import GATHERS, PRODUCTS, Measurement
 from sparsefeat.files import atomic_write
 
 FORMAT = 1
@@ -81,7 +81,7 @@ def write_plot(path: str | Path, rows: list[dict]) -> None:
     rows = [row for row in rows if PRODUCTS in row["timings"]]
     if not rows:
         raise ValueError(f"{path}: nothing to draw; only kernel maps were measured")
-    names = sorted({name for row in rows for name in row["timings"]} - {PRODUCTS, Ours.name})
+    names = sorted({name for row in rows for name in row["timings"]} - {PRODUCTS, GATHERS, Ours.name})
     names = [Ours.name, *names]
     figure = Figure(figsize=(9, 1.2 + 0.28 * len(rows) * len(names)), layout="constrained")
     axes = figure.add_subplot()

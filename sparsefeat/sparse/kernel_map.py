@@ -194,11 +194,11 @@ class KernelMap:
         """Output row of each pair. Shape: (P,) int64."""
         return self._rows(1 - self._side)
 
-    @_keep_for_training
-    def by_position(self, features: Tensor) -> Tensor:
-        """Input rows in the order of their coordinates. Shape: (n_in, C) -> same."""
-        index = self._pairs.indices[self._side]
-        return features if index is None or index.order is None else features.index_select(0, index.order)
+    def by_position(self, features: Tensor, out: Tensor | None = None) -> Tensor:
+        """Input rows in the order of their coordinates, written to ``out`` if given. Shape: (n_in, C) -> same."""
+        if self.in_order:
+            return features
+        return torch.index_select(features, 0, self._pairs.indices[self._side].order, out=out)
 
     @_keep_for_training
     def by_row(self, values: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from sparsefeat.sparse.backends.scratch import scratch
 from sparsefeat.sparse.kernel_map import Block, KernelMap, Segment
 
 BLOCK_NUMBERS = {"cpu": 2**22}
@@ -73,7 +74,7 @@ def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | N
     """
     if plan.volume == 1 and plan.identity_cell == 0:
         return _with_bias(features @ weight[0], bias)
-    features = plan.by_position(features)
+    features = _by_position(plan, features)
     way = _convolve_unfolded if unfolds(plan, *weight.shape[1:]) else _convolve_by_cell
     return plan.by_row(_with_bias(way(features, weight, plan), bias))
 
@@ -85,14 +86,14 @@ def weight_gradient(features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
     """
     if plan.volume == 1 and plan.identity_cell == 0:
         return (features.t() @ grad)[None]
-    features, grad = plan.by_position(features), plan.transpose.by_position(grad)
+    features, grad = _by_position(plan, features), _by_position(plan.transpose, grad, "gradient")
     c_in, c_out = features.shape[1], grad.shape[1]
     if unfolds(plan, c_in, c_out):
         return _weight_gradient_unfolded(features, grad, plan)
     out = features.new_zeros(plan.volume, c_in, c_out, dtype=_accumulator(features.dtype))
     totals = out.unbind(0)
     blocks = _blocks(plan, max(c_in, c_out))
-    xs, gs = _scratch(blocks, features), _scratch(blocks, grad)
+    xs, gs = _room(blocks, features), _room(blocks, grad, "gathered gradient")
     for block in blocks:
         for s in block.segments:
             x = _gather(features, s.sources, s, block, xs)
@@ -110,15 +111,15 @@ def gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap) -
     pointwise = plan.volume == 1 and plan.identity_cell == 0
     if pointwise or unfolds(plan, c_in, c_out) or unfolds(back, c_out, c_in):
         return convolve(grad, weight.transpose(1, 2), back), weight_gradient(features, grad, plan)
-    features, grad = plan.by_position(features), back.by_position(grad)
+    features, grad = _by_position(plan, features), _by_position(back, grad, "gradient")
     out = features.new_zeros(weight.shape, dtype=_accumulator(weight.dtype))
     totals = out.unbind(0)
     blocks = _blocks(back, max(c_in, c_out))
-    scratch = _scratch(blocks, features)
+    room = _room(blocks, features, "gathered beside")
     sums = _Sums(back, blocks, grad, weight.transpose(1, 2))
     for block in blocks:
         for s, g in sums.of(block):
-            _add_product(totals[s.cell], _gather(features, s.targets, s, block, scratch).t(), g)
+            _add_product(totals[s.cell], _gather(features, s.targets, s, block, room).t(), g)
     return back.by_row(sums.out), out.to(weight.dtype)
 
 
@@ -139,12 +140,11 @@ class _Sums:
             weight = weight.contiguous()
         self.features = features
         self.weights = weight.unbind(0)
-        self.gathered = _scratch(blocks, features)
+        self.gathered = _room(blocks, features)
         self.wide = _accumulator(features.dtype)
-        self.products = features.new_empty(
-            max(sum(block.counts) for block in blocks), weight.shape[2], dtype=self.wide
-        )
-        self.out = features.new_empty(plan.n_out, weight.shape[2])
+        longest = max(sum(block.counts) for block in blocks)
+        self.products = scratch("products", features, (longest, weight.shape[2]), self.wide)
+        self.out = _room_for_sums(plan, features, weight.shape[2])
 
     def of(self, block: Block) -> Iterator[tuple[Segment, Tensor]]:
         """Make a block of the output; yields each segment with its gathered input rows on the way."""
@@ -169,16 +169,28 @@ def _blocks(plan: KernelMap, widest: int) -> list[Block]:
     return plan.blocks(1 << (rows.bit_length() - 1))
 
 
-def _scratch(blocks: list[Block], features: Tensor) -> Tensor:
+def _room(blocks: list[Block], features: Tensor, purpose: str = "gathered") -> Tensor:
     """Room for the gathered rows of any segment."""
     longest = max((count for block in blocks for count in block.counts), default=0)
-    return features.new_empty(longest, features.shape[1])
+    return scratch(purpose, features, (longest, features.shape[1]))
 
 
-def _gather(features: Tensor, positions: Tensor, segment: Segment, block: Block, scratch: Tensor) -> Tensor:
+def _room_for_sums(plan: KernelMap, features: Tensor, channels: int) -> Tensor:
+    """Room for the output by position, which is the layer's output itself where rows are in that order."""
+    shape = plan.n_out, channels
+    return features.new_empty(shape) if plan.transpose.in_order else scratch("sums", features, shape)
+
+
+def _by_position(plan: KernelMap, features: Tensor, purpose: str = "features") -> Tensor:
+    if plan.in_order:
+        return features
+    return plan.by_position(features, out=scratch(purpose, features, tuple(features.shape)))
+
+
+def _gather(features: Tensor, positions: Tensor, segment: Segment, block: Block, room: Tensor) -> Tensor:
     if segment.identical:
         return features[block.start : block.stop]
-    return torch.index_select(features, 0, positions, out=scratch[: segment.count])
+    return torch.index_select(features, 0, positions, out=room[: segment.count])
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -209,10 +221,10 @@ def _unfold(features: Tensor, plan: KernelMap) -> Iterator[tuple[slice, Tensor]]
         box = plan.windows.box(features)
         rows = WINDOW_BYTES.get(features.device.type, UNFOLDED_BYTES) // row_bytes
         rows = max(1, min(rows, plan.n_out))
-        scratch = features.new_empty(rows * width)
+        room = scratch("unfolded", features, (rows * width,))
         for start in range(0, plan.n_out, rows):
             stop = min(start + rows, plan.n_out)
-            yield slice(start, stop), plan.windows.unfold(box, start, stop, scratch)
+            yield slice(start, stop), plan.windows.unfold(box, start, stop, room)
         return
     rows = max(1, UNFOLDED_BYTES // row_bytes)
     for block in plan.blocks(1 << (rows.bit_length() - 1)):
@@ -235,7 +247,7 @@ def _cell_order(features: Tensor, plan: KernelMap) -> Tensor:
 
 def _convolve_unfolded(features: Tensor, weight: Tensor, plan: KernelMap) -> Tensor:
     flat = weight.index_select(0, _cell_order(features, plan)).view(-1, weight.shape[2])
-    out = features.new_empty(plan.n_out, weight.shape[2])
+    out = _room_for_sums(plan, features, weight.shape[2])
     for rows, unfolded in _unfold(features, plan):
         torch.mm(unfolded, flat, out=out[rows])
     return out
