@@ -14,6 +14,8 @@ from sparsefeat.data.synthetic.creatures import FAMILIES, PART_NAMES, make_creat
 from sparsefeat.data.synthetic.creatures.body import turn
 from sparsefeat.data.synthetic.creatures.cones import Cones, body_field
 from sparsefeat.data.synthetic.creatures.families import landmarks, template
+from sparsefeat.transfer.config import CreaturesConfig, DataConfig, TransferConfig
+from sparsefeat.transfer.creatures import make_missing_creatures
 
 # (family, two of its classes, a pose of each)
 CASES = {
@@ -214,6 +216,18 @@ def test_creatures_are_read_as_a_folder(written):
     on_template = np.load(written / "hand" / "template" / f"{Path(hands.shapes[0].path).stem}.npy")
     assert on_template.shape == first.vertices.shape
     assert (written / "creatures.png").stat().st_size > 1000
+
+
+def test_creatures_of_other_settings_are_not_taken_for_those_asked_for(written, tmp_path):
+    asked = CreaturesConfig(seed=3, count=2, poses=1, families=["hand"], vertices=2600)
+    data = DataConfig(name="folder", root=written)
+    assert not make_missing_creatures(TransferConfig(data=data, creatures=asked))
+    asked.count = 3
+    with pytest.raises(ValueError, match="hands: holds creatures made with seed=3, count=2.*asks for .*count=3"):
+        make_missing_creatures(TransferConfig(data=data, creatures=asked))
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(ValueError, match="holds other files than creatures"):
+        make_missing_creatures(TransferConfig(data=DataConfig(root=tmp_path), creatures=asked))
 
 
 def test_sides_can_be_merged(written):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
-from sparsefeat.data.synthetic.creatures import make_creatures
+from sparsefeat import yaml12
+from sparsefeat.data.synthetic.creatures import SETTINGS, make_creatures
 from sparsefeat.transfer.config import TransferConfig
 
 
 def make_missing_creatures(config: TransferConfig, progress: Callable[[int, int], None] | None = None) -> bool:
-    """Write creatures to ``data.root`` if the configuration has a section for them and nothing is there.
+    """Write creatures to ``data.root`` if the configuration has a section for them and they are not there.
 
     Args:
         config: of the experiment.
@@ -19,18 +21,26 @@ def make_missing_creatures(config: TransferConfig, progress: Callable[[int, int]
         Whether any were made.
 
     Raises:
-        ValueError: a setting out of range.
+        ValueError: a setting out of range, or something else is at ``data.root``.
     """
-    if config.creatures is None or config.data.root.exists():
+    if config.creatures is None:
         return False
-    made = config.creatures
-    make_creatures(
-        config.data.root,
-        made.seed,
-        count=made.count,
-        poses=made.poses,
-        families=made.families,
-        vertices=made.vertices,
-        progress=progress,
-    )
-    return True
+    root, wanted = config.data.root, asdict(config.creatures)
+    if not root.exists():
+        make_creatures(root, **wanted, progress=progress)
+        return True
+    try:
+        found = yaml12.parse((root / SETTINGS).read_text(encoding="utf-8"), SETTINGS)[0]
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or any(found.get(name) != value for name, value in wanted.items()):
+        made = "other files than creatures" if not isinstance(found, dict) else f"creatures made with {_line(found)}"
+        raise ValueError(
+            f"{root}: holds {made}, but the configuration asks for {_line(wanted)}; delete it, name another "
+            "data.root, or leave out `creatures`"
+        )
+    return False
+
+
+def _line(settings: dict) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items())

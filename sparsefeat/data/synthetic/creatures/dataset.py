@@ -21,6 +21,7 @@ from sparsefeat.visualize.meshes import render_meshes
 from sparsefeat.visualize.raster import View
 
 CONTACT_SHEET = "creatures.png"
+SETTINGS = "settings.yaml"
 _SHOWN = 48
 # Animals are best known from the side. Degrees.
 _TURNED = {"quadruped": -25.0}
@@ -187,7 +188,7 @@ def _write_lists(root: Path, tasks: list[tuple], families, landmark_count: int, 
         SPLITS: {split: names for split, names in splits.items() if names},
         INDIVIDUALS: individuals,
         TEMPLATES: templates,
-        "settings.yaml": settings,
+        SETTINGS: settings,
     }
     for file, value in lists.items():
         (root / file).write_text(yaml12.dump(value), encoding="utf-8")
