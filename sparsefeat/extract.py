@@ -189,14 +189,14 @@ class FeatureExtractor:
         with _evaluating(self.model):
             sides = outer_sides(cloud, normals, viewpoint) if self.knows_sides else None
             how = (where, chosen_rows(rows, cloud), interpolation, max_voxels, halo, progress)
-            _ = self.reach  # measured once for all scales
             sized = (self if scale == 1 else self.at(self.voxel_size * scale) for scale in scales)
             parts = [extractor._averaged(cloud, features, sides, views, how) for extractor in sized]
         result = parts[0] if len(parts) == 1 else torch.cat(parts, 1).div_(len(parts) ** 0.5)
         return result.to(cloud.device) if isinstance(points, Tensor) else result.numpy()
 
     def at(self, voxel_size: float) -> FeatureExtractor:
-        """The same network at another voxel size; weights are shared."""
+        """The same network at another voxel size; weights are shared, and so is its reach, which has no unit."""
+        _ = self.reach  # measured once for all sizes
         other = copy.copy(self)
         other.voxel_size = checked_voxel_size(voxel_size)
         return other
