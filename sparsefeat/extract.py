@@ -29,6 +29,7 @@ from sparsefeat.extract_inputs import (
 )
 from sparsefeat.models.inputs import point_inputs
 from sparsefeat.sparse import SparseTensor
+from sparsefeat.sparse.coordinates import constant
 from sparsefeat.tiling import Reach, measure_reach, split_into_tiles
 
 __all__ = ["DEFAULT_MAX_VOXELS", "INTERPOLATIONS", "FeatureExtractor", "check_options"]
@@ -359,8 +360,7 @@ class FeatureExtractor:
     def _trilinear(self, cloud: Tensor, voxels: _Voxels, table: Tensor) -> Tensor:
         """Means over the existing ones of the eight surrounding voxel centres. Shape: (N, C)."""
         device = voxels.keys.device
-        origin = torch.tensor(voxels.origin, dtype=torch.float64, device=device)
-        extent = torch.tensor(voxels.extent, device=device)
+        origin, extent = constant(voxels.origin, device, torch.float64), constant(voxels.extent, device)
         result = table.new_empty(len(cloud), table.shape[1])
         for start in range(0, len(cloud), _POINTS_AT_A_TIME):
             part = cloud[start : start + _POINTS_AT_A_TIME].to(device).double()
@@ -371,7 +371,7 @@ class FeatureExtractor:
             sums = table.new_zeros(len(part), table.shape[1])
             weights = table.new_zeros(len(part), 1)
             for corner in itertools.product((0, 1), repeat=3):
-                shift = torch.tensor(corner, device=device)
+                shift = constant(corner, device)
                 cell = base.long() + shift
                 weight = torch.where(shift == 1, fraction, 1 - fraction).prod(1)
                 key = (cell[:, 0] * voxels.extent[1] + cell[:, 1]) * voxels.extent[2] + cell[:, 2]

@@ -20,6 +20,7 @@ from sparsefeat.sparse import (
     operators,
     rules,
 )
+from sparsefeat.sparse.channelwise import convolve_channels
 from sparsefeat.sparse.convolve import convolve_rows
 
 pytestmark = pytest.mark.skipif(not operators.AVAILABLE, reason="needs torch 2.4")
@@ -100,6 +101,9 @@ def test_operators_are_registered_as_torch_wants_them(plan):
     sums = numbers(plan.n_out, 6).requires_grad_()
     opcheck(ops.group_sums, (sums, plan.handles[1], False, groups, True, plan.n_in))
     opcheck(ops.largest, (x.detach(), plan.handles[1], False, plan.n_out))
+    each, h = numbers(27, 3, seed=3).requires_grad_(), numbers(plan.n_out, 3, seed=4).requires_grad_()
+    opcheck(ops.convolve_channels, (x, each, plan.handles[1], False, plan.n_out))
+    opcheck(ops.convolve_channels_weight_gradient, (x, h, plan.handles[1], False, 27))
 
 
 def test_operators_have_first_and_second_derivatives(plan):
@@ -108,6 +112,19 @@ def test_operators_have_first_and_second_derivatives(plan):
     run = lambda x, w: operators.convolve(x, w, plan, None)  # noqa: E731
     assert torch.equal(run(x, w), convolve_rows(x, w, plan))
     assert torch.autograd.gradcheck(run, (x, w)) and torch.autograd.gradgradcheck(run, (x, w))
+
+
+def test_channelwise_convolution_has_them_inside_a_graph(plan):
+    x, w = numbers(plan.n_in, 2).requires_grad_(), numbers(27, 2, seed=1).requires_grad_()
+    compiled = torch.compile(convolve_channels, backend="eager", fullgraph=True)
+
+    def derivatives(run):
+        first = torch.autograd.grad(run(x, w, plan).pow(3).sum(), (x, w), create_graph=True)
+        return *first, *torch.autograd.grad(sum(g.square().sum() for g in first), (x, w))
+
+    same(derivatives(compiled), derivatives(convolve_channels))
+    run = lambda x, w: compiled(x, w, plan)  # noqa: E731
+    assert torch.autograd.gradgradcheck(run, (x, w), fast_mode=True)
 
 
 @pytest.mark.parametrize("needs", [(True, False), (False, True)])

@@ -10,7 +10,15 @@ from engine_oracle import cloud, numbers, sparse
 from test_compile import breaks, fresh_compiler, graphs, network, pytestmark, same, step  # noqa: F401
 
 from sparsefeat import models
-from sparsefeat.sparse import CoordinateManager, SparseTensor, compile_network, modules
+from sparsefeat.sparse import (
+    CoordinateManager,
+    SparseTensor,
+    TensorField,
+    compile_network,
+    functional,
+    modules,
+)
+from sparsefeat.sparse.field import slice_field
 from sparsefeat.sparse.modules import set_symmetric
 
 
@@ -104,6 +112,45 @@ class Normal(torch.nn.Module):
         return self.norm2(self.down(self.norm(self.fine(x))))
 
 
+class Channelwise(torch.nn.Module):
+    """Each channel by itself, onto the same voxels and onto coarser ones, then mixed."""
+
+    in_channels = 2
+
+    def __init__(self):
+        super().__init__()
+        self.each = modules.ChannelwiseConvolution(2, 3, bias=True)
+        self.down = modules.ChannelwiseConvolution(2, 3, 2)
+        self.mix = modules.Convolution(2, 4, 1)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return self.mix(self.down(self.each(x)))
+
+
+class Between(torch.nn.Module):
+    """A convolution, an operation whose result's size or map depends on data, and what follows it."""
+
+    def __init__(self, operation, after: torch.nn.Module):
+        super().__init__()
+        self.enter, self.operation, self.after = modules.Convolution(2, 2, 3), operation, after
+
+    def forward(self, x: SparseTensor) -> SparseTensor | TensorField:
+        return self.after(self.operation(self.enter(x)))
+
+
+def points(x: SparseTensor) -> TensorField:
+    return TensorField(torch.cat([x.F, -x.F]), torch.cat([x.C + 0.25, x.C + 0.75]).double(), x.manager)
+
+
+BETWEEN = {
+    "pruning": lambda y: functional.prune(y, y.F[:, 0] > 0),
+    "interpolation": lambda y: y.replace(functional.interpolate(y, y.C + 0.4 * y.F[:, :1].tanh())),
+    "slicing": lambda y: slice_field(y, points(y)),
+    "voxels of points": lambda y: points(y).sparse(),
+    "splatting": lambda y: points(y).splat(),
+}
+
+
 def symmetric() -> torch.nn.Module:
     kept = network()
     set_symmetric(kept, True)
@@ -111,11 +158,11 @@ def symmetric() -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("make", [
-    symmetric, Normal, lambda: Pooled(modules.MaxPooling, modules.GlobalMaxPooling),
+    symmetric, Normal, Channelwise, lambda: Pooled(modules.MaxPooling, modules.GlobalMaxPooling),
     lambda: Pooled(modules.AvgPooling, modules.GlobalAvgPooling),
     lambda: Pooled(modules.SumPooling, modules.GlobalSumPooling),
-], ids=["symmetric", "instance norm", "max", "average", "sum"])
-def test_norms_pools_and_symmetric_kernels_are_one_graph_too(make):
+], ids=["symmetric", "instance norm", "channelwise", "max", "average", "sum"])
+def test_norms_pools_and_other_kernels_are_one_graph_too(make):
     torch.manual_seed(1)
     shared = make().double()
     plain = copy.deepcopy(shared)
@@ -126,8 +173,25 @@ def test_norms_pools_and_symmetric_kernels_are_one_graph_too(make):
     assert graphs() == 2 and not breaks()
 
 
-@pytest.mark.parametrize("make", [symmetric, Normal, lambda: Pooled(modules.AvgPooling, modules.GlobalMaxPooling)])
-def test_norms_and_pools_of_nothing(make):
+@pytest.mark.parametrize("operation", BETWEEN)
+def test_what_depends_on_data_is_run_between_graphs_that_serve_every_size(operation):
+    torch.manual_seed(1)
+    after = torch.nn.Sequential(modules.Convolution(2, 3, 3), modules.Convolution(3, 2, 3, 2))
+    shared = Between(BETWEEN[operation], after if operation == "pruning" else torch.nn.Identity()).double()
+    plain = copy.deepcopy(shared)
+    compiled = compile_network(shared, sparse(cloud(30), channels=2), backend="aot_eager")
+    made = []
+    for seed, voxels in enumerate((40, 60, 50, 70, 45, 33)):
+        x = lambda: sparse(cloud(voxels, seed), channels=2, seed=seed)  # noqa: B023, E731
+        same(step(compiled, shared, x()), step(plain, plain, x()))
+        made.append(graphs())
+    assert breaks() and made[3:] == made[3:4] * 3
+
+
+@pytest.mark.parametrize("make", [
+    symmetric, Normal, Channelwise, lambda: Pooled(modules.AvgPooling, modules.GlobalMaxPooling)
+])
+def test_norms_pools_and_kernels_of_nothing(make):
     torch.manual_seed(1)
     shared = make().double()
     compiled = compile_network(shared, backend="eager")

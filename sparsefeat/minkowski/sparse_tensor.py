@@ -17,6 +17,7 @@ from sparsefeat.sparse import functional
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
 from sparsefeat.sparse.tensor import SparseTensor as EngineTensor
 from sparsefeat.sparse.tensor import reduce_rows
+from sparsefeat.sparse.untraced import untraced
 
 if TYPE_CHECKING:
     from sparsefeat.minkowski.tensor_field import TensorField
@@ -293,10 +294,12 @@ class SparseTensor(Tensor, EngineTensor):
             )
         return X.inverse_mapping
 
+    @untraced
     def slice(self, X: TensorField | SparseTensor) -> TensorField:
         """Give each point that went into ``X`` the features of its voxel, in the points' order."""
         return self._sliced(X, self.features.index_select(0, self._point_rows(X)))
 
+    @untraced
     def cat_slice(self, X: TensorField | SparseTensor) -> TensorField:
         """As :meth:`slice`, with the features of ``X`` behind."""
         rows = self._point_rows(X)

@@ -19,6 +19,7 @@ from sparsefeat.minkowski.tensor import (
 )
 from sparsefeat.sparse.field import TensorField as EngineField
 from sparsefeat.sparse.precision import widen
+from sparsefeat.sparse.untraced import untraced
 
 _MODES = [m for m in REDUCTIONS if m != SparseTensorQuantizationMode.NO_QUANTIZATION]
 
@@ -163,6 +164,7 @@ class TensorField(Tensor):
             quantization_mode=self.quantization_mode,
         )
 
+    @untraced
     def sparse(
         self,
         tensor_stride: StrideType = 1,
@@ -193,6 +195,7 @@ class TensorField(Tensor):
         out = reduce_points(features, rows, count, mode)
         return SparseTensor.on_map(out, self._manager, coordinate_map_key.engine_key)
 
+    @untraced
     def splat(self) -> SparseTensor:
         """Spread each point over the 2^D voxels around it, multilinearly: the adjoint of interpolation."""
         points = self.coordinates

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsefeat.sparse import Kernel, KernelMap, SparseTensor
+from sparsefeat.sparse.coordinates import constant
 
 SHELLS = (1.1, 2.1, 2.9, 3.5)
 """Outer radii of the shells, voxels."""
@@ -48,7 +49,7 @@ class LocalGeometry(nn.Module):
     @torch.no_grad()
     def forward(self, x: SparseTensor) -> SparseTensor:
         plan = x.manager.kernel_map(x.key, x.key, self.neighbourhood)
-        cells = torch.tensor(self.neighbourhood.cells, dtype=torch.float32, device=x.device)
+        cells = constant(self.neighbourhood.cells, x.device, torch.float32)
         pairs = _Pairs(plan, cells, x.features.float())
         channels, normal = [], None
         for reach in FITS:
@@ -116,7 +117,7 @@ def _angle_histograms(pairs: _Pairs, normal: Tensor) -> Tensor:
     place = torch.acos(cosines.abs_().clamp_(max=1)).mul_(2 / math.pi * (BINS - 1))
     lower = place.floor().clamp_(max=BINS - 2)
     upper_share = place - lower
-    edges = torch.tensor(SHELLS, device=normal.device)
+    edges = constant(SHELLS, normal.device)
     shell = torch.bucketize(pairs.radius, edges).clamp_(max=len(SHELLS) - 1)
     groups = pairs.count * len(SHELLS)
     # A point is not its own neighbour: those pairs go to a group of their own, which is dropped.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sparsefeat.sparse import Kernel, KernelMap, SparseTensor
 from sparsefeat.sparse.backends import Backend
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey
-from sparsefeat.sparse.coordinates import as_tuple
+from sparsefeat.sparse.coordinates import as_tuple, constant
 from sparsefeat.sparse.functional import strided_key, upsampled_key
 from sparsefeat.sparse.manager import CoordinateManager
 from sparsefeat.sparse.precision import widen
@@ -182,7 +182,7 @@ class PointFrames(nn.Module):
         self.stride = (1, 1, 1)
 
     def forward(self, x: SparseTensor) -> PointTensor:
-        stride = torch.tensor(x.tensor_stride, device=x.device)
+        stride = constant(x.tensor_stride, x.device)
         corner = x.coordinates[:, 1:]
         # From the lowest corner: float32 then holds positions well, wherever a scan lies.
         low = corner.amin(0, keepdim=True) if len(x) else corner.new_zeros(1, 3)
@@ -300,7 +300,7 @@ def pair_functions(
         total = radial.new_zeros(len(target.weight)).index_add(0, targets, radial)
         radial = radial * _at(1 / (total + SCARCE * target.weight).clamp(min=1e-12), targets)
         phi += [radial, *(radial * angle for angle in angles)]
-    scale = distance.new_tensor(scale * radii)
+    scale = constant(scale * radii, distance.device, distance.dtype)
     return torch.stack(phi).div_(scale[:, None])
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from sparsefeat.sparse import SparseTensor
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey
+from sparsefeat.sparse.coordinates import constant
 from sparsefeat.sparse.modules import _Convolution
 
 DEFAULT_SHARPNESS = 0.01
@@ -55,7 +56,7 @@ def soft_voxels(
     device = points.device
     batch = torch.zeros(len(points), dtype=torch.int64, device=device) if batch is None else batch
     base = torch.floor(points.detach()).long()
-    shifts = torch.tensor(list(itertools.product((-1, 0, 1), repeat=3)), device=device)
+    shifts = constant(list(itertools.product((-1, 0, 1), repeat=3)), device)
     cells = base[:, None] + shifts
     with torch.no_grad():
         kept = _logit(points.detach()[:, None], cells, sharpness) > _LEAST_LOGIT

@@ -13,6 +13,7 @@ from sparsefeat.models.blocks import Network
 from sparsefeat.models.pairs import PointFrames
 from sparsefeat.receptive_field.occupancy import DEFAULT_SHARPNESS, SoftVoxels, gated, soft_voxels
 from sparsefeat.sparse import SparseTensor
+from sparsefeat.sparse.coordinates import constant
 
 _GEOMETRY_STEP = 0.05
 """Relative change of the voxel size over which the derivative of geometry channels is taken."""
@@ -108,7 +109,7 @@ class LocalGrids(nn.Module):
         voxels = soft_voxels(place, batch, self.sharpness, reach=self.radius)
         y = run_softly(self.model, voxels, place, voxel_size, batch, torch.cat(sides) if sides else None)
         own = torch.zeros(len(keypoints), 4, dtype=torch.int32, device=points.device)
-        own[:, 0] = torch.arange(len(keypoints))
+        own[:, 0] = torch.arange(len(keypoints), device=points.device)
         return y.features[y.coordinate_map.find(own)]
 
 
@@ -205,7 +206,7 @@ def _read_off(y: SparseTensor, occupancy: Tensor, queries: Tensor) -> Tensor:
     fraction = position - base
     total, weights = 0.0, 0.0
     for corner in itertools.product((0, 1), repeat=3):
-        shift = torch.tensor(corner, device=queries.device)
+        shift = constant(corner, queries.device)
         cell = F.pad((base + shift).int(), (1, 0))
         rows = y.coordinate_map.find(cell)
         weight = torch.where(shift == 1, fraction, 1 - fraction).prod(1)

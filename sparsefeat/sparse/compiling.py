@@ -23,6 +23,11 @@ def compile_network(
     compiled when the number of voxels first changes, serves every number. ``torch.compile`` itself works too,
     with a break at every map that an input does not have yet.
 
+    Pruning, interpolation, and the ways between points and voxels look at coordinates or features to see how
+    large they are. They are run between graphs, with gradients, and the maps of pruned voxels are made as above
+    where they are first needed; ``fullgraph=True`` refuses all of these. A manager that is kept
+    and pruned anew in each step grows, so that torch compiles again until its limit, and then no more.
+
     Args:
         network: compiled as it is: parameters and mode are shared with it.
         example: input that asks for the same maps as every other, run once in a copy of the network; by

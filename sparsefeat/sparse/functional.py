@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparsefeat.sparse.channelwise import convolve_channels
 from sparsefeat.sparse.convolve import convolve_rows
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey
 from sparsefeat.sparse.coordinates import as_tuple
@@ -19,6 +20,7 @@ from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.pooling import pool_clouds, pool_neighbours, sum_rows
 from sparsefeat.sparse.precision import widen
 from sparsefeat.sparse.tensor import SparseTensor
+from sparsefeat.sparse.untraced import untraced
 
 
 def target_key(
@@ -114,8 +116,7 @@ def channelwise_convolution(
         )
     key = strided_key(x, kernel, as_tuple(stride, x.D, "stride"), coordinates, expand_coordinates)
     plan = x.manager.kernel_map(x.key, key, kernel)
-    products = x.features.index_select(0, plan.in_rows) * weight.index_select(0, plan.cells)
-    out = sum_rows(products, plan.out_rows, plan.n_out)
+    out = convolve_channels(x.features, weight, plan)
     return x.replace(out if bias is None else out + bias.to(out.dtype), key)
 
 
@@ -228,6 +229,7 @@ def union(*tensors: SparseTensor) -> SparseTensor:
     return first.replace(total, key)
 
 
+@untraced
 def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
     """The voxels where ``keep`` (V,) bool is true, in their order; possibly none."""
     if keep.shape != (len(x),) or keep.dtype != torch.bool:
@@ -243,6 +245,7 @@ def normalize(x: SparseTensor, eps: float = 1e-12) -> SparseTensor:
     return x.replace(F.normalize(widen(x.features), dim=1, eps=eps).to(x.dtype))
 
 
+@untraced
 def interpolate(x: SparseTensor, points: Tensor) -> Tensor:
     """Multilinear interpolation of the voxel features, in units of coordinates.
 
@@ -260,6 +263,7 @@ def interpolate(x: SparseTensor, points: Tensor) -> Tensor:
     return sum_rows(products, plan.out_rows, plan.n_out)
 
 
+@untraced
 def interpolation_map(x: SparseTensor, points: Tensor) -> tuple[KernelMap, Tensor]:
     """The voxels around each point and their weights (P,): corner by corner, existing ones with weight > 0."""
     if points.ndim != 2 or points.shape[1] != x.D + 1:

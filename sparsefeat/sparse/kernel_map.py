@@ -10,13 +10,11 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from sparsefeat.sparse.coordinate_map import keep_for_training
 from sparsefeat.sparse.coordinates import SortedIndex, constant
 from sparsefeat.sparse.neighbours import Search, Windows
 
 T = TypeVar("T")
-
-_keep_for_training = torch.inference_mode(False)
-"""Decorates what makes index tensors that are kept: made in inference mode they would be useless for training."""
 
 
 class RowOrder:
@@ -90,7 +88,7 @@ _with_handle: dict[int, _Pairs] = {}
 _numbers = itertools.count()
 
 
-@_keep_for_training
+@keep_for_training
 def _make_handles(pairs: _Pairs) -> tuple[Tensor, Tensor]:
     """Tensors that stand for a map where only tensors can go, one as long as either side: a compiled graph.
 
@@ -168,7 +166,7 @@ class KernelMap:
         # A copy, or this map in another process, is another map: it needs handles of its own.
         return _restore, (self._pairs, self._side, self.handles is not None)
 
-    @_keep_for_training
+    @keep_for_training
     def _found(self) -> tuple[Tensor, Tensor, list[int]]:
         if self._pairs.found is None:
             self._pairs.found = self._pairs.find()
@@ -179,7 +177,7 @@ class KernelMap:
             self._make_rows(side)
         return self._pairs.rows[side]
 
-    @_keep_for_training
+    @keep_for_training
     def _make_rows(self, side: int) -> None:
         positions, order = self._found()[side], self._pairs.indices[side].order
         self._pairs.rows[side] = positions.long() if order is None else order.index_select(0, positions)
@@ -200,7 +198,7 @@ class KernelMap:
             return features
         return torch.index_select(features, 0, self._pairs.indices[self._side].order, out=out)
 
-    @_keep_for_training
+    @keep_for_training
     def by_row(self, values: Tensor) -> Tensor:
         """Output rows from values by position, the inverse of ``transpose.by_position``. Shape: (n_out, C) -> same."""
         index = self._pairs.indices[1 - self._side]
@@ -219,9 +217,14 @@ class KernelMap:
         return index is None or index.order is None
 
     @property
+    def mirrored(self) -> bool:
+        """Whether input i is under cell k of output o where input o is under cell K - 1 - k of output i."""
+        return self._pairs.mirrored
+
+    @property
     def mirrored_transpose(self) -> bool:
         """Whether this is a transpose that has the other's pairs: those of its cell K - 1 - k under cell k."""
-        return self._pairs.mirrored and self._side == 1
+        return self.mirrored and self._side == 1
 
     @property
     def counts(self) -> list[int]:
@@ -278,7 +281,7 @@ class KernelMap:
         return self.handles[0 if self.transposed else 1]
 
     @property
-    @_keep_for_training
+    @keep_for_training
     def out_order(self) -> RowOrder:
         """The pairs grouped by output row, made when first asked for."""
         side = 1 - self._side
@@ -287,7 +290,7 @@ class KernelMap:
         return self._pairs.row_orders[side]
 
     @property
-    @_keep_for_training
+    @keep_for_training
     def cells(self) -> Tensor:
         """Kernel cell of each pair. Shape: (P,) int64."""
         if self._pairs.cells is None:
@@ -311,7 +314,7 @@ class KernelMap:
         """The pairs in blocks of ``rows`` output positions, made when first asked for."""
         return self.derived(("blocks", rows), lambda: self._make_blocks(rows))
 
-    @_keep_for_training
+    @keep_for_training
     def _make_blocks(self, rows: int) -> list[Block]:
         if self.mirrored_transpose:
             # Input i lies under cell k of output o exactly where o lies under cell K - 1 - k of i.

@@ -53,7 +53,7 @@ def define(name: str, schema: str, run: Callable, shaped: Callable, backward: Ca
     operator.register_autograd(gradients, setup_context=keep)
 
 
-class _Ticket(NamedTuple):
+class Ticket(NamedTuple):
     """A kernel map as the operators take it: its handle, which direction, and its sizes."""
 
     handle: Tensor
@@ -63,8 +63,8 @@ class _Ticket(NamedTuple):
     n_out: int
 
     @property
-    def transpose(self) -> _Ticket:
-        return _Ticket(self.handle, not self.transposed, self.volume, self.n_out, self.n_in)
+    def transpose(self) -> Ticket:
+        return Ticket(self.handle, not self.transposed, self.volume, self.n_out, self.n_in)
 
 
 def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | None) -> Tensor:
@@ -73,20 +73,20 @@ def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | N
     Shape: features (n_in, C_in), weight (K, C_in, C_out), bias (1, C_out) -> (n_out, C_out).
     """
     handle = plan.out_handle
-    ticket = _Ticket(handle, plan.transposed, weight.shape[0], features.shape[0], handle.shape[0])
+    ticket = Ticket(handle, plan.transposed, weight.shape[0], features.shape[0], handle.shape[0])
     out = _convolve(features, weight, ticket)
     return out if bias is None else out + bias.to(out.dtype)
 
 
-def _convolve(features: Tensor, weight: Tensor, plan: _Ticket) -> Tensor:
+def _convolve(features: Tensor, weight: Tensor, plan: Ticket) -> Tensor:
     return torch.ops.sparsefeat.convolve(features, weight, plan.handle, plan.transposed, plan.n_out)
 
 
-def _gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: _Ticket) -> tuple[Tensor, Tensor]:
+def _gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: Ticket) -> tuple[Tensor, Tensor]:
     return torch.ops.sparsefeat.convolve_gradients(features, weight, grad, plan.handle, plan.transposed)
 
 
-def _weight_gradient(features: Tensor, grad: Tensor, plan: _Ticket) -> Tensor:
+def _weight_gradient(features: Tensor, grad: Tensor, plan: Ticket) -> Tensor:
     operator = torch.ops.sparsefeat.convolve_weight_gradient
     return operator(features, grad, plan.handle, plan.transposed, plan.volume)
 
@@ -95,18 +95,18 @@ _operations = rules.Operations(_convolve, _gradients, _weight_gradient)
 
 
 def _convolve_backward(needs, features, weight, handle, transposed, n_out, grad):
-    ticket = _Ticket(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
+    ticket = Ticket(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
     return *rules.of_convolve(_operations, needs, features, weight, grad, ticket), None, None, None
 
 
 def _gradients_backward(needs, features, weight, grad, handle, transposed, to_features, to_weight):
-    ticket = _Ticket(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
+    ticket = Ticket(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
     to = to_features, to_weight
     return *rules.of_gradients(_operations, needs, features, weight, grad, *to, ticket), None, None
 
 
 def _weight_gradient_backward(needs, features, grad, handle, transposed, volume, to):
-    ticket = _Ticket(handle, transposed, to.shape[0], features.shape[0], grad.shape[0])
+    ticket = Ticket(handle, transposed, to.shape[0], features.shape[0], grad.shape[0])
     return *rules.of_weight_gradient(_operations, needs, features, grad, to, ticket), None, None, None
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from sparsefeat.sparse import operators
-from sparsefeat.sparse.coordinate_map import Clouds
+from sparsefeat.sparse.coordinate_map import Clouds, keep_for_training
+from sparsefeat.sparse.coordinates import constant
 from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.precision import widen
 from sparsefeat.sparse.sums import group_sums
+
+_DEGREES = (0, 1, *(n << shift for shift in range(40) for n in (2, 3)))
+"""Numbers of neighbours that output rows are reduced with: 0, 1, 2, 3, 4, 6, 8, 12, 16, ..."""
+
+_CHUNK = 2**19
+"""Elements gathered at once on a CPU: its cache holds them."""
 
 
 def sum_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
@@ -24,7 +33,15 @@ def pool_neighbours(features: Tensor, plan: KernelMap, mode: str) -> Tensor:
     Shape: (n_in, C) -> (n_out, C); a row that sees nothing is zero.
     """
     if _check(mode) == "max":
-        return _take(features, _largest(features.detach(), plan))
+        if operators.wanted():
+            handle = plan.out_handle
+            rows = torch.ops.sparsefeat.largest(features.detach(), handle, plan.transposed, handle.shape[0])
+        elif features.requires_grad and torch.is_grad_enabled():
+            rows = _largest(features.detach(), plan)
+        else:  # no gradient has to know where a value came from
+            out = features.new_zeros(plan.n_out, features.shape[1])
+            return _reduce(features, plan, lambda seen, _: seen.amax(1), out)
+        return _take(features, rows)
     # Integers too: torch adds rows by splits in floating point alone.
     wide, one_group = widen(features) if features.is_floating_point() else features.double(), (0,) * plan.volume
     total = group_sums(wide, plan, one_group)
@@ -37,8 +54,7 @@ def pool_neighbours(features: Tensor, plan: KernelMap, mode: str) -> Tensor:
 def pool_clouds(features: Tensor, clouds: Clouds, mode: str) -> Tensor:
     """Pool each cloud; modes as for :func:`pool_neighbours`. Shape: (V, C) -> (B, C)."""
     if _check(mode) == "max":
-        everyone = torch.arange(len(features), device=features.device)
-        return _take(features, _winners(features.detach(), everyone, clouds.rows, len(clouds.indices)))
+        return _take(features, _largest_of_clouds(features.detach(), clouds))
     total = sum_rows(widen(features), clouds.rows, len(clouds.indices))
     if mode == "average":
         total = total / clouds.counts[:, None].to(total.dtype)
@@ -52,33 +68,78 @@ def _check(mode: str) -> str:
 
 
 def _take(values: Tensor, source: Tensor) -> Tensor:
-    """``values`` from the rows in ``source`` (R, C), zero where it is -1."""
-    if len(values) == 0:
-        return values.new_zeros(source.shape) + values.sum()
-    return torch.where(source >= 0, values.gather(0, source.clamp(min=0)), 0)
+    """``values`` from the rows in ``source`` (R, C), zero where it is their number."""
+    return torch.cat([values, values.new_zeros(1, values.shape[1])]).gather(0, source)
+
+
+def _neighbours(plan: KernelMap) -> list[tuple[Tensor, Tensor]]:
+    """Output rows that see something, by how much, and their input rows in cell order.
+
+    Shape: (m,), (m, d) for each d of ``_DEGREES`` that is needed; the last input row fills up what is less.
+    """
+    order = plan.out_order
+    rows, degrees = plan.in_rows.index_select(0, order.pairs), order.splits.diff()
+    kind = torch.searchsorted(constant(_DEGREES, rows.device), degrees)
+    kind, targets = torch.sort(kind, stable=True)
+    # All at once, so that a device is waited for once.
+    bounds = torch.searchsorted(kind, torch.arange(len(_DEGREES) + 1, device=rows.device)).tolist()
+    groups = []
+    for degree, start, stop in zip(_DEGREES, bounds, bounds[1:]):
+        if degree and stop > start:
+            chosen = targets[start:stop]
+            rank = torch.arange(degree, device=rows.device)
+            place = torch.minimum(rank, degrees[chosen, None] - 1) + order.splits[chosen, None]
+            groups.append((chosen, rows[place]))
+    return groups
+
+
+def _reduce(values: Tensor, plan: KernelMap, what: Callable[[Tensor, Tensor], Tensor], out: Tensor) -> Tensor:
+    """``what`` of the values (m, d, C) that output rows see and of those rows (m, d), written to ``out``.
+
+    Shape: (n_in, C), (n_out, C) -> (n_out, C), as it was for a row that sees nothing.
+    """
+    channels = values.shape[1]
+    for chosen, neighbours in plan.derived(("neighbours",), keep_for_training(lambda: _neighbours(plan))):
+        degree = neighbours.shape[1]
+        size = len(chosen)
+        if values.device.type == "cpu":
+            size = max(1, _CHUNK // (degree * max(channels, 1)))
+        for there, rows in zip(chosen.split(size), neighbours.split(size)):
+            seen = values.index_select(0, rows.flatten()).view(len(rows), degree, channels)
+            out.index_copy_(0, there, what(seen, rows))
+    return out
 
 
 def _largest(values: Tensor, plan: KernelMap) -> Tensor:
-    """The row of the largest value that each output row sees, per channel. Shape: (n_in, C) -> (n_out, C)."""
-    if operators.wanted():
-        handle = plan.out_handle
-        return torch.ops.sparsefeat.largest(values, handle, plan.transposed, handle.shape[0])
-    return _winners(values.index_select(0, plan.in_rows), plan.in_rows, plan.out_rows, plan.n_out)
-
-
-def _winners(values: Tensor, sources: Tensor, rows: Tensor, count: int) -> Tensor:
-    """``sources`` of the largest values (P, C) of each of ``count`` rows and channel, -1 where there is none.
+    """The row of the largest value that each output row sees, per channel, and n_in where it sees nothing.
 
     The first NaN wins, and of several that are equal the first: the gradient goes to one input alone.
+    Shape: (n_in, C) -> (n_out, C).
     """
-    if len(values) == 0:
-        return sources.new_full((count, values.shape[1]), -1)
-    rows = rows[:, None].expand_as(values)
-    largest = values.new_zeros(count, values.shape[1]).scatter_reduce(0, rows, values, "amax", include_self=False)
+    wide = widen(values) if values.is_floating_point() else values
+    out = torch.full((plan.n_out, values.shape[1]), plan.n_in, device=values.device)
+    return _reduce(wide, plan, lambda seen, rows: rows.gather(1, _first_largest(seen)), out)
+
+
+def _first_largest(values: Tensor) -> Tensor:
+    """Where the largest value is on the second axis. Shape: (m, d, C) -> (m, C)."""
+    count = values.shape[1]
+    if values.device.type == "cpu" and values.is_floating_point() and count <= 2**24:
+        # On a CPU torch finds largest values several times as fast as their places, so these are made values.
+        largest = values.amax(1, keepdim=True)
+        if not largest.isnan().any():
+            backwards = torch.arange(count, 0, -1, dtype=values.dtype)[:, None]
+            return count - values.eq_(largest).mul_(backwards).amax(1).long()
+    return values.max(1).indices
+
+
+def _largest_of_clouds(values: Tensor, clouds: Clouds) -> Tensor:
+    """As :func:`_largest`, of each cloud. Shape: (V, C) -> (B, C)."""
+    rows, shape = clouds.rows[:, None].expand_as(values), (len(clouds.indices), values.shape[1])
+    largest = values.new_zeros(shape).scatter_reduce(0, rows, values, "amax", include_self=False)
     number = torch.arange(len(values), device=values.device)[:, None].expand_as(values)
     number = torch.where((values == largest.gather(0, rows)) | values.isnan(), number, len(values))
-    winner = torch.full_like(largest, len(values), dtype=torch.int64).scatter_reduce(0, rows, number, "amin")
-    return torch.where(winner < len(values), sources[winner.clamp(max=len(values) - 1)], -1)
+    return torch.full_like(largest, len(values), dtype=torch.int64).scatter_reduce(0, rows, number, "amin")
 
 
 def _run_largest(values: Tensor, handle: Tensor, transposed: bool, n_out: int) -> Tensor:

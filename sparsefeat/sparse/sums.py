@@ -57,8 +57,7 @@ def _gather(plan: KernelMap, groups: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 def _spread(plan: KernelMap, groups: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Numbers of (output row, group) in order of input row, and where each input row begins."""
-    mirrored = plan.mirrored_transpose or plan.transpose.mirrored_transpose
-    if mirrored and groups == groups[::-1]:
+    if plan.mirrored and groups == groups[::-1]:
         # i sees o as o sees i, under the mirrored cell, which is in the same group: row i's list is already there.
         count = max(groups) + 1
         rows, splits = plan.derived(("group sums", groups, False), lambda: _gather(plan, groups))

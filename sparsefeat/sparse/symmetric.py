@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsefeat.sparse.coordinates import constant
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.precision import widen
@@ -32,7 +33,7 @@ def orbits(kernel: Kernel) -> tuple[int, ...]:
 
 def orbit_means(weight: Tensor, orbit: tuple[int, ...]) -> Tensor:
     """Mean of a kernel's cells over each orbit. Shape: (K, C_in, C_out) -> (G, C_in, C_out)."""
-    index = torch.tensor(orbit, device=weight.device)
+    index = constant(orbit, weight.device)
     groups = max(orbit) + 1
     total = weight.new_zeros(groups, *weight.shape[1:]).index_add(0, index, weight)
     size = weight.new_zeros(groups).index_add(0, index, weight.new_ones(len(orbit)))

@@ -1,4 +1,4 @@
-"""What torch.compile must not look into: the making of maps, whose sizes depend on data."""
+"""What torch.compile must not look into: the making of maps, and results, whose sizes depend on data."""
 
 from __future__ import annotations
 

@@ -102,14 +102,20 @@ class _Back(NamedTuple):
 
 
 def _back(plan: KernelMap, columns: Tensor, own: bool) -> _Back:
-    pairs = pairing(plan)
-    order = plan.derived(("pairing back",), lambda: RowOrder(pairs.rows.long(), plan.n_in))
-    count = len(columns) + own
-    index = _index_dtype(plan.n_out * count, columns.numel())
-    numbers = torch.arange(int(own), count, dtype=index, device=columns.device)
+    order, rows, splits = plan.derived(
+        ("pairing back", len(columns), own), keep_for_training(lambda: _order_back(plan, len(columns), own))
+    )
+    return _Back(rows, splits, columns.t().contiguous().index_select(0, order).flatten())
+
+
+def _order_back(plan: KernelMap, weights: int, own: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs in order of input row, and what of :class:`_Back` does not depend on the weights."""
+    pairs, count = pairing(plan), weights + own
+    order = RowOrder(pairs.rows.long(), plan.n_in)
+    index = _index_dtype(plan.n_out * count, len(pairs.rows) * weights)
+    numbers = torch.arange(int(own), count, dtype=index, device=pairs.rows.device)
     rows = (pairs.targets.index_select(0, order.pairs) * count).to(index)[:, None] + numbers
-    weights = columns.t().contiguous().index_select(0, order.pairs)
-    return _Back(rows.flatten(), (order.splits * len(numbers)).to(index), weights.flatten())
+    return order.pairs, rows.flatten(), (order.splits * weights).to(index)
 
 
 def _gather(features: Tensor, columns: Tensor, plan: KernelMap, own: bool) -> Tensor:
