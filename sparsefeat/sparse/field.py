@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsefeat.sparse import functional
-from sparsefeat.sparse.coordinates import check_coordinates, offset_coordinates, sorted_unique
+from sparsefeat.sparse.coordinates import check_coordinates, constant, offset_coordinates, sorted_unique
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.manager import CoordinateManager
 from sparsefeat.sparse.pooling import sum_rows
@@ -88,7 +88,7 @@ def slice_field(x: SparseTensor, field: TensorField) -> TensorField:
     rows = field.inverse_mapping.get(x.key) if x.manager is field.manager else None
     if rows is None:
         # A globally pooled tensor (tensor stride 0) has one voxel per cloud, at zero.
-        stride = torch.tensor((1, *x.tensor_stride), device=field.coordinates.device)
+        stride = constant((1, *x.tensor_stride), field.coordinates.device)
         voxel = check_coordinates(field.coordinates.detach()).long()
         cell = torch.div(voxel, stride.clamp(min=1), rounding_mode="floor") * stride
         rows = x.coordinate_map.find(cell)

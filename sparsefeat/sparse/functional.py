@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sparsefeat.sparse.channelwise import convolve_channels
 from sparsefeat.sparse.convolve import convolve_rows
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey
-from sparsefeat.sparse.coordinates import as_tuple
+from sparsefeat.sparse.coordinates import as_tuple, constant
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.pooling import pool_clouds, pool_neighbours, sum_rows
@@ -277,21 +277,19 @@ def interpolation_map(x: SparseTensor, points: Tensor) -> tuple[KernelMap, Tenso
         raise ValueError("interpolate: a globally pooled tensor (tensor stride 0) has no neighbouring voxels")
     if not points.is_floating_point():
         points = points.double()
-    stride = torch.tensor(x.tensor_stride, device=points.device)
+    stride = constant(x.tensor_stride, points.device)
     scaled = points[:, 1:] / stride
     base = torch.floor(scaled.detach())
     fraction = scaled - base
     # Corners as integers: float32 has no odd numbers above 2^24. Beyond 2^40 nothing can be found anyway.
     nearest = widen(torch.cat([torch.floor(points[:, :1].detach()), base], 1)).clamp(-(2**40), 2**40).long()
-    rows, targets, weights, counts = [], [], [], []
-    for corner in Kernel.of(2, dimension=x.D).cells:
-        offset = torch.tensor(corner, device=points.device)
-        row = x.coordinate_map.find(torch.cat([nearest[:, :1], (nearest[:, 1:] + offset) * stride], 1))
-        weight = torch.where(offset == 1, fraction, 1 - fraction).prod(1)
-        hit = ((row >= 0) & (weight.detach() > 0)).nonzero()[:, 0]
-        rows.append(row[hit])
-        targets.append(hit)
-        weights.append(weight[hit])
-        counts.append(len(hit))
-    plan = KernelMap(torch.cat(rows), torch.cat(targets), counts, len(x), len(points))
-    return plan, torch.cat(weights)
+    rows, weights = [], []
+    for offset in constant(Kernel.of(2, dimension=x.D).cells, points.device):
+        corner = torch.cat([nearest[:, :1], (nearest[:, 1:] + offset) * stride], 1)
+        rows.append(x.coordinate_map.find(corner))
+        weights.append(torch.where(offset == 1, fraction, 1 - fraction).prod(1))
+    row, weight = torch.stack(rows), torch.stack(weights)
+    hit = (row >= 0) & (weight.detach() > 0)
+    cell, target = hit.nonzero().unbind(1)
+    plan = KernelMap(row[cell, target], target, hit.sum(1).tolist(), len(x), len(points))
+    return plan, weight[cell, target]

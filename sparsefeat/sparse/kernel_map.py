@@ -21,11 +21,11 @@ class RowOrder:
     """The pairs of a kernel map grouped by the row on one side: a CSR matrix of pair numbers."""
 
     def __init__(self, rows: Tensor, count: int):
-        self.pairs = torch.sort(rows, stable=True).indices
+        ascending, self.pairs = torch.sort(rows, stable=True)
         """Pair numbers, those of row 0 first, within a row in cell order. Shape: (P,)."""
-        self.splits = torch.zeros(count + 1, dtype=torch.int64, device=rows.device)
+        # Looked up, not counted: for a count the host would have to wait for the largest row.
+        self.splits = torch.searchsorted(ascending, torch.arange(count + 1, dtype=rows.dtype, device=rows.device))
         """Row r has the pairs ``pairs[splits[r]:splits[r + 1]]``. Shape: (rows + 1,)."""
-        torch.cumsum(torch.bincount(rows, minlength=count), 0, out=self.splits[1:])
 
 
 class Segment(NamedTuple):
@@ -310,6 +310,10 @@ class KernelMap:
         """Whether there is something kept under ``name``."""
         return (self._side, *name) in self._pairs.derived
 
+    def forget(self, name: tuple) -> None:
+        """Drop what is kept under ``name``, if there is something."""
+        self._pairs.derived.pop((self._side, *name), None)
+
     def blocks(self, rows: int) -> list[Block]:
         """The pairs in blocks of ``rows`` output positions, made when first asked for."""
         return self.derived(("blocks", rows), lambda: self._make_blocks(rows))
@@ -329,7 +333,7 @@ class KernelMap:
             sources, targets = sources[order], targets[order]
         starts = list(range(0, self.n_out, rows)) or [0]
         if len(starts) > 1:
-            borders = torch.tensor([*starts, self.n_out], dtype=torch.int32, device=targets.device)
+            borders = constant([*starts, self.n_out], targets.device, torch.int32)
             bounds = [torch.searchsorted(part, borders) for part in targets.split_with_sizes(lengths)]
             lengths = torch.stack(bounds).diff(dim=1).flatten().tolist()
         segments: list[list[Segment]] = [[] for _ in starts]

@@ -17,8 +17,10 @@ from sparsefeat.sparse.sums import group_sums
 _DEGREES = (0, 1, *(n << shift for shift in range(40) for n in (2, 3)))
 """Numbers of neighbours that output rows are reduced with: 0, 1, 2, 3, 4, 6, 8, 12, 16, ..."""
 
-_CHUNK = 2**19
-"""Elements gathered at once on a CPU: its cache holds them."""
+_CHUNK = {"cpu": 2**19}
+"""Elements gathered at once, by device type: a CPU's cache holds them."""
+
+_CHUNK_ELSEWHERE = 2**27
 
 
 def sum_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
@@ -101,9 +103,8 @@ def _reduce(values: Tensor, plan: KernelMap, what: Callable[[Tensor, Tensor], Te
     channels = values.shape[1]
     for chosen, neighbours in plan.derived(("neighbours",), keep_for_training(lambda: _neighbours(plan))):
         degree = neighbours.shape[1]
-        size = len(chosen)
-        if values.device.type == "cpu":
-            size = max(1, _CHUNK // (degree * max(channels, 1)))
+        size = _CHUNK.get(values.device.type, _CHUNK_ELSEWHERE)
+        size = max(1, size // (degree * max(channels, 1)))
         for there, rows in zip(chosen.split(size), neighbours.split(size)):
             seen = values.index_select(0, rows.flatten()).view(len(rows), degree, channels)
             out.index_copy_(0, there, what(seen, rows))

@@ -14,6 +14,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from sparsefeat.sparse import operators
+from sparsefeat.sparse.coordinates import constant
 from sparsefeat.sparse.kernel_map import KernelMap, RowOrder
 
 
@@ -46,7 +47,7 @@ def _add_up(rows: Tensor, plan: KernelMap, groups: tuple[int, ...], back: bool) 
 
 
 def _places(plan: KernelMap, groups: tuple[int, ...]) -> Tensor:
-    return plan.out_rows * (max(groups) + 1) + torch.tensor(groups, device=plan.device)[plan.cells]
+    return plan.out_rows * (max(groups) + 1) + constant(groups, plan.device)[plan.cells]
 
 
 def _gather(plan: KernelMap, groups: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -62,7 +63,7 @@ def _spread(plan: KernelMap, groups: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         count = max(groups) + 1
         rows, splits = plan.derived(("group sums", groups, False), lambda: _gather(plan, groups))
         group = torch.arange(len(splits) - 1, device=rows.device) % count
-        return rows * count + group.repeat_interleave(splits.diff()), splits[::count].contiguous()
+        return rows * count + group.repeat_interleave(splits.diff(), output_size=len(rows)), splits[::count].contiguous()
     order = plan.transpose.out_order
     return _places(plan, groups)[order.pairs], order.splits
 

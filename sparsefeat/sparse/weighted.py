@@ -48,7 +48,9 @@ def has_pairing(plan: KernelMap) -> bool:
 def _make_pairing(plan: KernelMap) -> Pairing:
     order = plan.out_order
     rows = plan.in_rows.index_select(0, order.pairs)
-    targets = torch.repeat_interleave(torch.arange(plan.n_out, device=rows.device), order.splits.diff())
+    targets = torch.repeat_interleave(
+        torch.arange(plan.n_out, device=rows.device), order.splits.diff(), output_size=len(rows)
+    )
     index = _index_dtype(plan.n_in, len(rows))
     return Pairing(rows.to(index), order.splits.to(index), targets)
 

@@ -12,7 +12,8 @@ the tiles have together, once per map, direction and tile height.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -74,6 +75,22 @@ def tiles(plan: KernelMap, height: int) -> Tiles:
 def units(plan: KernelMap, length: int) -> Units:
     """The units of at most ``length`` pairs, made when first asked for and kept with the map."""
     return plan.derived(("units", length), lambda: _make_units(plan, length))
+
+
+@contextlib.contextmanager
+def dropped_after(plan: KernelMap, heights: Iterable[int] = (), lengths: Iterable[int] = ()) -> Iterator[None]:
+    """Tiles and units of these sizes that are made within are dropped at its end; what was there stays.
+
+    At a million voxels and 7^3 cells they are a gigabyte for each height that was tried.
+    """
+    names = [("tiles", height) for height in heights] + [("units", length) for length in lengths]
+    # What was there may be in use by a captured graph. A transpose has its tiles from the other side.
+    new = [(side, name) for side in (plan, plan.transpose) for name in names if not side.has(name)]
+    try:
+        yield
+    finally:
+        for side, name in new:
+            side.forget(name)
 
 
 @torch.inference_mode(False)

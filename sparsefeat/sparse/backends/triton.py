@@ -26,7 +26,7 @@ from torch import Tensor
 from sparsefeat.sparse.backends import torch as plain
 from sparsefeat.sparse.backends import triton_kernels as kernels
 from sparsefeat.sparse.backends.arithmetic import allows_tf32
-from sparsefeat.sparse.backends.tiles import tiles, units
+from sparsefeat.sparse.backends.tiles import dropped_after, tiles, units
 from sparsefeat.sparse.backends.triton_tuning import tuned
 from sparsefeat.sparse.kernel_map import KernelMap
 
@@ -79,6 +79,7 @@ def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | N
         config = tuned(
             _name(kind, weight.shape, features, plan), lambda: tile_configs(features, weight, plan),
             lambda c: _convolve(features, weight, plan, bias, c), features.device,
+            lambda configs: dropped_after(plan, heights={c.height for c in configs}),
         )
         return _convolve(features, weight, plan, bias, config)
 
@@ -98,6 +99,7 @@ def weight_gradient(features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
         config = tuned(
             _name("weight gradient", shape, features, plan), lambda: unit_configs(features, shape, plan),
             lambda c: _weight_gradient(features, grad, plan, c), features.device,
+            lambda configs: dropped_after(plan, lengths={c.length for c in configs}),
         )
         return _weight_gradient(features, grad, plan, config)
 
@@ -188,7 +190,7 @@ def _convolve(
     kernels.convolve_tiles[(column_blocks * (len(table.starts) - 1), config.parts)](
         features, weight, bias if bias is not None and whole else weight, out,
         table.rows, table.starts, table.cells, table.sources,
-        c_in, c_out, *weight.stride(), plan.n_out * c_out, column_blocks,
+        c_in, c_out, *weight.stride(), plan.n_out, column_blocks,
         HEIGHT=config.height, BLOCK_N=config.block_n, BLOCK_K=config.block_k,
         CHUNKS=1 if cells > 1 else -(-c_in // config.block_k), CELLS=cells, PARTS=config.parts,
         HAS_BIAS=bias is not None and whole,

@@ -10,10 +10,12 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+# Triton compiles a kernel anew where a number is 1 or becomes a multiple of 16: not for numbers that change from
+# cloud to cloud.
+@triton.jit(do_not_specialize=["n_out", "column_blocks"])
 def convolve_tiles(
     x, weight, bias, out, rows, starts, cells, sources,
-    c_in, c_out, cell_stride, in_stride, out_stride, part_stride, column_blocks,
+    c_in, c_out, cell_stride, in_stride, out_stride, n_out, column_blocks,
     HEIGHT: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, CHUNKS: tl.constexpr,
     CELLS: tl.constexpr, PARTS: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
@@ -73,11 +75,12 @@ def convolve_tiles(
     if HAS_BIAS:
         total += tl.load(bias + n, mask=n < c_out, other=0.0).to(tl.float32)[None, :]
     row = tl.load(rows + tile * HEIGHT + slots)
-    place = part.to(tl.int64) * part_stride + row.to(tl.int64)[:, None] * c_out + n[None, :]
+    # The product with c_out comes last: where that is a multiple of 16, whole vectors are stored.
+    place = (part.to(tl.int64) * n_out + row.to(tl.int64)[:, None]) * c_out + n[None, :]
     tl.store(out + place, total.to(out.dtype.element_ty), mask=(row >= 0)[:, None] & (n < c_out)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["units"])
 def multiply_units(
     x, grad, parts, sources, targets, bounds, units, c_in, c_out,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,

@@ -6,11 +6,13 @@ adds what it measured and replaces the whole. What cannot be read, or has anothe
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,6 +37,7 @@ _chosen: dict[tuple, tuple] = {}
 def tuned(
     name: tuple, candidates: Callable[[], Sequence[Config]], run: Callable[[Config], object],
     device: torch.device,
+    around: Callable[[Sequence[Config]], AbstractContextManager] = lambda configs: contextlib.nullcontext(),
 ) -> Config:
     """The fastest candidate: remembered under ``name``, or measured now and remembered.
 
@@ -46,31 +49,33 @@ def tuned(
         name: kernel, sizes, dtype, device and versions: strings and whole numbers.
         candidates: returns configurations of positive whole numbers, the default first.
         run: does the work with a configuration; one that the device cannot run raises.
+        around: what the candidates are measured within, to drop what was made for them.
     """
     if capturing(device) and name in _chosen:
         return _chosen[name]  # what the warm-up used: other tiles would have to be made now
     if not may_measure(device):
         return candidates()[0]
     if name not in _chosen:
-        best = _choose(" / ".join(map(str, name)), candidates(), run)
-        if best is None:
-            return candidates()[0]
-        _chosen[name] = best
+        _chosen[name] = _choose(" / ".join(map(str, name)), candidates(), run, around)
     return _chosen[name]
 
 
-def _choose(name: str, candidates: Sequence[Config], run: Callable[[Config], object]) -> Config | None:
-    """The kept or the fastest candidate; None where none could be measured, which is not worth keeping."""
+def _choose(
+    name: str, candidates: Sequence[Config], run: Callable[[Config], object],
+    around: Callable[[Sequence[Config]], AbstractContextManager],
+) -> Config:
+    """The kept or the fastest candidate; the first where not all could be measured, which no file remembers."""
     path = cache_file()
     kept = read(path).get(name)
     if kept is not None and tuple(kept) in candidates:
         return next(config for config in candidates if tuple(config) == tuple(kept))
     try:
-        times = [measure(functools.partial(run, config)) for config in candidates]
+        with around(candidates):
+            times = [measure(functools.partial(run, config)) for config in candidates]
     except torch.cuda.OutOfMemoryError:
-        return None  # with more room, another may be the fastest
+        return candidates[0]  # another process may have more room; this one would run out at every call
     if math.isinf(min(times)):
-        return None
+        return candidates[0]
     best = candidates[times.index(min(times))]
     write(path, {name: list(best)})
     return best
