@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsefeat.benchmark import Options, engines, run_benchmark, select
+from sparsefeat.benchmark import Options, engines, run, run_benchmark, select
 from sparsefeat.benchmark.cases import LayerCase, all_cases
 from sparsefeat.benchmark.clouds import Cloud, make_cloud
-from sparsefeat.benchmark.layers import GATHERS, PRODUCTS, Setting, measure_layer
+from sparsefeat.benchmark.layers import GATHERS, PRODUCTS, Measurement, Setting, difference, measure_layer
 from sparsefeat.benchmark.networks import measure_network
 from sparsefeat.benchmark.report import as_dict, table, write_json, write_plot
-from sparsefeat.benchmark.timing import Timing, time_interleaved
+from sparsefeat.benchmark.timing import Timing
 from sparsefeat.sparse.backends import arithmetic
 from sparsefeat.sparse.backends import torch as plain
 
@@ -161,23 +161,20 @@ def test_what_counts_as_the_same_is_wider_where_tf32_is_allowed(monkeypatch):
     assert Setting(torch.device("cuda"), torch.float64).tolerance == 1e-10
 
 
-def test_contenders_take_turns_and_the_first_round_does_not_count():
-    calls = []
-    timings = time_interleaved(
-        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, torch.device("cpu"), runs=3
-    )
-    assert calls == ["a", "b"] * 4 and {name: len(t.wall) for name, t in timings.items()} == {"a": 3, "b": 3}
-
-
-def test_long_cases_get_three_rounds():
-    timings = time_interleaved({"a": lambda: None}, torch.device("cpu"), runs=50, seconds=1e-9)
-    assert len(timings["a"].wall) == 3
-
-
-def test_medians_and_quartiles():
-    row = Timing((4.0, 1.0, 2.0, 3.0, 5.0), (1.0, 1.0, 1.0, 1.0, 2.0)).as_dict()
-    assert (row["median_s"], row["quartile1_s"], row["quartile3_s"], row["least_s"]) == (3, 2, 4, 1)
-    assert row["cpu_median_s"] == 1 and row["runs"] == 5
+@pytest.mark.parametrize("newer", ["tf32", "ieee"])
+def test_tf32_is_set_and_set_back_whichever_of_torchs_settings_was_made(newer):
+    matmul, before = torch.backends.cuda.matmul, torch.get_float32_matmul_precision()
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this torch has one setting")
+    try:
+        matmul.fp32_precision = newer
+        for allow in (True, False):
+            with run._tf32(allow):
+                assert arithmetic.allows_tf32() is allow
+            assert arithmetic.allows_tf32() is (newer == "tf32")
+    finally:
+        torch.set_float32_matmul_precision(before)
+        matmul.fp32_precision = "none"
 
 
 def test_a_network_is_measured_with_its_memory(small, monkeypatch):
@@ -193,7 +190,7 @@ def test_all_numbers_are_written(small, tmp_path):
     rows = [row | {"threads": 1, "dtype": "fp32"} for row in rows]
     write_json(tmp_path / "b.json", rows, {"environment": {}})
     read = json.loads((tmp_path / "b.json").read_text())
-    assert read["format"] == 1 and [row["operation"] for row in read["results"]] == ["map", "forward", "backward"]
+    assert read["format"] == 2 and [row["operation"] for row in read["results"]] == ["map", "forward", "backward"]
     forward = read["results"][1]
     ours, *floors = (forward["timings"][name]["median_s"] for name in ("sparsefeat", PRODUCTS, GATHERS))
     assert forward["ratios"] == {name: pytest.approx(t / ours) for name, t in zip((PRODUCTS, GATHERS), floors)}
@@ -211,6 +208,87 @@ def test_threads_are_set_back(small, monkeypatch):
     assert facts["engines"] == {"sparsefeat": sys.modules["sparsefeat"].__version__}
 
 
+@pytest.fixture
+def measured_cases(small, monkeypatch):
+    """Layers "measured" so far; those in ``troubles`` raise what is there."""
+    names, troubles = [], {}
+
+    def measure(case, cloud, those, setting):
+        names.append(case.name)
+        if case.name in troubles:
+            raise troubles[case.name]
+        timings = {"sparsefeat": Timing((1.0,), (1.0,)), PRODUCTS: Timing((0.5,), (0.5,))}
+        return [Measurement(case.name, "forward", 10, 20, timings)]
+
+    monkeypatch.setattr("sparsefeat.benchmark.run.make_cloud", lambda *_: small)
+    monkeypatch.setattr("sparsefeat.benchmark.run.measure_layer", measure)
+    return names, troubles
+
+
+def test_a_case_that_fails_is_reported_and_the_others_go_on(tool, measured_cases, tmp_path, capsys):
+    path = tmp_path / "b.json"
+    measured, troubles = measured_cases
+    arguments = ["conv3-*@5k", "--engines", "sparsefeat", "--threads", "1", "--json", str(path)]
+    arguments += ["--plot", str(tmp_path / "b.png")]
+    troubles["conv3-32-32@5k"] = torch.cuda.OutOfMemoryError("tried to allocate 90 GiB")
+    assert tool.main(arguments) == 0, "no memory is no fault"
+    assert "no memory for conv3-32-32@5k" in capsys.readouterr().out
+    troubles["conv3-64-64@5k"] = RuntimeError("an illegal memory access\nat line 3")
+    assert tool.main(arguments) == 1
+    assert "failed: conv3-64-64@5k 1 thr fp32: RuntimeError: an illegal memory access\n" in capsys.readouterr().out
+    read = json.loads(path.read_text())
+    assert [row["case"] for row in read["results"]] == ["conv3-128-128@5k", "conv3-256-256@5k"]
+    assert [row["out_of_memory"] for row in read["failed"]] == [True, False]
+    assert "test_benchmark.py" in read["failed"][1]["traceback"] and read["arithmetic"] == "torch"
+
+
+def test_a_run_that_was_cut_keeps_its_rows_and_goes_on_where_it_stopped(tool, measured_cases, tmp_path, capsys):
+    path = tmp_path / "b.json"
+    measured, troubles = measured_cases
+    arguments = ["conv3-*@5k", "--engines", "sparsefeat", "--json", str(path), "--resume"]
+    troubles["conv3-64-64@5k"], troubles["conv3-256-256@5k"] = RuntimeError("broken"), KeyboardInterrupt()
+    assert tool.main(arguments) == 130
+    kept = [row["case"] for row in json.loads(path.read_text())["results"]]
+    assert kept == ["conv3-32-32@5k", "conv3-128-128@5k"]
+    measured.clear()
+    troubles.clear()
+    assert tool.main(arguments) == 0
+    assert measured == ["conv3-256-256@5k", "conv3-64-64@5k"], "what failed comes last"
+    read = json.loads(path.read_text())
+    assert len(read["results"]) == 4 and not read["failed"]
+    read["environment"]["torch"] = "1.0"
+    for content, message in ((json.dumps(read), "expected its environment"), ("{}", "in format 2"), ("{", "not JSON")):
+        path.write_text(content)
+        assert tool.main(arguments) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_kernels_that_disagree_with_plain_torch_are_a_fault(tool, monkeypatch, capsys):
+    name = engines.Plain.name
+    facts = {"arithmetic": "triton", "not_installed": {}, "failed": []}
+    row = {"case": "a", "operation": "forward", "dtype": "fp16"}
+    for errors, code in (({name: 0.5}, 1), ({}, 0)):
+        rows = [row | {"errors": errors, "absent": {name: "the reason"}}]
+        monkeypatch.setattr(tool, "run_benchmark", lambda *_, rows=rows: (rows, facts))
+        assert tool.main(["--preset", "cuda"]) == code
+        assert ("wrong: a forward fp16" in capsys.readouterr().out) == bool(code)
+
+
+def test_numbers_that_are_none_differ_and_can_be_written():
+    one = torch.ones(2)
+    assert difference(one, one) == 0 and difference(one, 2 * one) == 0.5
+    assert difference(one * torch.nan, one) == difference(one, one * torch.nan) == 1e30
+    assert difference(one * torch.inf, one) == 1e30
+
+
+def test_it_is_said_when_cuda_has_no_kernels_of_its_own(tool, monkeypatch, capsys):
+    for arithmetic_used, said in (("torch", True), ("triton", False)):
+        facts = {"arithmetic": arithmetic_used, "not_installed": {}, "failed": []}
+        monkeypatch.setattr(tool, "run_benchmark", lambda *_, facts=facts: ([], facts))
+        assert tool.main(["--preset", "cuda"]) == 0
+        assert ("ran in plain torch" in capsys.readouterr().out) is said
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -222,6 +300,7 @@ def test_threads_are_set_back(small, monkeypatch):
         (["--engines", "Mink"], "expected some of"),
         (["--device", "nowhere"], "cannot be used"),
         (["--runs", "0"], "at least 1"),
+        (["--resume"], "expected --json FILE too"),
         (["--json", "no/such/folder/b.json"], "folder that exists"),
     ],
 )

@@ -185,6 +185,25 @@ def test_sharing_cells_and_splitting_pairs_change_nothing_but_the_rounding(fast,
         assert_close(finer, whole, TOLERANCE[dtype])
 
 
+def test_tuning_leaves_the_tiles_and_units_of_its_choice_alone(fast, monkeypatch, tmp_path):
+    triton_tuning = sys.modules[fast.tuned.__module__]
+    monkeypatch.setenv(triton_tuning.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(triton_tuning, "_chosen", {})
+    monkeypatch.setattr(triton_tuning, "may_measure", lambda device: True)
+    made = []
+    monkeypatch.setattr(triton_tuning, "measure", lambda call: made.append(call()) or 1 / len(made))  # the last wins
+    tiles = [fast.TileConfig(height, 16, 16, 1, 4, 2) for height in (16, 32, 64)]
+    monkeypatch.setattr(fast, "tile_configs", lambda *_: tiles)
+    units = [fast.UnitConfig(length, 16, 16, 16, 4, 2) for length in (32, 16)]
+    monkeypatch.setattr(fast, "unit_configs", lambda *_: units)
+    plan = line(20)
+    fast.gradients(torch.ones(20, 16), torch.ones(3, 16, 16), torch.ones(20, 16), plan)
+    assert len(made) == 5
+    for side in (plan, plan.transpose):  # whose tiles are the same, their cells the other way around
+        assert [side.has(("tiles", height)) for height in (16, 32, 64)] == [False, False, True]
+    assert [plan.has(("units", length)) for length in (32, 16)] == [False, True]
+
+
 def line(voxels: int):
     """The map of a 3-cell kernel on a line of voxels, in random row order."""
     manager = CoordinateManager(1)
@@ -276,6 +295,7 @@ def test_every_configuration_covers_the_layer_and_shares_cells_where_voxels_are_
         shared = c.stages * (c.height + c.block_n) * c.block_k * x.element_size()
         assert shared <= 160 * 2**10, "more than an A100's multiprocessor has"
     assert (configs[0].parts > 1) == (voxels == 100)
+    assert any((c.height, c.stages) == (configs[0].height, configs[0].stages + 1) for c in configs), "deeper pipelines"
     shape = (cells, c_in, c_out)
     for c in fast.unit_configs(x, shape, plan):
         assert c.length % c.block_p == 0

@@ -1,9 +1,8 @@
-"""What Triton's kernels go by: tiles of outputs, units of pairs, which arithmetic runs, remembered tuning."""
+"""What Triton's kernels go by: tiles of outputs, units of pairs, which arithmetic runs, what compiles."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import torch
 from engine_oracle import cloud
 
 from sparsefeat.sparse import CoordinateManager, Kernel, neighbours
-from sparsefeat.sparse.backends import arithmetic, tiles, triton_tuning
+from sparsefeat.sparse.backends import arithmetic, tiles
 from sparsefeat.sparse.backends import torch as plain
 
 WINDOWS = pytest.mark.parametrize(
@@ -71,6 +70,18 @@ def test_units_hold_every_pair_once_and_one_cell_each(size, stride, transposed):
             pairs = zip(table.sources[begin:end].tolist(), table.targets[begin:end].tolist())
             found.update((cell, i, o) for i, o in pairs)
     assert found == triples(plan)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_tables_that_were_made_to_try_them_are_dropped(transposed):
+    plan = kernel_map(3, 1, transposed)
+    names = [("tiles", 16), ("tiles", 32), ("units", 16)]
+    kept = tiles.tiles(plan, 16)
+    with tiles.dropped_after(plan, heights=(16, 32), lengths=(16,)):
+        tiles.tiles(plan, 16), tiles.tiles(plan, 32), tiles.units(plan, 16)
+        assert all(map(plan.has, names))
+    assert tiles.tiles(plan, 16) is kept and [plan.has(name) for name in names] == [True, False, False]
+    assert not plan.transpose.has(("tiles", 32))
 
 
 @pytest.mark.parametrize("size, stride, transposed", [(3, 1, False), (3, 2, True)])
@@ -167,22 +178,6 @@ def test_importing_and_using_the_engine_imports_no_compiler():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.fixture
-def tuning(monkeypatch, tmp_path):
-    """Tuning as on a GPU where configuration (7,) is the fastest; what it measured, in order."""
-    measured = []
-    monkeypatch.setenv(triton_tuning.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(triton_tuning, "_chosen", {})
-    monkeypatch.setattr(triton_tuning, "may_measure", lambda device: True)
-
-    def measure(call):
-        measured.append(call())
-        return abs(measured[-1] - 7)
-
-    monkeypatch.setattr(triton_tuning, "measure", measure)
-    return measured
-
-
 @pytest.mark.parametrize("step, length", [(1, 7), (1, 3), (3, 5), (1, 1), (8, 2)])
 def test_a_gpu_finds_the_neighbours_that_a_cpu_finds(step, length):
     random = torch.Generator().manual_seed(step)
@@ -190,116 +185,6 @@ def test_a_gpu_finds_the_neighbours_that_a_cpu_finds(step, length):
     start = torch.randint(-30, 430, (300,), generator=random)
     found = neighbours._find_run(keys, start, step, length)
     assert torch.equal(neighbours._find_each(keys, start, step, length), found) and (found >= 0).any()
-
-
-class One(tuple):
-    """A configuration of one number."""
-
-
-def tune(name: str = "a", numbers=(5, 7, 9)) -> int:
-    cpu = torch.device("cpu")
-    return triton_tuning.tuned((name, 1), lambda: [One([n]) for n in numbers], lambda c: c[0], cpu)[0]
-
-
-def test_the_fastest_is_measured_once_and_remembered(tuning, monkeypatch):
-    assert tune() == 7 and tuning == [5, 7, 9]
-    assert tune() == 7 and len(tuning) == 3
-    monkeypatch.setattr(triton_tuning, "_chosen", {})  # another process
-    assert tune() == 7 and len(tuning) == 3
-    assert tune("b") == 7 and len(tuning) == 6
-    content = json.loads(triton_tuning.cache_file().read_text())
-    assert content == {"format": triton_tuning.FORMAT, "configs": {"a / 1": [7], "b / 1": [7]}}
-
-
-def test_a_remembered_configuration_that_is_no_candidate_any_more_is_measured_again(tuning, monkeypatch):
-    tune()
-    monkeypatch.setattr(triton_tuning, "_chosen", {})
-    assert tune(numbers=(5, 9)) == 5 and len(tuning) == 5
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "", "{", "[1, 2]", '{"format": 0, "configs": {"a / 1": [5]}}', '{"format": 1, "configs": [5]}',
-        '{"format": 1, "configs": {"a / 1": "5"}}', '{"format": 1, "configs": {"a / 1": [1e9]}}',
-        '{"format": 1, "configs": {"a / 1": [true]}}', "[" * 10**5, "\0\0",
-    ],
-)
-def test_a_damaged_or_foreign_file_is_replaced(tuning, content):
-    path = triton_tuning.cache_file()
-    path.parent.mkdir()
-    path.write_text(content)
-    assert tune() == 7
-    assert json.loads(path.read_text())["configs"] == {"a / 1": [7]}
-
-
-@pytest.mark.parametrize("trouble", ["infinite", "memory"])
-def test_what_could_not_be_measured_is_not_remembered(tuning, monkeypatch, trouble):
-    def measure(call):
-        tuning.append(call())
-        if trouble == "memory":
-            raise torch.cuda.OutOfMemoryError("no room")
-        return float("inf")
-
-    good = triton_tuning.measure
-    monkeypatch.setattr(triton_tuning, "measure", measure)
-    assert tune() == 5, "the default"
-    assert not triton_tuning.cache_file().exists()
-    monkeypatch.setattr(triton_tuning, "measure", good)
-    assert tune() == 7
-
-
-def test_a_graph_is_captured_with_what_its_warm_up_used(tuning, monkeypatch):
-    assert tune() == 7
-    monkeypatch.setattr(triton_tuning, "may_measure", lambda device: False)
-    assert tune() == 5, "reproducible: the default"
-    monkeypatch.setattr(triton_tuning, "capturing", lambda device: True)
-    assert tune() == 7
-    assert tune("never seen") == 5
-
-
-def test_what_another_process_added_stays(tuning):
-    tune()
-    triton_tuning.write(triton_tuning.cache_file(), {"theirs": [3]})
-    tune("b")
-    assert triton_tuning.read(triton_tuning.cache_file()) == {"a / 1": [7], "b / 1": [7], "theirs": [3]}
-
-
-def test_a_folder_that_cannot_be_written_costs_only_the_memory(tuning, monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv(triton_tuning.CACHE_VARIABLE, str(tmp_path / "file"))
-    assert tune() == 7 and tune() == 7 and len(tuning) == 3
-
-
-def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.delenv(triton_tuning.CACHE_VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert triton_tuning.cache_file().parent == tmp_path / "sparsefeat"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert triton_tuning.cache_file().parent == tmp_path / ".cache" / "sparsefeat"
-    monkeypatch.setenv(triton_tuning.CACHE_VARIABLE, str(tmp_path / "own"))
-    assert triton_tuning.cache_file().parent == tmp_path / "own"
-
-
-def test_nothing_is_measured_on_a_cpu_or_where_results_must_be_reproducible(monkeypatch):
-    assert not triton_tuning.may_measure(torch.device("cpu"))
-    cuda = torch.device("cuda")
-    monkeypatch.delenv(triton_tuning.TUNE_VARIABLE, raising=False)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    assert triton_tuning.may_measure(cuda)
-    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
-    assert not triton_tuning.may_measure(cuda)
-    monkeypatch.undo()
-    monkeypatch.setenv(triton_tuning.TUNE_VARIABLE, "0")
-    assert not triton_tuning.may_measure(cuda)
-
-
-def test_a_configuration_that_cannot_run_loses():
-    def fail():
-        raise RuntimeError("out of resources")
-
-    assert triton_tuning.measure(fail) == float("inf")
 
 
 @pytest.mark.parametrize("capability, instruction", [(80, "mma.sync"), (90, "wgmma.mma_async")])
@@ -328,9 +213,18 @@ def test_kernels_compile_for_gpus_with_tensor_cores_and_asynchronous_gathers(
     signature = {name: "constexpr" if name in constants else kinds.get(name, "i32") for name in names}
     aligned = {
         (place,): [["tt.divisibility", 16]]
-        for place, name in enumerate(names) if name not in constants and name != "column_blocks"
+        for place, name in enumerate(names) if name not in constants and not kernel.params[place].do_not_specialize
     }
     source = compiler.ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     options = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": True}
     made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     assert instruction in made.asm["ptx"] and "cp.async" in made.asm["ptx"]
+    assert "st.global.v4" in made.asm["ptx"], "outputs are stored in whole vectors"
+
+
+def test_no_kernel_is_compiled_anew_for_another_number_of_voxels(monkeypatch):
+    pytest.importorskip("triton", reason="needs triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    module = importlib.import_module("sparsefeat.sparse.backends.triton_kernels")
+    for kernel, counts in ((module.convolve_tiles, {"n_out", "column_blocks"}), (module.multiply_units, {"units"})):
+        assert {p.name for p in kernel.params if p.do_not_specialize} == counts

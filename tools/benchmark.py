@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from sparsefeat.benchmark import PRESETS, Options, run_benchmark, select
-from sparsefeat.benchmark.report import table, write_json, write_plot
+from sparsefeat.benchmark.engines import Plain
+from sparsefeat.benchmark.report import read_json, table, write_json, write_plot
 from sparsefeat.command_line import run_tool
 
 
@@ -36,7 +37,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--data", default="data", metavar="DIR", help="folder of real fragments (default: %(default)s)")
     add("--runs", type=int, default=7, metavar="N", help="rounds that count (default: %(default)s)")
     add("--seconds", type=float, default=10, metavar="S", help="after which a case gets 3 (default: %(default)s)")
-    add("--json", metavar="FILE", help="write all numbers there")
+    add("--json", metavar="FILE", help="write all numbers there, after every case")
+    add("--resume", action="store_true", help="keep the numbers in that file, measure the cases that it lacks")
     add("--plot", metavar="FILE", help="draw them, .png or .pdf")
     return parser.parse_args(argv)
 
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         print("\n".join(case.name for case in select(args.cases or ("*",))))
         return 0
+    if args.resume and not args.json:
+        raise ValueError("--resume: expected --json FILE too, the file to go on with")
     for option, path in (("--json", args.json), ("--plot", args.plot)):
         # What can be wrong is found out before the minutes of work, not after them.
         if path and (Path(path).is_dir() or not Path(path).resolve().parent.is_dir()):
@@ -56,15 +60,34 @@ def run(args: argparse.Namespace) -> int:
         device=args.device or device, data=Path(args.data) if Path(args.data).is_dir() else None,
         runs=args.runs, seconds=args.seconds,
     )
-    rows, facts = run_benchmark(options, progress=lambda row: print(table([row]), flush=True))
+    earlier = read_json(args.json) if args.resume and Path(args.json).exists() else None
+
+    def progress(new: list[dict], rows: list[dict], facts: dict) -> None:
+        if args.json:
+            # After every case: who is cut short has what was measured until then.
+            write_json(args.json, rows, facts)
+        print(table(new) if new else failure(facts["failed"][-1]), flush=True)
+
+    rows, facts = run_benchmark(options, progress, earlier)
     left_out = {(name, why) for row in rows for name, why in row["absent"].items()} | {*facts["not_installed"].items()}
     for name, why in sorted(left_out):
         print(f"without {name}: {why}")
-    if args.json:
-        write_json(args.json, rows, facts)
-    if args.plot:
+    for failed in facts["failed"]:
+        print(failure(failed))
+    # Its numbers differ and it did not merely fail: then the kernels for CUDA are wrong, or it is.
+    wrong = [row for row in rows if Plain.name in row["absent"] and Plain.name in row["errors"]]
+    for row in wrong:
+        print(f"wrong: {row['case']} {row['operation']} {row['dtype']}: {Plain.name}: {row['absent'][Plain.name]}")
+    if options.device.startswith("cuda") and facts["arithmetic"] != "triton":
+        print(f"not by the kernels for CUDA: all convolutions ran in plain {facts['arithmetic']}")
+    if args.plot and rows:
         write_plot(args.plot, rows)
-    return 0
+    return int(bool(wrong) or not all(failed["out_of_memory"] for failed in facts["failed"]))
+
+
+def failure(failed: dict) -> str:
+    what = "no memory for" if failed["out_of_memory"] else "failed:"
+    return f"{what} {failed['case']} {failed['threads']} thr {failed['dtype']}: {failed['reason']}"
 
 
 def split(names: str) -> list[str]:

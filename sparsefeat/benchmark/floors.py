@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,8 +17,8 @@ def products(
 ) -> Callable[[], None]:
     """The products of one convolution on rows that lie ready: one per kernel cell, with its number of pairs.
 
-    ``backward``: those of the gradients instead, to the weight and, with ``to_input``, to the input. Operands are shared between cells, so nothing is gathered
-    and little is fetched from memory.
+    ``backward``: those of the gradients instead, to the weight and, with ``to_input``, to the input. Operands are
+    shared between cells, so nothing is gathered and little is fetched from memory.
     """
     counts = [count for count in counts if count]
     longest = max(counts, default=0)
@@ -37,6 +38,39 @@ def products(
             torch.mm(x[:count].t(), g[:count], out=to_w)
 
     return backward_products if backward else forward_products
+
+
+def captured(call: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """``call`` as a CUDA graph, so that small products do not wait for the host to launch them.
+
+    On a CPU, or where it cannot be captured, it is ``call`` itself. It may not wait for the device.
+    """
+    if device.type != "cuda":
+        return call
+    graph = None
+    try:
+        graph = _capture(call, device)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        text = f"products are launched one by one, no CUDA graph could be made of them: {error}"
+        warnings.warn(text, stacklevel=2)
+    # ``call`` has to live as long as the graph, which reads and writes its operands.
+    return lambda: call() if graph is None else graph.replay()
+
+
+def _capture(call: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGraph:
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            call()  # cuBLAS makes its handle and workspace at the first call, which no graph may hold
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            call()
+        torch.cuda.synchronize()
+    return graph
 
 
 GATHERED_BYTES = 2**18
@@ -76,8 +110,12 @@ def bytes_moved(
     return forward + item * (n_in * c_in + volume * c_in * c_out) if backward else forward
 
 
-def copy_bandwidth(device: torch.device, megabytes: int = 128) -> tuple[Callable[[], Tensor], int]:
+def copy_bandwidth(device: torch.device) -> tuple[Callable[[], Tensor], int]:
     """A copy that no cache holds, and the bytes that it reads and writes."""
-    source = torch.ones(megabytes * 2**20 // 4, device=device)
+    size = 2**27
+    if device.type == "cuda":
+        # A GPU copies 128 MB within 100 microseconds, of which starting it and waiting are a part.
+        size = min(2**31, torch.cuda.mem_get_info(device)[0] // 4)
+    source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source), 2 * source.numel() * 4

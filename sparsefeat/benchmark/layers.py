@@ -36,7 +36,8 @@ class Measurement:
         errors: largest difference to our result, as a share of its largest value, of who was compared.
         absent: who was left out, and why.
         flops, moved_bytes: what any engine has to compute and move.
-        memory_bytes: at the height of the operation, where that was measured.
+        memory_bytes: at the height of the operation, where that was measured. On CUDA what the operation takes
+            beyond inputs, weights and kept maps, on a CPU all that a process of its own has.
     """
 
     case: str
@@ -97,9 +98,10 @@ def measure_layer(case: LayerCase, cloud: Cloud, engines: list, setting: Setting
 
     def timed(operation: str, calls: dict[str, Callable], backward: bool = False, arithmetic: bool = True):
         if arithmetic:
-            calls[PRODUCTS] = floors.products(
+            products = floors.products(
                 counts, case.c_in, case.c_out, setting.device, setting.dtype, backward, features.requires_grad
             )
+            calls[PRODUCTS] = floors.captured(products, setting.device)
             if setting.device.type == "cpu" and case.c_in > 1:
                 # With one channel, or on a device with kernels of its own, rows are not fetched apart.
                 calls[GATHERS] = floors.gathers(plan, case.c_in, case.c_out, setting.dtype, backward)
@@ -178,7 +180,7 @@ def _compare(
             rows[name][_order(other.coordinates)] = order
             found = _results(other, features, weights[rows[name]])
             found[0] = torch.empty_like(found[0]).index_copy_(0, rows[name], found[0])
-            errors[name] = max(_difference(a, b) for a, b in zip(found, wanted))
+            errors[name] = max(difference(a, b) for a, b in zip(found, wanted))
             if not errors[name] <= tolerance:
                 raise ValueError(f"its numbers differ from ours by {errors[name]:.1e}")
         except Exception as error:  # another's engine can fail in any way, and ours is measured all the same
@@ -198,8 +200,10 @@ def _results(prepared: Prepared, features: Tensor, weights: Tensor) -> list[Tens
     return [out.detach(), prepared.as_kernel(to_weight), *to_features]
 
 
-def _difference(a: Tensor, b: Tensor) -> float:
-    return ((a - b).abs().max() / b.abs().max().clamp(min=1e-30)).item()
+def difference(a: Tensor, b: Tensor) -> float:
+    """Largest difference as a share of the largest number of ``b``; 1e30 where it is no number, for JSON's sake."""
+    share = ((a - b).abs().max() / b.abs().max().clamp(min=1e-30)).double()
+    return share.nan_to_num(1e30, 1e30).clamp(max=1e30).item()
 
 
 def _order(coordinates: Tensor) -> Tensor:

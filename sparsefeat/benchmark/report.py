@@ -14,7 +14,7 @@ from sparsefeat.benchmark.engines import Ours
 from sparsefeat.benchmark.layers import GATHERS, PRODUCTS, Measurement
 from sparsefeat.files import atomic_write
 
-FORMAT = 1
+FORMAT = 2
 """Of the JSON file; raised when a field changes its meaning."""
 
 
@@ -76,6 +76,21 @@ def write_json(path: str | Path, rows: list[dict], facts: dict[str, object]) -> 
         temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def read_json(path: str | Path) -> dict:
+    """What :func:`write_json` wrote.
+
+    Raises:
+        ValueError: something else.
+    """
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected a report of this benchmark, got what is not JSON") from error
+    if not isinstance(report, dict) or report.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected a report of this benchmark in format {FORMAT}, got another file")
+    return report
+
+
 def write_plot(path: str | Path, rows: list[dict]) -> None:
     """Bars of each contender's time over that of the bare matrix products, one group per measurement."""
     rows = [row for row in rows if PRODUCTS in row["timings"]]
@@ -83,7 +98,8 @@ def write_plot(path: str | Path, rows: list[dict]) -> None:
         raise ValueError(f"{path}: nothing to draw; only kernel maps were measured")
     names = sorted({name for row in rows for name in row["timings"]} - {PRODUCTS, GATHERS, Ours.name})
     names = [Ours.name, *names]
-    figure = Figure(figsize=(9, 1.2 + 0.28 * len(rows) * len(names)), layout="constrained")
+    tall = min(1.2 + 0.28 * len(rows) * len(names), 400)  # inches: a picture has 2^16 pixels at most
+    figure = Figure(figsize=(9, tall), layout="constrained")
     axes = figure.add_subplot()
     height = 0.8 / len(names)
     for k, name in enumerate(names):

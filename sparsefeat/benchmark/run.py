@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import itertools
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +16,20 @@ from sparsefeat.benchmark import floors
 from sparsefeat.benchmark.cases import PRESETS, LayerCase, select
 from sparsefeat.benchmark.clouds import Cloud, make_cloud
 from sparsefeat.benchmark.engines import Plain, installed
-from sparsefeat.benchmark.layers import Setting, measure_layer
+from sparsefeat.benchmark.layers import Setting, measure_layer, reason
 from sparsefeat.benchmark.networks import measure_network
 from sparsefeat.benchmark.report import as_dict, environment
 from sparsefeat.benchmark.timing import time_interleaved
+from sparsefeat.sparse.backends import arithmetic
 
 DTYPES = {
     "fp64": torch.float64, "fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
+
+
+SETTING = ("case", "threads", "dtype", "device")
+"""The fields of a row that say which case it is of."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +74,23 @@ class Options:
 
 
 def run_benchmark(
-    options: Options, progress: Callable[[dict], None] = lambda row: None
+    options: Options,
+    progress: Callable[[list[dict], list[dict], dict[str, object]], None] = lambda new, rows, facts: None,
+    earlier: dict | None = None,
 ) -> tuple[list[dict], dict[str, object]]:
-    """Measure what ``options`` ask for; ``progress`` is called with each row as it is done.
+    """Measure what ``options`` ask for.
+
+    Args:
+        options: what to measure.
+        progress: called after each case with its rows (none where it failed), all rows and the facts so far.
+        earlier: an interrupted run as :func:`report.read_json` gives it: its rows stay, its cases are left out.
 
     Returns:
-        The rows, and the facts they share: machine, versions, engines, bandwidth.
+        The rows, and the facts they share: machine, versions, engines, ``arithmetic`` (triton or torch),
+        bandwidth, and in ``failed`` what raised in our own part of a case, with ``out_of_memory`` apart.
 
     Raises:
-        ValueError: an unknown case, engine or device.
+        ValueError: an unknown case, engine or device; an earlier run on another machine or with other versions.
     """
     try:
         device = torch.empty(0, device=options.device).device
@@ -82,37 +98,62 @@ def run_benchmark(
         raise ValueError(f"device {options.device!r} cannot be used: {str(error).splitlines()[0]}") from error
     cases = select(options.cases or PRESETS[options.preset])
     engines, missing = installed(list(options.engines))
-    if device.type == "cuda":
+    used = arithmetic._arithmetic(torch.empty(0, device=device)).__name__.rpartition(".")[2]
+    if device.type == "cuda" and used != "torch":
         # Kernels of our own run there: their numbers and times are measured against those without them.
         engines.insert(1, Plain())
-    rows: list[dict] = []
     bandwidths: dict[str, float] = {}
+    failed: list[dict] = []
+    facts = {
+        "environment": environment(),
+        "engines": {engine.name: engine.version for engine in engines},
+        "arithmetic": used,
+        "not_installed": missing,
+        "bandwidth_bytes_per_s": bandwidths,
+        "failed": failed,
+    }
+    rows = []
+    if earlier:
+        rows = _kept(earlier, facts)
+        # What failed comes last this time: it may leave the device unusable.
+        before = {failure["case"] for failure in earlier["failed"]}
+        cases.sort(key=lambda case: case.name in before)
+    done = {tuple(row[name] for name in SETTING) for row in rows}
     clouds: dict[str, Cloud] = {}
     for threads in options.threads or (torch.get_num_threads(),):
         with _threads(threads):
             bandwidths[str(threads)] = bandwidth = _bandwidth(device)
-            for case in cases:
+            for case, name in itertools.product(cases, options.dtypes):
+                where = {"threads": threads, "dtype": name, "device": str(device)}
+                if (case.name, *where.values()) in done:
+                    continue
                 if case.size not in clouds:
                     clouds = {case.size: make_cloud(case.size, options.data)}
-                for name in options.dtypes:
-                    setting = Setting(device, DTYPES[name], options.runs, options.seconds)
-                    measure = measure_layer if isinstance(case, LayerCase) else measure_network
+                setting = Setting(device, DTYPES[name], options.runs, options.seconds)
+                measure = measure_layer if isinstance(case, LayerCase) else measure_network
+                new: list[dict] = []
+                try:
                     with _tf32(name == "tf32"):
-                        for measured in measure(case, clouds[case.size], engines, setting):
-                            row = as_dict(measured, bandwidth)
-                            row |= {
-                                "threads": threads, "dtype": name, "device": str(device),
-                                "source": clouds[case.size].source,
-                            }
-                            rows.append(row)
-                            progress(row)
-    facts = {
-        "environment": environment(),
-        "engines": {engine.name: engine.version for engine in engines},
-        "not_installed": missing,
-        "bandwidth_bytes_per_s": bandwidths,
-    }
+                        measured = measure(case, clouds[case.size], engines, setting)
+                    new = [as_dict(m, bandwidth) | where | {"source": clouds[case.size].source} for m in measured]
+                except Exception as error:  # hours of other cases do not depend on it; the exit code tells
+                    failed.append({
+                        "case": case.name, **where, "reason": reason(error), "traceback": traceback.format_exc(),
+                        "out_of_memory": isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)),
+                    })  # fmt: skip
+                rows += new
+                progress(new, rows, facts)
+                if device.type == "cuda":
+                    gc.collect()
+                    torch.cuda.empty_cache()  # the next case may need it in other pieces
     return rows, facts
+
+
+def _kept(earlier: dict, facts: dict[str, object]) -> list[dict]:
+    for name in ("environment", "engines", "arithmetic"):
+        if earlier.get(name) != facts[name]:
+            raise ValueError(f"earlier run: expected its {name} to be {facts[name]}, got {earlier.get(name)}")
+    return list(earlier["results"])
 
 
 def _bandwidth(device: torch.device) -> float:
@@ -132,7 +173,8 @@ def _threads(count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _tf32(allow: bool) -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32
+    # Reading torch's own setting is an error where the newer one was made; writing it sets both.
+    before = arithmetic.allows_tf32()
     torch.backends.cuda.matmul.allow_tf32 = allow
     try:
         yield

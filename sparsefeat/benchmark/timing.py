@@ -40,11 +40,11 @@ def time_interleaved(
 ) -> dict[str, Timing]:
     """Run every contender in turn, ``runs`` times over, after one round that does not count.
 
-    Rounds end early, but not before the third, when ``seconds`` have passed.
+    Rounds end early, but not before the third, when ``seconds`` have passed since that one, which may have
+    compiled and tuned for longer than all others take.
     """
     wall: dict[str, list[float]] = {name: [] for name in contenders}
     cpu: dict[str, list[float]] = {name: [] for name in contenders}
-    started = time.perf_counter()
     for run in range(runs + 1):
         for name, call in contenders.items():
             _wait(device)
@@ -55,6 +55,8 @@ def time_interleaved(
                 wall[name].append(time.perf_counter() - clock)
                 cpu[name].append(time.process_time() - process)
             del result
+        if run == 0:
+            started = time.perf_counter()
         if run >= 3 and time.perf_counter() - started > seconds:
             break
     return {name: Timing(tuple(wall[name]), tuple(cpu[name])) for name in contenders}
@@ -66,12 +68,16 @@ def _wait(device: torch.device) -> None:
 
 
 def device_peak(call: Callable[[], object], device: torch.device) -> int:
-    """Bytes that torch holds on a CUDA device at the height of ``call``, what was there before included."""
+    """Bytes that ``call`` takes on a CUDA device at its height, its result included.
+
+    What was there before, such as inputs, weights, kept maps and other contenders, does not count.
+    """
     torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     call()
     torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def process_peak() -> int | None:
