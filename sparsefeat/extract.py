@@ -197,9 +197,10 @@ class FeatureExtractor:
 
     def at(self, voxel_size: float) -> FeatureExtractor:
         """The same network at another voxel size; weights are shared, and so is its reach, which has no unit."""
+        voxel_size = checked_voxel_size(voxel_size)
         _ = self.reach  # measured once for all sizes
         other = copy.copy(self)
-        other.voxel_size = checked_voxel_size(voxel_size)
+        other.voxel_size = voxel_size
         return other
 
     def _averaged(

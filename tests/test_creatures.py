@@ -15,7 +15,7 @@ from sparsefeat.data.synthetic.creatures.body import turn
 from sparsefeat.data.synthetic.creatures.cones import Cones, body_field
 from sparsefeat.data.synthetic.creatures.families import landmarks, template
 from sparsefeat.transfer.config import CreaturesConfig, DataConfig, TransferConfig
-from sparsefeat.transfer.creatures import make_missing_creatures
+from sparsefeat.transfer.creatures import _comparable, make_missing_creatures
 
 # (family, two of its classes, a pose of each)
 CASES = {
@@ -225,9 +225,28 @@ def test_creatures_of_other_settings_are_not_taken_for_those_asked_for(written, 
     asked.count = 3
     with pytest.raises(ValueError, match="hands: holds creatures made with seed=3, count=2.*asks for .*count=3"):
         make_missing_creatures(TransferConfig(data=data, creatures=asked))
+    elsewhere = TransferConfig(data=DataConfig(root=tmp_path), creatures=asked)
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(ValueError, match="holds other files than creatures"):
-        make_missing_creatures(TransferConfig(data=DataConfig(root=tmp_path), creatures=asked))
+    with pytest.raises(ValueError, match="not creatures made here .settings.yaml: No such file"):
+        make_missing_creatures(elsewhere)
+    (tmp_path / "settings.yaml").write_text("- a list")
+    with pytest.raises(ValueError, match="settings.yaml: expected the settings of creatures, got list"):
+        make_missing_creatures(elsewhere)
+    elsewhere.data.root = tmp_path / "mine.txt"
+    with pytest.raises(ValueError, match="mine.txt: these are not creatures"):
+        make_missing_creatures(elsewhere)
+
+
+def test_creatures_are_made_where_nothing_is_and_recognised_afterwards(tmp_path):
+    asked = CreaturesConfig(count=1, poses=1, families=["hand"], vertices=2500)
+    config = TransferConfig(data=DataConfig(root=tmp_path), creatures=asked)  # a folder that is there, and empty
+    assert make_missing_creatures(config) and (tmp_path / "hand").is_dir()
+    assert not make_missing_creatures(config)
+
+
+def test_the_order_of_families_is_no_difference():
+    named = [{"seed": 1, "families": order} for order in (["hand", "humanoid"], ["humanoid", "hand"])]
+    assert _comparable(named[0]) == _comparable(named[1]) != _comparable({"seed": 1, "families": ["hand"]})
 
 
 def test_sides_can_be_merged(written):

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from torch._subclasses import FakeTensor, FakeTensorMode
 
 from sparsefeat.sparse import SparseTensor, modules
 from sparsefeat.sparse.backends import scratch as module
@@ -74,3 +75,19 @@ def test_rooms_made_in_inference_mode_serve_training(cloud):
     out = layer(cloud).F
     out.sum().backward()
     assert torch.equal(out, expected) and layer.kernel.grad is not None
+
+
+def test_another_default_device_is_not_where_rooms_are(cloud):
+    layer = modules.Convolution(8, 8, 3, dimension=3).double()
+    expected = layer(cloud).F.detach()
+    module._kept = threading.local()
+    with torch.device("meta"):
+        out = layer(cloud).F
+    assert torch.equal(out, expected) and torch.equal(layer(cloud).F, expected)
+
+
+def test_what_a_tracer_makes_is_not_kept():
+    with FakeTensorMode():
+        room = scratch("a", torch.empty(0), (3, 4))
+    assert isinstance(room, FakeTensor) and room.shape == (3, 4)
+    assert type(scratch("a", torch.empty(0), (3, 4))) is torch.Tensor

@@ -1,4 +1,4 @@
-"""Convolution of each channel with a kernel of its own, differentiable to any order.
+"""Convolution of each channel with a kernel of its own, differentiable to any order (backwards).
 
 Its gradient to the features is such a convolution over the transposed map, and that to the kernel has
 convolutions for gradients again: two operations are closed under differentiation.

@@ -300,10 +300,14 @@ class KernelMap:
         return self._pairs.cells
 
     def derived(self, name: tuple, make: Callable[[], T]) -> T:
-        """What ``make`` returns, kept with the pairs under ``name`` for this direction of the map."""
+        """What ``make`` returns, kept with the pairs under ``name`` for this direction of the map.
+
+        Made in inference mode, too, it serves for training.
+        """
         key = (self._side, *name)
         if key not in self._pairs.derived:
-            self._pairs.derived[key] = make()
+            with torch.inference_mode(False):
+                self._pairs.derived[key] = make()
         return self._pairs.derived[key]
 
     def has(self, name: tuple) -> bool:
@@ -318,7 +322,6 @@ class KernelMap:
         """The pairs in blocks of ``rows`` output positions, made when first asked for."""
         return self.derived(("blocks", rows), lambda: self._make_blocks(rows))
 
-    @keep_for_training
     def _make_blocks(self, rows: int) -> list[Block]:
         if self.mirrored_transpose:
             # Input i lies under cell k of output o exactly where o lies under cell K - 1 - k of i.

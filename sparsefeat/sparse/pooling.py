@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsefeat.sparse import operators
-from sparsefeat.sparse.coordinate_map import Clouds, keep_for_training
+from sparsefeat.sparse.coordinate_map import Clouds
 from sparsefeat.sparse.coordinates import constant
 from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.precision import widen
@@ -38,7 +38,7 @@ def pool_neighbours(features: Tensor, plan: KernelMap, mode: str) -> Tensor:
         if operators.wanted():
             handle = plan.out_handle
             rows = torch.ops.sparsefeat.largest(features.detach(), handle, plan.transposed, handle.shape[0])
-        elif features.requires_grad and torch.is_grad_enabled():
+        elif torch.is_grad_enabled():
             rows = _largest(features.detach(), plan)
         else:  # no gradient has to know where a value came from
             out = features.new_zeros(plan.n_out, features.shape[1])
@@ -101,7 +101,7 @@ def _reduce(values: Tensor, plan: KernelMap, what: Callable[[Tensor, Tensor], Te
     Shape: (n_in, C), (n_out, C) -> (n_out, C), as it was for a row that sees nothing.
     """
     channels = values.shape[1]
-    for chosen, neighbours in plan.derived(("neighbours",), keep_for_training(lambda: _neighbours(plan))):
+    for chosen, neighbours in plan.derived(("neighbours",), lambda: _neighbours(plan)):
         degree = neighbours.shape[1]
         size = _CHUNK.get(values.device.type, _CHUNK_ELSEWHERE)
         size = max(1, size // (degree * max(channels, 1)))

@@ -11,7 +11,6 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from sparsefeat.sparse import operators
-from sparsefeat.sparse.coordinate_map import keep_for_training
 from sparsefeat.sparse.kernel_map import KernelMap, RowOrder
 from sparsefeat.sparse.untraced import untraced
 
@@ -44,7 +43,6 @@ def has_pairing(plan: KernelMap) -> bool:
 
 
 @untraced
-@keep_for_training
 def _make_pairing(plan: KernelMap) -> Pairing:
     order = plan.out_order
     rows = plan.in_rows.index_select(0, order.pairs)
@@ -105,7 +103,7 @@ class _Back(NamedTuple):
 
 def _back(plan: KernelMap, columns: Tensor, own: bool) -> _Back:
     order, rows, splits = plan.derived(
-        ("pairing back", len(columns), own), keep_for_training(lambda: _order_back(plan, len(columns), own))
+        ("pairing back", len(columns), own), lambda: _order_back(plan, len(columns), own)
     )
     return _Back(rows, splits, columns.t().contiguous().index_select(0, order).flatten())
 

@@ -35,6 +35,7 @@ class CreaturesConfig:
     poses: int = 2  # of each individual
     families: list[str] = field(default_factory=lambda: ["humanoid", "quadruped", "hand"])
     vertices: int = 2500  # of a shape, about
+    landmark_count: int = 3000  # of a family, about
 
 
 @dataclass

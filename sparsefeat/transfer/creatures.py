@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 from sparsefeat import yaml12
 from sparsefeat.data.synthetic.creatures import SETTINGS, make_creatures
@@ -11,7 +12,7 @@ from sparsefeat.transfer.config import TransferConfig
 
 
 def make_missing_creatures(config: TransferConfig, progress: Callable[[int, int], None] | None = None) -> bool:
-    """Write creatures to ``data.root`` if the configuration has a section for them and they are not there.
+    """Write creatures to ``data.root`` if the configuration has a section for them and nothing is there.
 
     Args:
         config: of the experiment.
@@ -21,25 +22,41 @@ def make_missing_creatures(config: TransferConfig, progress: Callable[[int, int]
         Whether any were made.
 
     Raises:
-        ValueError: a setting out of range, or something else is at ``data.root``.
+        ValueError: a setting out of range, or something else than these creatures is at ``data.root``.
     """
     if config.creatures is None:
         return False
     root, wanted = config.data.root, asdict(config.creatures)
-    if not root.exists():
+    if not root.exists() or root.is_dir() and not any(root.iterdir()):
         make_creatures(root, **wanted, progress=progress)
         return True
-    try:
-        found = yaml12.parse((root / SETTINGS).read_text(encoding="utf-8"), SETTINGS)[0]
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or any(found.get(name) != value for name, value in wanted.items()):
-        made = "other files than creatures" if not isinstance(found, dict) else f"creatures made with {_line(found)}"
+    found = _settings(root)
+    if _comparable(found) != _comparable(wanted):
         raise ValueError(
-            f"{root}: holds {made}, but the configuration asks for {_line(wanted)}; delete it, name another "
-            "data.root, or leave out `creatures`"
+            f"{root}: holds creatures made with {_line(found)}, but the configuration asks for {_line(wanted)}; "
+            "name another data.root, or delete these"
         )
     return False
+
+
+def _settings(root: Path) -> dict:
+    path = root / SETTINGS
+    try:
+        found = yaml12.parse(path.read_text(encoding="utf-8"), str(path))[0]
+    except OSError as error:
+        raise ValueError(
+            f"{root}: these are not creatures made here ({SETTINGS}: {error.strerror}); name another data.root, or "
+            "leave out `creatures` to use what is there"
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected the settings of creatures, got {type(found).__name__}")
+    return found
+
+
+def _comparable(settings: dict) -> dict:
+    # Families are made one by one, whatever the order that they are named in.
+    families = settings.get("families")
+    return settings | {"families": sorted(map(str, families)) if isinstance(families, list) else families}
 
 
 def _line(settings: dict) -> str:
