@@ -115,13 +115,13 @@ def test_masks_are_sorted_within_stretches_of_space(monkeypatch):
 def test_a_cpu_has_plain_torch_unless_asked_otherwise(monkeypatch):
     monkeypatch.delenv(arithmetic.VARIABLE, raising=False)
     x = torch.ones(1, 1)
-    assert arithmetic._arithmetic(x) is plain
+    assert arithmetic.arithmetic_for(x) is plain
     monkeypatch.setenv(arithmetic.VARIABLE, "triton")
     monkeypatch.setattr(arithmetic, "_triton", lambda: "triton")
     monkeypatch.setattr(arithmetic, "_has_triton", lambda: True)
-    assert arithmetic._arithmetic(x) == "triton"
+    assert arithmetic.arithmetic_for(x) == "triton"
     monkeypatch.setattr(arithmetic, "_has_triton", lambda: False)
-    assert arithmetic._arithmetic(x) is plain
+    assert arithmetic.arithmetic_for(x) is plain
 
 
 def test_cuda_has_triton_where_it_is_installed(monkeypatch):
@@ -131,12 +131,12 @@ def test_cuda_has_triton_where_it_is_installed(monkeypatch):
     monkeypatch.delenv(arithmetic.VARIABLE, raising=False)
     monkeypatch.setattr(arithmetic, "_triton", lambda: "triton")
     monkeypatch.setattr(arithmetic, "_runs_on_cuda", lambda: True)
-    assert arithmetic._arithmetic(OnCuda()) == "triton"
+    assert arithmetic.arithmetic_for(OnCuda()) == "triton"
     monkeypatch.setenv(arithmetic.VARIABLE, "torch")
-    assert arithmetic._arithmetic(OnCuda()) is plain
+    assert arithmetic.arithmetic_for(OnCuda()) is plain
     monkeypatch.delenv(arithmetic.VARIABLE)
     monkeypatch.setattr(arithmetic, "_runs_on_cuda", lambda: False)
-    assert arithmetic._arithmetic(OnCuda()) is plain
+    assert arithmetic.arithmetic_for(OnCuda()) is plain
 
 
 def test_a_triton_that_cannot_run_is_said_once_and_left_alone(monkeypatch):

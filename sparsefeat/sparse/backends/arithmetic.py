@@ -24,7 +24,7 @@ def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | N
 
     Shape: features (n_in, C_in), weight (K, C_in, C_out), bias (1, C_out) -> (n_out, C_out).
     """
-    return _arithmetic(features).convolve(features, weight, plan, bias)
+    return arithmetic_for(features).convolve(features, weight, plan, bias)
 
 
 def weight_gradient(features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
@@ -32,7 +32,7 @@ def weight_gradient(features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
 
     Shape: features (n_in, C_in), grad (n_out, C_out) -> (K, C_in, C_out).
     """
-    return _arithmetic(features).weight_gradient(features, grad, plan)
+    return arithmetic_for(features).weight_gradient(features, grad, plan)
 
 
 def gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap) -> tuple[Tensor, Tensor]:
@@ -40,10 +40,11 @@ def gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap) -
 
     Shape: features (n_in, C_in), weight (K, C_in, C_out), grad (n_out, C_out) -> as features, as weight.
     """
-    return _arithmetic(features).gradients(features, weight, grad, plan)
+    return arithmetic_for(features).gradients(features, weight, grad, plan)
 
 
-def _arithmetic(features: Tensor) -> ModuleType:
+def arithmetic_for(features: Tensor) -> ModuleType:
+    """The module whose arithmetic convolves these features: ``torch`` or ``triton`` of this package."""
     if features.is_cuda:
         return plain if os.environ.get(VARIABLE) == "torch" or not _runs_on_cuda() else _triton()
     # On a CPU Triton has nothing but its interpreter.
