@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from engine_oracle import cloud, numbers
 
 from sparsefeat.sparse import CoordinateManager, Kernel, pooling
@@ -107,3 +108,14 @@ def test_maps_pooled_in_inference_mode_serve_training():
     y = pool_neighbours(x.clone().requires_grad_(), plan, "max")
     y.sum().backward()
     assert torch.equal(y.detach(), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tangents_follow_the_first_of_several_largest(kind):
+    plan = plan_of(kind)
+    x = features("ties", plan.n_in, torch.float64)
+    tangent = numbers(plan.n_in, x.shape[1]).double()
+    with forward_ad.dual_level():
+        out = forward_ad.unpack_dual(pool_neighbours(forward_ad.make_dual(x, tangent), plan, "max"))
+    wanted = pooling._take(tangent, pooling._largest(x, plan))
+    assert torch.equal(out.tangent, wanted) and out.tangent.abs().sum() > 0
