@@ -362,6 +362,7 @@ class FeatureExtractor:
         """Means over the existing ones of the eight surrounding voxel centres. Shape: (N, C)."""
         device = voxels.keys.device
         origin, extent = constant(voxels.origin, device, torch.float64), constant(voxels.extent, device)
+        shifts = constant(list(itertools.product((0, 1), repeat=3)), device)
         result = table.new_empty(len(cloud), table.shape[1])
         for start in range(0, len(cloud), _POINTS_AT_A_TIME):
             part = cloud[start : start + _POINTS_AT_A_TIME].to(device).double()
@@ -371,8 +372,7 @@ class FeatureExtractor:
             fraction = position - base
             sums = table.new_zeros(len(part), table.shape[1])
             weights = table.new_zeros(len(part), 1)
-            for corner in itertools.product((0, 1), repeat=3):
-                shift = constant(corner, device)
+            for shift in shifts:
                 cell = base.long() + shift
                 weight = torch.where(shift == 1, fraction, 1 - fraction).prod(1)
                 key = (cell[:, 0] * voxels.extent[1] + cell[:, 1]) * voxels.extent[2] + cell[:, 2]

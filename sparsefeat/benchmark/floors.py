@@ -11,6 +11,10 @@ from torch import Tensor
 from sparsefeat.sparse.kernel_map import KernelMap
 
 
+GATHERED_BYTES = 2**18
+"""What is gathered at a time: half of a core's second-level cache, so that a product would find it there."""
+
+
 def products(
     counts: Sequence[int], c_in: int, c_out: int, device: torch.device, dtype: torch.dtype, backward: bool = False,
     to_input: bool = True,
@@ -71,10 +75,6 @@ def _capture(call: Callable[[], None], device: torch.device) -> torch.cuda.CUDAG
             call()
         torch.cuda.synchronize()
     return graph
-
-
-GATHERED_BYTES = 2**18
-"""What is gathered at a time: half of a core's second-level cache, so that a product would find it there."""
 
 
 def gathers(

@@ -205,8 +205,7 @@ def _read_off(y: SparseTensor, occupancy: Tensor, queries: Tensor) -> Tensor:
     base = torch.floor(position.detach())
     fraction = position - base
     total, weights = 0.0, 0.0
-    for corner in itertools.product((0, 1), repeat=3):
-        shift = constant(corner, queries.device)
+    for shift in constant(list(itertools.product((0, 1), repeat=3)), queries.device):
         cell = F.pad((base + shift).int(), (1, 0))
         rows = y.coordinate_map.find(cell)
         weight = torch.where(shift == 1, fraction, 1 - fraction).prod(1)
