@@ -6,6 +6,7 @@ F faces, M matches; lengths in metres unless said otherwise.
 
 from sparsefeat import models, receptive_field
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
+from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.mesh import voxelize_mesh
 from sparsefeat.models import create_model
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CoordinateManager",
     "FeatureExtractor",
+    "InputError",
     "SparseTensor",
     "TensorField",
     "collate",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsefeat.sparse import SparseTensor
-from sparsefeat.sparse.backends import torch as arithmetic
+from sparsefeat.sparse.arithmetic import plain
 
 RECORDED: set[str] = set()
 """Names of the recorded outputs that some test compares with."""
@@ -28,7 +28,7 @@ PATHS = {
     "by cell": {"unfolds": lambda *_: False},
     "by cell in blocks": {"unfolds": lambda *_: False, "BLOCK_NUMBERS": {"cpu": 0}, "LEAST_SEGMENT": 0},
 }
-"""Settings that force each way of convolving in backends/torch.py."""
+"""Settings that force each way of convolving in arithmetic/plain.py."""
 
 PATHS_AND_PRECISIONS = pytest.mark.parametrize(
     "path, dtype",
@@ -46,8 +46,8 @@ def recorded(*names: str):
 def take_path(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     """Make every convolution go the way that ``PATHS`` calls so."""
     for setting, value in PATHS[path].items():
-        assert hasattr(arithmetic, setting)
-        monkeypatch.setattr(arithmetic, setting, value)
+        assert hasattr(plain, setting)
+        monkeypatch.setattr(plain, setting, value)
 
 
 class Record:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sparsefeat.benchmark import PRESETS, Options, run_benchmark, select
 from sparsefeat.benchmark.engines import Plain
 from sparsefeat.benchmark.report import read_json, table, write_json, write_plot
-from sparsefeat.command_line import run_tool
+from sparsefeat.cli.frame import run_tool
 
 
 def main(argv: list[str] | None = None) -> int:

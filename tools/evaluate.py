@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sparsefeat.command_line import run_tool
+from sparsefeat.cli.frame import run_tool
 from sparsefeat.data.threedmatch import FragmentPair, test_pairs
 from sparsefeat.evaluate.descriptors import BASELINES, baseline_descriptor, checkpoint_descriptor
 from sparsefeat.evaluate.keypoints import Describe
@@ -21,7 +21,7 @@ from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
 from sparsefeat.evaluate.pictures import draw_pair, plot_thresholds
 from sparsefeat.evaluate.registration import RansacRegister
 from sparsefeat.extract import INTERPOLATIONS, check_options
-from sparsefeat.files import atomic_write
+from sparsefeat.io.atomic import atomic_write
 
 COLUMNS = ("FMR", "IR", "FMR_mutual", "IR_mutual", "RR")
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sparsefeat.command_line import StageBar, run_tool
+from sparsefeat.cli.frame import StageBar, run_tool
 from sparsefeat.extract import DEFAULT_MAX_VOXELS, INTERPOLATIONS, FeatureExtractor
-from sparsefeat.extract_files import extract_files
+from sparsefeat.extract.files import extract_files
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,11 +8,11 @@ import sys
 
 from tqdm import tqdm
 
-from sparsefeat.command_line import run_tool
+from sparsefeat.cli.frame import run_tool
 from sparsefeat.data.rgbd import fuse_rgbd
-from sparsefeat.data.synthetic.creatures import FAMILIES, make_creatures
-from sparsefeat.data.synthetic.fragments import LAYOUTS
-from sparsefeat.data.synthetic.rooms import make_rooms
+from sparsefeat.synthetic.creatures import FAMILIES, make_creatures
+from sparsefeat.synthetic.fragments import LAYOUTS
+from sparsefeat.synthetic.rooms import make_rooms
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -24,13 +24,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     # Imported here and below, so that --help answers at once.
-    from sparsefeat.command_line import run_tool
+    from sparsefeat.cli.frame import run_tool
 
     return run_tool(lambda: train(options), "pretrain")
 
 
 def train(options: argparse.Namespace) -> int:
-    from sparsefeat.config import load_config
+    from sparsefeat.io.config import load_config
     from sparsefeat.pretrain import PretrainConfig, run
 
     stop = Stop()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sparsefeat.command_line import run_tool
-from sparsefeat.config import load_config, save_config
+from sparsefeat.cli.frame import run_tool
+from sparsefeat.io.config import load_config, save_config
 from sparsefeat.transfer import TransferConfig, format_table, run_transfer, save_report
 from sparsefeat.transfer.creatures import make_missing_creatures
 

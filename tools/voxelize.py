@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sparsefeat.command_line import StageBar, run_tool
-from sparsefeat.mesh.reading import MESH_SUFFIXES
-from sparsefeat.mesh.voxelize_files import ATTRIBUTES, UP_AXES, voxelize_files
+from sparsefeat.cli.frame import StageBar, run_tool
+from sparsefeat.extract.voxelize_files import ATTRIBUTES, UP_AXES, voxelize_files
+from sparsefeat.io.meshes import MESH_SUFFIXES
 
 
 def main(argv: list[str] | None = None) -> int:

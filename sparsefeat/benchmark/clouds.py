@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefeat.data.pointcloud import read_points
+from sparsefeat.errors import InputError
+from sparsefeat.io.pointcloud import read_points
 from sparsefeat.sparse import collate, quantize
 
 SIZES = {"5k": 5_000, "20k": 20_000, "50k": 50_000, "100k": 100_000, "1M": 1_000_000}
@@ -38,10 +39,10 @@ def make_cloud(size: str, data: Path | None) -> Cloud:
         data: folder with fragments; where it has none, a room is drawn from a fixed seed.
 
     Raises:
-        ValueError: unknown name.
+        InputError: unknown name.
     """
     if size not in SIZES:
-        raise ValueError(f"size: expected one of {', '.join(SIZES)}, got {size!r}")
+        raise InputError(f"size: expected one of {', '.join(SIZES)}, got {size!r}")
     points, source = _points(data)
     wanted = SIZES[size]
     voxel_size = 0.05 if wanted <= 5_000 else 0.025

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from sparsefeat.benchmark.engines import Ours
 from sparsefeat.benchmark.layers import GATHERS, PRODUCTS, Measurement
-from sparsefeat.files import atomic_write
+from sparsefeat.errors import InputError
+from sparsefeat.io.atomic import atomic_write
 
 FORMAT = 2
 """Of the JSON file; raised when a field changes its meaning."""
@@ -80,14 +81,14 @@ def read_json(path: str | Path) -> dict:
     """What :func:`write_json` wrote.
 
     Raises:
-        ValueError: something else.
+        InputError: something else.
     """
     try:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected a report of this benchmark, got what is not JSON") from error
+        raise InputError(f"{path}: expected a report of this benchmark, got what is not JSON") from error
     if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected a report of this benchmark in format {FORMAT}, got another file")
+        raise InputError(f"{path}: expected a report of this benchmark in format {FORMAT}, got another file")
     return report
 
 
@@ -95,7 +96,7 @@ def write_plot(path: str | Path, rows: list[dict]) -> None:
     """Bars of each contender's time over that of the bare matrix products, one group per measurement."""
     rows = [row for row in rows if PRODUCTS in row["timings"]]
     if not rows:
-        raise ValueError(f"{path}: nothing to draw; only kernel maps were measured")
+        raise InputError(f"{path}: nothing to draw; only kernel maps were measured")
     names = sorted({name for row in rows for name in row["timings"]} - {PRODUCTS, GATHERS, Ours.name})
     names = [Ours.name, *names]
     tall = min(1.2 + 0.28 * len(rows) * len(names), 400)  # inches: a picture has 2^16 pixels at most

@@ -9,8 +9,8 @@ from sparsefeat.evaluate.matching import (
     inlier_ratio,
     match_fragments,
 )
-from sparsefeat.neighbours import nearest_both_ways, nearest_neighbours
 from sparsefeat.evaluate.registration import RansacRegister, transformation_error
+from sparsefeat.match.nearest import nearest_both_ways, nearest_neighbours
 
 __all__ = [
     "FragmentDescriber",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-
-class MissingExtra(ImportError, ValueError):
-    """An optional dependency is needed for what was asked; the message names the extra to install."""
+from sparsefeat.errors import MissingExtraError
 
 
 def import_open3d(purpose: str) -> ModuleType:
@@ -16,14 +14,14 @@ def import_open3d(purpose: str) -> ModuleType:
         purpose: what needs it, for the message.
 
     Raises:
-        MissingExtra: it is not installed, or cannot be loaded.
+        MissingExtraError: it is not installed, or cannot be loaded.
     """
     try:
         import open3d
     except ModuleNotFoundError as error:
-        raise MissingExtra(f"{purpose} needs Open3D: pip install 'sparsefeat[open3d]' ({error})") from error
+        raise MissingExtraError(f"{purpose} needs Open3D: pip install 'sparsefeat[open3d]' ({error})") from error
     except (ImportError, OSError) as error:  # installed, but a system library that it links to is absent
-        raise MissingExtra(
+        raise MissingExtraError(
             f"{purpose} needs Open3D (pip install 'sparsefeat[open3d]'); it is installed but cannot be "
             f"loaded: {error}; on Debian it wants libusb-1.0-0 libgl1 libegl1 libx11-6 libudev1 libidn2-0"
         ) from error

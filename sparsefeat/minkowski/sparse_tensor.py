@@ -14,10 +14,10 @@ from sparsefeat.minkowski.coordinate_manager import CoordinateManager
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
 from sparsefeat.minkowski.tensor import REDUCTIONS, SparseTensorQuantizationMode, Tensor, manager_for
 from sparsefeat.sparse import functional
+from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
 from sparsefeat.sparse.tensor import SparseTensor as EngineTensor
 from sparsefeat.sparse.tensor import reduce_rows
-from sparsefeat.sparse.untraced import untraced
 
 if TYPE_CHECKING:
     from sparsefeat.minkowski.tensor_field import TensorField
@@ -294,12 +294,12 @@ class SparseTensor(Tensor, EngineTensor):
             )
         return X.inverse_mapping
 
-    @untraced
+    @compile_disabled
     def slice(self, X: TensorField | SparseTensor) -> TensorField:
         """Give each point that went into ``X`` the features of its voxel, in the points' order."""
         return self._sliced(X, self.features.index_select(0, self._point_rows(X)))
 
-    @untraced
+    @compile_disabled
     def cat_slice(self, X: TensorField | SparseTensor) -> TensorField:
         """As :meth:`slice`, with the features of ``X`` behind."""
         rows = self._point_rows(X)

@@ -17,9 +17,9 @@ from sparsefeat.minkowski.tensor import (
     Tensor,
     manager_for,
 )
+from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.field import TensorField as EngineField
 from sparsefeat.sparse.precision import widen
-from sparsefeat.sparse.untraced import untraced
 
 _MODES = [m for m in REDUCTIONS if m != SparseTensorQuantizationMode.NO_QUANTIZATION]
 
@@ -164,7 +164,7 @@ class TensorField(Tensor):
             quantization_mode=self.quantization_mode,
         )
 
-    @untraced
+    @compile_disabled
     def sparse(
         self,
         tensor_stride: StrideType = 1,
@@ -195,7 +195,7 @@ class TensorField(Tensor):
         out = reduce_points(features, rows, count, mode)
         return SparseTensor.on_map(out, self._manager, coordinate_map_key.engine_key)
 
-    @untraced
+    @compile_disabled
     def splat(self) -> SparseTensor:
         """Spread each point over the 2^D voxels around it, multilinearly: the adjoint of interpolation."""
         points = self.coordinates

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from sparsefeat.errors import InputError
+from sparsefeat.models.backends import Backend, load_backend
 from sparsefeat.sparse import SparseTensor, modules
-from sparsefeat.sparse.backends import Backend, load_backend
 
 NORMS = ("BN", "IN", "none")
 
@@ -29,7 +30,7 @@ class Network(nn.Module):
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
             if not is_count(value, 1):
-                raise ValueError(f"{type(self).__name__}: {name} must be a positive integer, got {value!r}")
+                raise InputError(f"{type(self).__name__}: {name} must be a positive integer, got {value!r}")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.ops = load_backend(backend)
@@ -59,7 +60,7 @@ class Network(nn.Module):
         Shape: (V, in_channels) -> (V, out_channels); row i of the output belongs to row i of the input.
         """
         if x.features.shape[1] != self.in_channels:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__} takes {self.in_channels} feature channels, got {x.features.shape[1]}"
             )
         given = x if self.geometry is None else self.geometry(x)
@@ -117,7 +118,7 @@ def norm_layer(ops: Backend, norm: str, channels: int, momentum: float) -> nn.Mo
         return ops.InstanceNorm(channels)
     if norm == "none":
         return nn.Identity()
-    raise ValueError(f"norm: expected one of {', '.join(NORMS)}, got {norm!r}")
+    raise InputError(f"norm: expected one of {', '.join(NORMS)}, got {norm!r}")
 
 
 def is_count(value: Any, least: int) -> bool:
@@ -126,20 +127,20 @@ def is_count(value: Any, least: int) -> bool:
 
 
 def check_scalars(model: str, bn_momentum: Any, conv1_kernel_size: Any, dimension: Any) -> None:
-    """Raise ValueError for the arguments that all networks share and that no layer would name clearly."""
+    """Raise InputError for the arguments that all networks share and that no layer would name clearly."""
     if not isinstance(bn_momentum, int | float) or not 0 < bn_momentum <= 1:
-        raise ValueError(f"{model}: bn_momentum must lie in (0, 1], got {bn_momentum!r}")
+        raise InputError(f"{model}: bn_momentum must lie in (0, 1], got {bn_momentum!r}")
     if not is_count(conv1_kernel_size, 1):
-        raise ValueError(f"{model}: conv1_kernel_size must be a positive integer, got {conv1_kernel_size!r}")
+        raise InputError(f"{model}: conv1_kernel_size must be a positive integer, got {conv1_kernel_size!r}")
     if not is_count(dimension, 1):
-        raise ValueError(f"{model}: D must be a positive integer, got {dimension!r}")
+        raise InputError(f"{model}: D must be a positive integer, got {dimension!r}")
 
 
 def check_widths(model: str, name: str, widths: Sequence[int], least: int) -> list[int]:
     """``widths`` as a list of ``least`` positive integers; longer ones are cut."""
     widths = list(widths)
     if len(widths) < least or not all(is_count(width, 1) for width in widths):
-        raise ValueError(f"{model}: {name} must be at least {least} positive integers, got {widths}")
+        raise InputError(f"{model}: {name} must be at least {least} positive integers, got {widths}")
     return widths[:least]
 
 
@@ -147,7 +148,7 @@ def check_dilations(model: str, dilation: int | Sequence[int], levels: int) -> l
     """One dilation per level, finest first, from one number for all of them or from a list."""
     dilations = [dilation] * levels if isinstance(dilation, int) else list(dilation)
     if len(dilations) != levels or not all(is_count(value, 1) for value in dilations):
-        raise ValueError(
+        raise InputError(
             f"{model}: dilation must be a positive integer or one for each of {levels} levels, got {dilation}"
         )
     return dilations

@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sparsefeat.errors import InputError
 from sparsefeat.sparse import Kernel, KernelMap, SparseTensor
 from sparsefeat.sparse.coordinates import constant
 
@@ -39,7 +40,7 @@ class LocalGeometry(nn.Module):
     def __init__(self, dimension: int = 3):
         super().__init__()
         if dimension != 3:
-            raise ValueError(f"local geometry needs three spatial dimensions, got {dimension}")
+            raise InputError(f"local geometry needs three spatial dimensions, got {dimension}")
         edge = 2 * math.floor(max(SHELLS)) + 1
         self.neighbourhood = Kernel.of(edge)
         # What a voxel's channels depend on: the normals of voxels that are one neighbourhood away.

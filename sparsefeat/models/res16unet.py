@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from sparsefeat.errors import InputError
 from sparsefeat.models.blocks import (
     NORMS,
     Network,
@@ -71,13 +72,13 @@ class Res16UNet(Network):
         conv1_kernel_size = 3 if conv1_kernel_size is None else conv1_kernel_size
         check_scalars(name, bn_momentum, conv1_kernel_size, D)
         if not is_count(depth, 0) or depth > _LEVELS:
-            raise ValueError(f"{name}: depth must be an integer from 0 to {_LEVELS}, got {depth!r}")
+            raise InputError(f"{name}: depth must be an integer from 0 to {_LEVELS}, got {depth!r}")
         planes = check_widths(name, "planes", self.PLANES if planes is None else planes, 2 * _LEVELS)
         layers = check_widths(name, "layers", self.LAYERS if layers is None else layers, 2 * _LEVELS)
         check_widths(name, "initial", [initial], 1)
         dilations = check_dilations(name, dilation, depth + 1)
         if norm not in NORMS:
-            raise ValueError(f"{name}: norm must be one of {', '.join(NORMS)}, got {norm!r}")
+            raise InputError(f"{name}: norm must be one of {', '.join(NORMS)}, got {norm!r}")
         self.config = {
             "name": name,
             "in_channels": in_channels,

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from sparsefeat.models.geometry import LocalGeometry
-from sparsefeat.models.pairs import PointFrames, pair_backend
+from sparsefeat.errors import InputError
 from sparsefeat.models.blocks import (
     NORMS,
     Network,
@@ -21,6 +20,8 @@ from sparsefeat.models.blocks import (
     is_count,
     norm_layer,
 )
+from sparsefeat.models.geometry import LocalGeometry
+from sparsefeat.models.pairs import PointFrames, pair_backend
 
 
 class UNet(Network):
@@ -89,7 +90,7 @@ class UNet(Network):
         check_scalars(name, bn_momentum, conv1_kernel_size, D)
         depth = self.DEPTH if depth is None else depth
         if not is_count(depth, 0):
-            raise ValueError(f"{name}: depth must be an integer of at least 0, got {depth!r}")
+            raise InputError(f"{name}: depth must be an integer of at least 0, got {depth!r}")
         widths = check_widths(name, "channels", self.CHANNELS if channels is None else channels, depth + 1)
         tr_widths = check_widths(
             name, "tr_channels", self.TR_CHANNELS if tr_channels is None else tr_channels, depth + 1
@@ -99,9 +100,9 @@ class UNet(Network):
         block_norm = self.BLOCK_NORM if block_norm is None else block_norm
         for key, value in (("norm", norm), ("block_norm", block_norm)):
             if value is not None and value not in NORMS:
-                raise ValueError(f"{name}: {key} must be one of {', '.join(NORMS)}, got {value!r}")
+                raise InputError(f"{name}: {key} must be one of {', '.join(NORMS)}, got {value!r}")
         if block_norm is not None and self.BLOCK_NORM is None:
-            raise ValueError(f"{name}: block_norm is {block_norm!r}, but this network has no residual blocks")
+            raise InputError(f"{name}: block_norm is {block_norm!r}, but this network has no residual blocks")
         self.config = {
             "name": name,
             "in_channels": in_channels,
@@ -120,18 +121,18 @@ class UNet(Network):
         }
         if pair_kernels:
             if not geometry:
-                raise ValueError(f"{name}: pair_kernels need to know where the points are; set geometry too")
+                raise InputError(f"{name}: pair_kernels need to know where the points are; set geometry too")
             self.config["pair_kernels"] = True
             self.ops = pair_backend(self.ops)
         if sides:
             if not pair_kernels:
-                raise ValueError(f"{name}: sides are for pair_kernels; set those too")
+                raise InputError(f"{name}: sides are for pair_kernels; set those too")
             self.config["sides"] = True
         self.geometry = None
         if geometry:
             self.geometry = PointFrames(D, sides) if pair_kernels else LocalGeometry(D)
             if in_channels != (expected := 6 if sides else 3):
-                raise ValueError(
+                raise InputError(
                     f"{name}: geometry takes {expected} input channels, offsets from the centre"
                     f"{' and a direction to the outside' if sides else ''}, got {in_channels}"
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sparsefeat.errors import InputError
 from sparsefeat.losses import LossConfig
 from sparsefeat.pretrain.augment import AugmentConfig
 
@@ -109,18 +110,18 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"exactly one of epochs and steps must be set, got {self.epochs} and {self.steps}")
+            raise InputError(f"exactly one of epochs and steps must be set, got {self.epochs} and {self.steps}")
         if self.steps is not None and self.steps < 1 or self.epochs is not None and not self.epochs > 0:
-            raise ValueError(f"steps or epochs must be positive, got {self.steps} and {self.epochs}")
+            raise InputError(f"steps or epochs must be positive, got {self.steps} and {self.epochs}")
         if not self.voxel_size > 0:
-            raise ValueError(f"voxel_size: expected metres above 0, got {self.voxel_size}")
+            raise InputError(f"voxel_size: expected metres above 0, got {self.voxel_size}")
         for name in ("batch_size", "save_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+                raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.optimizer.accumulate < 1:
-            raise ValueError(f"optimizer.accumulate: expected at least 1, got {self.optimizer.accumulate}")
+            raise InputError(f"optimizer.accumulate: expected at least 1, got {self.optimizer.accumulate}")
         if not 0 <= self.rotation.start_deg <= self.rotation.max_deg <= 180:
-            raise ValueError(
+            raise InputError(
                 f"rotation: expected 0 <= start_deg <= max_deg <= 180, got {self.rotation.start_deg} and "
                 f"{self.rotation.max_deg}"
             )

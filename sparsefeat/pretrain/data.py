@@ -7,10 +7,11 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from sparsefeat.data.synthetic.rooms import make_rooms
 from sparsefeat.data.threedmatch import FragmentPair, find_pairs, read_scene_list
+from sparsefeat.errors import InputError
 from sparsefeat.pretrain.config import DataConfig, PretrainConfig
 from sparsefeat.pretrain.pairs import PairDataset, PairRequest, PairSampler, collate_pairs, select_pairs
+from sparsefeat.synthetic.rooms import make_rooms
 
 
 def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> bool:
@@ -20,7 +21,7 @@ def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | Non
         Whether rooms were made.
 
     Raises:
-        ValueError: as :func:`sparsefeat.data.synthetic.make_rooms`, or the folder holds other rooms.
+        InputError: as :func:`sparsefeat.synthetic.make_rooms`, or the folder holds other rooms.
     """
     if config.rooms is None:
         return False
@@ -33,7 +34,7 @@ def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | Non
     if done.is_file():
         found = done.read_text().strip()
         if found != wanted:
-            raise ValueError(
+            raise InputError(
                 f"{root}: holds rooms made with {found}, but data.rooms asks for {wanted}; delete it or name another "
                 "data.root"
             )
@@ -56,7 +57,7 @@ def load_pairs(config: DataConfig, seed: int) -> tuple[list[FragmentPair], dict[
     """The training pairs, and the validation pairs by scene.
 
     Raises:
-        ValueError: a folder or a list is not as expected, or a scene is in both.
+        InputError: a folder or a list is not as expected, or a scene is in both.
     """
     train = find_pairs(config.root, _scenes(config.root, config.scenes, "train"), config.min_overlap)
     for root in config.also:
@@ -67,7 +68,7 @@ def load_pairs(config: DataConfig, seed: int) -> tuple[list[FragmentPair], dict[
     held_out = find_pairs(root, _scenes(root, config.validation_scenes, "val"), config.min_overlap)
     shared = {pair.scene for pair in train} & {pair.scene for pair in held_out}
     if shared:
-        raise ValueError(
+        raise InputError(
             f"data: {', '.join(sorted(shared))} would be trained and validated on; set scenes and validation_scenes"
         )
     held_out = select_pairs(held_out, limit=config.validation_pairs, seed=seed)
@@ -112,7 +113,7 @@ def make_loader(
     )
     dataset.preload()
     if config.model.sides and all(dataset.fragment.viewpoint(pair.source) is None for pair in pairs):
-        raise ValueError(
+        raise InputError(
             f"model.sides is set, but no fragment of {config.data.root} says where its sensor stood: a key 'viewpoint' "
             "in its npz, or the layout of the 3DMatch test set"
         )

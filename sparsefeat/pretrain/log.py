@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sparsefeat.evaluate.matching import MatchingResult
-from sparsefeat.files import atomic_write
+from sparsefeat.io.atomic import atomic_write
 
 
 class RunLog:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
-from sparsefeat.config import save_config
 from sparsefeat.data.threedmatch import FragmentPair
+from sparsefeat.errors import InputError
 from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.io.config import save_config
 from sparsefeat.losses import PairFeatures, pair_loss
 from sparsefeat.models import create_model
 from sparsefeat.models.inputs import point_inputs
@@ -71,7 +72,7 @@ def pretrain(
         The step reached and the validations of this call.
 
     Raises:
-        ValueError: data, configuration or checkpoint are not as expected.
+        InputError: data, configuration or checkpoint are not as expected.
     """
     rank, world_size = join_processes(device)
     output = Path(output)
@@ -233,7 +234,7 @@ def build_model(config: ModelConfig) -> nn.Module:
         for option in ("geometry", "sides"):
             theirs, ours = bool(model.config.get(option)), getattr(config, option)
             if theirs != ours:
-                raise ValueError(
+                raise InputError(
                     f"model.init {config.init}: its network has {option} = {theirs}, model.{option} says {ours}"
                 )
         return model

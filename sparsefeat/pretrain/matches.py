@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from sparsefeat.errors import InputError
+
 Rows = TypeVar("Rows", np.ndarray, torch.Tensor)
 
 
@@ -27,7 +29,7 @@ def voxelize(
         (x, y, z): neighbouring rows are neighbours in space, which makes convolutions faster.
 
     Raises:
-        ValueError: the cloud spans too many voxels to number them.
+        InputError: the cloud spans too many voxels to number them.
     """
     if rng is not None and not average:
         points = points[rng.permutation(len(points))]
@@ -38,7 +40,7 @@ def voxelize(
     low, high = cells.min(axis=1), cells.max(axis=1)
     sizes = [int(size) for size in high - low + 1]
     if sizes[0] * sizes[1] * sizes[2] >= 2**62 or max(-low.min(), high.max()) >= 2**31:
-        raise ValueError(
+        raise InputError(
             f"the cloud spans {' x '.join(map(str, sizes))} voxels of {voxel_size:g} m, too many to number; "
             "is it in metres?"
         )

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from sparsefeat.data.fragments import FragmentCache, directions
 from sparsefeat.data.threedmatch import FragmentPair
+from sparsefeat.errors import InputError
 from sparsefeat.pretrain.augment import AugmentConfig, augment
 from sparsefeat.pretrain.matches import find_matches, nearest_matches, voxelize
 from sparsefeat.pretrain.sampling import PairRequest, PairSampler, select_pairs
@@ -129,7 +130,7 @@ class PairDataset(Dataset):
         cache_bytes: forget the least recently used ones beyond this size, per process; None keeps all.
 
     Raises:
-        ValueError: an argument is out of range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -144,12 +145,12 @@ class PairDataset(Dataset):
         cache_bytes: int | None = None,
     ):
         if not pairs:
-            raise ValueError("the list of pairs is empty")
+            raise InputError("the list of pairs is empty")
         for name, value in (("voxel_size", voxel_size), ("positive_radius", positive_radius)):
             if not 0 < value < float("inf"):
-                raise ValueError(f"{name} is {value}, expected a positive number")
+                raise InputError(f"{name} is {value}, expected a positive number")
         if max_voxels is not None and max_voxels < 1:
-            raise ValueError(f"max_voxels is {max_voxels}, expected at least 1")
+            raise InputError(f"max_voxels is {max_voxels}, expected at least 1")
         self.pairs = list(pairs)
         self.voxel_size = float(voxel_size)
         self.augment = AugmentConfig.none() if augment is None else augment
@@ -165,7 +166,7 @@ class PairDataset(Dataset):
         """Read every fragment now: errors come before training, and forked workers share the memory.
 
         Raises:
-            ValueError: a fragment cannot be read.
+            InputError: a fragment cannot be read.
         """
         for path in sorted({path for pair in self.pairs for path in (pair.source, pair.target)}):
             self.fragment(path)
@@ -175,10 +176,10 @@ class PairDataset(Dataset):
         """Make a sample; the same request always gives the same bits.
 
         Raises:
-            ValueError: there is no such pair, or a fragment cannot be read.
+            InputError: there is no such pair, or a fragment cannot be read.
         """
         if not 0 <= request.pair < len(self.pairs):
-            raise ValueError(f"pair {request.pair} is out of range, there are {len(self.pairs)}")
+            raise InputError(f"pair {request.pair} is out of range, there are {len(self.pairs)}")
         pair = self.pairs[request.pair]
         rng = np.random.default_rng(request.seed)
         scale = rng.uniform(*self.augment.scale)
@@ -209,10 +210,10 @@ def collate_pairs(samples: Sequence[PairSample]) -> PairBatch:
     """Join samples to a batch; pairs without a match stay in it, with 0 matches.
 
     Raises:
-        ValueError: there are no samples.
+        InputError: there are no samples.
     """
     if not samples:
-        raise ValueError("a batch needs at least one sample")
+        raise InputError("a batch needs at least one sample")
     splits0 = [len(sample.points0) for sample in samples]
     splits1 = [len(sample.points1) for sample in samples]
     offsets = np.cumsum([[0, 0], *zip(splits0, splits1, strict=True)], axis=0)[:-1]

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from sparsefeat.checkpoint import from_pretrained
+from sparsefeat.errors import InputError
 from sparsefeat.evaluate.descriptors import baseline_descriptor
 from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
 from sparsefeat.extract import FeatureExtractor
@@ -37,7 +38,7 @@ def run(
         say: takes lines of text for the user.
 
     Raises:
-        ValueError: data, configuration or checkpoint are not as expected.
+        InputError: data, configuration or checkpoint are not as expected.
     """
     output = Path(output)
     device = _own_device(device)
@@ -86,7 +87,7 @@ def _own_device(device: str) -> str:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     if device.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise ValueError(f"device {device}: torch {torch.__version__} finds no CUDA device here; use --device cpu")
+            raise InputError(f"device {device}: torch {torch.__version__} finds no CUDA device here; use --device cpu")
         torch.cuda.set_device(device)
     return device
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsefeat.errors import InputError
+from sparsefeat.extract.tiling import measure_reach
 from sparsefeat.models.inputs import point_inputs
 from sparsefeat.sparse import SparseTensor
-from sparsefeat.tiling import measure_reach
 
 _WAVES = 6
 _SHARES = (0.5, 0.9, 0.99)
@@ -88,7 +89,7 @@ def measure(
         seed: of the sheet, the probes and the projections.
 
     Raises:
-        ValueError: no points, or a backbone whose outputs do not follow its inputs.
+        InputError: no points, or a backbone whose outputs do not follow its inputs.
     """
     voxel_size = getattr(backbone, "voxel_size", None) if voxel_size is None else float(voxel_size)
     rng = np.random.default_rng(seed)
@@ -97,7 +98,7 @@ def measure(
     else:
         place = np.asarray(points, dtype=np.float64) / (voxel_size or 1.0)
         if place.ndim != 2 or place.shape[1] != 3 or not len(place):
-            raise ValueError(f"points: shape {place.shape}, expected (N, 3)")
+            raise InputError(f"points: shape {place.shape}, expected (N, 3)")
     config = getattr(backbone, "config", None) or {}
     channels = int(config.get("in_channels", 1))
     cells = np.floor(place)
@@ -139,7 +140,7 @@ def _influence(
         if hook is not None:
             hook.remove()
     if len(y) != len(x):
-        raise ValueError(f"the backbone turned {len(x)} voxels into {len(y)}, expected an output at each")
+        raise InputError(f"the backbone turned {len(x)} voxels into {len(y)}, expected an output at each")
     place = x.coordinates[:, 1:].double()
     # Near the middle, where the surface goes on to all sides as far as it does.
     central = (place - place.median(0).values).norm(dim=1).argsort()[: max(probes, len(place) // 10)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsefeat.errors import InputError
 from sparsefeat.models.blocks import Network
 from sparsefeat.models.pairs import PointFrames
 from sparsefeat.receptive_field.occupancy import DEFAULT_SHARPNESS, SoftVoxels, gated, soft_voxels
@@ -34,14 +35,14 @@ class SoftNetwork(nn.Module):
         sharpness: see :func:`soft_voxels`.
 
     Raises:
-        ValueError: the model is on another backend or takes inputs other than occupancy or geometry.
+        InputError: the model is on another backend or takes inputs other than occupancy or geometry.
     """
 
     def __init__(self, model: Network, sharpness: float = DEFAULT_SHARPNESS):
         super().__init__()
         _check_model(model)
         if not sharpness > 0:
-            raise ValueError(f"sharpness must be positive, got {sharpness!r}")
+            raise InputError(f"sharpness must be positive, got {sharpness!r}")
         self.model = model
         self.sharpness = sharpness
 
@@ -60,7 +61,7 @@ class SoftNetwork(nn.Module):
             Shape (Q, C).
 
         Raises:
-            ValueError: a query with no voxel around it.
+            InputError: a query with no voxel around it.
         """
         place = points / voxel_size
         voxels = soft_voxels(place, sharpness=self.sharpness)
@@ -214,7 +215,7 @@ def _read_off(y: SparseTensor, occupancy: Tensor, queries: Tensor) -> Tensor:
         weights = weights + weight
     alone = weights.detach() <= 1e-9
     if alone.any():
-        raise ValueError(
+        raise InputError(
             f"{int(alone.sum())} of {len(queries)} queries have no voxel around them; they must lie on the points"
         )
     return total / weights[:, None]
@@ -222,6 +223,6 @@ def _read_off(y: SparseTensor, occupancy: Tensor, queries: Tensor) -> Tensor:
 
 def _check_model(model: nn.Module) -> None:
     if not isinstance(model, Network) or model.ops.name != "torch":
-        raise ValueError(f"{type(model).__name__}: expected a network of sparsefeat.models on the torch backend")
+        raise InputError(f"{type(model).__name__}: expected a network of sparsefeat.models on the torch backend")
     if model.geometry is None and model.in_channels != 1:
-        raise ValueError(f"{type(model).__name__} takes {model.in_channels} channels, expected occupancy alone")
+        raise InputError(f"{type(model).__name__} takes {model.in_channels} channels, expected occupancy alone")

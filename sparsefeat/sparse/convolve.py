@@ -1,4 +1,4 @@
-"""Convolution over a kernel map, differentiable to any order (rules.py).
+"""Convolution over a kernel map, differentiable to any order (derivatives.py).
 
 While a program is compiled it is an operator that a compiler sees as one node (operators.py). Run directly it is
 an autograd function, which spares each call some 50 microseconds.
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from sparsefeat.sparse import operators, rules
-from sparsefeat.sparse.backends import arithmetic
+from sparsefeat.sparse import arithmetic, derivatives, operators
 from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.symmetric import convolve_symmetric
 
@@ -25,7 +24,7 @@ class _Convolve(Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return *rules.of_convolve(_eager, ctx.needs_input_grad, *ctx.saved_tensors, grad, ctx.plan), None
+        return *derivatives.of_convolve(_eager, ctx.needs_input_grad, *ctx.saved_tensors, grad, ctx.plan), None
 
 
 class _Gradients(Function):
@@ -37,7 +36,7 @@ class _Gradients(Function):
 
     @staticmethod
     def backward(ctx, *to: Tensor):
-        return *rules.of_gradients(_eager, ctx.needs_input_grad, *ctx.saved_tensors, *to, ctx.plan), None
+        return *derivatives.of_gradients(_eager, ctx.needs_input_grad, *ctx.saved_tensors, *to, ctx.plan), None
 
 
 class _WeightGradient(Function):
@@ -49,10 +48,10 @@ class _WeightGradient(Function):
 
     @staticmethod
     def backward(ctx, to: Tensor):
-        return *rules.of_weight_gradient(_eager, ctx.needs_input_grad, *ctx.saved_tensors, to, ctx.plan), None
+        return *derivatives.of_weight_gradient(_eager, ctx.needs_input_grad, *ctx.saved_tensors, to, ctx.plan), None
 
 
-_eager = rules.Operations(_Convolve.apply, _Gradients.apply, _WeightGradient.apply)
+_eager = derivatives.Operations(_Convolve.apply, _Gradients.apply, _WeightGradient.apply)
 
 
 def _autocast_dtype(device_type: str) -> torch.dtype | None:

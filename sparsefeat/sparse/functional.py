@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsefeat.sparse.channelwise import convolve_channels
+from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.convolve import convolve_rows
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey
 from sparsefeat.sparse.coordinates import as_tuple, constant
@@ -20,7 +21,6 @@ from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.pooling import pool_clouds, pool_neighbours, sum_rows
 from sparsefeat.sparse.precision import widen
 from sparsefeat.sparse.tensor import SparseTensor
-from sparsefeat.sparse.untraced import untraced
 
 
 def target_key(
@@ -229,7 +229,7 @@ def union(*tensors: SparseTensor) -> SparseTensor:
     return first.replace(total, key)
 
 
-@untraced
+@compile_disabled
 def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
     """The voxels where ``keep`` (V,) bool is true, in their order; possibly none."""
     if keep.shape != (len(x),) or keep.dtype != torch.bool:
@@ -245,7 +245,7 @@ def normalize(x: SparseTensor, eps: float = 1e-12) -> SparseTensor:
     return x.replace(F.normalize(widen(x.features), dim=1, eps=eps).to(x.dtype))
 
 
-@untraced
+@compile_disabled
 def interpolate(x: SparseTensor, points: Tensor) -> Tensor:
     """Multilinear interpolation of the voxel features, in units of coordinates.
 
@@ -263,7 +263,7 @@ def interpolate(x: SparseTensor, points: Tensor) -> Tensor:
     return sum_rows(products, plan.out_rows, plan.n_out)
 
 
-@untraced
+@compile_disabled
 def interpolation_map(x: SparseTensor, points: Tensor) -> tuple[KernelMap, Tensor]:
     """The voxels around each point and their weights (P,): corner by corner, existing ones with weight > 0."""
     if points.ndim != 2 or points.shape[1] != x.D + 1:

@@ -7,7 +7,6 @@ of an orbit are summed first, then multiplied once. Of 3^3 cells 4 products rema
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from sparsefeat.sparse.coordinates import constant

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from sparsefeat.data.shapes import Shape, ShapeDataset
-from sparsefeat.evaluate.geodesic import surface_area
-from sparsefeat.mesh.features import SAMPLES_PER_VOXEL_EDGE
+from sparsefeat.extract.surfaces import SAMPLES_PER_VOXEL_EDGE
+from sparsefeat.mesh.geodesic import surface_area
 from sparsefeat.receptive_field import tune_receptive_field
 from sparsefeat.transfer.config import TransferConfig
 from sparsefeat.transfer.features import Backbone, tuning_objective

@@ -11,8 +11,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsefeat.extract.surfaces import surface_points
 from sparsefeat.heads.initialization import seeded
-from sparsefeat.mesh.features import surface_points
 from sparsefeat.models.inputs import point_inputs
 from sparsefeat.sparse import SparseTensor
 from sparsefeat.transfer.config import FinetuneConfig

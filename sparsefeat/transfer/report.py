@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from sparsefeat.config import to_dict
-from sparsefeat.evaluate.geodesic import error_curve
-from sparsefeat.files import atomic_write
+from sparsefeat.io.atomic import atomic_write
+from sparsefeat.io.config import to_dict
+from sparsefeat.mesh.geodesic import error_curve
 from sparsefeat.transfer.config import METHODS
 from sparsefeat.transfer.correspondence import MAPS
 from sparsefeat.transfer.labelling import truth

@@ -1,0 +1,122 @@
+"""One creature from a seed: body, pose, triangulation, labels and landmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from sparsefeat.errors import InputError
+from sparsefeat.synthetic.creatures.body import Body, turn
+from sparsefeat.synthetic.creatures.cones import Cones
+from sparsefeat.synthetic.creatures.families import FAMILIES, PART_NAMES, landmarks, template
+
+# Poses are drawn again until limbs run into each other by less than this share of a typical limb's radius.
+_OVERLAP = 0.25
+_DRAWS = 12
+_YAW_DEG = 25.0
+# Vertex counts differ by up to this share, so that no two shapes are sampled alike.
+_COUNT_SPREAD = 0.15
+
+
+@dataclass(frozen=True, eq=False)
+class Creature:
+    """A posed creature.
+
+    Attributes:
+        vertices: (N, 3) float64, metres, z up, standing or lying on z = 0.
+        faces: (F, 3) int64, a closed surface without handles, counter-clockwise from outside.
+        parts: (N,) int64, part of each vertex, a row of ``PART_NAMES``.
+        template: (N, 3) float64, the point of the family's template that each vertex is the image of.
+        landmarks: (L,) int64, vertex nearest to each landmark of the family, on the template.
+        landmark_places: (L, 3) float64, where the landmarks themselves are on this creature.
+        family, kind, pose: names.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    parts: np.ndarray
+    template: np.ndarray
+    landmarks: np.ndarray
+    landmark_places: np.ndarray
+    family: str
+    kind: str
+    pose: str
+
+
+def make_creature(
+    family: str,
+    kind: str,
+    pose: str,
+    individual: np.random.SeedSequence,
+    occasion: np.random.SeedSequence,
+    vertices: int = 5000,
+    landmark_count: int = 3000,
+) -> Creature:
+    """Make one creature.
+
+    Args:
+        family: one of ``FAMILIES``.
+        kind: one of its classes.
+        pose: one of the class's poses.
+        individual: decides the body; the same one gives the same individual in another pose.
+        occasion: decides how the pose is taken, and the triangulation.
+        vertices: about how many.
+        landmark_count: about how many landmarks; the same for shapes that are to correspond.
+
+    Raises:
+        InputError: an unknown family, class or pose, or too few vertices to resolve the creature.
+    """
+    surface = template(family)
+    group = FAMILIES[family]
+    if kind not in group.classes:
+        raise InputError(f"{family}: unknown class {kind!r}, expected one of {', '.join(group.classes)}")
+    if pose not in group.classes[kind]:
+        raise InputError(f"{kind}: unknown pose {pose!r}, expected one of {', '.join(group.classes[kind])}")
+    moves, grid = occasion.spawn(2)
+    rng = np.random.default_rng(moves)
+    cones = _posed(group.body(kind, np.random.default_rng(individual)), pose, group.pose, rng)
+    wanted = round(vertices * np.exp(rng.uniform(-_COUNT_SPREAD, _COUNT_SPREAD)))
+    mesh = surface.triangulate(wanted, grid)
+    places, normals, _ = landmarks(family, landmark_count)
+    carried = surface.carry(np.concatenate([mesh.vertices, places]), cones)
+    carried = carried @ turn(z=rng.uniform(-_YAW_DEG, _YAW_DEG)).T
+    count = len(mesh.vertices)
+    carried -= [*carried[:count, :2].mean(0), carried[:count, 2].min()]
+    rename = np.array([PART_NAMES.index(name) for name in surface.body.parts])
+    return Creature(
+        carried[:count],
+        mesh.faces,
+        rename[surface.parts(mesh.vertices)],
+        mesh.vertices,
+        _nearest(places, normals, mesh.vertices, surface.normals(mesh.vertices)),
+        carried[count:],
+        family,
+        kind,
+        pose,
+    )
+
+
+def _posed(body: Body, pose: str, make_pose, rng: np.random.Generator) -> Cones:
+    """The body in a pose in which its limbs do not run into each other, or the best of several draws."""
+    limit = _OVERLAP * float(np.median(body.cones.radius))
+    best: tuple[float, Cones] | None = None
+    for _ in range(_DRAWS):
+        cones = body.posed(make_pose(pose, rng))
+        overlap = body.overlap(cones)
+        if best is None or overlap < best[0]:
+            best = overlap, cones
+        if overlap < limit:
+            break
+    return best[1]
+
+
+def _nearest(
+    places: np.ndarray, normals: np.ndarray, vertices: np.ndarray, outwards: np.ndarray
+) -> np.ndarray:
+    """The vertex nearest to each place among those on the same side of a thin part."""
+    distance, rows = cKDTree(vertices).query(places, 8)
+    facing = np.einsum("lki,li->lk", outwards[rows], normals) > 0.2
+    choice = np.where(facing, distance, np.inf).argmin(1)
+    return rows[np.arange(len(rows)), choice]
