@@ -43,7 +43,7 @@ class Network(nn.Module):
 
     @property
     def receptive_field(self) -> int:
-        """Edge, in voxels, of the cube around an output that holds all its inputs; see :func:`measure_reach`."""
+        """Edge, in voxels, of the cube centred on an output that holds all its inputs; see :func:`measure_reach`."""
         return 2 * measure_reach(self, self.in_channels).radius + 1
 
     def inputs(self, cloud: VoxelCloud, features: Tensor | None = None) -> SparseTensor:

@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 from sparsefeat.data.threedmatch import FragmentPair, find_pairs, read_scene_list
 from sparsefeat.errors import InputError
 from sparsefeat.pretrain.config import DataConfig, PretrainConfig
-from sparsefeat.pretrain.pairs import PairDataset, PairRequest, PairSampler, collate_pairs, select_pairs
+from sparsefeat.pretrain.pairs import PairDataset, collate_pairs
+from sparsefeat.pretrain.sampling import PairRequest, PairSampler, select_pairs
 from sparsefeat.synthetic.rooms import make_rooms
 
 
@@ -60,7 +61,7 @@ def load_pairs(config: DataConfig, seed: int) -> tuple[list[FragmentPair], dict[
         InputError: a folder or a list is not as expected, or a scene is in both.
     """
     train = find_pairs(config.root, _scenes(config.root, config.scenes, "train"), config.min_overlap)
-    for root in config.also:
+    for root in config.extra_roots:
         train += find_pairs(root, _scenes(root, None, "train"), config.min_overlap)
     if config.validation_pairs == 0:
         return train, {}
@@ -112,9 +113,9 @@ def make_loader(
         average=config.voxel_points == "mean",
     )
     dataset.preload()
-    if config.model.sides and all(dataset.fragment.viewpoint(pair.source) is None for pair in pairs):
+    if config.model.oriented and all(dataset.fragment.viewpoint(pair.source) is None for pair in pairs):
         raise InputError(
-            f"model.sides is set, but no fragment of {config.data.root} says where its sensor stood: a key 'viewpoint' "
+            f"model.oriented is set, but no fragment of {config.data.root} says where its sensor stood: a key 'viewpoint' "
             "in its npz, or the layout of the 3DMatch test set"
         )
     sampler_class = _Overfit if overfit else PairSampler
