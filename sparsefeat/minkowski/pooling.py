@@ -13,10 +13,9 @@ from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
 from sparsefeat.minkowski.functions import check_input, fill, on_key, target_coordinates, target_of
 from sparsefeat.minkowski.kernel_generator import KernelGenerator
 from sparsefeat.minkowski.sparse_tensor import SparseTensor
-from sparsefeat.minkowski.tensor import SparseTensorQuantizationMode
-from sparsefeat.minkowski.tensor_field import TensorField, reduce_points
+from sparsefeat.minkowski.tensor_field import TensorField
 from sparsefeat.sparse import functional
-from sparsefeat.sparse.tensor import reduce_rows
+from sparsefeat.sparse.pooling import pool_groups
 
 _LOCAL = {
     PoolingMode.LOCAL_SUM_POOLING: "sum",
@@ -28,11 +27,6 @@ _GLOBAL = {
     for mode in PoolingMode
     for part, word in (("GLOBAL_SUM", "sum"), ("GLOBAL_AVG", "average"), ("GLOBAL_MAX", "max"))
     if mode.name.startswith(part)
-}
-_OF_FIELD = {
-    "sum": SparseTensorQuantizationMode.UNWEIGHTED_SUM,
-    "average": SparseTensorQuantizationMode.UNWEIGHTED_AVERAGE,
-    "max": SparseTensorQuantizationMode.MAX_POOL,
 }
 
 
@@ -247,7 +241,7 @@ class MinkowskiGlobalPooling(MinkowskiModuleBase):
             manager = input.coordinate_manager
             key = manager.origin_field(input.coordinate_field_map_key).engine_key
             rows = torch.unique(input.C[:, 0].detach().round(), return_inverse=True)[1]
-            pooled = reduce_points(input.F, rows, len(manager._manager[key]), _OF_FIELD[word])
+            pooled = pool_groups(input.F, rows, len(manager._manager[key]), word)
             return SparseTensor.on_map(pooled, manager, key)
         return functional.global_pool(check_input(input, None, type(self).__name__), word)
 
@@ -287,5 +281,4 @@ class MinkowskiDirectMaxPoolingFunction:
 
         Shape: in_feat (V, C) -> (out_nrows, C).
         """
-        rows = in_feat.index_select(0, in_map.long())
-        return reduce_rows(rows, torch.empty(out_nrows), out_map.long(), "max")
+        return pool_groups(in_feat.index_select(0, in_map.long()), out_map.long(), out_nrows, "max")

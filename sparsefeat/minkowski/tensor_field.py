@@ -19,7 +19,7 @@ from sparsefeat.minkowski.tensor import (
 )
 from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.field import TensorField as EngineField
-from sparsefeat.sparse.precision import widen
+from sparsefeat.sparse.pooling import pool_groups
 
 _MODES = [m for m in REDUCTIONS if m != SparseTensorQuantizationMode.NO_QUANTIZATION]
 
@@ -45,20 +45,12 @@ def reduce_points(features: Matrix, rows: Matrix, count: int, mode: SparseTensor
         Shape (V, C).
     """
     reduce = REDUCTIONS[mode]
-    wide = widen(features)
-    if reduce == "max":
-        places = rows[:, None].expand_as(wide)
-        out = wide.new_zeros(count, wide.shape[1]).scatter_reduce(0, places, wide, "amax", include_self=False)
-        return out.to(features.dtype)
     if reduce == "first":
         number = torch.arange(len(rows), device=rows.device)
         first = torch.full((count,), len(rows), device=rows.device).scatter_reduce(0, rows, number, "amin")
         chosen = (first < len(rows)).nonzero()[:, 0]
         return features.new_zeros(count, features.shape[1]).index_copy(0, chosen, features[first[chosen]])
-    out = wide.new_zeros(count, wide.shape[1]).index_add(0, rows, wide)
-    if reduce == "average":
-        out = out / torch.bincount(rows, minlength=count).clamp(min=1)[:, None].to(out.dtype)
-    return out.to(features.dtype)
+    return pool_groups(features, rows, count, reduce)
 
 
 class TensorField(Tensor):
