@@ -8,6 +8,7 @@ from torch import Tensor as Matrix
 from sparsefeat.minkowski.common import StrideType
 from sparsefeat.minkowski.coordinate_manager import CoordinateManager
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
+from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.minkowski.sparse_tensor import SparseTensor
 from sparsefeat.minkowski.tensor import (
     COORDINATE_KEY_DIFFERENT_ERROR,
@@ -81,13 +82,13 @@ class TensorField(Tensor):
         device=None,
     ):
         if not isinstance(features, Matrix) or features.ndim != 2:
-            raise ValueError(
+            raise ArgumentError(
                 f"features: expected a tensor of shape (N, C), got {getattr(features, 'shape', features)}"
             )
         if quantization_mode not in _MODES:
-            raise ValueError(f"quantization_mode: expected one of {_MODES}, got {quantization_mode}")
+            raise ArgumentError(f"quantization_mode: expected one of {_MODES}, got {quantization_mode}")
         if (coordinates is None) == (coordinate_field_map_key is None):
-            raise ValueError(
+            raise ArgumentError(
                 "TensorField: expected either coordinates or a coordinate_field_map_key with its manager"
             )
         if device is not None:
@@ -95,11 +96,11 @@ class TensorField(Tensor):
             coordinates = coordinates if coordinates is None else coordinates.to(device)
         if coordinates is None:
             if coordinate_manager is None:
-                raise ValueError("TensorField: a coordinate_field_map_key needs its coordinate_manager")
+                raise ArgumentError("TensorField: a coordinate_field_map_key needs its coordinate_manager")
             manager = manager_for(coordinate_manager, coordinate_manager.D)
         else:
             if coordinates.ndim != 2 or coordinates.device != features.device:
-                raise ValueError(
+                raise ArgumentError(
                     f"coordinates: expected shape (N, 1 + D) on {features.device}, "
                     f"got {tuple(coordinates.shape)} on {coordinates.device}"
                 )
@@ -109,7 +110,7 @@ class TensorField(Tensor):
             coordinate_field_map_key = manager.insert_field(coordinates, tensor_stride)
         points = manager.get_coordinate_field(coordinate_field_map_key)
         if len(points) != len(features):
-            raise ValueError(f"TensorField: {len(features)} features for {len(points)} points")
+            raise ArgumentError(f"TensorField: {len(features)} features for {len(points)} points")
         self.features = features
         self._manager = manager
         self.coordinate_field_map_key = coordinate_field_map_key
@@ -173,7 +174,7 @@ class TensorField(Tensor):
         """
         mode = self.quantization_mode if quantization_mode is None else quantization_mode
         if mode not in _MODES:
-            raise ValueError(
+            raise ArgumentError(
                 f"quantization_mode: expected one of {_MODES}, got {mode}; splat() is a method of its own"
             )
         field = self.coordinate_field_map_key
@@ -204,7 +205,7 @@ class TensorField(Tensor):
         rows = self._manager.field_rows(self.coordinate_field_map_key, sparse_tensor_map_key)
         if (rows < 0).any():
             missing = int((rows < 0).nonzero()[0, 0])
-            raise ValueError(
+            raise ArgumentError(
                 f"inverse_mapping: point {self.coordinates[missing].tolist()} (row {missing}) lies in no "
                 f"voxel of {sparse_tensor_map_key}"
             )
@@ -213,9 +214,9 @@ class TensorField(Tensor):
     def _combine(self, other, operation) -> TensorField:
         if isinstance(other, Tensor):
             if not isinstance(other, TensorField) or other.coordinate_manager != self.coordinate_manager:
-                raise ValueError(COORDINATE_MANAGER_DIFFERENT_ERROR)
+                raise ArgumentError(COORDINATE_MANAGER_DIFFERENT_ERROR)
             if other.coordinate_key != self.coordinate_key:
-                raise ValueError(
+                raise ArgumentError(
                     f"{COORDINATE_KEY_DIFFERENT_ERROR}: {self.coordinate_key}, {other.coordinate_key}"
                 )
             other = other.F
