@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsefeat.checkpoint import foreign
+from sparsefeat.checkpoint import foreign, legacy
 from sparsefeat.errors import InputError, MissingExtraError
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.torchfile import read_torch_file
@@ -218,7 +218,8 @@ def find_checkpoint(name_or_path: str | os.PathLike) -> Path:
         raise InputError(f"{path}: a folder, expected a checkpoint file")
     organisation, _, name = text.partition("/")
     if organisation == "sparsefeat" and name and "/" not in name:
-        asset = ASSETS / f"{name.removesuffix('.safetensors')}.safetensors"
+        name = name.removesuffix(".safetensors")
+        asset = ASSETS / f"{legacy.RENAMED_CHECKPOINTS.get(name, name)}.safetensors"
         if asset.is_file():
             return asset
         known = sorted(f"sparsefeat/{file.stem}" for file in ASSETS.glob("*.safetensors"))
@@ -292,6 +293,10 @@ def _read_ours(path: Path) -> Checkpoint:
             voxel_size = foreign.check_voxel_size(voxel_size)
     except ValueError as error:
         raise InputError(f"{path}: its header is damaged ({error})") from error
+    try:
+        config = legacy.current_network_options(config)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return Checkpoint(state, config, voxel_size, header.get("unit", "m"), extra)
 
 

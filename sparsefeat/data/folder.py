@@ -27,7 +27,7 @@ PART_NAMES_FILE = "part_names.txt"
 
 
 def load_folder(
-    root: str | os.PathLike, train_share: float = 0.8, seed: int = 0, merge_sides: bool = False
+    root: str | os.PathLike, train_share: float = 0.8, seed: int = 0, merge_left_right: bool = False
 ) -> ShapeDataset:
     """Meshes of one's own.
 
@@ -53,7 +53,7 @@ def load_folder(
         train_share: where there is no splits.yaml: share of the shapes (of each class) in "train", the
             others are "test". A class of one shape has it in "train".
         seed: decides which.
-        merge_sides: make one part "<name>" of "left <name>" and "right <name>": features that do not know a
+        merge_left_right: make one part "<name>" of "left <name>" and "right <name>": features that do not know a
             body from its mirror image cannot tell them apart.
 
     Raises:
@@ -71,8 +71,8 @@ def load_folder(
         folders = class_folders(root, "mesh here or in sub-folders (off, ply, obj, stl, glb, npz)")
         groups = [(folder.name, folder, folder) for folder in folders]
     names = tuple(read_names(root / PART_NAMES_FILE)) if (root / PART_NAMES_FILE).is_file() else None
-    if merge_sides and names is None:
-        raise InputError(f"{root}: merge_sides needs the names of the parts, there is no {PART_NAMES_FILE}")
+    if merge_left_right and names is None:
+        raise InputError(f"{root}: merge_left_right needs the names of the parts, there is no {PART_NAMES_FILE}")
     template = _templates(root, [kind for kind, _, _ in groups if kind is not None])
     shapes: list[Shape] = []
     for label, (kind, folder, beside) in enumerate(groups):
@@ -89,7 +89,7 @@ def load_folder(
                 Shape(name, mesh, loader, None if kind is None else label, template=template.get(kind, ""))
             )
     shapes = _with_individuals(shapes, root)
-    if merge_sides:
+    if merge_left_right:
         names, shapes = _without_sides(names, shapes)
     classes = None if groups[0][0] is None else tuple(kind for kind, _, _ in groups)
     if (root / SPLITS).is_file():

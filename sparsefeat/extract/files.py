@@ -73,7 +73,7 @@ def extract_files(
         checkpoint: where the network came from, kept in each npz.
         interpolation, views, scales, max_voxels, halo: see FeatureExtractor.
         viewpoint: where the sensor stood, in the frame of every file; None: where each file says so, see
-            :func:`sparsefeat.data.fragments.load_viewpoint`. For networks that know sides.
+            :func:`sparsefeat.data.fragments.load_viewpoint`. For oriented networks.
         drop_invalid: leave out points with NaN or infinite coordinates instead of refusing the file.
         image: whether to draw ``features.png``.
         max_panels: clouds in the picture.
@@ -105,7 +105,7 @@ def extract_files(
         features = extractor(
             cloud.points,
             interpolation,
-            viewpoint=load_viewpoint(path) if viewpoint is None and extractor.knows_sides else viewpoint,
+            viewpoint=load_viewpoint(path) if viewpoint is None and extractor.oriented else viewpoint,
             views=views,
             scales=scales,
             max_voxels=max_voxels,

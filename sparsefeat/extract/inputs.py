@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsefeat.errors import InputError
-
-INTERPOLATIONS = ("nearest", "trilinear")
+from sparsefeat.models.voxel_cloud import INTERPOLATIONS
 
 
 def check_options(
@@ -94,10 +93,10 @@ def chosen_rows(rows: np.ndarray | Tensor | slice | None, cloud: Tensor) -> Tens
     return chosen
 
 
-def outer_sides(
+def unit_normals(
     cloud: Tensor, normals: np.ndarray | Tensor | None, viewpoint: Sequence[float] | None
 ) -> Tensor:
-    """Unit vectors to the outer side of each point's surface, zeros where it is not known. Shape: (N, 3) float32.
+    """Unit vectors to the outer side of the surface, zeros where it is not known. Shape: (N, 3) float32.
 
     Raises:
         InputError: both normals and viewpoint are given, or one that does not fit.
@@ -111,14 +110,14 @@ def outer_sides(
             place = torch.empty(0)
         if place.shape != (3,) or not torch.isfinite(place).all():
             raise InputError(f"viewpoint {viewpoint!r}, expected three finite numbers")
-        sides = place - cloud.double()
+        given = place - cloud.double()
     elif normals is not None:
-        sides = as_tensor(normals, "normals").to(cloud.device).double()
-        if sides.shape != cloud.shape or not torch.isfinite(sides).all():
-            raise InputError(f"normals of shape {tuple(sides.shape)}, expected finite {tuple(cloud.shape)}")
+        given = as_tensor(normals, "normals").to(cloud.device).double()
+        if given.shape != cloud.shape or not torch.isfinite(given).all():
+            raise InputError(f"normals of shape {tuple(given.shape)}, expected finite {tuple(cloud.shape)}")
     else:
         return torch.zeros(cloud.shape, device=cloud.device)
-    return torch.nn.functional.normalize(sides).float()
+    return torch.nn.functional.normalize(given).float()
 
 
 def checked_voxel_size(voxel_size: float) -> float:

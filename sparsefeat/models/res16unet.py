@@ -145,19 +145,6 @@ class Res16UNet(Network):
         x = self.final(x)
         return self.ops.normalize(x) if self.normalize_feature else x
 
-    @property
-    def receptive_field(self) -> int:
-        """Edge, in voxels, of the cube that holds all inputs of an output, wherever it sits."""
-        config = self.config
-        reach = [config["conv1_kernel_size"] - 1]
-        for level in range(1, self.depth + 1):
-            stride, place = 2**level, 2 * _LEVELS - level
-            # The 2-cell kernels see exactly the block of their coarse voxel.
-            reach.append(stride // 2)
-            reach.append(4 * config["dilation"][level] * stride * config["layers"][level - 1])
-            reach.append(4 * config["dilation"][level - 1] * (stride // 2) * config["layers"][place])
-        return 1 + sum(reach)
-
 
 def _down(level: int) -> str:
     return f"conv{level}p{2 ** (level - 1)}s2"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import os
 import time
@@ -30,9 +29,7 @@ from sparsefeat.pretrain.log import RunLog
 from sparsefeat.pretrain.pairs import PairBatch
 from sparsefeat.pretrain.processes import in_parallel, join_processes, over_processes
 from sparsefeat.pretrain.state import load_state, save_state
-from sparsefeat.pretrain.symmetry import start_symmetric
 from sparsefeat.sparse import SparseTensor
-from sparsefeat.sparse.modules import symmetric_layers
 
 
 @dataclass
@@ -86,9 +83,6 @@ def pretrain(
 
     torch.manual_seed(config.seed)
     model = build_model(config.model).to(device)
-    symmetric_steps = math.ceil(config.rotation.symmetric_share * steps)
-    if symmetric_steps and config.model.init is None:
-        start_symmetric(model)
     optimizer = build_optimizer(model, config)
     scaler = torch.amp.GradScaler(enabled=config.precision == "fp16")
     first, best = 0, -1.0
@@ -132,8 +126,6 @@ def pretrain(
             validate(0)
         batches = _timed(loader)
         while step < steps and not should_stop():
-            if model.config["symmetric"] != (step < symmetric_steps):
-                model.set_symmetric(step < symmetric_steps)
             set_learning_rate(optimizer, config, step, steps, batches_per_epoch / accumulate)
             optimizer.zero_grad(set_to_none=True)
             record = {"loss": 0.0, "pairs": 0, "data_s": 0.0, "forward_s": 0.0, "loss_s": 0.0, "backward_s": 0.0}
@@ -296,12 +288,6 @@ def save_model(
     path: Path, model: nn.Module, config: PretrainConfig, step: int, result: MatchingResult | None
 ) -> None:
     """Write a checkpoint that ``from_pretrained`` reads."""
-    if model.config["symmetric"]:
-        # Written symmetric, so that the weights mean the same to any engine; the run's own stay as they are,
-        # since touching them would make its bits depend on when it saves.
-        model = copy.deepcopy(model)
-        for layer in symmetric_layers(model):
-            layer.symmetrize()
     extra = {"step": step, "loss": config.loss.name, "data": Path(config.data.root).name}
     if result is not None:
         extra |= {"validation_FMR": result.FMR, "validation_IR": result.IR}

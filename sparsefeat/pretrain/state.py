@@ -30,7 +30,6 @@ def save_state(
     state = {
         "config": to_dict(config),
         "model": model.state_dict(),
-        "symmetric": model.config["symmetric"],
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "step": step,
@@ -58,14 +57,13 @@ def load_state(
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise InputError(f"{path}: not the state of a run, or cut off ({str(error).splitlines()[0]})") from error
-    missing = {"config", "model", "symmetric", "optimizer", "scaler", "step", "best"} - set(state)
+    missing = {"config", "model", "optimizer", "scaler", "step", "best"} - set(state)
     if missing:
         raise InputError(f"{path}: not the state of a run: no {', '.join(sorted(missing))}")
     mine, theirs = to_dict(config), state["config"]
     for name in mine:
         if name not in _FREE and mine[name] != theirs.get(name):
             raise InputError(f"{path}: was made with {name} = {theirs.get(name)}, the configuration says {mine[name]}")
-    model.set_symmetric(state["symmetric"])
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])

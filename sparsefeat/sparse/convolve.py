@@ -12,7 +12,6 @@ from torch.autograd import Function
 
 from sparsefeat.sparse import arithmetic, derivatives, operators
 from sparsefeat.sparse.kernel_map import KernelMap
-from sparsefeat.sparse.symmetric import convolve_symmetric
 
 
 class _Convolve(Function):
@@ -66,8 +65,7 @@ def _autocast_dtype(device_type: str) -> torch.dtype | None:
 
 
 def convolve_rows(
-    features: Tensor, weight: Tensor, plan: KernelMap, orbit: tuple[int, ...] | None = None,
-    bias: Tensor | None = None,
+    features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | None = None
 ) -> Tensor:
     """Convolve feature rows over a kernel map.
 
@@ -75,7 +73,6 @@ def convolve_rows(
         features: Shape (n_in, C_in).
         weight: Shape (K, C_in, C_out).
         plan: which rows meet under which cell.
-        orbit: the orbit of each cell; the kernel is then averaged over orbits, see symmetric.py.
         bias: Shape (1, C_out), added to every row.
 
     Returns:
@@ -97,12 +94,9 @@ def convolve_rows(
         raise ValueError(f"convolution: features are {features.dtype}, the kernel is {weight.dtype}")
     if features.device != weight.device:
         raise ValueError(f"convolution: features on {features.device}, the kernel on {weight.device}")
-    if operators.wanted() and orbit is None:
+    if operators.wanted():
         return operators.convolve(features, weight, plan, bias)
-    if orbit is not None:
-        out = convolve_symmetric(features, weight, plan, orbit)
-    elif torch.is_grad_enabled():
-        out = _Convolve.apply(features, weight, plan)
-    else:
+    if not torch.is_grad_enabled():
         return arithmetic.convolve(features, weight, plan, bias)
+    out = _Convolve.apply(features, weight, plan)
     return out if bias is None else out + bias.to(out.dtype)

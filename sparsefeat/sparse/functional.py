@@ -72,7 +72,7 @@ def upsampled_key(
 
 def convolution(
     x: SparseTensor, weight: Tensor, bias: Tensor | None, kernel: Kernel, stride=1, coordinates=None,
-    expand_coordinates: bool = False, orbit: tuple[int, ...] | None = None,
+    expand_coordinates: bool = False,
 ) -> SparseTensor:
     """``out[u] = sum_k weight[k]^T x[u + offset_k]`` at the coordinates of ``x`` strided by ``stride``.
 
@@ -82,17 +82,16 @@ def convolution(
         kernel: window; its offsets are worth the tensor stride of ``x`` each.
         coordinates: other output coordinates: a SparseTensor, a key, or distinct coordinates (V', 1 + D).
         expand_coordinates: also produce outputs wherever the window touches an input.
-        orbit: see :func:`convolve_rows`.
     """
     stride = as_tuple(stride, x.D, "stride")
     key = strided_key(x, kernel, stride, coordinates, expand_coordinates)
     plan = x.manager.kernel_map(x.key, key, kernel)
-    return x.replace(convolve_rows(x.features, weight, plan, orbit, bias), key)
+    return x.replace(convolve_rows(x.features, weight, plan, bias), key)
 
 
 def convolution_transpose(
     x: SparseTensor, weight: Tensor, bias: Tensor | None, kernel: Kernel, stride=1, coordinates=None,
-    expand_coordinates: bool = False, orbit: tuple[int, ...] | None = None,
+    expand_coordinates: bool = False,
 ) -> SparseTensor:
     """The transpose of the :func:`convolution` that leads from the finer level to that of ``x``.
 
@@ -102,7 +101,7 @@ def convolution_transpose(
     stride = as_tuple(stride, x.D, "stride")
     key = upsampled_key(x, kernel, stride, coordinates, expand_coordinates)
     plan = x.manager.kernel_map(key, x.key, kernel).transpose
-    return x.replace(convolve_rows(x.features, weight, plan, orbit, bias), key)
+    return x.replace(convolve_rows(x.features, weight, plan, bias), key)
 
 
 def channelwise_convolution(

@@ -43,7 +43,7 @@ class CreaturesConfig:
 class FeatureConfig:
     """The backbone, and how its receptive field is chosen for `tuned` and `random`."""
 
-    checkpoint: str = "sparsefeat/rooms-5cm-sides"  # path, sparsefeat/NAME or hub id
+    checkpoint: str = "sparsefeat/rooms-5cm-oriented-v1"  # path, sparsefeat/NAME or hub id
     voxel_size: float | None = None  # in the unit of the shapes (after data.normalize); None: tuned by gradient
     objective: Literal["auto", "probe", "round_trip", "cycle", "correspondence"] = "auto"
     # auto: the probe where five or more labelled shapes (of vertices or faces) take part, else round_trip, without labels

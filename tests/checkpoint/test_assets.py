@@ -30,7 +30,7 @@ def test_there_is_a_released_checkpoint():
 
 
 def test_features_of_the_first_checkpoint_survive_a_turn_of_the_cloud():
-    extractor = sparsefeat.FeatureExtractor.from_pretrained("sparsefeat/rooms-5cm")
+    extractor = sparsefeat.FeatureExtractor.from_pretrained("sparsefeat/rooms-5cm-v1")
     rng = np.random.default_rng(1)
     xy = rng.uniform(0, 3, (20000, 2))
     points = np.column_stack([xy, 0.3 * np.sin(4 * xy[:, 0]) * np.cos(3 * xy[:, 1])])

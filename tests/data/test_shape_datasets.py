@@ -326,12 +326,12 @@ def test_left_and_right_parts_can_be_merged(tmp_path):
     put(tmp_path / "a.off")
     put(tmp_path / "a.vlabels.txt", lines(0, 1, 2, -1))
     put(tmp_path / "part_names.txt", "head\nleft arm\nright arm\n")
-    own = load_dataset("folder", tmp_path, merge_sides=True)
+    own = load_dataset("folder", tmp_path, merge_left_right=True)
     assert own.part_names == ("head", "arm") and own.part_count == 2
     assert own.shapes[0].load().vertex_labels.tolist() == [0, 1, 1, -1]
     (tmp_path / "part_names.txt").unlink()
     with pytest.raises(ValueError, match="no part_names.txt"):
-        load_dataset("folder", tmp_path, merge_sides=True)
+        load_dataset("folder", tmp_path, merge_left_right=True)
 
 
 def test_a_plain_folder_needs_nothing_but_meshes(tmp_path):

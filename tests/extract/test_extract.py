@@ -379,7 +379,7 @@ def test_views_of_a_network_with_unit_features_have_unit_length():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = create_model(
-            "ResUNetBN2C", in_channels=3, geometry=True, pair_kernels=True, normalize_feature=True, depth=1,
+            "ResUNetBN2C", in_channels=3, kernels="pair", normalize_feature=True, depth=1,
             channels=[4, 4], tr_channels=[4, 4],
         )
     points = np.random.default_rng(6).random((300, 3))

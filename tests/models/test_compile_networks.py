@@ -220,7 +220,7 @@ def test_fcgfs_network_is_one_graph():
 def test_a_network_of_pair_kernels_is_one_graph():
     torch.manual_seed(0)
     widths = {"channels": [4, 6], "tr_channels": [4, 4], "depth": 1, "conv1_kernel_size": 3}
-    shared = models.ResUNetBN2C(6, 4, **widths, geometry=True, pair_kernels=True, sides=True).double()
+    shared = models.ResUNetBN2C(6, 4, **widths, kernels="pair", oriented=True).double()
     plain = copy.deepcopy(shared)
     compiled = compile_network(shared, backend="eager", fullgraph=True)
     for seed, voxels in enumerate((60, 80)):

@@ -22,7 +22,7 @@ SMALL |= {"conv1_kernel_size": 5}
 def network(**options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        options = SMALL | {"geometry": True, "pair_kernels": True, "normalize_feature": True} | options
+        options = SMALL | {"kernels": "pair", "normalize_feature": True} | options
         return create_model("ResUNetBN2C", in_channels=3, **options).eval()
 
 
@@ -93,7 +93,7 @@ def test_features_are_differentiable_by_the_points_and_their_weights():
 
     def outcome(offsets, weight):
         x = SparseTensor(torch.cat([offsets, weight], 1), coordinates, reduce="error")
-        return model.run(model.geometry(x)).features @ mix
+        return model.run(model.point_frames(x)).features @ mix
 
     offsets = (points - cells - 0.5).requires_grad_()
     weight = torch.rand(len(points), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(5)) + 0.5
@@ -110,7 +110,7 @@ def test_a_voxel_of_no_weight_is_as_good_as_not_there():
     given = torch.cat([faint - cells - 0.5, there[:, None].double()], 1)
     x = SparseTensor(given, torch.nn.functional.pad(cells.int(), (1, 0)), reduce="error")
     torch.testing.assert_close(
-        model.run(model.geometry(x)).features[there], features(model, faint[there]), atol=1e-9, rtol=0
+        model.run(model.point_frames(x)).features[there], features(model, faint[there]), atol=1e-9, rtol=0
     )
     assert not there.all()
 
@@ -174,7 +174,7 @@ def test_an_output_does_not_keep_the_points_of_its_pass():
     model, points = network().double(), ellipsoid()
     cells = points.floor()
     x = SparseTensor(points - cells - 0.5, torch.nn.functional.pad(cells.int(), (1, 0)), reduce="error")
-    assert type(model(x)) is SparseTensor and type(model.geometry(x)) is PointTensor
+    assert type(model(x)) is SparseTensor and type(model.point_frames(x)) is PointTensor
 
 
 def test_the_number_of_voxels_that_a_surface_occupies_does_not_matter():

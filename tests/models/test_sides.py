@@ -26,7 +26,7 @@ SMALL = {"channels": [4, 4], "tr_channels": [4, 4], "depth": 1, "out_channels": 
 def network(sides: bool = True, **options) -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        options = SMALL | {"geometry": True, "pair_kernels": True, "sides": sides} | options
+        options = SMALL | {"kernels": "pair", "oriented": oriented} | options
         return create_model("ResUNetBN2C", in_channels=6 if sides else 3, **options).eval()
 
 
@@ -89,7 +89,7 @@ def test_sides_have_a_checkpoint_like_any_option(tmp_path):
 )
 def test_options_that_do_not_go_together_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        create_model("ResUNetBN2C", **({"in_channels": 6, "geometry": True, "pair_kernels": True, "sides": True} | options))
+        create_model("ResUNetBN2C", **({"in_channels": 6, "kernels": "pair", "oriented": True} | options))
 
 
 def test_an_extractor_takes_normals_or_a_viewpoint():
@@ -237,7 +237,7 @@ def test_pretraining_with_sides_needs_fragments_that_know_their_sensor(tmp_path)
     (tmp_path / "train_a.txt").write_text("a\n")
     config = PretrainConfig(
         data=DataConfig(root=str(tmp_path), validation_pairs=0),
-        model=ModelConfig(geometry=True, pair_kernels=True, sides=True),
+        model=ModelConfig(kernels="pair", oriented=True),
         steps=1, epochs=None,
     )  # fmt: skip
     with pytest.raises(ValueError, match="no fragment of .* says where its sensor stood"):

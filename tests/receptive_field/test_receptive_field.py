@@ -149,7 +149,7 @@ def test_derivatives_by_the_voxel_size_are_those_of_the_actual_loss(kind, voxel_
 
 @pytest.mark.parametrize("kind", [SoftNetwork, LocalGrids])
 def test_pair_kernels_are_differentiable_by_the_points_themselves(kind):
-    network = kind(small_network(geometry=True, pair_kernels=True).double())
+    network = kind(small_network(kernels="pair").double())
     points = torch.from_numpy(ellipsoid(1000))
     queries, target = points[:4], torch.linspace(-1, 1, 8, dtype=torch.float64)
 
@@ -189,7 +189,7 @@ def test_a_query_away_from_the_points_is_refused():
 
 @pytest.mark.parametrize("pairs", [False, True])
 def test_a_whole_dilation_is_the_network_built_with_it(pairs):
-    options = dict(geometry=True, pair_kernels=True) if pairs else {}
+    options = dict(kernels="pair") if pairs else {}
     model = small_network(depth=0, **options).double()
     wider = small_network(depth=0, dilation=2, **options).double()
     wider.load_state_dict(model.state_dict())
@@ -449,7 +449,7 @@ def test_a_step_of_the_soft_way_always_has_a_shape_to_fit_to_and_one_to_hold_out
 
 def test_averaged_poses_give_a_smoother_objective(waves):
     shapes, labels = waves
-    extractor = FeatureExtractor(small_network(geometry=True, pair_kernels=True), 1.0)
+    extractor = FeatureExtractor(small_network(kernels="pair"), 1.0)
     sizes = [0.1 * 2 ** (k / 8) for k in range(5)]
     bends = {}
     for views in (1, 4):

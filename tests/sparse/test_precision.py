@@ -13,7 +13,7 @@ from sparsefeat.models import create_model
 from sparsefeat.sparse import SparseTensor
 from sparsefeat.sparse.modules import set_symmetric
 
-PAIRS = {"in_channels": 3, "geometry": True, "pair_kernels": True}
+PAIRS = {"in_channels": 3, "kernels": "pair"}
 KINDS = {
     "ResUNetBN2C": {}, "ResUNetIN2C": {}, "SimpleNetBN2C": {}, "symmetric kernels": {"name": "ResUNetBN2C"},
     "pair kernels": {"name": "ResUNetBN2C", **PAIRS},

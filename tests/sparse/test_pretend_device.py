@@ -187,11 +187,11 @@ NETWORKS = {
     "ResUNetBN2C": {"in_channels": 1, "conv1_kernel_size": 7, "channels": [8, 8, 16, 16], "tr_channels": [8, 8, 8, 16]},
     "sides": {
         "in_channels": 6, "conv1_kernel_size": 5, "channels": [4, 8, 8, 16], "tr_channels": [8, 8, 8, 16],
-        "geometry": True, "pair_kernels": True, "sides": True,
+        "kernels": "pair", "oriented": True,
     },
     "small": {"in_channels": 1, **SMALL},
     "small with geometry": {"in_channels": 3, "geometry": True, **SMALL},
-    "small with sides": {"in_channels": 6, "geometry": True, "pair_kernels": True, "sides": True, **SMALL},
+    "small with sides": {"in_channels": 6, "kernels": "pair", "oriented": True, **SMALL},
 }
 
 

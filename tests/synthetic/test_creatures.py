@@ -250,7 +250,7 @@ def test_the_order_of_families_is_no_difference():
 
 
 def test_sides_can_be_merged(written):
-    hands = load_dataset("folder", written, merge_sides=True)
+    hands = load_dataset("folder", written, merge_left_right=True)
     assert "forearm" in hands.part_names and "left forearm" not in hands.part_names
     labels = hands.shapes[0].load().vertex_labels
     assert {hands.part_names[part] for part in set(labels)} >= {"thumb", "palm", "little finger"}
