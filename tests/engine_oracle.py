@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import product
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from sparsefeat.sparse import SparseTensor
 from sparsefeat.sparse.arithmetic import plain
+
+if TYPE_CHECKING:
+    from conftest import Golden
 
 RECORDED: set[str] = set()
 """Names of the recorded outputs that some test compares with."""
@@ -53,8 +56,8 @@ def take_path(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
 class Record:
     """One recorded output: arrays as tensors, floating ones in the precision asked for."""
 
-    def __init__(self, folder: Path, name: str, dtype: torch.dtype = torch.float64):
-        with np.load(folder / f"{name}.npz") as arrays:
+    def __init__(self, golden: Golden, name: str, dtype: torch.dtype = torch.float64):
+        with np.load(golden / f"{name}.npz") as arrays:
             self.arrays = {key: arrays[key] for key in arrays.files}
         self.meta = json.loads(bytes(self.arrays.pop("meta")))
         self.dtype = dtype

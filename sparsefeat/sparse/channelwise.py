@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from sparsefeat.sparse import operators
+from sparsefeat.sparse import derivatives, operators
 from sparsefeat.sparse.kernel_map import KernelMap
 
 
@@ -80,13 +80,13 @@ class _Operations(NamedTuple):
 class _Convolve(Function):
     @staticmethod
     def forward(ctx, features: Tensor, weight: Tensor, plan: KernelMap) -> Tensor:
-        ctx.save_for_backward(features, weight)
+        derivatives.save(ctx, features, weight)
         ctx.plan = plan
         return _convolve(features, weight, plan)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return *_eager.of_convolve(ctx.needs_input_grad, *ctx.saved_tensors, grad, ctx.plan), None
+        return *_eager.of_convolve(ctx.needs_input_grad, *derivatives.saved(ctx), grad, ctx.plan), None
 
 
 class _WeightGradient(Function):

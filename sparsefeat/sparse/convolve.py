@@ -17,13 +17,13 @@ from sparsefeat.sparse.kernel_map import KernelMap
 class _Convolve(Function):
     @staticmethod
     def forward(ctx, features: Tensor, weight: Tensor, plan: KernelMap) -> Tensor:
-        ctx.save_for_backward(features, weight)
+        derivatives.save(ctx, features, weight)
         ctx.plan = plan
         return arithmetic.convolve(features, weight, plan)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return *derivatives.of_convolve(_eager, ctx.needs_input_grad, *ctx.saved_tensors, grad, ctx.plan), None
+        return *derivatives.of_convolve(_eager, ctx.needs_input_grad, *derivatives.saved(ctx), grad, ctx.plan), None
 
 
 class _Gradients(Function):

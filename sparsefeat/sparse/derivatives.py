@@ -28,6 +28,33 @@ Gradient = Tensor | None
 """None where none is asked for."""
 
 
+def save(ctx, features: Tensor, weight: Tensor) -> None:
+    """Save for backward what a convolution was made of.
+
+    Leaves are also kept past the first backward, since they outlive it anyway: a second one over the same layer
+    needs no ``retain_graph``, as in MinkowskiEngine. Keeping all would hold a whole step's features in memory.
+    """
+    ctx.save_for_backward(features, weight)
+    given = features, weight
+    if all(t.is_leaf and not t.is_inference() for t in given):
+        ctx.leaves = given, [t._version for t in given]
+
+
+def saved(ctx) -> tuple[Tensor, Tensor]:
+    """Features and weight that :func:`save` was given.
+
+    Raises:
+        RuntimeError: torch's own, where they were freed or have changed since.
+    """
+    try:
+        return ctx.saved_tensors
+    except RuntimeError:
+        leaves, versions = getattr(ctx, "leaves", ((), ()))
+        if not leaves or [t._version for t in leaves] != versions:
+            raise
+        return leaves
+
+
 def of_convolve(
     do: Operations, needs: Sequence[bool], features: Tensor, weight: Tensor, grad: Tensor, plan: Any
 ) -> tuple[Gradient, Gradient]:

@@ -6,6 +6,7 @@ All are differentiable, convolution and pooling to any order.
 from __future__ import annotations
 
 import functools
+import itertools
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def strided_key(
     if coordinates is not None:
         return target_key(x, coordinates, coarse)
     if expand:
-        return x.manager.expand(x.key, kernel, coarse, x.key.tensor_stride, own_family=True)
+        return x.manager.expand(x.key, kernel, coarse, x.key.tensor_stride, own_family=True, backwards=True)
     return x.key if all(s == 1 for s in stride) else x.manager.stride(x.key, stride)
 
 
@@ -128,12 +129,18 @@ def pool(
     a convolution. An average divides by the voxels present.
     """
     stride = as_tuple(stride, x.D, "stride")
-    key = strided_key(x, kernel, stride, coordinates, expand_coordinates)
-    if kernel.region == "cube" and kernel.size == stride and any(s > 1 for s in stride):
+    if _is_block(kernel, stride):
+        # Every voxel lies in one block, so that there is nothing to expand to.
+        key = strided_key(x, kernel, stride, coordinates)
         plan = x.manager.block_map(x.key, key)
     else:
+        key = strided_key(x, kernel, stride, coordinates, expand_coordinates)
         plan = x.manager.kernel_map(x.key, key, kernel)
     return x.replace(pool_neighbours(x.features, plan, mode), key)
+
+
+def _is_block(kernel: Kernel, stride: tuple[int, ...]) -> bool:
+    return kernel.region == "cube" and kernel.size == stride and any(s > 1 for s in stride)
 
 
 def pool_transpose(
@@ -141,10 +148,12 @@ def pool_transpose(
 ) -> SparseTensor:
     """Give every finer voxel the mean of the coarse ones whose window holds it."""
     stride = as_tuple(stride, x.D, "stride")
-    key = upsampled_key(x, kernel, stride, coordinates, expand_coordinates)
-    if kernel.region == "cube" and kernel.size == stride and any(s > 1 for s in stride):
+    if _is_block(kernel, stride):
+        block = Kernel((1,) * x.D, (1,) * x.D, "custom", tuple(itertools.product(*map(range, stride))))
+        key = upsampled_key(x, block, stride, coordinates, expand_coordinates)
         plan = x.manager.block_map(key, x.key).transpose
     else:
+        key = upsampled_key(x, kernel, stride, coordinates, expand_coordinates)
         plan = x.manager.kernel_map(key, x.key, kernel).transpose
     return x.replace(pool_neighbours(x.features, plan, "average"), key)
 

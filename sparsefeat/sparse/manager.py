@@ -158,18 +158,22 @@ class CoordinateManager:
     @compile_disabled
     def expand(
         self, key: CoordinateMapKey, kernel: Kernel, tensor_stride: tuple[int, ...], offset_stride: tuple[int, ...],
-        own_family: bool,
+        own_family: bool, backwards: bool = False,
     ) -> CoordinateMapKey:
         """The map of all ``c + offset``; where ``tensor_stride`` is coarser than that of ``key``, of its multiples.
 
         Args:
             offset_stride: what one step of the kernel is worth in coordinates.
             own_family: register it apart, so that it does not become the finer level of ``key``.
+            backwards: of all ``c - offset``: the places whose window holds c.
         """
-        cached = (key, kernel, tensor_stride, offset_stride)
+        cached = (key, kernel, tensor_stride, offset_stride, backwards)
         if own_family and cached in self._expansions:
             return self._expansions[cached]
-        grown = offset_coordinates(self[key].coordinates, kernel.offsets(offset_stride))
+        offsets = kernel.offsets(offset_stride)
+        if backwards:
+            offsets = [[-o for o in offset] for offset in offsets]
+        grown = offset_coordinates(self[key].coordinates, offsets)
         # Where the stride stays the same there is nothing to select, and the input need not be aligned.
         step = [t if t != o else 1 for t, o in zip(tensor_stride, offset_stride)]
         if any(s != 1 for s in step):

@@ -45,10 +45,11 @@ PUBLIC = """
 SUBMODULES = {
     "MinkowskiBroadcast": "MinkowskiBroadcastBase MinkowskiBroadcast",
     "MinkowskiChannelwiseConvolution": "MinkowskiChannelwiseConvolution",
-    "MinkowskiCommon": "convert_to_int_list convert_to_int_tensor MinkowskiModuleBase get_postfix",
+    "MinkowskiCommon": "convert_to_int_list convert_to_int_tensor MinkowskiModuleBase get_postfix "
+    "get_minkowski_function",
     "MinkowskiConvolution": "MinkowskiConvolutionBase",
     "MinkowskiCoordinateManager": "CoordinateManager",
-    "MinkowskiFunctional": "relu elu prelu leaky_relu dropout softmax log_softmax cross_entropy mse_loss",
+    "MinkowskiFunctional": "_wrap_tensor relu elu prelu leaky_relu dropout softmax log_softmax cross_entropy mse_loss",
     "MinkowskiInterpolation": "MinkowskiInterpolation",
     "MinkowskiKernelGenerator": "KernelGenerator KernelRegion get_kernel_volume",
     "MinkowskiNetwork": "MinkowskiNetwork",
@@ -105,6 +106,13 @@ def test_every_public_name_is_there(name):
 def test_every_submodule_has_its_names(name):
     module = importlib.import_module(f"sparsefeat.minkowski.{name}")
     assert all(hasattr(module, each) for each in SUBMODULES[name].split())
+
+
+def test_functions_of_the_compiled_part_are_named_where_there_are_none():
+    from sparsefeat.minkowski.common import get_minkowski_function
+
+    with pytest.raises(ValueError, match="Function ConvolutionForwardCPU not available.*Minkowski.*Function"):
+        get_minkowski_function("ConvolutionForward", torch.zeros(1))
 
 
 def test_a_name_that_is_not_there_is_named():

@@ -110,6 +110,21 @@ def test_kernel_maps_as_recorded(golden):
         assert ours == {tuple(row) for row in record[case].tolist()}
 
 
+@pytest.mark.parametrize("size", [1, (1, 1), torch.tensor([1, 1])])
+def test_a_kernel_map_of_size_1_takes_a_plain_number_as_region_type(size):
+    """The engine's completion, reconstruction and VAE examples find the voxels of a target so."""
+    x = tensor()
+    m = x.coordinate_manager
+    target, _ = m.insert_and_map(x.C[::3] + torch.tensor([0, 1, 0], dtype=torch.int32), string_id="target")
+    pairs = m.kernel_map(x.coordinate_map_key, m.stride(target, 1), kernel_size=size, region_type=1)
+    there = {tuple(c) for c in m.get_coordinates(target).tolist()}
+    expected = [row for row, c in enumerate(x.C.tolist()) if tuple(c) in there]
+    assert list(pairs) == [0] and sorted(pairs[0][0].tolist()) == expected and 0 < len(expected) < len(x)
+    assert torch.equal(x.C[pairs[0][0].long()], m.get_coordinates(target)[pairs[0][1].long()])
+    with pytest.raises(ValueError, match="region_type"):
+        m.kernel_map(x.coordinate_map_key, target, kernel_size=3, region_type=1)
+
+
 def test_a_transposed_kernel_map_swaps_the_rows():
     x = tensor()
     m, key = x.coordinate_manager, x.coordinate_map_key

@@ -207,6 +207,39 @@ def test_sparse_matrix_products_have_the_right_gradients():
     assert gradcheck(ME.MinkowskiDirectMaxPoolingFunction(), (cols, rows, mat, 3))
 
 
+@pytest.mark.parametrize("layer", [
+    ME.MinkowskiConvolution(2, 3, kernel_size=3, bias=True, dimension=2),
+    ME.MinkowskiConvolution(2, 3, kernel_size=2, stride=2, dimension=2),
+    ME.MinkowskiConvolutionTranspose(2, 3, kernel_size=3, dimension=2),
+    ME.MinkowskiGenerativeConvolutionTranspose(2, 3, kernel_size=3, dimension=2),
+    ME.MinkowskiChannelwiseConvolution(2, kernel_size=3, dimension=2),
+], ids=repr)  # fmt: skip
+def test_a_convolution_of_the_input_goes_backward_twice(layer):
+    """As in the engine, without ``retain_graph``; but not once the kernel is another."""
+    layer, x = layer.double(), tensor()
+    y = layer(x)
+    y.F.square().sum().backward(retain_graph=True)
+    once = [p.grad.clone() for p in (x.F, *layer.parameters())]
+    for _ in range(2):
+        layer.zero_grad()
+        x.F.grad = None
+        torch.autograd.backward(y.F, 2 * y.F.detach())
+        assert all(torch.equal(p.grad, g) for p, g in zip((x.F, *layer.parameters()), once))
+    with torch.no_grad():
+        layer.kernel.mul_(2)
+    with pytest.raises(RuntimeError, match="second time|modified by an inplace operation"):
+        torch.autograd.backward(y.F, y.F.detach())
+
+
+def test_deeper_graphs_are_freed_by_the_first_backward_as_torchs_are():
+    first = ME.MinkowskiConvolution(2, 3, kernel_size=3, dimension=2).double()
+    second = ME.MinkowskiConvolution(3, 3, kernel_size=3, dimension=2).double()
+    y = second(first(tensor()))
+    y.F.sum().backward()
+    with pytest.raises(RuntimeError, match="retain_graph"):
+        y.F.sum().backward()
+
+
 def test_target_coordinates_get_the_stride_that_was_asked_for():
     x = tensor()
     target = torch.cat([x.C[:5], x.C[:5]])
@@ -272,6 +305,11 @@ def test_functional_acts_on_features_and_losses_return_torchs_tensor():
     target = torch.arange(len(x)) % 4
     assert torch.equal(MEF.cross_entropy(x, target), torch_functional.cross_entropy(x.F, target))
     assert torch.equal(MEF.mse_loss(x, x.F * 0), x.F.square().mean())
+    wrapped = MEF._wrap_tensor(x, x.F * 2)
+    assert isinstance(wrapped, ME.SparseTensor) and torch.equal(wrapped.F, 2 * x.F)
+    assert wrapped.coordinate_map_key == x.coordinate_map_key
+    field = ME.TensorField(x.F, x.C + 0.5)
+    assert torch.equal(MEF._wrap_tensor(field, x.F * 2).C, field.C)
     assert len(MEF.__all__) == 46 and all(callable(getattr(MEF, name)) for name in MEF.__all__)
 
 

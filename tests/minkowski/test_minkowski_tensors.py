@@ -8,6 +8,7 @@ import torch
 from engine_oracle import Record, assert_close, cloud, numbers, rows_at
 
 import sparsefeat.minkowski as ME
+from sparsefeat.minkowski.utils.gradcheck import gradcheck
 from sparsefeat.sparse import SparseTensor as EngineTensor
 
 MODES = ME.SparseTensorQuantizationMode
@@ -222,6 +223,8 @@ def test_arithmetic_on_one_map_and_in_place():
     z -= y
     z *= y
     assert torch.allclose(x.F, before * y.F)
+    z /= y
+    assert z is x and torch.allclose(x.F, before)
     with pytest.raises(ValueError, match="manager"):
         x += tensor(seed=3)
 
@@ -259,6 +262,30 @@ def test_wrong_arguments_raise_one_line():
     twice = torch.cat([coordinates, coordinates[:1]])
     with pytest.raises(ValueError, match="duplicates"):
         ME.SparseTensor(torch.ones(len(twice), 1), twice, quantization_mode=MODES.NO_QUANTIZATION)
+
+
+def test_what_the_engine_asserts_is_an_assertion_error_too():
+    x = tensor()
+    conv = ME.MinkowskiConvolution(3, 2, kernel_size=3, dimension=3).double()
+    for call in (
+        lambda: ME.SparseTensor(torch.ones(3), cloud(3)),
+        lambda: ME.TensorField(torch.ones(3, 1)),
+        lambda: ME.KernelGenerator(kernel_size=3, region_type=0, dimension=3),
+        lambda: ME.MinkowskiConvolution(3, 2, kernel_size=3, dimension=-1),
+        lambda: conv(x.F),
+        lambda: conv(x.replace(x.F[:, :2])),
+        lambda: conv(tensor(dimension=2)),
+        lambda: x.coordinate_manager.union_map([x.coordinate_map_key], x.coordinate_map_key),
+        lambda: ME.cat(x, tensor()),
+        lambda: x.slice(x * 2),
+        lambda: ME.utils.sparse_quantize(torch.ones(3)),
+        lambda: ME.utils.batched_coordinates([]),
+        lambda: ME.convert_to_int_list([1, 2], 3),
+    ):
+        with pytest.raises(AssertionError):
+            call()
+        with pytest.raises(ValueError):
+            call()
 
 
 def test_sharing_one_manager_until_it_is_cleared():
@@ -348,6 +375,62 @@ def test_layers_keep_fields_fields():
     assert pooled.tensor_stride == [0, 0, 0] and pooled.C.tolist() == [[0, 0, 0, 0], [1, 0, 0, 0]]
     assert ME.MinkowskiToFeature()(out) is out.F
     assert ME.MinkowskiToSparseTensor()(out).F.shape[1] == 5
+
+
+@pytest.mark.parametrize("kind", ["Max", "Avg", "Sum"])
+def test_a_function_is_applied_with_a_fields_key(kind):
+    points = torch.cat([torch.arange(12)[:, None] % 3, torch.arange(12)[:, None] // 6 + 0.25], 1)
+    field = ME.TensorField(numbers(12, 2).requires_grad_(), points)
+    m, key = field.coordinate_manager, field.coordinate_field_map_key
+    pool = getattr(ME, f"MinkowskiGlobal{kind}Pooling")()
+    out = ME.CoordinateMapKey(2)
+    arguments = (field.F, pool.pooling_mode, key, out, m)
+    pooled = ME.MinkowskiGlobalPoolingFunction.apply(*arguments)
+    clouds = [field.F[points[:, 0] == b] for b in range(3)]
+    by_hand = {"Max": lambda f: f.amax(0), "Avg": lambda f: f.mean(0), "Sum": lambda f: f.sum(0)}[kind]
+    assert torch.allclose(pooled, torch.stack([by_hand(f) for f in clouds]))
+    assert torch.equal(pooled, pool(field).F)
+    assert m.get_coordinates(out).tolist() == [[0, 0], [1, 0], [2, 0]] and out.get_tensor_stride() == [0]
+    assert gradcheck(ME.MinkowskiGlobalPoolingFunction(), (field.F, pool.pooling_mode, key, None, m))
+
+    x = field.sparse()
+    assert x.coordinate_map_key != key, "the field's voxels have a key of their own"
+    assert len(x.F) < len(field.F)
+    conv = ME.MinkowskiConvolution(2, 2, kernel_size=3, dimension=1).double()
+    with pytest.raises(ValueError, match="key of a field"):
+        conv.conv.apply(field.F, conv.kernel, conv.kernel_generator, conv.convolution_mode, key, None, m)
+
+
+def test_fields_and_voxels_never_have_one_key():
+    points = torch.tensor([[0, 0.5], [0, 1.7]])
+    field = ME.TensorField(torch.rand(2, 1), points)
+    m = field.coordinate_manager
+    name = field.coordinate_field_map_key.get_key()[1]
+    named, _ = m.insert_and_map(torch.tensor([[0, 5]]).int(), 1, name)
+    second = ME.TensorField(torch.rand(2, 1), points, coordinate_manager=m)
+    keys = [field.coordinate_field_map_key, named, second.coordinate_field_map_key, m.insert_field(points, 1, "")]
+    assert len(set(keys)) == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_a_largest_value_of_zero_has_a_whole_gradient(dtype):
+    """Of several that are equal the first has it all, whoever takes the maximum."""
+    rows = torch.tensor([[0, 4], [0, 4], [1, 0], [1, 0]], dtype=torch.int32)
+    values = torch.tensor([[0.0, -1], [-2, 0], [0, 0], [-1, 0]], dtype=dtype)
+    maximum = MODES.MAX_POOL
+    pairs = torch.arange(4), torch.tensor([0, 0, 1, 1])
+    ways = {
+        "duplicates": lambda f: ME.SparseTensor(f, rows, quantization_mode=maximum).F,
+        "field": lambda f: ME.TensorField(f, rows + 0.5, quantization_mode=maximum).sparse().F,
+        "clouds of a field": lambda f: ME.MinkowskiGlobalMaxPooling()(ME.TensorField(f, rows + 0.5)).F,
+        "pairs": lambda f: ME.MinkowskiDirectMaxPoolingFunction.apply(*pairs, f, 2),
+    }
+    for name, way in ways.items():
+        leaf = values.clone().requires_grad_()
+        y = way(leaf)
+        assert y.tolist() == [[0, 0], [0, 0]], name
+        gradient = torch.autograd.grad(y, leaf, torch.tensor([[2.0, 3], [5, 7]], dtype=dtype))[0]
+        assert gradient.tolist() == [[2, 0], [0, 3], [5, 7], [0, 0]], name
 
 
 def test_field_queries_of_the_manager():

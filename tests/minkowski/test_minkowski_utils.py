@@ -70,6 +70,18 @@ def test_labels_are_ignored_exactly_where_they_disagree(golden):
     assert len(utils.sparse_quantize(record["cd"], labels=record["ld"])) == 2
 
 
+@pytest.mark.parametrize("convert", [np.asarray, torch.as_tensor])
+def test_labels_may_come_as_a_column(convert):
+    points = convert(np.array([[0, 0], [0, 0], [0, 1], [0, 0], [2, 2], [2, 2]]))
+    labels = convert(np.array([[0], [1], [3], [0], [5], [5]]))
+    coordinates, kept = utils.sparse_quantize(points, labels=labels, ignore_label=255)
+    assert coordinates.tolist() == [[0, 0], [0, 1], [2, 2]] and kept.tolist() == [255, 3, 5]
+    with pytest.raises(ValueError, match="one for each of 6 points"):
+        utils.sparse_quantize(points, labels=convert(np.zeros((6, 2), dtype=np.int64)))
+    with pytest.raises(ValueError, match="the type of the coordinates"):
+        utils.sparse_quantize(points, labels=labels.tolist())
+
+
 def test_sparse_quantize_returns_what_is_asked_for():
     points = np.array([[0.1, 0.2], [0.3, 0.4], [1.5, 0.0]])
     assert torch.equal(utils.sparse_quantize(points), torch.tensor([[0, 0], [1, 0]]).int())

@@ -166,11 +166,13 @@ def test_convolution_in_four_dimensions(monkeypatch, path):
 
 
 @pytest.mark.parametrize("expand", [False, True])
-@pytest.mark.parametrize("size, stride, tensor_stride", [(3, 1, 1), (2, 2, 1), (3, 2, 2), (3, 1, 2)])
+@pytest.mark.parametrize("size, stride, tensor_stride", [(3, 1, 1), (2, 1, 1), (2, 2, 1), (4, 2, 1), (3, 2, 2), (3, 1, 2)])
 def test_expanded_and_generated_coordinates(size, stride, tensor_stride, expand):
     """Also where the input is not aligned with its own tensor stride."""
     coordinates = cloud(20, side=5)
     offsets = window((size,) * 3, (1,) * 3, (tensor_stride,) * 3)
+    if expand:  # an output sees what lies at its offsets, so that an input is seen from the other side
+        offsets = [tuple(-o for o in offset) for offset in offsets]
     reached = {(b, x + dx, y + dy, z + dz) for b, x, y, z in coordinates.tolist() for dx, dy, dz in offsets}
     if expand:
         x = sparse(coordinates, tensor_stride=tensor_stride)
@@ -182,6 +184,15 @@ def test_expanded_and_generated_coordinates(size, stride, tensor_stride, expand)
         x = sparse(coordinates, tensor_stride=tensor_stride * stride)
         y = modules.GenerativeConvolutionTranspose(3, 2, size, stride).double()(x)
     assert {tuple(c) for c in y.C.tolist()} == reached and len(y) == len(reached)
+
+
+def test_blocks_are_generated_whole():
+    """A cube as large as its stride is the block [u, u + stride), of an odd size too."""
+    coarse = sparse(torch.tensor([[0, 3, 0, -3], [1, 6, 0, 0]], dtype=torch.int32), tensor_stride=3)
+    fine = modules.PoolingTranspose(3, 3)(coarse)
+    assert len(fine) == 2 * 27
+    assert torch.equal(modules.AvgPooling(3, 3)(fine).C, coarse.C)
+    assert_close(modules.AvgPooling(3, 3)(fine).F, coarse.F)
 
 
 def small(grad: bool = True) -> SparseTensor:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from engine_oracle import Record, assert_close, numbers, rows_at, sparse
+from engine_oracle import (
+    Record,
+    assert_close,
+    convolve_by_definition,
+    neighbours,
+    numbers,
+    recorded,
+    rows_at,
+    sparse,
+    window,
+)
 
 from sparsefeat.models import ResUNetIN2C
 from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor, TensorField, modules, quantize
@@ -127,6 +137,29 @@ def test_expanded_strided_coordinates_of_negative_voxels():
     x = sparse(coordinates((0, -3, -1, -5)))
     y = modules.Convolution(3, 1, 3, 3, expand_coordinates=True).double()(x)
     assert y.C.tolist() == [[0, -3, 0, -6]], "of c - 1, c, c + 1 only the multiples of 3"
+
+
+@recorded("conv_k2s2_expand")
+def test_expanded_coordinates_are_the_places_whose_window_holds_a_voxel(golden, name):
+    """The engine expands to input + offset. Its window looks forward, so that of an even kernel holds input - offset."""
+    record = Record(golden, name)
+    x = SparseTensor(record["feats"], record["coords"])
+    layer = modules.Convolution(*record["weight"].shape[1:], 2, 2, expand_coordinates=True).double()
+    layer.load_state_dict({"kernel": record["weight"]})
+    offsets = window((2,) * 3, (1,) * 3, (1,) * 3)
+    seen = {(b, *(v - o for v, o in zip(c, offset))) for b, *c in x.C.tolist() for offset in offsets}
+    y = layer(x)
+    assert {tuple(c) for c in y.C.tolist()} == {c for c in seen if all(v % 2 == 0 for v in c[1:])}
+    triples = neighbours(x.C, y.C, offsets)
+    assert len(triples) == len(x), "every voxel is in one window"
+    assert_close(y.F, convolve_by_definition(x.F, record["weight"], triples, len(y)))
+    assert torch.equal(fn.pool(x, "sum", Kernel.of(2), 2, expand_coordinates=True).C, y.C)
+
+    theirs = record["out_coords"]
+    assert_close(layer(x, theirs).F, record["out_feats"])
+    ours = {tuple(c) for c in y.C.tolist()}
+    assert (len(ours), len(theirs)) == (35, 34)
+    assert len(ours & {tuple(c) for c in theirs.tolist()}) == 8, "theirs are the places whose window, turned round, holds a voxel"
 
 
 def test_a_kernel_of_one_cell_with_stride_2_in_one_dimension_strides():

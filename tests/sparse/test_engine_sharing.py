@@ -272,7 +272,7 @@ def test_another_process_gives_the_same_bits(tmp_path, threads):
     path = tmp_path / "gradients.pt"
     code = f"""
 import sys, torch
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}, {str(ROOT / "tests" / "sparse")!r}]
 torch.set_num_threads(1)
 from test_engine_sharing import float32_gradients
 torch.save(float32_gradients(), {str(path)!r})

@@ -1,4 +1,4 @@
-"""Max pooling: which of several inputs is taken, in every type, by every way that leads to it."""
+"""Max pooling: which of several inputs is taken, in every type, by every way that leads to it; pooling of groups."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import torch
 from engine_oracle import cloud, numbers
 from torch.autograd import forward_ad
 
-from sparsefeat.sparse import CoordinateManager, Kernel, pooling
+from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor, TensorField, modules, pooling, quantize
 from sparsefeat.sparse.kernel_map import KernelMap
-from sparsefeat.sparse.pooling import pool_neighbours
+from sparsefeat.sparse.pooling import pool_groups, pool_neighbours
 
 KINDS = ("window", "strided", "block", "transposed", "elsewhere")
 
@@ -65,6 +65,45 @@ def test_the_first_of_the_largest_is_taken_and_gets_the_gradient(kind, values, d
     assert y.dtype == dtype and torch.allclose(y.detach(), expected, 0, 0, equal_nan=True)
     assert torch.equal(torch.autograd.grad(y.sum(), x)[0], gradient)
     assert torch.allclose(pool_neighbours(x.detach(), plan, "max"), expected, 0, 0, equal_nan=True)
+
+
+PAIR = torch.tensor([[0, 4, 4, 4], [0, 4, 4, 4], [1, 0, 0, 0], [1, 0, 0, 0]], dtype=torch.int32)
+LINE = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0]], dtype=torch.int32)
+MAXIMA = {
+    "duplicates of a tensor": lambda x: SparseTensor(x, PAIR, reduce="max").F,
+    "quantised points": lambda x: quantize(PAIR, x, reduce="max").features,
+    "points of a field": lambda x: TensorField(x, PAIR + 0.5).sparse("max").F,
+    "clouds": lambda x: modules.GlobalMaxPooling()(SparseTensor(x, LINE)).F,
+    "blocks": lambda x: modules.MaxPooling(2, 2)(SparseTensor(x, LINE)).F,
+    "windows": lambda x: modules.MaxPooling(3, 2)(SparseTensor(x, LINE)).F,
+    "groups": lambda x: pool_groups(x, torch.tensor([0, 0, 1, 1]), 2, "max"),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("name", MAXIMA)
+def test_a_largest_value_of_zero_has_a_whole_gradient(name, dtype):
+    """torch's own reduction halves it: there it counts the zero that the output was made of as one of the largest."""
+    columns = [[0.0, -1, -1, 0], [-2, 0, 0, -2], [0, 0, 0, 0], [-1, -3, 5, 5], [-0.0, 0, 0, -0.0]]
+    x = torch.tensor(columns, dtype=dtype).t().contiguous().requires_grad_()
+    y = MAXIMA[name](x)
+    assert y.tolist() == [[0, 0, 0, -1, 0], [0, 0, 0, 5, 0]]
+    given = torch.tensor([[2.0, 3, 4, 5, 6], [7, 8, 9, 10, 11]], dtype=dtype)
+    gradient = torch.autograd.grad(y, x, given)[0]
+    # Of several that are equal the first has it all.
+    first = [[2, 0, 4, 5, 6], [0, 3, 0, 0, 0], [0, 8, 9, 10, 11], [7, 0, 0, 0, 0]]
+    assert gradient.tolist() == first
+
+
+@pytest.mark.parametrize("mode", ["max", "average", "sum"])
+def test_groups_without_rows_are_zero(mode):
+    x = numbers(4, 2).requires_grad_()
+    y = pool_groups(x, torch.tensor([3, 1, 3, 3]), 5, mode)
+    there = x[[0, 2, 3]]
+    expected = {"max": there.amax(0), "average": there.mean(0), "sum": there.sum(0)}[mode]
+    assert torch.allclose(y[3], expected) and torch.equal(y[1], x[1])
+    assert not y[[0, 2, 4]].any()
+    assert torch.autograd.gradcheck(lambda x: pool_groups(x, torch.tensor([3, 1, 3, 3]), 5, mode), x)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int8, torch.uint8], ids=str)
