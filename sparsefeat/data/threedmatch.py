@@ -19,32 +19,14 @@ from typing import Literal
 
 import numpy as np
 
-from sparsefeat.data.fragments import FRAGMENT_SUFFIXES, load_fragment
+from sparsefeat.data.fragments import FRAGMENT_SUFFIXES
 from sparsefeat.errors import InputError
 from sparsefeat.io.gtlog import (
-    LogBlock,
     read_info,
     read_lines,
     read_log,
     read_overlaps,
-    write_info,
-    write_log,
 )
-
-__all__ = [
-    "FragmentPair",
-    "LogBlock",
-    "find_pairs",
-    "load_fragment",
-    "read_info",
-    "read_log",
-    "read_overlaps",
-    "read_scene_list",
-    "test_pairs",
-    "train_pairs",
-    "write_info",
-    "write_log",
-]
 
 _EVALUATION = {"3DMatch": "-evaluation", "3DLoMatch": "-evaluation-lo"}
 _OVERLAP_LIST = re.compile(r"(?P<sequence>.+)-(?P<overlap>[01]\.\d+)\.txt")

@@ -13,8 +13,9 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from sparsefeat.data import threedmatch
+from sparsefeat.data.fragments import load_fragment
 from sparsefeat.data.rgbd import fuse_rgbd, read_rgbd
-from sparsefeat.data.threedmatch import load_fragment, train_pairs
+from sparsefeat.data.threedmatch import train_pairs
 from sparsefeat.synthetic.camera import Intrinsics
 from sparsefeat.synthetic.shapes import axis_rotation
 

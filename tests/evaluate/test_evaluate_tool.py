@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from sparsefeat.checkpoint import save_checkpoint
-from sparsefeat.data.threedmatch import write_info, write_log
 from sparsefeat.evaluate.descriptors import random_network
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.io.gtlog import write_info, write_log
 from sparsefeat.io.pointcloud import write_ply
 from sparsefeat.models import create_model
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsefeat.data.folder import INDIVIDUALS, PART_NAMES_FILE, SPLITS, TEMPLATES
 from sparsefeat.errors import InputError
 from sparsefeat.io import yaml12
+from sparsefeat.io.shape_folder import write_lists
 from sparsefeat.synthetic.creatures.body import turn
 from sparsefeat.synthetic.creatures.creature import Creature, make_creature
 from sparsefeat.synthetic.creatures.families import FAMILIES, KINDS, PART_NAMES, VARIED, landmarks
@@ -213,15 +213,9 @@ def _write_lists(root: Path, tasks: list[tuple], families, landmark_count: int, 
         individuals.setdefault(f"{kind}_{who:03d}", []).append(f"{kind}/{name}")
     groups = FAMILIES | VARIED
     templates = {family: list(groups[family].classes) for family in groups if family in families}
-    lists = {
-        SPLITS: {split: names for split, names in splits.items() if names},
-        INDIVIDUALS: individuals,
-        TEMPLATES: templates,
-        SETTINGS: settings,
-    }
-    for file, value in lists.items():
-        (root / file).write_text(yaml12.dump(value), encoding="utf-8")
-    (root / PART_NAMES_FILE).write_text("".join(name + "\n" for name in PART_NAMES), encoding="utf-8")
+    used = {split: names for split, names in splits.items() if names}
+    write_lists(root, used, individuals, templates, PART_NAMES)
+    (root / SETTINGS).write_text(yaml12.dump(settings), encoding="utf-8")
     for family in templates:
         places, _, faces = landmarks(family, landmark_count)
         (root / "templates" / family).mkdir(parents=True)
