@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from sparsefeat.data.fragments import FRAGMENT_SUFFIXES, load_fragment
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opens_path
 from sparsefeat.io.gtlog import (
     LogBlock,
     read_info,
@@ -76,6 +76,7 @@ class FragmentPair:
     j: int = -1
 
 
+@opens_path
 def train_pairs(
     root: str | os.PathLike, scenes: Sequence[str] | None = None, min_overlap: float = 0.3
 ) -> list[FragmentPair]:
@@ -122,6 +123,7 @@ def train_pairs(
     return kept
 
 
+@opens_path
 def test_pairs(
     root: str | os.PathLike,
     scenes: Sequence[str] | None = None,
@@ -159,6 +161,7 @@ def test_pairs(
     return {name: _scene_pairs(root, name, _EVALUATION[pairs]) for name in names}
 
 
+@opens_path
 def find_pairs(
     root: str | os.PathLike, scenes: Sequence[str] | None = None, min_overlap: float = 0.3
 ) -> list[FragmentPair]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
 from sparsefeat.data.threedmatch import FragmentPair
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
 from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.io.config import save_config
@@ -95,7 +95,8 @@ def pretrain(
     if resume:
         first, best = load_state(output / "last.pt", config, model, optimizer, scaler)
     elif rank == 0:
-        output.mkdir(parents=True, exist_ok=True)
+        with opening(output):
+            output.mkdir(parents=True, exist_ok=True)
         save_config(output / "config.yaml", config)
 
     parallel = in_parallel(model, world_size, device)
