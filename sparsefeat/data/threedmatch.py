@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from sparsefeat.data.fragments import FRAGMENT_SUFFIXES
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opens_path
 from sparsefeat.io.gtlog import (
     read_info,
     read_lines,
@@ -58,6 +58,7 @@ class FragmentPair:
     j: int = -1
 
 
+@opens_path
 def train_pairs(
     root: str | os.PathLike, scenes: Sequence[str] | None = None, min_overlap: float = 0.3
 ) -> list[FragmentPair]:
@@ -104,6 +105,7 @@ def train_pairs(
     return kept
 
 
+@opens_path
 def test_pairs(
     root: str | os.PathLike,
     scenes: Sequence[str] | None = None,
@@ -141,6 +143,7 @@ def test_pairs(
     return {name: _scene_pairs(root, name, _EVALUATION[pairs]) for name in names}
 
 
+@opens_path
 def find_pairs(
     root: str | os.PathLike, scenes: Sequence[str] | None = None, min_overlap: float = 0.3
 ) -> list[FragmentPair]:

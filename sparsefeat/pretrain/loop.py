@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsefeat.checkpoint import find_checkpoint, from_pretrained, load_weights, read_checkpoint, save_checkpoint
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
 from sparsefeat.io.config import save_config
 from sparsefeat.losses import PairFeatures, pair_loss
 from sparsefeat.models import create_model
@@ -82,7 +82,8 @@ def pretrain(
     if resume:
         first, best = load_state(output / "last.pt", config, model, optimizer, scaler)
     elif rank == 0:
-        output.mkdir(parents=True, exist_ok=True)
+        with opening(output):
+            output.mkdir(parents=True, exist_ok=True)
         save_config(output / "config.yaml", config)
 
     parallel = in_parallel(model, world_size, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -52,11 +53,11 @@ def load_state(
     Raises:
         InputError: no such file, not such a file, or one of a run with another configuration.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: nothing to resume from; expected the last.pt of an earlier run")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise InputError(f"{path}: not the state of a run, or cut off ({str(error).splitlines()[0]})") from error
     missing = {"config", "model", "optimizer", "scaler", "step", "best"} - set(state)
     if missing:

@@ -269,7 +269,7 @@ def test_a_wrong_number_of_feature_channels_is_named():
 
 def test_the_minkowski_backend_without_the_package_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "MinkowskiEngine", None)
-    with pytest.raises(ImportError, match="needs the package MinkowskiEngine"):
+    with pytest.raises(ImportError, match="needs MinkowskiEngine"):
         create_model("ResUNetBN2C", backend="minkowski")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening, opens_path
 from sparsefeat.io import yaml12
 from sparsefeat.io.shape_folder import write_lists
 from sparsefeat.synthetic.creatures.body import turn
@@ -89,14 +89,14 @@ def make_creatures(
     unknown = next((name for name in families if name not in KINDS), None)
     if unknown is not None or not families:
         raise InputError(f"families: got {unknown or 'none'!r}, expected some of {', '.join(KINDS)}")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    with opening(output):
+        occupied = output.exists() and (not output.is_dir() or any(output.iterdir()))
+    if occupied:
         raise InputError(f"{output}: there is something already, expected a new or an empty folder")
     tasks = _tasks(seed, count, poses, families, vertices, landmark_count, triangulations)
-    try:
+    with opening(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    except OSError as error:
-        raise InputError(f"{output}: cannot make this folder ({error.strerror})") from error
     try:
         shown: dict[int, Creature] = {}
         step = max(1, -(-len(tasks) // _SHOWN))
@@ -112,8 +112,9 @@ def make_creatures(
             settings["triangulations"] = triangulations
         _write_lists(partial, tasks, families, landmark_count, settings)
         contact_sheet([shown[k] for k in sorted(shown)], partial / CONTACT_SHEET)
-        os.chmod(partial, 0o755)
-        os.replace(partial, output)
+        with opening(output):
+            os.chmod(partial, 0o755)
+            os.replace(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return output
@@ -184,6 +185,7 @@ def _make(name: str, who: int, *arguments) -> Creature:
     return make_creature(*arguments)
 
 
+@opens_path
 def _write(root: Path, task: tuple, creature: Creature) -> None:
     name, folder = task[0], root / creature.kind
     for sub in ("labels", "corres", "template", "landmarks"):
@@ -195,6 +197,7 @@ def _write(root: Path, task: tuple, creature: Creature) -> None:
     np.save(folder / "landmarks" / f"{name}.npy", creature.landmark_places.astype(np.float32))
 
 
+@opens_path
 def _write_lists(root: Path, tasks: list[tuple], families, landmark_count: int, settings: dict) -> None:
     splits: dict[str, list[str]] = {"train": [], "test": []}
     individuals: dict[str, list[str]] = {}

@@ -15,6 +15,7 @@ from scipy.sparse import coo_matrix, diags
 from scipy.sparse.csgraph import connected_components
 
 from sparsefeat.errors import InputError
+from sparsefeat.extras import import_extra
 from sparsefeat.synthetic.creatures.body import Body
 from sparsefeat.synthetic.creatures.cones import Cones, body_field, onto_surface
 
@@ -148,7 +149,7 @@ class Template:
 
     def _contour(self, spacing: float, rotation: np.ndarray, shift: np.ndarray):
         """Marching cubes on a grid turned by ``rotation`` and shifted by ``shift`` cells."""
-        from skimage.measure import marching_cubes  # slow to import, and nothing else needs it
+        marching_cubes = import_extra("skimage.measure", "making creatures").marching_cubes
 
         count = len(self.body.cones)
         cones = self.body.cones.moved(np.tile(rotation, (count, 1, 1)), np.zeros((count, 3)))
