@@ -1,4 +1,4 @@
-"""Errors that a user can set right; any other exception is a bug of ours."""
+"""Errors that a user can set right, and warnings; any other exception is a bug of ours."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ class InputError(ValueError):
     """Input is not as expected. The message says where (file, line, field), what was given and what was expected.
 
     The command line prints the message as one line and exits with code 2.
+    """
+
+
+class InputWarning(UserWarning):
+    """Input is as expected, and yet the result will be poor or late. The message says why, and what helps.
+
+    The command line prints the message as one line.
     """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from sparsefeat.data.fragments import load_viewpoint
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract.inputs import (
     INTERPOLATIONS,
     as_tensor,
@@ -25,6 +26,7 @@ from sparsefeat.extract.inputs import (
     chosen_rows,
     unit_normals,
 )
+from sparsefeat.extract.plausibility import warn_of_missing_normals, warn_of_spacing
 from sparsefeat.extract.tiling import split_into_tiles
 from sparsefeat.io.pointcloud import read_points
 from sparsefeat.models.blocks import network_inputs
@@ -166,7 +168,8 @@ class FeatureExtractor:
             scales: factors on the voxel size; the features at all of them are put side by side, divided by the root of
                 their number, so that unit vectors stay such. Several see more than one neighbourhood and match
                 better; each costs a pass.
-            max_voxels: more voxels than this run in tiles of at most so many, halo included.
+            max_voxels: more voxels than this run in tiles of at most so many, halo included. Where even the smallest
+                tile has more, an InputWarning says how many.
             halo: voxels around a tile that are computed with it and thrown away. None: as far as the
                 network looks, so that tiles give what one pass gives, up to rounding. Less is faster, and
                 approximate near the tiles' borders.
@@ -192,6 +195,8 @@ class FeatureExtractor:
         check_points(cloud, where)
         with evaluating(self.model):
             if self.oriented:
+                if normals is None and viewpoint is None:
+                    warn_of_missing_normals()
                 normals = unit_normals(cloud, normals, viewpoint)
             else:
                 normals = None
@@ -218,7 +223,7 @@ class FeatureExtractor:
             # One voxel tells the number of channels.
             single = voxelize(torch.zeros(1, 3), 1.0)
             return self._run(single, torch.ones(1, self.in_channels))[:0]
-        result = self._points_features(cloud, features, normals, request)
+        result = self._points_features(cloud, features, normals, request, judged=True)
         for view in range(1, views):
             moved, turn = _another_pose(cloud, view, self.voxel_size)
             turned = None if normals is None else normals @ turn.T.to(normals)
@@ -230,13 +235,15 @@ class FeatureExtractor:
         return result
 
     def _points_features(
-        self, points: Tensor, features: Tensor | None, normals: Tensor | None, request: _Request
+        self, points: Tensor, features: Tensor | None, normals: Tensor | None, request: _Request, judged: bool = False
     ) -> Tensor:
         """Features of the chosen points of a cloud as it lies. Shape: (M, C)."""
         cloud = voxelize(
             points, self.voxel_size, normals=normals, stride=self.reach.stride, device=self.device,
             where=request.where,
         )  # fmt: skip
+        if judged:
+            warn_of_spacing(cloud, points, getattr(self.model, "unit", "m"), request.where, stacklevel=4)
         given = None if features is None else cloud.average(features)
         table = self._voxel_features(cloud, given, points.device, request)
         if request.interpolation == "nearest":
@@ -283,6 +290,14 @@ class FeatureExtractor:
                 "since it has no modules of sparsefeat.sparse; give halo= in voxels"
             )
         halo = self.reach.radius if halo is None else halo
+        largest = max(len(tile.rows) for tile in split_into_tiles(cloud.cells, max_voxels, halo, self.reach.stride))
+        if largest > max_voxels:
+            warnings.warn(
+                f"{request.where}: up to {largest} voxels run at once, more than max_voxels {max_voxels}: so many lie "
+                f"within {halo} voxels (halo) of a tile that cannot be smaller; a smaller halo needs less, and is approximate",
+                InputWarning,
+                stacklevel=5,
+            )
         table, done = None, 0
         for tile in split_into_tiles(cloud.cells, max_voxels, halo, self.reach.stride):
             part = None if features is None else features[tile.rows.to(features.device)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +11,8 @@ import numpy as np
 
 from sparsefeat.errors import InputError, opening, opens_path
 from sparsefeat.io import yaml12
+from sparsefeat.io.atomic import atomic_folder
+from sparsefeat.io.lock import LOCK_NAME, locked
 from sparsefeat.io.shape_folder import write_lists
 from sparsefeat.synthetic.creatures.body import turn
 from sparsefeat.synthetic.creatures.creature import Creature, make_creature
@@ -96,8 +96,8 @@ def make_creatures(
     tasks = _tasks(seed, count, poses, families, vertices, landmark_count, triangulations)
     with opening(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    lock = output.parent / f".{output.name}{LOCK_NAME}"
+    with locked(lock, output), atomic_folder(output) as partial:
         shown: dict[int, Creature] = {}
         step = max(1, -(-len(tasks) // _SHOWN))
         for done, (k, creature) in enumerate(run_tasks(_make, tasks, workers), 1):
@@ -112,11 +112,6 @@ def make_creatures(
             settings["triangulations"] = triangulations
         _write_lists(partial, tasks, families, landmark_count, settings)
         contact_sheet([shown[k] for k in sorted(shown)], partial / CONTACT_SHEET)
-        with opening(output):
-            os.chmod(partial, 0o755)
-            os.replace(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return output
 
 
