@@ -6,6 +6,8 @@ import contextlib
 import functools
 import inspect
 import os
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -29,6 +31,14 @@ class InputWarning(UserWarning):
 
 class MissingExtraError(InputError, ImportError):
     """An optional package is missing. The message names the package, the extra, and what works without it."""
+
+
+def warn(message: str) -> None:
+    """Issue an :class:`InputWarning` that points to the caller outside of this package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, InputWarning, stacklevel=level)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from sparsefeat.data.fragments import load_viewpoint
-from sparsefeat.errors import InputError, InputWarning
+from sparsefeat.errors import InputError, warn
 from sparsefeat.extract.inputs import (
     INTERPOLATIONS,
     as_tensor,
@@ -243,7 +242,7 @@ class FeatureExtractor:
             where=request.where,
         )  # fmt: skip
         if judged:
-            warn_of_spacing(cloud, points, getattr(self.model, "unit", "m"), request.where, stacklevel=4)
+            warn_of_spacing(cloud, points, getattr(self.model, "unit", "m"), request.where)
         given = None if features is None else cloud.average(features)
         table = self._voxel_features(cloud, given, points.device, request)
         if request.interpolation == "nearest":
@@ -292,11 +291,9 @@ class FeatureExtractor:
         halo = self.reach.radius if halo is None else halo
         largest = max(len(tile.rows) for tile in split_into_tiles(cloud.cells, max_voxels, halo, self.reach.stride))
         if largest > max_voxels:
-            warnings.warn(
+            warn(
                 f"{request.where}: up to {largest} voxels run at once, more than max_voxels {max_voxels}: so many lie "
-                f"within {halo} voxels (halo) of a tile that cannot be smaller; a smaller halo needs less, and is approximate",
-                InputWarning,
-                stacklevel=5,
+                f"within {halo} voxels (halo) of a tile that cannot be smaller; a smaller halo needs less, and is approximate"
             )
         table, done = None, 0
         for tile in split_into_tiles(cloud.cells, max_voxels, halo, self.reach.stride):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from sparsefeat.errors import InputWarning
+from sparsefeat.errors import warn
 from sparsefeat.models.voxel_cloud import VoxelCloud
 
 UNORIENTED = "sparsefeat/rooms-5cm-v1"
@@ -26,17 +25,15 @@ _SAMPLE = 1000
 _UNITS = {"m": {"millimetres": 1000, "centimetres": 100}, "mm": {"micrometres": 1000}}
 
 
-def warn_of_missing_normals(stacklevel: int = 3) -> None:
+def warn_of_missing_normals() -> None:
     """Warn that an oriented network gets neither normals nor a viewpoint."""
-    warnings.warn(
+    warn(
         "an oriented network without viewpoint= or normals= gives far worse features; give one of them, or take the "
-        f"unoriented {UNORIENTED}",
-        InputWarning,
-        stacklevel=stacklevel + 1,
+        f"unoriented {UNORIENTED}"
     )
 
 
-def warn_of_spacing(cloud: VoxelCloud, points: Tensor, unit: str, where: str, stacklevel: int = 3) -> None:
+def warn_of_spacing(cloud: VoxelCloud, points: Tensor, unit: str, where: str) -> None:
     """Warn if nearly every voxel is alone, or if nearly all points share a few voxels.
 
     Args:
@@ -44,29 +41,24 @@ def warn_of_spacing(cloud: VoxelCloud, points: Tensor, unit: str, where: str, st
         points: Shape (N, 3).
         unit: of the voxel size, as the checkpoint says.
         where: begins the message.
-        stacklevel: of the warning, from the caller on.
     """
     if len(points) < _FEW_POINTS:
         return
     size = cloud.voxel_size
-    share = neighbour_share(cloud.cells)
-    if share < _ALONE:
-        spacing = typical_spacing(points)
-        line = (
-            f"{where}: {share:.0%} of {len(cloud)} voxels of {size:g} have a neighbour, so that features are nearly the "
-            f"same everywhere: points are about {spacing:.3g} apart, {spacing / size:.3g} voxels; "
-        )
-        line += _unit_hint(unit, spacing / size, 2 * spacing)
-    elif len(cloud) < _FEW_VOXELS and len(points) >= 10 * len(cloud):
+    if len(cloud) < _FEW_VOXELS and len(points) >= 10 * len(cloud):
         extent = float((points.amax(0) - points.amin(0)).max())
-        line = (
+        warn(
             f"{where}: {len(points)} points fall into {len(cloud)} voxels of {size:g}, too few to tell places apart: the "
             f"cloud is {extent:.3g} wide, {extent / size:.3g} voxels; a voxel size of about {extent / 50:.2g} would fit, "
             "or another unit of the coordinates"
         )
-    else:
-        return
-    warnings.warn(line, InputWarning, stacklevel=stacklevel + 1)
+    elif (share := neighbour_share(cloud.cells)) < _ALONE:
+        spacing = typical_spacing(points)
+        warn(
+            f"{where}: {share:.0%} of {len(cloud)} voxels of {size:g} have a neighbour, so that features are nearly the "
+            f"same everywhere: points are about {spacing:.3g} apart, {spacing / size:.3g} voxels; "
+            + _unit_hint(unit, spacing / size, 2 * spacing)
+        )
 
 
 def neighbour_share(cells: Tensor) -> float:

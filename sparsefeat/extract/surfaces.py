@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 
-from sparsefeat.errors import InputError, InputWarning
+from sparsefeat.errors import InputError, warn
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.mesh.geodesic import surface_area
 from sparsefeat.mesh.sampling import sample_surface
@@ -75,11 +74,9 @@ def expected_voxels(vertices: np.ndarray, faces: np.ndarray, voxel_size: float) 
 def _warn_of_many_voxels(vertices: np.ndarray, faces: np.ndarray, voxel_size: float) -> None:
     count = expected_voxels(vertices, faces, voxel_size)
     if count > MANY_VOXELS:
-        warnings.warn(
+        warn(
             f"the surface has about {count:.2g} voxels of {voxel_size:g}, which may take hours; is the voxel size in the "
-            "unit of the vertices?",
-            InputWarning,
-            stacklevel=4,
+            "unit of the vertices?"
         )
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import warnings
 from pathlib import Path
 
-from sparsefeat.errors import InputWarning, opening
+from sparsefeat.errors import opening, warn
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.progress import Progress
 
@@ -90,5 +89,5 @@ def _lines(path: Path) -> list[dict]:
         if isinstance(record, dict) and isinstance(record.get("step"), int):
             found.append(record)
         elif number < len(lines):  # the last one is cut off by an interruption
-            warnings.warn(f"{path}: line {number} is damaged and left out", InputWarning, stacklevel=2)
+            warn(f"{path}: line {number} is damaged and left out")
     return found
