@@ -12,7 +12,7 @@ from sparsefeat.mesh.basis_cache import BasisCache
 
 @pytest.fixture
 def entry(tmp_path):
-    vertices, faces = (np.asarray(a) for a in sphere(8))
+    vertices, faces = (np.asarray(a) for a in sphere(2))
     basis = laplace_basis(vertices, faces, 5, cache=tmp_path)
     (path,) = tmp_path.iterdir()
     return vertices, faces, basis, path
