@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -32,3 +38,16 @@ def opening(path: str | os.PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{error.filename or os.fspath(path)}: {error.strerror or error}") from error
+
+
+def opens_path(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that reads or writes at its first argument: see :func:`opening`."""
+    first = next(iter(inspect.signature(function).parameters))
+
+    @functools.wraps(function)
+    def opened(*args: P.args, **options: P.kwargs) -> T:
+        path: Any = args[0] if args else options.get(first, "")
+        with opening(path):
+            return function(*args, **options)
+
+    return opened

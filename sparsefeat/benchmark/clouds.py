@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
 from sparsefeat.io.pointcloud import read_points
 from sparsefeat.sparse import collate, quantize
 
@@ -59,7 +59,9 @@ def make_cloud(size: str, data: Path | None) -> Cloud:
 
 def _points(data: Path | None) -> tuple[np.ndarray, str]:
     for pattern in FRAGMENTS if data is not None else ():
-        for path in sorted(data.glob(pattern)):
+        with opening(data):
+            found = sorted(data.glob(pattern))
+        for path in found:
             return np.asarray(read_points(path).points, dtype=np.float64), str(path.relative_to(data))
     return _room(np.random.default_rng(0)), "a drawn room"
 

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -76,9 +77,9 @@ class Options:
 
 def run_benchmark(
     options: Options,
-    progress: Callable[[list[dict], list[dict], dict[str, object]], None] = lambda new, rows, facts: None,
+    progress: Callable[[list[dict], list[dict], dict[str, Any]], None] = lambda new, rows, facts: None,
     earlier: dict | None = None,
-) -> tuple[list[dict], dict[str, object]]:
+) -> tuple[list[dict], dict[str, Any]]:
     """Measure what ``options`` ask for.
 
     Args:
@@ -150,7 +151,7 @@ def run_benchmark(
     return rows, facts
 
 
-def _kept(earlier: dict, facts: dict[str, object]) -> list[dict]:
+def _kept(earlier: dict, facts: dict[str, Any]) -> list[dict]:
     for name in ("environment", "engines", "arithmetic"):
         if earlier.get(name) != facts[name]:
             raise InputError(f"earlier run: expected its {name} to be {facts[name]}, got {earlier.get(name)}")

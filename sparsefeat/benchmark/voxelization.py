@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from sparsefeat.benchmark.timing import process_peak, time_interleaved
-from sparsefeat.cli.frame import run_tool
 from sparsefeat.io.meshes import check_mesh
 from sparsefeat.mesh.voxelization import voxelize_mesh
 
@@ -166,4 +165,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main, "voxelization"))
+    sys.exit(main())

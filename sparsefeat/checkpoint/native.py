@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 from sparsefeat.checkpoint import foreign, legacy
-from sparsefeat.errors import InputError, MissingExtraError
+from sparsefeat.errors import InputError
+from sparsefeat.extras import import_extra
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.torchfile import read_torch_file
 from sparsefeat.models import Network, create_model
+from sparsefeat.packaged import packaged
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+ASSETS = packaged("assets")
 """Where ``sparsefeat/<name>`` is looked up."""
 
 HUB_FILE = "model.safetensors"
@@ -230,10 +232,7 @@ def find_checkpoint(name_or_path: str | os.PathLike) -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise MissingExtraError(f"{hub_id}: a hub id needs the package huggingface_hub") from error
+    huggingface_hub = import_extra("huggingface_hub", f"{hub_id}: a hub id")
     repository, _, revision = hub_id.partition("@")
     try:
         return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE, revision=revision or None))

@@ -20,10 +20,7 @@ from sparsefeat.data.shape_files import (
 from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset, split_per_class
 from sparsefeat.errors import InputError
 from sparsefeat.io import yaml12
-
-# Files of the layout; `sparsefeat.synthetic.creatures` writes it.
-SPLITS, INDIVIDUALS, TEMPLATES = "splits.yaml", "individuals.yaml", "templates.yaml"
-PART_NAMES_FILE = "part_names.txt"
+from sparsefeat.io.shape_folder import INDIVIDUALS, PART_NAMES, SPLITS, TEMPLATES
 
 
 def load_folder(
@@ -70,9 +67,9 @@ def load_folder(
     else:
         folders = class_folders(root, "mesh here or in sub-folders (off, ply, obj, stl, glb, npz)")
         groups = [(folder.name, folder, folder) for folder in folders]
-    names = tuple(read_names(root / PART_NAMES_FILE)) if (root / PART_NAMES_FILE).is_file() else None
+    names = tuple(read_names(root / PART_NAMES)) if (root / PART_NAMES).is_file() else None
     if merge_left_right and names is None:
-        raise InputError(f"{root}: merge_left_right needs the names of the parts, there is no {PART_NAMES_FILE}")
+        raise InputError(f"{root}: merge_left_right needs the names of the parts, there is no {PART_NAMES}")
     template = _templates(root, [kind for kind, _, _ in groups if kind is not None])
     shapes: list[Shape] = []
     for label, (kind, folder, beside) in enumerate(groups):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opens_path
 from sparsefeat.io.gtlog import read_lines, read_log, rigid_problem
 from sparsefeat.synthetic.camera import Intrinsics
 from sparsefeat.synthetic.fragments import Fragment, fuse_fragment, transform, write_scene
@@ -63,6 +63,7 @@ class RgbdSequence(NamedTuple):
         return depth
 
 
+@opens_path
 def read_rgbd(
     folder: str | os.PathLike,
     intrinsics: Sequence[float] | str | os.PathLike | None = None,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
 
 # Name of a data set -> module of `sparsefeat.data` and function in it that reads its folder.
 _LOADERS = {
@@ -283,7 +283,9 @@ def load_dataset(name: str, root: str | os.PathLike, **options) -> ShapeDataset:
     if unknown:
         takes = f"it takes {', '.join(known)}" if known else "it takes none"
         raise InputError(f"data set {name}: unknown option {unknown[0]!r}; {takes}")
-    return loader(root, **options)
+    with opening(root):
+        dataset: ShapeDataset = loader(root, **options)
+    return dataset
 
 
 def split_per_class(

@@ -19,32 +19,14 @@ from typing import Literal
 
 import numpy as np
 
-from sparsefeat.data.fragments import FRAGMENT_SUFFIXES, load_fragment
-from sparsefeat.errors import InputError
+from sparsefeat.data.fragments import FRAGMENT_SUFFIXES
+from sparsefeat.errors import InputError, opens_path
 from sparsefeat.io.gtlog import (
-    LogBlock,
     read_info,
     read_lines,
     read_log,
     read_overlaps,
-    write_info,
-    write_log,
 )
-
-__all__ = [
-    "FragmentPair",
-    "LogBlock",
-    "find_pairs",
-    "load_fragment",
-    "read_info",
-    "read_log",
-    "read_overlaps",
-    "read_scene_list",
-    "test_pairs",
-    "train_pairs",
-    "write_info",
-    "write_log",
-]
 
 _EVALUATION = {"3DMatch": "-evaluation", "3DLoMatch": "-evaluation-lo"}
 _OVERLAP_LIST = re.compile(r"(?P<sequence>.+)-(?P<overlap>[01]\.\d+)\.txt")
@@ -76,6 +58,7 @@ class FragmentPair:
     j: int = -1
 
 
+@opens_path
 def train_pairs(
     root: str | os.PathLike, scenes: Sequence[str] | None = None, min_overlap: float = 0.3
 ) -> list[FragmentPair]:
@@ -122,6 +105,7 @@ def train_pairs(
     return kept
 
 
+@opens_path
 def test_pairs(
     root: str | os.PathLike,
     scenes: Sequence[str] | None = None,
@@ -159,6 +143,7 @@ def test_pairs(
     return {name: _scene_pairs(root, name, _EVALUATION[pairs]) for name in names}
 
 
+@opens_path
 def find_pairs(
     root: str | os.PathLike, scenes: Sequence[str] | None = None, min_overlap: float = 0.3
 ) -> list[FragmentPair]:

@@ -10,7 +10,6 @@ from sparsefeat.evaluate.matching import (
     match_fragments,
 )
 from sparsefeat.evaluate.registration import RansacRegister, transformation_error
-from sparsefeat.match.nearest import nearest_both_ways, nearest_neighbours
 
 __all__ = [
     "FragmentDescriber",
@@ -21,7 +20,5 @@ __all__ = [
     "fpfh_descriptor",
     "inlier_ratio",
     "match_fragments",
-    "nearest_both_ways",
-    "nearest_neighbours",
     "transformation_error",
 ]

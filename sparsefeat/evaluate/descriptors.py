@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from sparsefeat.errors import InputError
-from sparsefeat.evaluate.extras import import_open3d
 from sparsefeat.evaluate.fpfh import fpfh_descriptor
 from sparsefeat.evaluate.keypoints import Describe
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.extras import import_extra
 from sparsefeat.models import create_model
 
 BASELINES = ("fpfh", "random")
@@ -69,5 +69,5 @@ def baseline_descriptor(name: str, extractor: FeatureExtractor, voxel_size: floa
     if name not in makers:
         raise InputError(f"baseline: expected one of {', '.join(BASELINES)}, got {name!r}")
     if name == "fpfh":
-        import_open3d("the FPFH baseline")  # said now, not after the first descriptor's hours
+        import_extra("open3d", "the FPFH baseline")  # said now, not after the first descriptor's hours
     return makers[name]()

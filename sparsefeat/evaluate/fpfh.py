@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparsefeat.errors import InputError
-from sparsefeat.evaluate.extras import import_open3d
+from sparsefeat.extras import import_extra
 
 
 def fpfh_descriptor(
@@ -41,7 +41,7 @@ def fpfh_descriptor(
         raise InputError(f"fpfh_descriptor: expected points (N, 3), got {points.shape}")
     if not voxel_size > 0:
         raise InputError(f"voxel_size: expected a positive length in metres, got {voxel_size}")
-    o3d = import_open3d("the FPFH baseline")
+    o3d = import_extra("open3d", "the FPFH baseline")
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
     cloud.estimate_normals(o3d.geometry.KDTreeSearchParamHybrid(radius=2 * voxel_size, max_nn=30))
     if viewpoint is not None:

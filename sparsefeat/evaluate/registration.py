@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.errors import InputError
-from sparsefeat.evaluate.extras import import_open3d
+from sparsefeat.extras import import_extra
 
 # A pose counts as found up to this root mean square error, metres.
 MAX_ERROR_M = 0.2
@@ -80,7 +80,7 @@ class RansacRegister:
     confidence: float = 0.999
 
     def __post_init__(self) -> None:
-        import_open3d("registration recall")
+        import_extra("open3d", "registration recall")
 
     def __call__(
         self, points0: np.ndarray, points1: np.ndarray, matches: np.ndarray, seed: Sequence[int] = (0,)
@@ -101,7 +101,7 @@ class RansacRegister:
         """
         if len(matches) < 3:
             return None
-        o3d = import_open3d("registration recall")
+        o3d = import_extra("open3d", "registration recall")
         pipeline = o3d.pipelines.registration
         o3d.utility.random.seed(int(np.random.SeedSequence(list(seed)).generate_state(1)[0] >> 1))
         result = pipeline.registration_ransac_based_on_correspondence(

@@ -60,16 +60,23 @@ class FeatureExtractor:
             It is used as it is, not copied; its training mode is restored after each call.
         voxel_size: edge of a voxel in the unit of the points (metres for the models trained on rooms).
         device: where the network runs; it is moved there. None: where it is.
+        reach: how far the network looks; None: measured when it is needed.
 
     Raises:
         InputError: the voxel size is not a positive number, or there is no such device.
     """
 
-    def __init__(self, model: nn.Module, voxel_size: float, device: str | torch.device | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        voxel_size: float,
+        device: str | torch.device | None = None,
+        reach: Reach | None = None,
+    ):
         self.voxel_size = checked_voxel_size(voxel_size)
         self.device = checked_device(device, model)
         self.model = model.to(self.device)
-        self._reach: Reach | None = None
+        self._reach = reach
 
     @classmethod
     def from_pretrained(

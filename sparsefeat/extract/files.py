@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat.data.fragments import load_viewpoint
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
 from sparsefeat.extract import DEFAULT_MAX_VOXELS, FeatureExtractor, check_options
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.pointcloud import POINT_SUFFIXES, read_points, write_ply
@@ -95,10 +95,8 @@ def extract_files(
             report(result.failed[path])
 
     targets = find_inputs(inputs, output, fail)
-    try:
+    with opening(output):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output}: the output folder cannot be made ({error.strerror})") from error
 
     def one(path: Path, name: Path, tell: Callable[[int, int], None]) -> tuple[Path, np.ndarray]:
         cloud = read_points(path, drop_invalid)
@@ -176,16 +174,16 @@ def find_inputs(
     roots: dict[Path, Path] = {}
     seen: set[Path] = set()
     for given in inputs:
-        if given.is_dir():
-            found = sorted(p for p in given.rglob("*") if _is_input(p, given, output, suffixes))
-            if not found:
-                fail(given, InputError(f"no {kind} in it, expected {', '.join(suffixes)}"))
-        else:
-            found = [given]
-        for path in found:
-            if path.resolve() not in seen:
-                seen.add(path.resolve())
-                roots[path] = given if given.is_dir() else path.parent
+        with opening(given):
+            folder = given.is_dir()
+            found = sorted(p for p in given.rglob("*") if _is_input(p, given, output, suffixes)) if folder else [given]
+            places = [(path.resolve(), path) for path in found]
+        if not found:
+            fail(given, InputError(f"no {kind} in it, expected {', '.join(suffixes)}"))
+        for place, path in places:
+            if place not in seen:
+                seen.add(place)
+                roots[path] = given if folder else path.parent
     if not roots:
         shown = ", ".join(map(str, inputs)) or "(nothing)"
         raise InputError(f"{shown}: no {kind} found, expected some of {', '.join(suffixes)}")

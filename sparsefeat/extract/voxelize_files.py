@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
 from sparsefeat.extract.files import find_inputs
 from sparsefeat.extract.inputs import checked_device
 from sparsefeat.io.atomic import atomic_write
@@ -93,10 +93,8 @@ def voxelize_files(
             report(result.failed[path])
 
     targets = find_inputs(inputs, output, fail, MESH_SUFFIXES, (".npz",), "meshes")
-    try:
+    with opening(output):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output}: the output folder cannot be made ({error.strerror})") from error
 
     panels: list[tuple[str, np.ndarray]] = []
     for index, (path, name) in enumerate(targets.items()):

@@ -15,6 +15,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from sparsefeat.errors import InputError
+from sparsefeat.extras import import_extra
 from sparsefeat.io import polygons
 from sparsefeat.io.pointcloud import read_points
 
@@ -211,9 +212,8 @@ def _read_stl(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def _read_glb(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    import trimesh
-
     scene = _load(path)
+    trimesh = import_extra("trimesh", f"{path}: reading glb")
     if not isinstance(scene, trimesh.Scene):
         return scene.vertices, scene.faces, []
     vertices, faces, total, moved = [], [], 0, 0
@@ -262,8 +262,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 def _load(path: Path, **options):
     # Here, since it takes a moment and most of the package does without.
-    import trimesh
-
+    trimesh = import_extra("trimesh", f"{path}: reading {path.suffix[1:]}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

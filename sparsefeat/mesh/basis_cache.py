@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import atomic_write
 
 _VERSION = 1  # of what is computed as much as of the layout: raise it whenever either changes
@@ -31,10 +31,8 @@ class BasisCache:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
-        try:
+        with opening(folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder}: not a folder for the cache ({error.strerror})") from error
 
     def path(self, vertices: np.ndarray, faces: np.ndarray | None, k: int, kind: str) -> Path:
         """Where the basis of this mesh is or would be."""
@@ -74,7 +72,8 @@ class BasisCache:
             InputError: the folder cannot be written.
         """
         values, vectors, mass, x, y = arrays
-        with atomic_write(self.path(vertices, faces, k, kind)) as path:
+        target = self.path(vertices, faces, k, kind)
+        with opening(target), atomic_write(target) as path:
             np.savez(
                 path,
                 version=_VERSION,

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
-import robust_laplacian
 import scipy.sparse as sp
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from sparsefeat.errors import InputError
+from sparsefeat.extras import import_extra
 from sparsefeat.mesh.basis_cache import BasisCache
 from sparsefeat.mesh.eigen import smallest_eigenpairs
 from sparsefeat.mesh.gradient import gradient_operators
@@ -202,6 +202,7 @@ def _operators(
 ) -> tuple[sp.csr_matrix, np.ndarray]:
     if kind == "cotangent":
         return _cotangent_laplacian(vertices, faces)
+    robust_laplacian = import_extra("robust_laplacian", "laplace_basis", "kind='cotangent' takes meshes without it")
     try:
         if faces is None:
             neighbours = min(30, len(vertices) - 1)

@@ -43,7 +43,7 @@ class Network(nn.Module):
 
     @property
     def receptive_field(self) -> int:
-        """Edge, in voxels, of the cube around an output that holds all its inputs; see :func:`measure_reach`."""
+        """Edge, in voxels, of the cube centred on an output that holds all its inputs; see :func:`measure_reach`."""
         return 2 * measure_reach(self, self.in_channels).radius + 1
 
     def inputs(self, cloud: VoxelCloud, features: Tensor | None = None) -> SparseTensor:
@@ -110,9 +110,10 @@ class Network(nn.Module):
 
 
 def network_inputs(model: nn.Module, cloud: VoxelCloud, features: Tensor | None = None) -> SparseTensor:
-    """What a network takes for a voxelised cloud: :meth:`Network.inputs`, or ones for a module of another kind."""
-    if isinstance(model, Network):
-        return model.inputs(cloud, features)
+    """What a network takes for a voxelised cloud: :meth:`Network.inputs`, or ones for a module without that."""
+    inputs = getattr(model, "inputs", None)
+    if inputs is not None:
+        return inputs(cloud, features)
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     features = torch.ones(len(cloud), 1) if features is None else features
     coordinates = cloud.coordinates.to(parameter.device)

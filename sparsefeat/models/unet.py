@@ -51,6 +51,7 @@ class UNetConfig:
     block_norm: str | None
     kernels: Literal["grid", "pair"]
     oriented: bool
+    chiral: bool
 
     def __post_init__(self) -> None:
         name = self.name
@@ -68,6 +69,8 @@ class UNetConfig:
             raise InputError(f"{name}: kernels must be one of {', '.join(KERNELS)}, got {self.kernels!r}")
         if self.oriented and self.kernels != "pair":
             raise InputError(f"{name}: oriented needs kernels 'pair', got {self.kernels!r}")
+        if self.chiral and not self.oriented:
+            raise InputError(f"{name}: chiral needs oriented")
         if self.kernels == "pair" and self.in_channels != (expected := 6 if self.oriented else 3):
             raise InputError(
                 f"{name}: pair kernels take {expected} input channels, the points' offsets from the voxels' "
@@ -75,7 +78,7 @@ class UNetConfig:
             )
         self.bn_momentum = float(self.bn_momentum)
         self.normalize_feature = bool(self.normalize_feature)
-        self.oriented = bool(self.oriented)
+        self.oriented, self.chiral = bool(self.oriented), bool(self.chiral)
 
 
 class UNet(Network):
@@ -99,6 +102,8 @@ class UNet(Network):
             channels are then the points' offsets from the voxels' centres.
         oriented: pair kernels know the outer side of the surface; three more input channels are unit normals
             (or directions to the sensor), zero where they are not known. Needs ``kernels="pair"``.
+        chiral: one more pair function, which changes its sign under reflection, so that left and right can be told
+            apart. Needs ``oriented``.
         backend: see :func:`sparsefeat.models.create_model`.
 
     Raises:
@@ -134,6 +139,7 @@ class UNet(Network):
         block_norm: str | None = None,
         kernels: Literal["grid", "pair"] = "grid",
         oriented: bool = False,
+        chiral: bool = False,
         backend: str = "auto",
     ):
         super().__init__(in_channels, out_channels, backend)
@@ -156,13 +162,14 @@ class UNet(Network):
             self.BLOCK_NORM if block_norm is None else block_norm,
             kernels,
             oriented,
+            chiral,
         )
         self.config = asdict(config)
         self.normalize_feature = config.normalize_feature
         self.depth = config.depth
         if kernels == "pair":
-            self.ops = pair_backend(self.ops)
-            self.point_frames = PointFrames(D, config.oriented)
+            self.ops = pair_backend(self.ops, config.chiral)
+            self.point_frames = PointFrames(D, config.oriented, config.chiral)
         self._add_layers(config)
 
     def _add_layers(self, config: UNetConfig) -> None:

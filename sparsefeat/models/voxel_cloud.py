@@ -197,7 +197,7 @@ def voxelize(
     return VoxelCloud(
         cells=_unpack(keys, extent),
         points=_means(points, inverse, len(keys), torch.float64),
-        normal=None if normals is None else _means(normals, inverse, len(keys), torch.float32),
+        normal=None if normals is None else _means(normals, inverse, len(keys), torch.float64),
         inverse=inverse,
         origin=(origin[0], origin[1], origin[2]),
         voxel_size=float(voxel_size),

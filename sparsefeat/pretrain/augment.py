@@ -20,7 +20,7 @@ class AugmentConfig:
     crop_probability: float = 0.3  # share of clouds of which a half-space or a box is kept
     crop_keep: float = 0.7  # a crop keeps a share of points uniform between this and 1
     dropout: float = 0.2  # a share uniform between 0 and this of the points is left out
-    sideless: float = 0.0  # share of pairs whose sensor is forgotten, for networks with sides
+    drop_orientation: float = 0.0  # share of pairs without viewpoints, for oriented networks
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -33,8 +33,8 @@ class AugmentConfig:
             raise InputError(f"crop_probability is {self.crop_probability}, expected a share from 0 to 1")
         if not 0 < self.crop_keep <= 1:
             raise InputError(f"crop_keep is {self.crop_keep}, expected a share above 0, at most 1")
-        if not 0 <= self.sideless <= 1:
-            raise InputError(f"sideless is {self.sideless}, expected a share from 0 to 1")
+        if not 0 <= self.drop_orientation <= 1:
+            raise InputError(f"drop_orientation is {self.drop_orientation}, expected a share from 0 to 1")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}, expected a share from 0 to below 1")
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from sparsefeat.checkpoint import from_pretrained
 from sparsefeat.errors import InputError
@@ -18,6 +17,8 @@ from sparsefeat.pretrain.config import PretrainConfig
 from sparsefeat.pretrain.data import load_pairs, prepare_rooms
 from sparsefeat.pretrain.loop import pretrain
 from sparsefeat.pretrain.report import draw_curves, draw_pair, table
+from sparsefeat.pretrain.sources import numbers
+from sparsefeat.progress import Progress
 
 
 def run(
@@ -45,9 +46,8 @@ def run(
     main_process = int(os.environ.get("RANK", 0)) == 0
     rooms = config.data.rooms
     if rooms is not None and main_process:
-        with tqdm(total=rooms.rooms * rooms.fragments_per_room, desc="rooms", unit="fragment") as bar:
-            made = prepare_rooms(config.data, lambda done, total: bar.update(done - bar.n))
-            bar.disable = not made
+        with Progress("rooms", unit="fragment") as progress:
+            made = prepare_rooms(config.data, progress)
         say(f"{'made' if made else 'found'} synthetic rooms in {config.data.root}")
     result = pretrain(
         config, output, device, resume, overfit, show_progress=main_process, should_stop=should_stop
@@ -55,22 +55,29 @@ def run(
     if not main_process or should_stop():
         return
     say(f"checkpoint: {output / 'last.safetensors'}")
-    _, held_out = load_pairs(config.data, config.seed)
     files = draw_curves(output) if config.pictures else []
+    if config.data.shapes is not None:
+        for step, validation in sorted(result.validations.items()):
+            say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in numbers(validation).items()))
+        for path in files:
+            say(f"picture: {path}")
+        return
+    _, held_out = load_pairs(config.data, config.seed)
     if held_out and not overfit:
         trained = FeatureExtractor.from_pretrained(output / "last.safetensors", device=device)
         rows: dict[str, MatchingResult] = {}
         if 0 in result.validations:
             rows["before"] = result.validations[0]
         for name in config.compare:
-            rows[name] = evaluate_matching(
-                held_out,
-                baseline_descriptor(name, trained, config.voxel_size, config.seed),
-                config.voxel_size,
-                points=config.data.validation_points,
-                progress=_bar(name),
-                dense=config.voxel_points == "mean",
-            )
+            with Progress(f"compare {name}", unit="pair", leave=False) as progress:
+                rows[name] = evaluate_matching(
+                    held_out,
+                    baseline_descriptor(name, trained, config.voxel_size, config.seed),
+                    config.voxel_size,
+                    points=config.data.validation_points,
+                    progress=lambda done, total, show=progress: _unless(should_stop, show, done, total),
+                    dense=config.voxel_points == "mean",
+                )
         if result.step in result.validations:
             rows["after"] = result.validations[result.step]
         pairs = sum(len(of_scene) for of_scene in held_out.values())
@@ -92,13 +99,7 @@ def _own_device(device: str) -> str:
     return device
 
 
-def _bar(name: str) -> Callable[[int, int], None]:
-    bar = tqdm(desc=f"compare {name}", unit="pair", leave=False)
-
-    def update(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return update
+def _unless(should_stop: Callable[[], bool], progress: Callable[[int, int], None], done: int, total: int) -> None:
+    if should_stop():
+        raise KeyboardInterrupt
+    progress(done, total)

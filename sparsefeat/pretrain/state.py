@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
 import torch
 
+from sparsefeat.checkpoint.legacy import current_run_options
 from sparsefeat.errors import InputError
 from sparsefeat.io.atomic import atomic_write
-from sparsefeat.io.config import to_dict
+from sparsefeat.io.config import config_from_dict, to_dict
 from sparsefeat.models import Network
 from sparsefeat.pretrain.config import PretrainConfig
 
@@ -51,16 +53,18 @@ def load_state(
     Raises:
         InputError: no such file, not such a file, or one of a run with another configuration.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: nothing to resume from; expected the last.pt of an earlier run")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise InputError(f"{path}: not the state of a run, or cut off ({str(error).splitlines()[0]})") from error
     missing = {"config", "model", "optimizer", "scaler", "step", "best"} - set(state)
     if missing:
         raise InputError(f"{path}: not the state of a run: no {', '.join(sorted(missing))}")
-    mine, theirs = to_dict(config), state["config"]
+    # Options that the run did not know yet have their defaults.
+    theirs = to_dict(config_from_dict(PretrainConfig, current_run_options(state["config"]), where=str(path)))
+    mine = to_dict(config)
     for name in mine:
         if name not in _FREE and mine[name] != theirs.get(name):
             raise InputError(f"{path}: was made with {name} = {theirs.get(name)}, the configuration says {mine[name]}")

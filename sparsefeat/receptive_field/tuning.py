@@ -240,10 +240,10 @@ class _Describe:
 
 
 def _dilated(extractor: FeatureExtractor, factor: float) -> FeatureExtractor:
-    other = FeatureExtractor(DilatedNetwork(extractor.model, factor), extractor.voxel_size, extractor.device)
     # Layers show the windows of factor 1 to those who ask how far they look; no window reaches further than this.
-    other._reach = replace(extractor.reach, radius=extractor.reach.radius * math.ceil(factor))
-    return other
+    reach = replace(extractor.reach, radius=extractor.reach.radius * math.ceil(factor))
+    network = DilatedNetwork(extractor.model, factor)
+    return FeatureExtractor(network, extractor.voxel_size, extractor.device, reach)
 
 
 class _Ladder:

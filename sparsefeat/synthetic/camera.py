@@ -9,7 +9,7 @@ from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from sparsefeat.errors import MissingExtraError
+from sparsefeat.extras import import_extra
 from sparsefeat.synthetic.shapes import Mesh
 
 
@@ -44,17 +44,11 @@ class Scene:
     """
 
     def __init__(self, mesh: Mesh):
-        try:
-            from embreex import rtcore_scene
-            from embreex.mesh_construction import TriangleMesh
-        except ImportError as error:
-            raise MissingExtraError(
-                "making synthetic rooms needs the package 'embreex' (pip install embreex)"
-            ) from error
-        self._scene = rtcore_scene.EmbreeScene()
+        purpose = "making synthetic rooms"
+        self._scene = import_extra("embreex.rtcore_scene", purpose).EmbreeScene()
         triangles = mesh.vertices[mesh.faces].astype(np.float32)
         # Embree holds on to the buffers of this object; it has to live as long as the scene.
-        self._triangles = TriangleMesh(self._scene, triangles)
+        self._triangles = import_extra("embreex.mesh_construction", purpose).TriangleMesh(self._scene, triangles)
         normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
         # Row -1 answers for rays that hit nothing.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening, opens_path
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.gtlog import write_info, write_log
 from sparsefeat.io.pointcloud import write_ply
@@ -158,13 +158,12 @@ def check_layout(layout: str) -> None:
 
 def make_folder(path: str | os.PathLike) -> Path:
     """The folder at ``path``, made if it was not there; InputError if that cannot be."""
-    try:
+    with opening(path):
         Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot make this folder ({error.strerror})") from error
     return Path(path)
 
 
+@opens_path
 def write_scene(output: str | os.PathLike, scene: str, fragments: Sequence[Fragment], layout: str) -> None:
     """Write the fragments of a scene and their overlaps in one layout or both, side by side.
 

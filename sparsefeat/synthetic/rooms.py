@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.synthetic.camera import KINECT, Intrinsics, Scene, drifted, walk
 from sparsefeat.synthetic.depth_noise import DepthNoise
@@ -160,6 +160,6 @@ def make_rooms(
         if progress is not None:
             progress(done, len(tasks))
     for split, names in splits(rooms).items():
-        with atomic_write(output / f"{split}_rooms.txt") as path:
+        with opening(output), atomic_write(output / f"{split}_rooms.txt") as path:
             path.write_text("".join(name + "\n" for name in names))
     return output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ def compare_adapter(
     check, seed, views = config.adapter, config.seeds[0], config.features.views
     shots, validation = _divide(dataset, config, seed)
     shots, validation = [store(s) for s in shots], [store(s) for s in validation]
-    still = TransferConfig(**{**vars(config), "rotate": False})
+    still = replace(config, rotate=False)
 
     def accuracy(voxel_size: float) -> float:
         return score_labels(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
 from sparsefeat.io import yaml12
 from sparsefeat.synthetic.creatures import SETTINGS, make_creatures
 from sparsefeat.transfer.config import TransferConfig
@@ -28,7 +28,9 @@ def make_missing_creatures(config: TransferConfig, progress: Callable[[int, int]
     if config.creatures is None:
         return False
     root, wanted = config.data.root, asdict(config.creatures)
-    if not root.exists() or root.is_dir() and not any(root.iterdir()):
+    with opening(root):
+        vacant = not root.exists() or root.is_dir() and not any(root.iterdir())
+    if vacant:
         make_creatures(root, **wanted, progress=progress)
         return True
     found = _settings(root)

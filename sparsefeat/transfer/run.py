@@ -117,7 +117,7 @@ def _labelling(
     if config.rungs:
         shots = [store(shape) for shape in dataset.few_shot(config.data.train, max(config.shots), config.seeds[0])]
         last = next(s for s in result.scores if s.method == "tuned" and s.shots == max(config.shots))
-        still = TransferConfig(**{**vars(config), "rotate": False})
+        still = replace(config, rotate=False)
         for voxel_size in _rungs(last.voxel_size, config.rungs):
             progress(f"curve: voxel size {voxel_size:.4g}")
             source = sources["tuned"].at(voxel_size)

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.visualize.raster import CAMERA_VIEW, View, fit_frame, rasterize, spacing
 
@@ -270,5 +270,5 @@ def write_text(
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
-    with atomic_write(path) as temporary:
+    with opening(path), atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=_DPI, facecolor=figure.get_facecolor(), format="png")

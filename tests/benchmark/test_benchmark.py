@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +12,14 @@ import torch
 from sparsefeat.benchmark import Options, engines, run, run_benchmark, select
 from sparsefeat.benchmark.cases import LayerCase, all_cases
 from sparsefeat.benchmark.clouds import Cloud, make_cloud
-from sparsefeat.benchmark.layers import GATHERS, PRODUCTS, Measurement, Setting, difference, measure_layer
+from sparsefeat.benchmark.layers import (
+    GATHERS,
+    PRODUCTS,
+    Measurement,
+    Setting,
+    difference,
+    measure_layer,
+)
 from sparsefeat.benchmark.networks import measure_network
 from sparsefeat.benchmark.report import as_dict, table, write_json, write_plot
 from sparsefeat.benchmark.timing import Timing
@@ -32,11 +37,9 @@ def small() -> Cloud:
 
 @pytest.fixture(scope="module")
 def tool():
-    path = Path(__file__).parents[2] / "tools" / "benchmark.py"
-    spec = importlib.util.spec_from_file_location("benchmark_tool", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    from sparsefeat.cli import benchmark
+
+    return benchmark
 
 
 def test_a_drawn_room_has_the_voxels_asked_for_and_the_same_ones_each_time():
@@ -269,7 +272,7 @@ def test_kernels_that_disagree_with_plain_torch_are_a_fault(tool, monkeypatch, c
     row = {"case": "a", "operation": "forward", "dtype": "fp16"}
     for errors, code in (({name: 0.5}, 1), ({}, 0)):
         rows = [row | {"errors": errors, "absent": {name: "the reason"}}]
-        monkeypatch.setattr(tool, "run_benchmark", lambda *_, rows=rows: (rows, facts))
+        monkeypatch.setattr("sparsefeat.benchmark.run_benchmark", lambda *_, rows=rows: (rows, facts))
         assert tool.main(["--preset", "cuda"]) == code
         assert ("wrong: a forward fp16" in capsys.readouterr().out) == bool(code)
 
@@ -284,7 +287,7 @@ def test_numbers_that_are_none_differ_and_can_be_written():
 def test_it_is_said_when_cuda_has_no_kernels_of_its_own(tool, monkeypatch, capsys):
     for arithmetic_used, said in (("torch", True), ("triton", False)):
         facts = {"arithmetic": arithmetic_used, "not_installed": {}, "failed": []}
-        monkeypatch.setattr(tool, "run_benchmark", lambda *_, facts=facts: ([], facts))
+        monkeypatch.setattr("sparsefeat.benchmark.run_benchmark", lambda *_, facts=facts: ([], facts))
         assert tool.main(["--preset", "cuda"]) == 0
         assert ("ran in plain torch" in capsys.readouterr().out) is said
 

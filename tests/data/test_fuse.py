@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from sparsefeat.cli import make_data
 from sparsefeat.data import threedmatch
+from sparsefeat.data.fragments import load_fragment
 from sparsefeat.data.rgbd import fuse_rgbd, read_rgbd
-from sparsefeat.data.threedmatch import load_fragment, train_pairs
+from sparsefeat.data.threedmatch import train_pairs
 from sparsefeat.synthetic.camera import Intrinsics
 from sparsefeat.synthetic.shapes import axis_rotation
 
@@ -222,11 +222,7 @@ def test_a_missing_folder_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def tool():
-    path = Path(__file__).resolve().parents[2] / "tools" / "make_data.py"
-    spec = importlib.util.spec_from_file_location("make_data_tool", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return make_data.main
 
 
 def test_the_tool_fuses_a_recording(tool, recording, tmp_path, capsys):

@@ -10,7 +10,7 @@ import torch
 
 from sparsefeat.data import threedmatch
 from sparsefeat.data.fragments import load_fragment
-from sparsefeat.data.threedmatch import read_info, write_info, write_log
+from sparsefeat.io.gtlog import read_info, write_info, write_log
 from sparsefeat.io.pointcloud import write_ply
 
 

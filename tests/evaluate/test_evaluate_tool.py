@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from sparsefeat.checkpoint import save_checkpoint
-from sparsefeat.data.threedmatch import write_info, write_log
+from sparsefeat.cli import evaluate
 from sparsefeat.evaluate.descriptors import random_network
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.io.gtlog import write_info, write_log
 from sparsefeat.io.pointcloud import write_ply
 from sparsefeat.models import create_model
-
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
 
 
 def small_network():
@@ -26,18 +22,8 @@ def small_network():
     return create_model("ResUNetBN2C", **config)
 
 
-def load_tool(monkeypatch):
-    spec = importlib.util.spec_from_file_location("evaluate_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "evaluate_tool", module)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def tool(monkeypatch):
-    module = load_tool(monkeypatch)
-
     class Positions:
         voxel_size = 0.05
         model = torch.nn.Identity()
@@ -45,8 +31,8 @@ def tool(monkeypatch):
         def __call__(self, points, **options):
             return points
 
-    monkeypatch.setattr(module, "checkpoint_descriptor", lambda *args: Positions())
-    return module
+    monkeypatch.setattr("sparsefeat.evaluate.descriptors.checkpoint_descriptor", lambda *args: Positions())
+    return evaluate
 
 
 @pytest.fixture
@@ -81,13 +67,12 @@ def test_the_command_prints_a_table_and_writes_json_and_pictures(tool, scene_fol
 
 
 def test_the_command_reads_a_checkpoint_and_compares_it_with_random_weights(
-    scene_folder, tmp_path, monkeypatch, capsys
+    scene_folder, tmp_path, capsys
 ):
     save_checkpoint(tmp_path / "small.safetensors", small_network(), 0.2)
-    module = load_tool(monkeypatch)
     report = tmp_path / "out.json"
     arguments = ["matching", "--checkpoint", str(tmp_path / "small.safetensors"), "--data", str(scene_folder)]
-    assert module.main([*arguments, "--baselines", "random", "--rotate", "--json", str(report)]) == 0
+    assert evaluate.main([*arguments, "--baselines", "random", "--rotate", "--json", str(report)]) == 0
     written = json.loads(report.read_text())
     assert written["settings"]["voxel_size"] == 0.2 and written["settings"]["rotate"] is True
     assert set(written["baselines"]) == {"random"} and written["baselines"]["random"]["n_pairs"] == 3
@@ -124,7 +109,7 @@ def test_interrupting_the_command_gives_130(tool, scene_folder, monkeypatch, cap
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tool, "evaluate_matching", interrupt)
+    monkeypatch.setattr("sparsefeat.evaluate.matching.evaluate_matching", interrupt)
     assert tool.main(["matching", "--checkpoint", "x", "--data", str(scene_folder)]) == 130
 
 

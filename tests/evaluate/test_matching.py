@@ -10,16 +10,11 @@ import torch
 from scipy.spatial import cKDTree
 
 from sparsefeat.data import threedmatch
-from sparsefeat.data.threedmatch import FragmentPair, load_fragment
-from sparsefeat.evaluate import (
-    FragmentDescriber,
-    evaluate_matching,
-    inlier_ratio,
-    nearest_both_ways,
-    nearest_neighbours,
-)
+from sparsefeat.data.fragments import load_fragment
+from sparsefeat.data.threedmatch import FragmentPair
+from sparsefeat.evaluate import FragmentDescriber, evaluate_matching, inlier_ratio
 from sparsefeat.evaluate.matching import TAU1_CURVE, TAU2_CURVE
-from sparsefeat.match.nearest import is_mutual
+from sparsefeat.match.nearest import is_mutual, nearest_both_ways, nearest_neighbours
 
 # ---- nearest neighbours
 

@@ -9,9 +9,10 @@ from torch import nn
 
 from sparsefeat.checkpoint import save_checkpoint
 from sparsefeat.extract import FeatureExtractor
-from sparsefeat.extract.tiling import measure_reach, split_into_tiles
+from sparsefeat.extract.tiling import split_into_tiles
 from sparsefeat.io.pointcloud import read_points, write_ply
 from sparsefeat.models import create_model
+from sparsefeat.models.reach import measure_reach
 from sparsefeat.sparse import SparseTensor, functional, quantize
 from sparsefeat.sparse import modules as layers
 

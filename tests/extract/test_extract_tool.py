@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from sparsefeat.cli import extract
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract import files as module
 from sparsefeat.extract.files import extract_files
 from sparsefeat.io.pointcloud import read_points, write_ply
 from sparsefeat.models import create_model
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "extract.py"
 CHANNELS = 8
 
 
@@ -67,7 +66,7 @@ def files_below(folder: Path) -> list[str]:
 def run_tool(*arguments: object) -> int:
     """Run the tool in this process; argparse ends it by itself if the arguments are wrong."""
     try:
-        return runpy.run_path(str(TOOL))["main"]([str(a) for a in arguments])
+        return extract.main([str(a) for a in arguments])
     except SystemExit as end:
         return end.code
 

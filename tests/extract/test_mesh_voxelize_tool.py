@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +11,17 @@ import torch
 import trimesh
 from PIL import Image
 
+from sparsefeat.cli import voxelize
 from sparsefeat.extract import voxelize_files as module
 from sparsefeat.extract.voxelize_files import voxelize_files
 from sparsefeat.mesh import read_mesh, voxelize_mesh
 from sparsefeat.mesh.pictures import cubes, draw_voxels
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "voxelize.py"
-
 
 def run_tool(*arguments: object) -> int:
     """Run the tool in this process; argparse ends it by itself if the arguments are wrong."""
     try:
-        return runpy.run_path(str(TOOL))["main"]([str(a) for a in arguments])
+        return voxelize.main([str(a) for a in arguments])
     except SystemExit as end:
         return end.code
 
@@ -149,7 +147,7 @@ def test_progress_ends_at_the_number_of_files(shapes, tmp_path):
             ["--voxel-size", "1", "--attributes", "area,colour"],
             "attribute 'colour', expected some of area, normal",
         ),
-        (["--voxel-size", "1", "--up", "w"], "up 'w', expected one of x, y, z"),
+        (["--voxel-size", "1", "--up", "w"], "--up: invalid choice: 'w'"),
         (["--voxel-size", "1", "--output", os.devnull + "/out"], os.devnull),
         (["--voxel-size", "1e-12"], "voxels of 1e-12 from the origin"),
     ],

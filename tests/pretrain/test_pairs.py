@@ -13,16 +13,9 @@ from torch.utils.data import DataLoader
 from sparsefeat.data import threedmatch
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.pretrain.augment import AugmentConfig, random_rotation
-from sparsefeat.pretrain.pairs import (
-    PairDataset,
-    PairRequest,
-    PairSampler,
-    collate_pairs,
-    find_matches,
-    nearest_matches,
-    select_pairs,
-    voxelize,
-)
+from sparsefeat.pretrain.matches import find_matches, nearest_matches
+from sparsefeat.pretrain.pairs import PairDataset, collate_pairs, one_point_per_voxel
+from sparsefeat.pretrain.sampling import PairRequest, PairSampler, select_pairs
 
 VOXEL = 0.05
 
@@ -59,9 +52,18 @@ def pairs(tmp_path) -> list[FragmentPair]:
     ]
 
 
+def tensors(sample) -> list[torch.Tensor]:
+    clouds = (sample.source, sample.target)
+    return [sample.matches, *(part for cloud in clouds for part in (cloud.points, cloud.coordinates, cloud.normal))]
+
+
 def same_bits(one, other) -> bool:
-    names = ("points0", "points1", "coordinates0", "coordinates1", "matches", "transform")
-    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+    return torch.equal(one.transform, other.transform) and all(map(torch.equal, tensors(one), tensors(other)))
+
+
+def cells(cloud) -> np.ndarray:
+    """Voxels in the frame of the points. Shape: (V, 3)."""
+    return (cloud.cells + torch.tensor(cloud.origin)).numpy()
 
 
 # voxels and matches ---------------------------------------------------------------------------------------
@@ -70,27 +72,26 @@ def same_bits(one, other) -> bool:
 def test_every_occupied_voxel_gives_one_of_its_points_and_rows_are_sorted():
     points = (corner(0) - 2).astype(np.float32)
     for rng in (None, np.random.default_rng(0)):
-        kept, cells = voxelize(points, VOXEL, rng)
-        assert cells.dtype == np.int32 and np.array_equal(cells, np.floor(kept.astype(np.float64) / VOXEL))
-        assert np.array_equal(cells, np.unique(np.floor(points.astype(np.float64) / VOXEL), axis=0))
-        assert {tuple(point) for point in kept} <= {tuple(point) for point in points}
-    first, _ = voxelize(points, VOXEL)
-    cells = np.floor(points.astype(np.float64) / VOXEL)
-    _, index = np.unique(cells, axis=0, return_index=True)
-    assert np.array_equal(first, points[index])
+        cloud = one_point_per_voxel(points, VOXEL, rng)
+        kept = cloud.points.numpy()
+        assert kept.dtype == np.float32
+        assert np.array_equal(cells(cloud), np.unique(np.floor(points.astype(np.float64) / VOXEL), axis=0))
+        if rng is not None:
+            assert np.array_equal(cells(cloud), np.floor(kept.astype(np.float64) / VOXEL))
+            assert {tuple(point) for point in kept} <= {tuple(point) for point in points}
 
 
 def test_which_point_of_a_voxel_is_kept_is_drawn_evenly():
     points = np.array([[0.01, 0, 0], [0.02, 0, 0], [0.03, 0, 0]], dtype=np.float32)
     rng = np.random.default_rng(0)
-    drawn = [round(float(voxelize(points, 0.05, rng)[0][0, 0]) * 100) for _ in range(600)]
+    drawn = [round(float(one_point_per_voxel(points, 0.05, rng).points[0, 0]) * 100) for _ in range(600)]
     assert all(150 < drawn.count(k) < 250 for k in (1, 2, 3))
 
 
 def test_clouds_in_the_wrong_unit_are_an_error_and_not_an_overflow():
     points = np.array([[0, 0, 0], [1e9, 1e9, 1e9]], dtype=np.float32)
-    with pytest.raises(ValueError, match="too many to number; is it in metres"):
-        voxelize(points, 0.01)
+    with pytest.raises(ValueError, match="are the coordinates in the unit of the voxel size"):
+        one_point_per_voxel(points, 0.01)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -129,16 +130,17 @@ def test_the_true_motion_brings_matching_points_together(pairs):
     dataset = PairDataset(pairs, VOXEL, AugmentConfig())
     for k in range(len(pairs)):
         sample = dataset[PairRequest(k, seed=k)]
-        rotation = sample.transform[:3, :3]
+        rotation, shift = sample.transform[:3, :3].numpy(), sample.transform[:3, 3].numpy()
+        source, target = sample.source.points.numpy(), sample.target.points.numpy()
         assert np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-9) and np.linalg.det(rotation) > 0
-        moved = sample.points0 @ rotation.T + sample.transform[:3, 3]
-        distance = np.linalg.norm(moved[:, None] - sample.points1[None], axis=2)
+        moved = source @ rotation.T + shift
+        distance = np.linalg.norm(moved[:, None] - target[None], axis=2)
         assert len(sample.matches) == pytest.approx((distance <= 1.5 * VOXEL).sum(), abs=2)
         assert distance[tuple(sample.matches.T)].max() <= 1.5 * VOXEL + 1e-5
         assert (distance.min(axis=1) < 1.5 * VOXEL).mean() > 0.6
-        for points, cells in ((sample.points0, sample.coordinates0), (sample.points1, sample.coordinates1)):
-            assert np.array_equal(np.floor(points.astype(np.float64) / VOXEL), cells)
-            assert np.array_equal(cells, np.unique(cells, axis=0))
+        for cloud in (sample.source, sample.target):
+            assert np.array_equal(np.floor(cloud.points.double().numpy() / VOXEL), cells(cloud))
+            assert np.array_equal(cells(cloud), np.unique(cells(cloud), axis=0))
 
 
 def test_without_augmentation_only_the_two_rotations_are_drawn(pairs):
@@ -165,7 +167,7 @@ def test_both_clouds_are_rotated_and_scaled_each_in_its_own_way_but_alike_in_siz
         config = AugmentConfig(scale, 0.0, 0.0, 0.0, 1.0, 0.0)
         sample = PairDataset(pairs, VOXEL, config)[PairRequest(0, 1)]
         extent.append(
-            [np.ptp(points - points.mean(axis=0), axis=0) for points in (sample.points0, sample.points1)]
+            [np.ptp(cloud.points.numpy(), axis=0) for cloud in (sample.source, sample.target)]
         )
         assert np.isclose(np.linalg.det(sample.transform[:3, :3]), 1)
     assert np.allclose(np.array(extent[1]) / extent[0], 4, rtol=0.1)
@@ -174,12 +176,12 @@ def test_both_clouds_are_rotated_and_scaled_each_in_its_own_way_but_alike_in_siz
 def test_large_clouds_are_cut_where_they_overlap(pairs):
     whole = PairDataset(pairs, VOXEL)[PairRequest(0, 1)]
     small = PairDataset(pairs, VOXEL, max_voxels=100)[PairRequest(0, 1)]
-    assert len(whole.points0) > 100 and len(small.points0) == len(small.points1) == 100
+    assert len(whole.source) > 100 and len(small.source) == len(small.target) == 100
     assert len(small.matches) > 100
     assert np.array_equal(
-        small.matches, find_matches(small.points0, small.points1, small.transform, 1.5 * VOXEL)
+        small.matches, find_matches(small.source.points.numpy(), small.target.points.numpy(), small.transform.numpy(), 1.5 * VOXEL)
     )
-    assert np.array_equal(small.coordinates0, np.unique(small.coordinates0, axis=0))
+    assert np.array_equal(small.source.cells, np.unique(small.source.cells, axis=0))
 
 
 def test_a_pair_without_overlap_has_no_matches_and_stays_in_its_batch(tmp_path):
@@ -226,23 +228,23 @@ def test_a_batch_joins_its_samples_and_its_matches_point_into_the_joined_rows(pa
     samples = [dataset[PairRequest(k, k)] for k in range(3)]
     batch = collate_pairs(samples)
     assert len(batch) == 3 and batch.transforms.shape == (3, 4, 4) and batch.matches.dtype == torch.int64
-    assert batch.coordinates0.dtype == torch.int32 and batch.coordinates0.shape == (sum(batch.splits0), 4)
-    rows = batch.coordinates0.numpy()
+    rows = batch.source.coordinates.numpy()
+    assert rows.dtype == np.int32 and rows.shape == (sum(batch.source_splits), 4)
     assert np.array_equal(rows, np.unique(rows, axis=0))
-    ends0, ends1 = np.cumsum([0, *batch.splits0]), np.cumsum([0, *batch.splits1])
+    ends0, ends1 = np.cumsum([0, *batch.source_splits]), np.cumsum([0, *batch.target_splits])
     for k, matches in enumerate(batch.matches.split(batch.match_splits)):
         assert np.array_equal(matches.numpy() - (ends0[k], ends1[k]), samples[k].matches)
-        assert (batch.coordinates0[matches[:, 0], 0] == k).all() and (
-            batch.coordinates1[matches[:, 1], 0] == k
+        assert (batch.source.coordinates[matches[:, 0], 0] == k).all() and (
+            batch.target.coordinates[matches[:, 1], 0] == k
         ).all()
-        moved = batch.points0[matches[:, 0]] @ batch.transforms[k, :3, :3].T + batch.transforms[k, :3, 3]
-        assert (moved - batch.points1[matches[:, 1]]).norm(dim=1).max() < 1.5 * VOXEL + 1e-4
+        moved = batch.source.points[matches[:, 0]] @ batch.transforms[k, :3, :3].T + batch.transforms[k, :3, 3]
+        assert (moved - batch.target.points[matches[:, 1]]).norm(dim=1).max() < 1.5 * VOXEL + 1e-4
     assert batch.requests == [sample.request for sample in samples]
     assert len(nearest_matches(batch.matches)) == sum(
         len(nearest_matches(sample.matches)) for sample in samples
     )
     moved = batch.to("meta")
-    assert moved.points0.is_meta and moved.transforms.is_meta and moved.match_splits == batch.match_splits
+    assert moved.source.points.is_meta and moved.transforms.is_meta and moved.match_splits == batch.match_splits
 
 
 def test_batches_are_the_same_bits_with_and_without_workers(pairs):
@@ -257,8 +259,7 @@ def test_batches_are_the_same_bits_with_and_without_workers(pairs):
     worked = batches(num_workers=2)
     assert len(plain) == len(worked) == 3
     for one, other in zip(plain, worked, strict=True):
-        for name in ("coordinates0", "coordinates1", "points0", "points1", "matches", "transforms"):
-            assert torch.equal(getattr(one, name), getattr(other, name))
+        assert all(map(torch.equal, tensors(one), tensors(other))) and torch.equal(one.transforms, other.transforms)
         assert one.requests == other.requests
     assert [batch.requests[0].max_angle_deg for batch in plain] == [30.0, 60.0, 90.0]
 
@@ -339,18 +340,16 @@ def test_real_fragments_match_where_they_overlap(dataset, voxel_size):
     samples = PairDataset(pairs, voxel_size)
     for k, pair in enumerate(pairs):
         sample = samples[PairRequest(k, k)]
-        matched = len(np.unique(sample.matches[:, 0])) / len(sample.points0)
+        matched = len(np.unique(sample.matches[:, 0])) / len(sample.source)
         assert matched > 0.3 * pair.overlap
-        moved = sample.points0 @ sample.transform[:3, :3].T + sample.transform[:3, 3]
-        distance = np.linalg.norm(moved[sample.matches[:, 0]] - sample.points1[sample.matches[:, 1]], axis=1)
+        moved = sample.source.points.double() @ sample.transform[:3, :3].T + sample.transform[:3, 3]
+        distance = (moved[sample.matches[:, 0]] - sample.target.points[sample.matches[:, 1]]).norm(dim=1)
         assert distance.max() <= 1.5 * voxel_size + 1e-5
 
 
 def test_voxels_may_take_the_mean_of_their_points():
     points = np.random.default_rng(8).random((500, 3)).astype(np.float32)
-    means, cells = voxelize(points, 0.25, average=True)
-    _, kept = voxelize(points, 0.25)
-    assert (cells == kept).all()
-    for mean, cell in zip(means, cells):
+    cloud = one_point_per_voxel(points, 0.25)
+    for mean, cell in zip(cloud.points.numpy(), cells(cloud)):
         inside = (np.floor(points / 0.25) == cell).all(1)
         np.testing.assert_allclose(mean, points[inside].mean(0), atol=1e-6)

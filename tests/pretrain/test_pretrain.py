@@ -19,7 +19,6 @@ from sparsefeat.io.config import config_from_dict, load_config
 from sparsefeat.pretrain import PretrainConfig, pretrain
 from sparsefeat.pretrain.data import load_pairs
 from sparsefeat.pretrain.loop import largest_angle
-from sparsefeat.sparse.modules import symmetric_layers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,9 +91,8 @@ def test_a_run_writes_its_configuration_a_line_per_step_and_checkpoints(fragment
     assert extractor(np.random.default_rng(0).uniform(0, 1, (50, 3))).shape == (50, 8)
 
 
-@pytest.mark.parametrize("symmetric_share", [0.0, 0.5, 1.0])
-def test_a_stopped_run_resumes_to_the_same_bits(fragments, tmp_path, symmetric_share):
-    config = make(fragments, rotation={"symmetric_share": symmetric_share})
+def test_a_stopped_run_resumes_to_the_same_bits(fragments, tmp_path):
+    config = make(fragments)
     pretrain(config, tmp_path / "whole")
     asked = iter([False, False, False, True])
     assert pretrain(config, tmp_path / "parts", should_stop=lambda: next(asked)).step == 3
@@ -150,16 +148,6 @@ def test_workers_do_not_change_the_result(fragments, tmp_path):
     pretrain(make(fragments, data__workers=0), tmp_path / "none")
     pretrain(make(fragments, data__workers=2), tmp_path / "two")
     assert_same_bits(tmp_path / "none/last.safetensors", tmp_path / "two/last.safetensors")
-
-
-def test_the_written_kernels_are_symmetric_when_the_run_was(fragments, tmp_path):
-    pretrain(make(fragments, rotation={"symmetric_share": 1.0}), tmp_path / "run")
-    model = sparsefeat.from_pretrained(tmp_path / "run/last.safetensors")
-    layers = list(symmetric_layers(model))
-    assert layers
-    for layer in layers:
-        cells = layer.kernel.view(3, 3, 3, *layer.kernel.shape[1:])
-        assert torch.equal(cells, cells.flip(0)) and torch.equal(cells, cells.transpose(0, 2))
 
 
 def test_the_limit_of_rotations_grows_over_the_share_that_is_asked_for(fragments):
@@ -273,13 +261,13 @@ def test_a_batch_whose_pairs_lost_all_matches_is_a_step_without_a_gradient(fragm
 
 
 def test_pair_kernels_learn_from_full_rotations_and_can_be_trained_on(fragments, tmp_path):
-    pairs = {"model__geometry": True, "model__pair_kernels": True, "voxel_points": "mean"}
+    pairs = {"model__kernels": "pair", "voxel_points": "mean"}
     result = pretrain(make(fragments, steps=30, save_every=30, **pairs), tmp_path / "first")
     assert result.validations[30].IR > result.validations[0].IR
     checkpoint = tmp_path / "first" / "last.safetensors"
     again = pretrain(make(fragments, steps=1, model__init=str(checkpoint), **pairs), tmp_path / "second")
     assert again.validations[0].IR == result.validations[30].IR
-    with pytest.raises(ValueError, match="geometry = True"):
+    with pytest.raises(ValueError, match="kernels = pair"):
         pretrain(make(fragments, model__init=str(checkpoint)), tmp_path / "third")
 
 

@@ -29,15 +29,13 @@ from sparsefeat.receptive_field.shapes import SurfaceShape
 from sparsefeat.sparse import SparseTensor
 
 
-def small_network(geometry=False, depth=1, **changes):
+def small_network(kernels="grid", depth=1, **changes):
     torch.manual_seed(0)
     config = dict(
-        in_channels=3 if geometry else 1, out_channels=8, depth=depth, channels=[8] * (depth + 1),
-        tr_channels=[8] * (depth + 1), conv1_kernel_size=3, geometry=geometry, normalize_feature=True,
+        in_channels=3 if kernels == "pair" else 1, out_channels=8, depth=depth, channels=[8] * (depth + 1),
+        tr_channels=[8] * (depth + 1), conv1_kernel_size=3, kernels=kernels, normalize_feature=True,
     )  # fmt: skip
     return create_model("ResUNetBN2C", **{**config, **changes}).eval()
-
-
 def ellipsoid(count=1500, seed=0):
     points = np.random.default_rng(seed).normal(size=(count, 3))
     return points / np.linalg.norm(points, axis=1, keepdims=True) * (1, 0.8, 0.5)
@@ -160,22 +158,6 @@ def test_pair_kernels_are_differentiable_by_the_points_themselves(kind):
     assert float(gradient) == pytest.approx(central_difference(loss, log_size, 1e-4), rel=0.05)
 
 
-def test_geometry_channels_follow_the_voxel_size_in_sign():
-    network = LocalGrids(small_network(geometry=True, symmetric=True))
-    points = torch.from_numpy(ellipsoid(2000))
-    target = torch.linspace(-1, 1, 8)
-    slopes = []
-    for size in (0.13, 0.17):
-
-        def loss(log_size):
-            return (network(points, log_size.exp(), points[:6]).float() @ target).mean()
-
-        log_size = torch.tensor([math.log(size)], dtype=torch.float64, requires_grad=True)
-        (gradient,) = torch.autograd.grad(loss(log_size), log_size)
-        slopes.append((float(gradient), central_difference(loss, log_size, 0.1)))
-    assert all(a * b > 0 for a, b in slopes), slopes
-
-
 def test_a_query_away_from_the_points_is_refused():
     network = SoftNetwork(small_network().double())
     points = torch.from_numpy(ellipsoid(200))
@@ -286,7 +268,7 @@ def waves():
 
 def test_scaling_the_shapes_scales_the_chosen_voxel(waves):
     shapes, labels = waves
-    extractor = FeatureExtractor(small_network(geometry=True, symmetric=True), 1.0)
+    extractor = FeatureExtractor(small_network(kernels="pair"), 1.0)
     found = {}
     for factor in (1 / 3, 1.0, 3.0):
         scaled = [shape * factor for shape in shapes]
@@ -301,7 +283,7 @@ def test_scaling_the_shapes_scales_the_chosen_voxel(waves):
 
 def test_tuning_ends_where_a_grid_search_does(waves):
     shapes, labels = waves
-    extractor = FeatureExtractor(small_network(geometry=True, symmetric=True), 1.0)
+    extractor = FeatureExtractor(small_network(kernels="pair"), 1.0)
     sizes = [0.06 * 2 ** (k / 2) for k in range(7)]
     grid = search_receptive_field(extractor, shapes, ProbeObjective(labels), sizes, keypoints=300)
     for start in (grid.best / 3, grid.best * 3):

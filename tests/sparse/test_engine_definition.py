@@ -195,36 +195,6 @@ def test_blocks_are_generated_whole():
     assert_close(modules.AvgPooling(3, 3)(fine).F, coarse.F)
 
 
-def symmetric_part(weight: torch.Tensor, kernel: Kernel) -> torch.Tensor:
-    """Each cell replaced by the mean over all cells at the same sorted |offset|."""
-    kinds = [tuple(sorted(abs(v) for v in cell)) for cell in kernel.cells]
-    return torch.stack([weight[[a == b for a in kinds]].mean(0) for b in kinds])
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("transposed", [False, True])
-def test_a_symmetric_layer_convolves_with_the_symmetric_part_of_its_kernel(look_up, transposed, stride):
-    layer = (modules.ConvolutionTranspose if transposed else modules.Convolution)(
-        3, 4, 3, stride, bias=True
-    ).double()
-    base = sparse(cloud(60))
-    key = base.manager.stride(base.key, stride) if transposed and stride > 1 else base.key
-    leaf = numbers(len(base.manager[key]), 3, seed=3).requires_grad_()
-    x = base.replace(leaf, key)
-    layer.symmetric = True
-    y = layer(x)
-    operation = fn.convolution_transpose if transposed else fn.convolution
-    plain = operation(x, symmetric_part(layer.kernel, layer.window), layer.bias, layer.window, stride)
-    assert y.key == plain.key
-    assert_close(y.F, plain.F, tolerance=1e-12)
-    leaves = [leaf, layer.kernel, layer.bias]
-    grad_out = numbers(*y.F.shape, seed=9)
-    for a, b in zip(
-        torch.autograd.grad(y.F, leaves, grad_out), torch.autograd.grad(plain.F, leaves, grad_out)
-    ):
-        assert_close(a, b, tolerance=1e-12)
-
-
 def small(grad: bool = True) -> SparseTensor:
     return sparse(cloud(12, side=3), channels=2, grad=grad)
 
@@ -237,9 +207,6 @@ DIFFERENTIABLE = {
     ),
     "generative convolution": lambda x, w: (
         fn.convolution_transpose(x, w, None, Kernel.of(3), expand_coordinates=True).F
-    ),
-    "symmetric convolution": lambda x, w: (
-        fn.convolution(x, w, None, Kernel.of(3), orbit=tuple(sum(map(abs, c)) for c in Kernel.of(3).cells)).F
     ),
     "channelwise convolution": lambda x, w: fn.channelwise_convolution(x, w[:, 0], None, Kernel.of(3)).F,
     "average pooling": lambda x, w: fn.pool(x, "average", Kernel.of(3), 2).F,

@@ -54,15 +54,6 @@ def test_the_network_itself_is_left_as_it_is():
     assert all(p.requires_grad for p in network.parameters())
 
 
-def test_symmetric_kernels_stay_symmetric():
-    network = trained(create_model("ResUNetBN2C", in_channels=1, out_channels=4, symmetric=True).double())
-    x = voxels()
-    x = x.replace(x.F.double())
-    with torch.no_grad():
-        wanted, found = network(x).F, fuse(network)(x).F
-    assert (found - wanted).abs().max() <= 1e-10 * wanted.abs().max()
-
-
 class Branching(nn.Module):
     """The convolution's output goes to its norm and past it."""
 

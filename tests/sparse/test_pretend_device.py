@@ -83,14 +83,7 @@ def passed(network: nn.Module, x: SparseTensor) -> list[Tensor]:
     return [out.features, out.coordinates, *torch.autograd.grad(out.features.square().mean(), leaves)]
 
 
-def symmetric() -> nn.Module:
-    layer = modules.Convolution(4, 6)
-    layer.symmetric = True
-    return layer
-
-
 LAYERS = {
-    "symmetric": (symmetric, 4),
     "3^3": (lambda: modules.Convolution(4, 6, bias=True), 4),
     "1^3": (lambda: modules.Convolution(4, 6, 1), 4),
     "strided": (lambda: modules.Convolution(4, 6, 3, stride=2), 4),
@@ -127,7 +120,7 @@ when it is looked up in. For the blocks of a pooling: which voxels lie in one, b
 
 WAITS = {
     "1^3": 0, "batch norm": 0, "max": 1, "average": 1, "instance norm": 1,
-    "symmetric": 2, "channelwise": 2, "strided": LEVEL + MAP, "2^3 strided": LEVEL + MAP, "transposed": LEVEL + MAP, "expanding": LEVEL + MAP,
+    "channelwise": 2, "strided": LEVEL + MAP, "2^3 strided": LEVEL + MAP, "transposed": LEVEL + MAP, "expanding": LEVEL + MAP,
     "generative": 2 * (LEVEL + MAP), "pooling transposed": LEVEL + BLOCK,
     "pooling": 2 * LEVEL + BLOCK + 2,  # the largest are looked for among as many rows at a time
 }
@@ -179,20 +172,19 @@ def test_a_layer_waits_while_its_maps_are_made_and_never_after(cuda, name):
     cuda.waits.clear()
     cuda.uploads = 0
     agree(passed(network, x), expected)
-    # Which orbit a cell is in goes along with every pass.
-    assert not cuda.waits.total() and cuda.uploads <= (name == "symmetric"), (cuda.waits, cuda.uploads)
+    assert not cuda.waits.total() and not cuda.uploads, (cuda.waits, cuda.uploads)
 
 
 SMALL = {"channels": [4, 4], "tr_channels": [4, 4], "depth": 1}
 NETWORKS = {
     "ResUNetBN2C": {"in_channels": 1, "conv1_kernel_size": 7, "channels": [8, 8, 16, 16], "tr_channels": [8, 8, 8, 16]},
-    "sides": {
+    "oriented": {
         "in_channels": 6, "conv1_kernel_size": 5, "channels": [4, 8, 8, 16], "tr_channels": [8, 8, 8, 16],
         "kernels": "pair", "oriented": True,
     },
     "small": {"in_channels": 1, **SMALL},
-    "small with geometry": {"in_channels": 3, "geometry": True, **SMALL},
-    "small with sides": {"in_channels": 6, "kernels": "pair", "oriented": True, **SMALL},
+    "small with pairs": {"in_channels": 3, "kernels": "pair", **SMALL},
+    "small oriented": {"in_channels": 6, "kernels": "pair", "oriented": True, **SMALL},
 }
 
 
@@ -205,9 +197,7 @@ def network_of(name: str) -> nn.Module:
     [
         ("ResUNetBN2C", 7 * MAP + 3 * LEVEL, 0),
         # Pair kernels need no more of their eleven maps than what they find, and of three levels.
-        ("sides", 11 * 2 + 3 * LEVEL, 0),
-        # Geometry counts the pairs that are near enough, which depends on the points, in each pass.
-        ("small with geometry", 3 * MAP + LEVEL + 6, 6),
+        ("oriented", 11 * 2 + 3 * LEVEL, 0),
     ],
 )
 def test_a_network_waits_while_its_maps_are_made_and_hardly_after(cuda, name, making, kept):
@@ -312,14 +302,14 @@ def test_losses(cuda, name):
     on_both(work)
 
 
-@pytest.mark.parametrize("name", ["small", "small with geometry", "small with sides"])
+@pytest.mark.parametrize("name", ["small", "small with pairs", "small oriented"])
 def test_features_by_the_voxel_size(cuda, name):
     network = network_of(name).eval().double()
 
     def work(device: str) -> list[Tensor]:
         points = (random(60, 3, dtype=torch.float64) * 3).to(device)
         size = torch.tensor(0.6, dtype=torch.float64, device=device).requires_grad_()
-        normals = F.normalize(points - 1.5) if "sides" in name else None
+        normals = F.normalize(points - 1.5) if "oriented" in name else None
         out = []
         for soft in (SoftNetwork(network.to(device)), LocalGrids(network, radius=2)):
             features = soft(points, size, points[:2].clone(), normals)
@@ -330,14 +320,14 @@ def test_features_by_the_voxel_size(cuda, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "max_voxels"), [("ResUNetBN2C", 1000), ("small with sides", 1000), ("small with sides", 70)]
+    ("name", "max_voxels"), [("ResUNetBN2C", 1000), ("small oriented", 1000), ("small oriented", 70)]
 )
 def test_features_of_points(cuda, name, max_voxels):
     points = random(100, 3, dtype=torch.float64) * 2
 
     def work(device: str) -> list[Tensor]:
         extractor = FeatureExtractor(network_of(name), 0.25, device)
-        options = {"viewpoint": (9.0, 9.0, 9.0)} if "sides" in name else {}
+        options = {"viewpoint": (9.0, 9.0, 9.0)} if "oriented" in name else {}
         options |= {"max_voxels": max_voxels, "halo": 1, "views": 2}
         return [extractor(points.to(device), how, **options) for how in ("nearest", "trilinear")]
 
@@ -345,7 +335,7 @@ def test_features_of_points(cuda, name, max_voxels):
 
 
 def test_points_stay_where_they_are_while_the_network_is_on_the_device(cuda):
-    extractor, points = FeatureExtractor(network_of("small with sides"), 0.25, "cuda"), random(50, 3) * 2
+    extractor, points = FeatureExtractor(network_of("small oriented"), 0.25, "cuda"), random(50, 3) * 2
     found = extractor(points), extractor(points.numpy(), "trilinear", views=2)
     assert not isinstance(found[0], Pretended) and isinstance(found[1], np.ndarray)
 

@@ -9,7 +9,9 @@ import pytest
 from scipy.spatial import cKDTree
 
 from sparsefeat.data import threedmatch
-from sparsefeat.data.threedmatch import load_fragment, read_info, read_scene_list, train_pairs
+from sparsefeat.data.fragments import load_fragment
+from sparsefeat.data.threedmatch import read_scene_list, train_pairs
+from sparsefeat.io.gtlog import read_info
 from sparsefeat.synthetic import furniture, things
 from sparsefeat.synthetic.camera import KINECT, Intrinsics, drifted
 from sparsefeat.synthetic.depth_noise import DepthNoise

@@ -58,7 +58,7 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     model = create_model(
         "ResUNetBN2C", in_channels=3, out_channels=8, depth=1, channels=[8, 8], tr_channels=[8, 8],
-        conv1_kernel_size=3, geometry=True, symmetric=True, normalize_feature=True,
+        conv1_kernel_size=3, kernels="pair", normalize_feature=True,
     )  # fmt: skip
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     save_checkpoint(path, model, 0.05)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from sparsefeat.errors import MissingExtraError
+from sparsefeat.extras import import_extra
 from sparsefeat.models.backends import Backend
 from sparsefeat.sparse.tensor import SparseTensor
 
 
 def load() -> Backend:
-    """The backend; raises ImportError where MinkowskiEngine cannot be imported."""
+    """The backend; raises MissingExtraError where MinkowskiEngine cannot be imported."""
     engine = _engine()
     return Backend(
         name="minkowski",
@@ -32,13 +31,9 @@ def load() -> Backend:
 
 
 def _engine() -> ModuleType:
-    try:
-        return importlib.import_module("MinkowskiEngine")
-    except ImportError as error:
-        raise MissingExtraError(
-            f"backend 'minkowski' needs the package MinkowskiEngine, which cannot be imported ({error}); "
-            "backend 'torch' runs the same networks without it"
-        ) from error
+    return import_extra(
+        "MinkowskiEngine", "backend 'minkowski'", "backend 'torch' runs the same networks without it"
+    )
 
 
 def _replace(x: Any, features: torch.Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""Sides: networks that know which side of a surface is outside, and where that is learned from."""
+"""Oriented networks: which side of a surface is outside, and where that is learned from."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from sparsefeat.evaluate.keypoints import FragmentDescriber
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.surfaces import outer_normals, surface_points, vertex_features
 from sparsefeat.models import create_model
-from sparsefeat.models.inputs import point_inputs
+from sparsefeat.models.voxel_cloud import voxelize
 from sparsefeat.pretrain.config import DataConfig, ModelConfig, PretrainConfig
 from sparsefeat.pretrain.loop import pretrain
 from sparsefeat.receptive_field.soft import SoftNetwork
-from sparsefeat.sparse import SparseTensor
 
 SMALL = {"channels": [4, 4], "tr_channels": [4, 4], "depth": 1, "out_channels": 8, "conv1_kernel_size": 5}
 
 
-def network(sides: bool = True, **options) -> torch.nn.Module:
+def network(oriented: bool = True, **options) -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         options = SMALL | {"kernels": "pair", "oriented": oriented} | options
-        return create_model("ResUNetBN2C", in_channels=6 if sides else 3, **options).eval()
+        return create_model("ResUNetBN2C", in_channels=6 if oriented else 3, **options).eval()
 
 
 def ball(count: int = 1500, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,13 +40,10 @@ def ball(count: int = 1500, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     return points[rows], F.normalize(points / half.square())[rows]
 
 
-def features(model, points, sides) -> torch.Tensor:
+def features(model, points, normals) -> torch.Tensor:
     model = model.double()
-    given = point_inputs(model.config, points, sides).double()
-    coordinates = F.pad(points.floor().int(), (1, 0))
-    # In float64 all the way: offsets too.
-    given[:, :3] = points - points.floor() - 0.5
-    return model(SparseTensor(given, coordinates, reduce="error")).features
+    cloud = voxelize(points, 1.0, normals=normals)
+    return cloud.read_off(model(model.inputs(cloud)).features)
 
 
 def icosphere() -> tuple[np.ndarray, np.ndarray]:
@@ -57,35 +53,35 @@ def icosphere() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_turn_or_a_reflection_of_points_and_sides_changes_nothing():
-    model, (points, sides) = network(), ball()
-    expected = features(model, points, sides)
+    model, (points, normals) = network(), ball()
+    expected = features(model, points, normals)
     for turn in (torch.eye(3)[[1, 2, 0]], torch.diag(torch.tensor([1.0, -1.0, -1.0])), -torch.eye(3)):
         turn = turn.double()
-        torch.testing.assert_close(features(model, points @ turn.T, sides @ turn.T), expected, atol=1e-9, rtol=0)
+        torch.testing.assert_close(features(model, points @ turn.T, normals @ turn.T), expected, atol=1e-9, rtol=0)
 
 
-def test_a_ball_is_not_a_hollow_to_a_network_with_sides():
-    points, sides = ball()
-    outside, inside = features(network(), points, sides), features(network(), points, -sides)
+def test_a_ball_is_not_a_hollow_to_a_network_of_oriented_networks():
+    points, normals = ball()
+    outside, inside = features(network(), points, normals), features(network(), points, -normals)
     unknown = features(network(), points, None)
     for one, other in ((outside, inside), (outside, unknown), (inside, unknown)):
         assert (one - other).abs().mean() > 0.01 * one.abs().mean()
 
 
-def test_sides_have_a_checkpoint_like_any_option(tmp_path):
+def test_orientation_has_a_checkpoint_like_any_option(tmp_path):
     model = network()
     save_checkpoint(tmp_path / "a.safetensors", model, 0.05)
     again = from_pretrained(tmp_path / "a.safetensors")
-    points, sides = ball()
-    assert again.config["sides"] is True
-    torch.testing.assert_close(features(again, points, sides), features(model, points, sides))
+    points, normals = ball()
+    assert again.config["oriented"] is True
+    torch.testing.assert_close(features(again, points, normals), features(model, points, normals))
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"pair_kernels": False}, "sides are for pair_kernels"),
-        ({"in_channels": 3}, "takes 6 input channels"),
+        ({"kernels": "grid"}, "oriented needs kernels 'pair'"),
+        ({"in_channels": 3}, "take 6 input channels"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, message):
@@ -95,22 +91,22 @@ def test_options_that_do_not_go_together_are_refused(options, message):
 
 def test_an_extractor_takes_normals_or_a_viewpoint():
     extractor = FeatureExtractor(network(), voxel_size=1.0)
-    points, sides = (part.numpy() for part in ball())
-    plain, told = extractor(points), extractor(points, normals=5 * sides)
+    points, normals = (part.numpy() for part in ball())
+    plain, told = extractor(points), extractor(points, normals=5 * normals)
     assert not np.allclose(plain, told, atol=1e-3)
     # From far away all of a cap is seen from the same direction, of whatever length.
     cap = points[points[:, 2] > 2]
     viewpoint = (0.0, 0.0, 1e7)
     seen = extractor(cap, viewpoint=viewpoint)
     np.testing.assert_allclose(seen, extractor(cap, normals=np.tile([0, 0, 2.0], (len(cap), 1))), atol=1e-4)
-    np.testing.assert_allclose(extractor(points, normals=0 * sides), plain)
+    np.testing.assert_allclose(extractor(points, normals=0 * normals), plain)
 
 
-def test_averaged_poses_take_the_sides_along():
+def test_averaged_poses_take_the_normals_along():
     extractor = FeatureExtractor(network(normalize_feature=True), voxel_size=1.0)
-    points, sides = (part.numpy() for part in ball())
-    one, several = extractor(points, normals=sides), extractor(points, normals=sides, views=4)
-    wrong = extractor(points, normals=-sides)
+    points, normals = (part.numpy() for part in ball())
+    one, several = extractor(points, normals=normals), extractor(points, normals=normals, views=4)
+    wrong = extractor(points, normals=-normals)
     assert np.linalg.norm(one - several, axis=1).mean() < 0.5 * np.linalg.norm(one - wrong, axis=1).mean()
 
 
@@ -124,21 +120,21 @@ def test_averaged_poses_take_the_sides_along():
         ({"viewpoint": "abc"}, "three finite numbers"),
     ],
 )
-def test_sides_that_do_not_fit_are_refused(options, message):
+def test_normals_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         FeatureExtractor(network(), 1.0)(np.eye(3), **options)
 
 
-def test_networks_without_sides_take_no_notice():
-    points, sides = (part.numpy() for part in ball())
-    extractor = FeatureExtractor(network(sides=False), 1.0)
-    np.testing.assert_array_equal(extractor(points), extractor(points, normals=sides))
+def test_unoriented_networks_take_no_notice():
+    points, normals = (part.numpy() for part in ball())
+    extractor = FeatureExtractor(network(oriented=False), 1.0)
+    np.testing.assert_array_equal(extractor(points), extractor(points, normals=normals))
 
 
-def test_networks_without_sides_do_not_ask_the_file(tmp_path):
+def test_unoriented_networks_do_not_ask_the_file(tmp_path):
     points = ball()[0].numpy()
     np.savez(tmp_path / "a.npz", pcd=points, viewpoint=np.eye(4))
-    extractor = FeatureExtractor(network(sides=False), 1.0)
+    extractor = FeatureExtractor(network(oriented=False), 1.0)
     np.testing.assert_array_equal(extractor(tmp_path / "a.npz"), extractor(points))
 
 
@@ -203,20 +199,20 @@ def test_features_of_a_mesh_do_not_depend_on_its_winding_or_its_pose():
 
 
 @pytest.mark.parametrize("kind", [SoftNetwork, LocalGrids])
-def test_the_derivative_by_the_voxel_size_sees_the_sides(kind):
+def test_the_derivative_by_the_voxel_size_sees_the_normals(kind):
     soft = kind(network().double())
-    points, sides = ball(400)
+    points, normals = ball(400)
     queries = points[::60]
 
-    def loss(v, sides=sides):
-        return soft(points, torch.as_tensor(v, dtype=torch.float64), queries, sides).square().mean()
+    def loss(v, normals=normals):
+        return soft(points, torch.as_tensor(v, dtype=torch.float64), queries, normals).square().mean()
 
     v = torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
     loss(v).backward()
     step = 1e-4
     expected = (loss(1.7 + step) - loss(1.7 - step)) / (2 * step)
     assert float(v.grad) == pytest.approx(float(expected.detach()), rel=0.05)
-    assert float(loss(1.7).detach()) != pytest.approx(float(loss(1.7, -sides).detach()), rel=1e-3)
+    assert float(loss(1.7).detach()) != pytest.approx(float(loss(1.7, -normals).detach()), rel=1e-3)
 
 
 def test_a_file_that_says_where_its_sensor_stood_is_asked(tmp_path):
@@ -230,7 +226,7 @@ def test_a_file_that_says_where_its_sensor_stood_is_asked(tmp_path):
     np.testing.assert_array_equal(extractor(tmp_path / "b.npz", viewpoint=(0, 0, 30)), told)
 
 
-def test_pretraining_with_sides_needs_fragments_that_know_their_sensor(tmp_path):
+def test_pretraining_of_oriented_networks_needs_fragments_that_know_their_sensor(tmp_path):
     rng = np.random.default_rng(0)
     for k in range(2):
         np.savez(tmp_path / f"a@seq-01_{k:03d}.npz", pcd=rng.random((300, 3)))
