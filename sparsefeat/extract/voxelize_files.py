@@ -15,7 +15,7 @@ from sparsefeat.extract.files import find_inputs
 from sparsefeat.extract.inputs import checked_device
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.meshes import MESH_SUFFIXES, read_mesh
-from sparsefeat.mesh.interpolation import nearest_voxels
+from sparsefeat.mesh.nearest import nearest_voxels
 from sparsefeat.mesh.pictures import draw_voxels
 from sparsefeat.mesh.voxelization import voxelize_mesh
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from local_grids import LocalGrids
 from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
 
@@ -17,7 +18,7 @@ from sparsefeat.models import create_model
 from sparsefeat.models.voxel_cloud import voxelize
 from sparsefeat.pretrain.config import DataConfig, ModelConfig, PretrainConfig
 from sparsefeat.pretrain.loop import pretrain
-from sparsefeat.receptive_field.soft import LocalGrids, SoftNetwork
+from sparsefeat.receptive_field.soft import SoftNetwork
 
 SMALL = {"channels": [4, 4], "tr_channels": [4, 4], "depth": 1, "out_channels": 8, "conv1_kernel_size": 5}
 

@@ -58,17 +58,33 @@ def test_features_are_the_same_in_all_orientations_of_the_grid():
         torch.testing.assert_close(features(model, points @ turn.T), expected, atol=1e-9, rtol=0)
 
 
-def test_a_batch_gives_what_its_clouds_give_alone():
-    model, points = network(), ellipsoid().float()
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.float64, 1e-9)], ids=["float32", "float64"])
+def test_a_batch_gives_what_its_clouds_give_alone(dtype, tolerance):
+    """The second cloud lies a kilometre away from the first."""
+    model, points = network().to(dtype), ellipsoid().to(dtype)
     other = points[: len(points) // 2] + 3
     cells = torch.cat([points, other]).floor()
+    offsets = torch.cat([points, other]) - cells - 0.5
     batch = torch.cat([torch.zeros(len(points), 1), torch.ones(len(other), 1)])
-    x = SparseTensor(
-        torch.cat([points, other]) - cells - 0.5, torch.cat([batch, cells], 1).int(), reduce="error"
-    )
-    together = model(x).features
-    torch.testing.assert_close(together[: len(points)], features(model, points), atol=1e-4, rtol=0)
-    torch.testing.assert_close(together[len(points) :], features(model, other), atol=1e-4, rtol=0)
+    place = torch.cat([batch, cells], 1).int()
+    place[len(points) :, 1] += 2**14
+    together = model(SparseTensor(offsets, place, reduce="error")).features
+    torch.testing.assert_close(together[: len(points)], features(model, points), atol=tolerance, rtol=0)
+    torch.testing.assert_close(together[len(points) :], features(model, other), atol=tolerance, rtol=0)
+
+
+def test_features_do_not_depend_on_the_default_type():
+    points = ellipsoid()
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = network()
+        assert all(p.dtype == torch.float64 for p in model.parameters())
+        wide, narrow = features(model, points), features(model.float(), points.float())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert wide.dtype == torch.float64 and narrow.dtype == torch.float32
+    torch.testing.assert_close(features(model, points.float()), narrow, rtol=0, atol=1e-6)
+    torch.testing.assert_close(features(model.double(), points), wide, rtol=0, atol=1e-5)
 
 
 def test_gradients_are_exact():

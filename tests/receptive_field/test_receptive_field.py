@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from local_grids import LocalGrids
 
 from sparsefeat import FeatureExtractor, create_model
 from sparsefeat.receptive_field import (
@@ -12,8 +13,6 @@ from sparsefeat.receptive_field import (
     CorrespondenceObjective,
     CycleObjective,
     DistributionObjective,
-    HeadObjective,
-    LocalGrids,
     Objective,
     PositiveParameter,
     ProbeObjective,
@@ -383,18 +382,6 @@ def test_a_round_trip_refuses_groups_that_do_not_fit():
         RoundTripObjective(radius=0)
 
 
-def test_a_head_is_trained_along_and_judged_on_held_out_shapes():
-    shapes = [SurfaceShape(np.zeros((40, 3)), None, np.arange(40)) for _ in range(3)]
-    labels = [np.arange(40) % 2] * 3
-    objective = HeadObjective(torch.nn.Linear(2, 2), labels, held_out=[2])
-    objective.prepare(shapes)
-    features = [torch.from_numpy(np.eye(2)[label])[None] for label in labels]
-    first = float(objective(features, range(3)).detach())
-    for _ in range(20):
-        last = float(objective(features, range(3)).detach())
-    assert last < first
-
-
 def test_the_soft_way_moves_and_leaves_a_frozen_network_alone():
     model = small_network(depth=0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -412,9 +399,8 @@ def test_the_soft_way_can_train_the_network_along():
     before = model.conv1.kernel.detach().clone()
     shapes = [ellipsoid(300, seed) for seed in range(2)]
     labels = [(shape[:, 0] > 0).astype(np.int64) for shape in shapes]
-    objective = HeadObjective(torch.nn.Linear(8, 2), labels)
     tune_receptive_field(
-        FeatureExtractor(model, 1.0), shapes, objective, method="soft", start=0.3, steps=2, keypoints=60,
+        FeatureExtractor(model, 1.0), shapes, ProbeObjective(labels), method="soft", start=0.3, steps=2, keypoints=60,
         backbone_learning_rate=1e-3, dilation=(1.0, 2.0),
     )  # fmt: skip
     assert not torch.equal(before, model.conv1.kernel)
