@@ -21,7 +21,8 @@ class PairFeatures(NamedTuple):
     """One pair of clouds as the losses see it.
 
     Shape: features0 (V0, C), features1 (V1, C), points0 (V0, 3) and points1 (V1, 3) both in the frame of
-    cloud 1, in metres; matches (M, 2), all rows closer than the positive radius.
+    cloud 1, in metres; matches (M, 2), all rows closer than the positive radius. Of a deformed pair each cloud is in a
+    frame of its own.
     """
 
     features0: Tensor
@@ -29,6 +30,7 @@ class PairFeatures(NamedTuple):
     points0: Tensor
     points1: Tensor
     matches: Tensor
+    deformed: bool = False
 
 
 @dataclass
@@ -39,6 +41,7 @@ class LossConfig:
     points: int = 1024  # points of the overlap that take part, per pair (FCGF: 1024, PointContrast: 4096)
     temperature: float = 0.07  # of the softmax; cycle and point_info_nce
     radius_voxels: float = 1.5  # two points closer than this are one place
+    one_place: bool = False  # point_info_nce too: matches of one place, in either cloud, are no negatives
     cycle_form: Literal["anchored", "landing", "identity", "distance"] = "anchored"
     positive_margin: float = 0.1  # hardest_contrastive
     negative_margin: float = 1.4  # hardest_contrastive
@@ -154,7 +157,7 @@ CYCLE_FORMS = {
 }
 
 
-def point_info_nce(f: Tensor, g: Tensor, temperature: float) -> Tensor:
+def point_info_nce(f: Tensor, g: Tensor, temperature: float, near: Tensor | None = None) -> Tensor:
     """PointInfoNCE: cross-entropy of each match against the other matched points.
 
     Xie et al., PointContrast, ECCV 2020, eq. 2; both directions averaged.
@@ -162,10 +165,20 @@ def point_info_nce(f: Tensor, g: Tensor, temperature: float) -> Tensor:
     Args:
         f, g: Shape (n, C) each, unit norm; row i of one matches row i of the other.
         temperature: t.
+        near: rows that are the same place, each near itself: to end at any of them is right. None: only its own.
+            Shape: (n, n), bool.
     """
     logits = f @ g.t() / temperature
+    if near is not None:
+        right = [log.masked_fill(~near, -torch.inf).logsumexp(1) for log in _log_softmaxes(logits)]
+        return -(right[0].mean() + right[1].mean()) / 2
     target = torch.arange(len(f), device=f.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
+
+
+def _log_softmaxes(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the hops from cloud 0 and from cloud 1."""
+    return logits.log_softmax(1), logits.t().log_softmax(1)
 
 
 def hardest_contrastive(
@@ -214,6 +227,8 @@ def pair_loss(pair: PairFeatures, config: LossConfig, voxel_size: float, generat
         ValueError: the loss is not finite.
     """
     radius = config.radius_voxels * voxel_size
+    if pair.deformed and config.name != "point_info_nce":
+        pair = _matched(pair)
     matches = one_to_one(pair.matches, config.points, generator)
     if len(matches) < 2:
         return (pair.features0.sum() + pair.features1.sum()) * 0
@@ -222,7 +237,8 @@ def pair_loss(pair: PairFeatures, config: LossConfig, voxel_size: float, generat
     if config.name == "cycle":
         loss = CYCLE_FORMS[config.cycle_form](f, g, x, y, radius, config.temperature)
     elif config.name == "point_info_nce":
-        loss = point_info_nce(f, g, config.temperature)
+        near = (torch.cdist(x, x) < radius) | (torch.cdist(y, y) < radius) if config.one_place else None
+        loss = point_info_nce(f, g, config.temperature, near)
     else:
         candidates = []
         for features, points in ((pair.features0, pair.points0), (pair.features1, pair.points1)):
@@ -234,6 +250,14 @@ def pair_loss(pair: PairFeatures, config: LossConfig, voxel_size: float, generat
     if not torch.isfinite(loss):
         raise ValueError(f"the {config.name} loss is not finite: {loss.item()}")
     return loss
+
+
+def _matched(pair: PairFeatures) -> PairFeatures:
+    """The matched rows of a deformed pair as a rigid one: of cloud 0 in the places that they have in cloud 1."""
+    rows0, rows1 = pair.matches.t()
+    place = pair.points1[rows1]
+    itself = torch.arange(len(place), device=place.device)[:, None].expand(-1, 2)
+    return PairFeatures(pair.features0[rows0], pair.features1[rows1], place, place, itself)
 
 
 def one_to_one(matches: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from sparsefeat.command_line import run_tool
 from sparsefeat.data.rgbd import fuse_rgbd
-from sparsefeat.data.synthetic.creatures import FAMILIES, make_creatures
+from sparsefeat.data.synthetic.creatures import FAMILIES, KINDS, make_creatures
 from sparsefeat.data.synthetic.fragments import LAYOUTS
 from sparsefeat.data.synthetic.rooms import make_rooms
 
@@ -94,13 +94,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--families",
         nargs="+",
-        choices=tuple(FAMILIES),
+        choices=KINDS,
         default=tuple(FAMILIES),
         metavar="NAME",
-        help=f"some of {', '.join(FAMILIES)} (default: all)",
+        help=f"some of {', '.join(KINDS)} (default: {', '.join(FAMILIES)})",
     )
     add("--vertices", type=int, default=5000, metavar="N", help="of a shape, about (default: %(default)s)")
     add("--landmarks", type=int, default=3000, metavar="N", help="of a family, about (default: %(default)s)")
+
+    add(
+        "--triangulations",
+        type=int,
+        metavar="N",
+        help="shapes of a family share N triangulations: three times faster (default: each has its own)",
+    )
 
     fuse = tasks.add_parser("fuse", parents=[common], help="a folder of depth pictures with poses")
     fuse.set_defaults(make=write_fragments)
@@ -153,6 +160,7 @@ def write_creatures(args: argparse.Namespace, progress) -> None:
         families=args.families,
         vertices=args.vertices,
         landmark_count=args.landmarks,
+        triangulations=args.triangulations,
         workers=args.workers,
         progress=progress,
     )

@@ -44,6 +44,7 @@ FLATNESS = 0.04
 # similar say in the beginning.
 _SCALE = (1.0, 0.3, 0.3, 0.3, 0.1)
 _SCALE_WITH_SIDES = (1.0, 0.3, 0.3, 0.2, 0.2)
+_SCALE_CHIRAL = 0.1
 
 _DOWN = Kernel(
     (4, 4, 4), (1, 1, 1), "custom",
@@ -79,9 +80,11 @@ class _Levels:
     """
 
     def __init__(
-        self, base: CoordinateMapKey, position: Tensor, weight: Tensor, side: Tensor | None, dtype: torch.dtype
+        self, base: CoordinateMapKey, position: Tensor, weight: Tensor, side: Tensor | None, dtype: torch.dtype,
+        chiral: bool = False,
     ):
         self.base = base
+        self.chiral = chiral
         self.dtype = dtype
         self.position = position
         self.weight = weight
@@ -104,7 +107,7 @@ class _Levels:
             levels = self(manager, source), self(manager, target)
 
             def weigh(rows: Tensor, targets: Tensor) -> Tensor:
-                return pair_functions(rows, targets, *levels, unit, radii)
+                return pair_functions(rows, targets, *levels, unit, radii, self.chiral)
 
             self._weights[cached] = PairWeights(plan, weigh, own=source == target)
         return self._weights[cached]
@@ -172,9 +175,10 @@ class PointFrames(nn.Module):
     Shape: (V, 3 or 4) -> (V, ``channels``); rows stay.
     """
 
-    def __init__(self, dimension: int = 3, sides: bool = False):
+    def __init__(self, dimension: int = 3, sides: bool = False, chiral: bool = False):
         super().__init__()
         self.sides = sides
+        self.chiral = chiral
         self.channels = 7 + sides
         if dimension != 3:
             raise ValueError(f"pair kernels need three spatial dimensions, got {dimension}")
@@ -192,7 +196,7 @@ class PointFrames(nn.Module):
         side = given[:, 3:6] if self.sides else None
         weight = given[:, -1:] if given.shape[1] % 3 else torch.ones_like(given[:, :1])
         dtype = torch.promote_types(x.dtype, torch.float32)
-        levels = _Levels(x.key, position, weight, side, dtype)
+        levels = _Levels(x.key, position, weight, side, dtype, self.chiral)
         out = PointTensor(levels(x.manager, x.key).shape.to(x.dtype), manager=x.manager, key=x.key)
         out.levels = levels
         return out
@@ -265,9 +269,13 @@ def _statistics(covariance: Tensor, centre: Tensor, count: Tensor) -> Tensor:
 
 
 def pair_functions(
-    rows: Tensor, targets: Tensor, source: Level, target: Level, unit: float, radii: int
+    rows: Tensor, targets: Tensor, source: Level, target: Level, unit: float, radii: int, chiral: bool = False
 ) -> Tensor:
-    """phi of pairs of points. Shape: (P,), (P,) -> (radii * ANGLES, P); zero for a point and itself."""
+    """phi of pairs of points. Shape: (P,), (P,) -> (radii * ANGLES, P); zero for a point and itself.
+
+    With ``chiral``, ``radii`` more rows follow: the triple product of the ray and both normals, which changes its
+    sign where a shape is reflected. All other functions are the same for a shape and its mirror image.
+    """
     # Numbers of one kind side by side: gathering rows of three or six and multiplying is several times slower.
     line = [_at(a, rows) - _at(b, targets) for a, b in zip(source.position, target.position)]
     line = torch.stack(line) / unit
@@ -292,7 +300,8 @@ def pair_functions(
     weight = _at(source.weight, rows)
     if source is target:
         weight = torch.where(rows == targets, 0, weight)
-    phi = []
+    twist = _dot(ray, torch.linalg.cross(here_out, there_out, dim=0)) if chiral else None
+    phi, twisted = [], []
     for centre in RADII[:radii]:
         # A Gaussian's likeness that ends, and costs no exponential.
         radial = (1 - ((distance - centre) / REACH).square()).clamp(min=0).square() * weight
@@ -300,8 +309,10 @@ def pair_functions(
         total = radial.new_zeros(len(target.weight)).index_add(0, targets, radial)
         radial = radial * _at(1 / (total + SCARCE * target.weight).clamp(min=1e-12), targets)
         phi += [radial, *(radial * angle for angle in angles)]
-    scale = constant(scale * radii, distance.device, distance.dtype)
-    return torch.stack(phi).div_(scale[:, None])
+        if chiral:
+            twisted.append(radial * twist)
+    scale = constant(scale * radii + (_SCALE_CHIRAL,) * len(twisted), distance.device, distance.dtype)
+    return torch.stack(phi + twisted).div_(scale[:, None])
 
 
 class PairConvolution(nn.Module):
@@ -315,7 +326,7 @@ class PairConvolution(nn.Module):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1,
-        bias: bool = False, dimension: int = 3,
+        bias: bool = False, dimension: int = 3, chiral: bool = False,
     ):
         super().__init__()
         if stride not in (1, 2) or dimension != 3 or kernel_size % 2 == 0:
@@ -327,7 +338,8 @@ class PairConvolution(nn.Module):
         self.window = Kernel.of(kernel_size, dilation) if stride == 1 else _DOWN
         self.stride = as_tuple(stride, 3, "stride")
         self.radii = 2 if kernel_size == 3 else len(RADII)
-        cells = self.radii * ANGLES + (stride == 1)
+        # The chiral cells come last: a kernel without them is one whose last cells are zero.
+        cells = (stride == 1) + self.radii * (ANGLES + chiral)
         self.kernel = nn.Parameter(torch.empty(cells, in_channels, out_channels))
         bound = (cells * in_channels) ** -0.5
         nn.init.uniform_(self.kernel, -bound, bound)
@@ -360,13 +372,27 @@ class PairConvolutionTranspose(PairConvolution):
     transposed = True
 
 
-def pair_backend(ops: Backend) -> Backend:
+def pair_backend(ops: Backend, chiral: bool = False) -> Backend:
     """The same backend with pair convolutions in place of those that see more than one cell."""
 
     def convolution(in_channels: int, out_channels: int, kernel_size: int = 3, **options) -> nn.Module:
-        kind = ops.Convolution if kernel_size == 1 else PairConvolution
-        return kind(in_channels, out_channels, kernel_size=kernel_size, **options)
+        if kernel_size == 1:
+            return ops.Convolution(in_channels, out_channels, kernel_size=1, **options)
+        return PairConvolution(in_channels, out_channels, kernel_size=kernel_size, chiral=chiral, **options)
+
+    def transpose(*arguments, **options) -> nn.Module:
+        return PairConvolutionTranspose(*arguments, chiral=chiral, **options)
 
     if ops.name != "torch":
         raise ValueError(f"pair kernels are not available on the backend {ops.name!r}")
-    return dataclasses.replace(ops, Convolution=convolution, ConvolutionTranspose=PairConvolutionTranspose)
+    return dataclasses.replace(ops, Convolution=convolution, ConvolutionTranspose=transpose)
+
+
+def with_chiral_cells(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a network without the chiral function for one with it: the new cells of its kernels are zero."""
+    out = dict(state)
+    for name, weights in state.items():
+        if name in wanted and weights.ndim == 3 and len(weights) < len(wanted[name]):
+            missing = weights.new_zeros(len(wanted[name]) - len(weights), *weights.shape[1:])
+            out[name] = torch.cat([weights, missing])
+    return out

@@ -46,6 +46,8 @@ class UNet(Network):
             :mod:`sparsefeat.models.pairs`; needs ``geometry``, whose three channels say where the points are.
         sides: three more input channels say which side of the surface is outside, as a direction (to the sensor, or
             along an outward normal), so that pair features tell a ridge from a groove; zero where it is not known.
+        chiral: one more pair function, which changes its sign under reflection, so that left and right can be told
+            apart; with ``sides``.
         symmetric: keep kernels symmetric under the cube's rotations, see :meth:`Network.set_symmetric`.
         backend: see :func:`sparsefeat.models.create_model`.
     """
@@ -80,6 +82,7 @@ class UNet(Network):
         geometry: bool = False,
         pair_kernels: bool = False,
         sides: bool = False,
+        chiral: bool = False,
         symmetric: bool = False,
         backend: str = "auto",
     ):
@@ -122,14 +125,18 @@ class UNet(Network):
             if not geometry:
                 raise ValueError(f"{name}: pair_kernels need to know where the points are; set geometry too")
             self.config["pair_kernels"] = True
-            self.ops = pair_backend(self.ops)
+            self.ops = pair_backend(self.ops, chiral)
         if sides:
             if not pair_kernels:
                 raise ValueError(f"{name}: sides are for pair_kernels; set those too")
             self.config["sides"] = True
+        if chiral:
+            if not sides:
+                raise ValueError(f"{name}: chiral is for networks with sides; set those too")
+            self.config["chiral"] = True
         self.geometry = None
         if geometry:
-            self.geometry = PointFrames(D, sides) if pair_kernels else LocalGeometry(D)
+            self.geometry = PointFrames(D, sides, chiral) if pair_kernels else LocalGeometry(D)
             if in_channels != (expected := 6 if sides else 3):
                 raise ValueError(
                     f"{name}: geometry takes {expected} input channels, offsets from the centre"

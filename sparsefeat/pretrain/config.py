@@ -7,6 +7,7 @@ from typing import Literal
 
 from sparsefeat.losses import LossConfig
 from sparsefeat.pretrain.augment import AugmentConfig
+from sparsefeat.pretrain.shapes import ShapesConfig
 
 
 @dataclass
@@ -25,6 +26,7 @@ class DataConfig:
     """Where the fragment pairs are. The layout (FCGF's or the 3DMatch test set's) is seen from the folder."""
 
     root: str = "data/threedmatch"
+    shapes: ShapesConfig | None = None  # train on pairs of deforming shapes
     rooms: RoomsConfig | None = None  # make synthetic rooms in root first
     scenes: list[str] | None = None  # null: all, or root/train_*.txt where there is one
     also: list[str] = field(default_factory=list)  # further folders to train on, each with its own train_*.txt
@@ -48,6 +50,7 @@ class ModelConfig:
     geometry: bool = False  # rotation-invariant input channels instead of occupancy, see models/geometry.py
     pair_kernels: bool = False  # pair features in place of kernel cells; with geometry, see models/pairs.py
     sides: bool = False  # pair features know the side of the sensor; with pair_kernels
+    chiral: bool = False  # one of them tells left from right; with sides
     depth: int = 3  # down-samplings; each one less halves the receptive field
     channels: list[int] | None = None  # widths on the way down; null: as published
     tr_channels: list[int] | None = None  # widths on the way up
@@ -114,6 +117,8 @@ class PretrainConfig:
             raise ValueError(f"steps or epochs must be positive, got {self.steps} and {self.epochs}")
         if not self.voxel_size > 0:
             raise ValueError(f"voxel_size: expected metres above 0, got {self.voxel_size}")
+        if self.data.shapes is not None and self.loss.name == "cycle" and self.loss.cycle_form in ("landing", "distance"):
+            raise ValueError(f"loss.cycle_form {self.loss.cycle_form} needs rigid motions; shapes deform")
         for name in ("batch_size", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")

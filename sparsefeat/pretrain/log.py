@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sparsefeat.evaluate.matching import MatchingResult
 from sparsefeat.files import atomic_write
 
 
@@ -51,12 +50,11 @@ class RunLog:
             for name, value in record.items():
                 self._board.add_scalar(f"train/{name}", value, step)
 
-    def validation(self, step: int, result: MatchingResult) -> None:
-        """A validation's shares."""
-        names = ("FMR", "IR", "FMR_mutual", "IR_mutual")
-        values = {name: getattr(result, name) for name in names}
+    def validation(self, step: int, values: dict[str, float]) -> None:
+        """A validation's numbers."""
         self._file.write(json.dumps({"step": step, "validation": values}) + "\n")
-        self._bar.write(f"step {step}: held-out FMR {values['FMR']:.3f}, IR {values['IR']:.3f}")
+        first = ", ".join(f"{name} {value:.3f}" for name, value in list(values.items())[:2])
+        self._bar.write(f"step {step}: held-out {first}")
         if self._board:
             for name, value in values.items():
                 self._board.add_scalar(f"validation/{name}", value, step)

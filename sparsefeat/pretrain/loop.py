@@ -15,22 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsefeat.checkpoint import from_pretrained, save_checkpoint
+from sparsefeat.checkpoint import find_checkpoint, from_pretrained, load_weights, read_checkpoint, save_checkpoint
 from sparsefeat.config import save_config
-from sparsefeat.data.threedmatch import FragmentPair
-from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
-from sparsefeat.extract import FeatureExtractor
 from sparsefeat.losses import PairFeatures, pair_loss
 from sparsefeat.models import create_model
-from sparsefeat.models.inputs import point_inputs
+from sparsefeat.models.pairs import with_chiral_cells
 from sparsefeat.pretrain.config import ModelConfig, PretrainConfig
-from sparsefeat.pretrain.data import load_pairs, make_loader
+from sparsefeat.pretrain.inputs import run_pair_batch
 from sparsefeat.pretrain.log import RunLog
 from sparsefeat.pretrain.pairs import PairBatch
 from sparsefeat.pretrain.processes import in_parallel, join_processes, over_processes
+from sparsefeat.pretrain.sources import Result, numbers, open_source
 from sparsefeat.pretrain.state import load_state, save_state
 from sparsefeat.pretrain.symmetry import start_symmetric
-from sparsefeat.sparse import SparseTensor
 from sparsefeat.sparse.modules import symmetric_layers
 
 
@@ -39,7 +36,7 @@ class PretrainResult:
     """What a run ended with: the step reached, validations by step, and where the files are."""
 
     step: int
-    validations: dict[int, MatchingResult]
+    validations: dict[int, Result]
     output: Path
 
 
@@ -52,7 +49,7 @@ def pretrain(
     show_progress: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> PretrainResult:
-    """Pretrain a backbone on pairs of overlapping fragments.
+    """Pretrain a backbone on pairs of overlapping fragments, or of deforming shapes.
 
     Writes to ``output``: ``config.yaml``, ``log.jsonl`` (one line per step and per validation),
     ``last.pt`` (all state, for resuming), ``last.safetensors`` and ``best.safetensors``.
@@ -75,12 +72,9 @@ def pretrain(
     """
     rank, world_size = join_processes(device)
     output = Path(output)
-    train, held_out = load_pairs(config.data, config.seed)
-    if overfit:
-        train = train[: config.batch_size]
-        held_out = {"overfit": train}
+    source = open_source(config, overfit)
     accumulate = config.optimizer.accumulate
-    batches_per_epoch = len(train) / (config.batch_size * world_size)
+    batches_per_epoch = source.count / (config.batch_size * world_size)
     steps = config.steps or math.ceil(config.epochs * batches_per_epoch / accumulate)
 
     torch.manual_seed(config.seed)
@@ -102,21 +96,19 @@ def pretrain(
     def angle(batch: int) -> float:
         return largest_angle(config, batch // accumulate, steps)
 
-    loader = make_loader(
-        train, config, first * accumulate, steps * accumulate, rank, world_size, angle, overfit
-    )
-    validations: dict[int, MatchingResult] = {}
+    loader = source.loader(first * accumulate, steps * accumulate, rank, world_size, angle)
+    validations: dict[int, Result] = {}
     log = RunLog(output, first, steps, show_progress) if rank == 0 else None
 
     def validate(step: int) -> None:
         nonlocal best
-        if rank != 0 or not held_out:
+        if rank != 0 or not source.held_out:
             return
-        result = evaluate_model(model, config, held_out)
+        result = source.validate(model)
         validations[step] = result
-        log.validation(step, result)
-        if result.IR > best:
-            best = result.IR
+        log.validation(step, numbers(result))
+        if (score := next(iter(numbers(result).values()))) > best:
+            best = score
             save_model(output / "best.safetensors", model, config, step, result)
 
     def save(step: int) -> None:
@@ -197,19 +189,6 @@ def _forward_backward(
     record["backward_s"] += time.perf_counter() - computed
 
 
-def run_pair_batch(model: nn.Module, batch: PairBatch, config: PretrainConfig) -> tuple[Tensor, Tensor]:
-    """Features of all voxels of both sides, from one pass. Shape: (V0, C), (V1, C)."""
-    pairs = len(batch)
-    second = batch.coordinates1.clone()
-    second[:, 0] += pairs
-    coordinates = torch.cat([batch.coordinates0, second])
-    place = torch.cat([batch.points0, batch.points1]) / config.voxel_size
-    sides = torch.cat([batch.sides0, batch.sides1])
-    given = point_inputs(vars(config.model), place, sides, coordinates[:, 1:])
-    features = model(SparseTensor(given, coordinates, reduce="error")).features
-    return tuple(features.split([len(batch.coordinates0), len(batch.coordinates1)]))
-
-
 def split_pairs(batch: PairBatch, features0: Tensor, features1: Tensor) -> Iterator[tuple[int, PairFeatures]]:
     """The pairs of a batch with their numbers, cloud 0 moved into the frame of cloud 1; without matches: left out."""
     sides0 = zip(features0.split(batch.splits0), batch.points0.split(batch.splits0))
@@ -221,7 +200,7 @@ def split_pairs(batch: PairBatch, features0: Tensor, features1: Tensor) -> Itera
         if len(rows) >= 2:
             moved = p0 @ transform[:3, :3].t() + transform[:3, 3]
             offset = torch.tensor([start0, start1], device=rows.device)
-            yield index, PairFeatures(f0, f1, moved, p1, rows - offset)
+            yield index, PairFeatures(f0, f1, moved, p1, rows - offset, batch.deformed[index])
         start0 += len(p0)
         start1 += len(p1)
 
@@ -229,8 +208,8 @@ def split_pairs(batch: PairBatch, features0: Tensor, features1: Tensor) -> Itera
 def build_model(config: ModelConfig) -> nn.Module:
     """A network with new weights, or with those of ``config.init``."""
     if config.init is not None:
-        model = from_pretrained(config.init).train()
-        for option in ("geometry", "sides"):
+        model = _initial(config.init, config.chiral).train()
+        for option in ("geometry", "sides", "chiral"):
             theirs, ours = bool(model.config.get(option)), getattr(config, option)
             if theirs != ours:
                 raise ValueError(
@@ -242,6 +221,16 @@ def build_model(config: ModelConfig) -> nn.Module:
     options = {name: value for name, value in options.items() if name not in widths or value is not None}
     in_channels = (6 if config.sides else 3) if config.geometry else 1
     return create_model(config.name, in_channels=in_channels, **options)
+
+
+def _initial(name: str, chiral: bool) -> nn.Module:
+    """A pretrained network; with ``chiral`` one that has that pair function, whose new weights are zero."""
+    checkpoint = read_checkpoint(find_checkpoint(name))
+    if not chiral or checkpoint.config.get("chiral"):
+        return from_pretrained(name)
+    model = create_model(**{**checkpoint.config, "chiral": True})
+    load_weights(model, with_chiral_cells(checkpoint.state, model.state_dict()))
+    return model
 
 
 def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
@@ -276,23 +265,8 @@ def largest_angle(config: PretrainConfig, step: int, steps: int) -> float:
     return rotation.start_deg + share * (rotation.max_deg - rotation.start_deg)
 
 
-def evaluate_model(
-    model: nn.Module, config: PretrainConfig, pairs: dict[str, list[FragmentPair]],
-    progress: Callable[[int, int], None] | None = None,
-) -> MatchingResult:
-    """FMR and IR of the network on ``pairs``."""
-    return evaluate_matching(
-        pairs,
-        FeatureExtractor(model, config.voxel_size),
-        config.voxel_size,
-        points=config.data.validation_points,
-        progress=progress,
-        dense=config.voxel_points == "mean",
-    )
-
-
 def save_model(
-    path: Path, model: nn.Module, config: PretrainConfig, step: int, result: MatchingResult | None
+    path: Path, model: nn.Module, config: PretrainConfig, step: int, result: Result | None
 ) -> None:
     """Write a checkpoint that ``from_pretrained`` reads."""
     if model.config["symmetric"]:
@@ -301,9 +275,11 @@ def save_model(
         model = copy.deepcopy(model)
         for layer in symmetric_layers(model):
             layer.symmetrize()
-    extra = {"step": step, "loss": config.loss.name, "data": Path(config.data.root).name}
+    shapes = config.data.shapes
+    data = [Path(root).name for root in ([config.data.root] if shapes is None else shapes.roots)]
+    extra = {"step": step, "loss": config.loss.name, "data": ", ".join(data)}
     if result is not None:
-        extra |= {"validation_FMR": result.FMR, "validation_IR": result.IR}
+        extra |= {f"validation_{name}": value for name, value in list(numbers(result).items())[:2]}
     save_checkpoint(path, model, config.voxel_size, extra)
 
 

@@ -50,6 +50,8 @@ class PairSample:
             ``transform``: all of them, by row of 0 and then nearest first.
         transform: (4, 4) float64 rigid motion, maps the frame of points0 to that of points1.
         request: what it was made from.
+        deformed: no motion brings one cloud onto the other: ``transform`` is the identity, and matches are places of
+            a body, not of space.
     """
 
     points0: np.ndarray
@@ -61,6 +63,7 @@ class PairSample:
     matches: np.ndarray
     transform: np.ndarray
     request: PairRequest
+    deformed: bool = False
 
 
 @dataclass
@@ -80,6 +83,7 @@ class PairBatch:
         splits1: number of rows of each pair in points1.
         match_splits: number of matches of each pair; may be 0.
         requests: what the samples were made from.
+        deformed: which pairs are of deformed shapes, see :class:`PairSample`.
     """
 
     coordinates0: torch.Tensor
@@ -94,6 +98,7 @@ class PairBatch:
     splits1: list[int]
     match_splits: list[int]
     requests: list[PairRequest]
+    deformed: list[bool]
 
     def __len__(self) -> int:
         return len(self.match_splits)
@@ -230,6 +235,7 @@ def collate_pairs(samples: Sequence[PairSample]) -> PairBatch:
         splits1=splits1,
         match_splits=[len(sample.matches) for sample in samples],
         requests=[sample.request for sample in samples],
+        deformed=[sample.deformed for sample in samples],
     )
 
 

@@ -45,7 +45,8 @@ def draw_curves(output: Path) -> list[Path]:
         )
     if validations:
         number = [line["step"] for line in validations]
-        curves = {name: (number, [line["validation"][name] for line in validations]) for name in ("FMR", "IR")}
+        shares = [name for name in ("FMR", "IR", "hits") if name in validations[0]["validation"]]
+        curves = {name: (number, [line["validation"][name] for line in validations]) for name in shares}
         files.append(output / "matching.png")
         plot_curves(curves, files[-1], "step", "share", title="Held-out matching", ylim=(0, 1))
     return files

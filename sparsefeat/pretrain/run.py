@@ -16,6 +16,7 @@ from sparsefeat.extract import FeatureExtractor
 from sparsefeat.pretrain.config import PretrainConfig
 from sparsefeat.pretrain.data import load_pairs, prepare_rooms
 from sparsefeat.pretrain.loop import pretrain
+from sparsefeat.pretrain.sources import numbers
 from sparsefeat.pretrain.report import draw_curves, draw_pair, table
 
 
@@ -54,8 +55,14 @@ def run(
     if not main_process or should_stop():
         return
     say(f"checkpoint: {output / 'last.safetensors'}")
-    _, held_out = load_pairs(config.data, config.seed)
     files = draw_curves(output) if config.pictures else []
+    if config.data.shapes is not None:
+        for step, validation in sorted(result.validations.items()):
+            say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in numbers(validation).items()))
+        for path in files:
+            say(f"picture: {path}")
+        return
+    _, held_out = load_pairs(config.data, config.seed)
     if held_out and not overfit:
         trained = FeatureExtractor.from_pretrained(output / "last.safetensors", device=device)
         rows: dict[str, MatchingResult] = {}

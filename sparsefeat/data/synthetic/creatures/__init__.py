@@ -2,6 +2,8 @@
 
 from sparsefeat.data.synthetic.creatures.creature import Creature, make_creature
 from sparsefeat.data.synthetic.creatures.dataset import SETTINGS, contact_sheet, make_creatures
-from sparsefeat.data.synthetic.creatures.families import FAMILIES, PART_NAMES
+from sparsefeat.data.synthetic.creatures.families import FAMILIES, KINDS, PART_NAMES
 
-__all__ = ["FAMILIES", "PART_NAMES", "SETTINGS", "Creature", "contact_sheet", "make_creature", "make_creatures"]
+__all__ = [
+    "FAMILIES", "KINDS", "PART_NAMES", "SETTINGS", "Creature", "contact_sheet", "make_creature", "make_creatures",
+]  # fmt: skip

@@ -54,6 +54,10 @@ class Cones:
         return value * self.stretch.min(1)
 
 
+_STILL = 1e-5
+"""Steps onto a surface end where one is shorter than this, in radii."""
+
+
 def body_field(
     cones: Cones, points: np.ndarray, near: np.ndarray, share: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -104,10 +108,15 @@ def onto_surface(
         steps: number of them.
         limit: longest step.
     """
+    points, moving = points.copy(), np.arange(len(points))
+    least = _STILL * float(np.median(cones.radius))
     for _ in range(steps):
-        value, gradient = body_field(cones, points, near, share)
+        value, gradient = body_field(cones, points[moving], near[moving], None if share is None else share[moving])
         slope = np.maximum(np.linalg.norm(gradient, axis=1), 1e-12)
-        points = points - (np.clip(value / slope, -limit, limit) / slope)[:, None] * gradient
+        step = np.clip(value / slope, -limit, limit)
+        points[moving] -= (step / slope)[:, None] * gradient
+        # Newton's next step would be the square of one that is this small.
+        moving = moving[np.abs(step) > least]
     return points
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,9 @@ from scipy.spatial import cKDTree
 
 from sparsefeat.data.synthetic.creatures.body import Body, turn
 from sparsefeat.data.synthetic.creatures.cones import Cones
-from sparsefeat.data.synthetic.creatures.families import FAMILIES, PART_NAMES, landmarks, template
+from sparsefeat.data.synthetic.creatures.families import PART_NAMES, find_family, landmarks, template
+from sparsefeat.data.synthetic.creatures.relief import random_relief
+from sparsefeat.data.synthetic.creatures.template import Triangulation
 
 # Poses are drawn again until limbs run into each other by less than this share of a typical limb's radius.
 _OVERLAP = 0.25
@@ -52,49 +55,76 @@ def make_creature(
     occasion: np.random.SeedSequence,
     vertices: int = 5000,
     landmark_count: int = 3000,
+    triangulation: int | None = None,
 ) -> Creature:
     """Make one creature.
 
     Args:
-        family: one of ``FAMILIES``.
+        family: see `find_family`.
         kind: one of its classes.
         pose: one of the class's poses.
         individual: decides the body; the same one gives the same individual in another pose.
         occasion: decides how the pose is taken, and the triangulation.
         vertices: about how many.
         landmark_count: about how many landmarks; the same for shapes that are to correspond.
+        triangulation: number of one that shapes share, which makes them several times faster; ``landmark_places`` are
+            then those of the vertices. None: one of its own.
 
     Raises:
         ValueError: an unknown family, class or pose, or too few vertices to resolve the creature.
     """
     surface = template(family)
-    group = FAMILIES[family]
+    group = find_family(family)
     if kind not in group.classes:
         raise ValueError(f"{family}: unknown class {kind!r}, expected one of {', '.join(group.classes)}")
     if pose not in group.classes[kind]:
         raise ValueError(f"{kind}: unknown pose {pose!r}, expected one of {', '.join(group.classes[kind])}")
     moves, grid = occasion.spawn(2)
     rng = np.random.default_rng(moves)
-    cones = _posed(group.body(kind, np.random.default_rng(individual)), pose, group.pose, rng)
-    wanted = round(vertices * np.exp(rng.uniform(-_COUNT_SPREAD, _COUNT_SPREAD)))
-    mesh = surface.triangulate(wanted, grid)
-    places, normals, _ = landmarks(family, landmark_count)
-    carried = surface.carry(np.concatenate([mesh.vertices, places]), cones)
+    who = np.random.default_rng(individual)
+    cones = _posed(group.body(kind, who), pose, group.pose, rng)
+    if triangulation is None:
+        wanted = round(vertices * np.exp(rng.uniform(-_COUNT_SPREAD, _COUNT_SPREAD)))
+        mesh = surface.triangulate(wanted, grid)
+    else:
+        mesh = _shared(family, vertices, triangulation)
+    known = _labelled if triangulation is None else _labelled_once
+    parts, rows = known(family, mesh, landmark_count)
+    places, _, _ = landmarks(family, landmark_count)
+    points = np.concatenate([mesh.vertices, places]) if triangulation is None else mesh.vertices
+    relief = random_relief(surface.body, who) if group.relief else None
+    carried = surface.carry(points, cones, relief)
     carried = carried @ turn(z=rng.uniform(-_YAW_DEG, _YAW_DEG)).T
     count = len(mesh.vertices)
     carried -= [*carried[:count, :2].mean(0), carried[:count, 2].min()]
-    rename = np.array([PART_NAMES.index(name) for name in surface.body.parts])
     return Creature(
         carried[:count],
         mesh.faces,
-        rename[surface.parts(mesh.vertices)],
+        parts,
         mesh.vertices,
-        _nearest(places, normals, mesh.vertices, surface.normals(mesh.vertices)),
-        carried[count:],
+        rows,
+        carried[count:] if triangulation is None else carried[rows],
         family,
         kind,
         pose,
     )
+
+
+@functools.lru_cache(64)
+def _shared(family: str, vertices: int, number: int) -> Triangulation:
+    return template(family).triangulate(vertices, np.random.SeedSequence([1, number]))
+
+
+def _labelled(family: str, mesh: Triangulation, landmark_count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Part of each vertex of a triangulation (N,), and the vertices of the landmarks (L,)."""
+    surface = template(family)
+    places, normals, _ = landmarks(family, landmark_count)
+    rename = np.array([PART_NAMES.index(name) for name in surface.body.parts])
+    rows = _nearest(places, normals, mesh.vertices, surface.normals(mesh.vertices))
+    return rename[surface.parts(mesh.vertices)], rows
+
+
+_labelled_once = functools.lru_cache(64)(_labelled)
 
 
 def _posed(body: Body, pose: str, make_pose, rng: np.random.Generator) -> Cones:

@@ -15,7 +15,8 @@ from sparsefeat import yaml12
 from sparsefeat.data.folder import INDIVIDUALS, PART_NAMES_FILE, SPLITS, TEMPLATES
 from sparsefeat.data.synthetic.creatures.body import turn
 from sparsefeat.data.synthetic.creatures.creature import Creature, make_creature
-from sparsefeat.data.synthetic.creatures.families import FAMILIES, PART_NAMES, landmarks
+from sparsefeat.data.synthetic.creatures.families import FAMILIES, KINDS, PART_NAMES, VARIED, landmarks
+from sparsefeat.data.synthetic.creatures.varied import POSES, SPECIES_MAKERS
 from sparsefeat.data.synthetic.parallel import run_tasks
 from sparsefeat.visualize.meshes import render_meshes
 from sparsefeat.visualize.raster import View
@@ -35,6 +36,7 @@ def make_creatures(
     families: Sequence[str] = tuple(FAMILIES),
     vertices: int = 5000,
     landmark_count: int = 3000,
+    triangulations: int | None = None,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -59,11 +61,13 @@ def make_creatures(
     Args:
         output: folder; it must not exist, or be empty.
         seed: decides everything.
-        count: shapes of each class.
-        poses: of each individual.
-        families: some of ``FAMILIES``.
+        count: shapes of each class; of a made-up kind (monster, molecule): of all its species together.
+        poses: of each individual; of a made-up species: its individuals, in one pose each.
+        families: some of ``KINDS``.
         vertices: of a shape, about.
         landmark_count: of a family, about.
+        triangulations: shapes of a family share so many triangulations, which makes them three times faster; None:
+            each has its own.
         workers: number of processes.
         progress: called with (shapes done, all shapes).
 
@@ -79,12 +83,14 @@ def make_creatures(
     for name, (value, least) in limits.items():
         if value < least:
             raise ValueError(f"{name}: got {value}, expected {least} or more")
-    unknown = next((name for name in families if name not in FAMILIES), None)
+    if triangulations is not None and triangulations < 1:
+        raise ValueError(f"triangulations: got {triangulations}, expected 1 or more, or None")
+    unknown = next((name for name in families if name not in KINDS), None)
     if unknown is not None or not families:
-        raise ValueError(f"families: got {unknown or 'none'!r}, expected some of {', '.join(FAMILIES)}")
+        raise ValueError(f"families: got {unknown or 'none'!r}, expected some of {', '.join(KINDS)}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output}: there is something already, expected a new or an empty folder")
-    tasks = _tasks(seed, count, poses, families, vertices, landmark_count)
+    tasks = _tasks(seed, count, poses, families, vertices, landmark_count, triangulations)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
@@ -101,6 +107,8 @@ def make_creatures(
                 progress(done, len(tasks))
         settings = {"seed": seed, "count": count, "poses": poses, "families": list(families)}
         settings |= {"vertices": vertices, "landmark_count": landmark_count}
+        if triangulations is not None:
+            settings["triangulations"] = triangulations
         _write_lists(partial, tasks, families, landmark_count, settings)
         contact_sheet([shown[k] for k in sorted(shown)], partial / CONTACT_SHEET)
         os.chmod(partial, 0o755)
@@ -138,23 +146,36 @@ def part_colors(names: Sequence[str]) -> np.ndarray:
     return np.array(colors)
 
 
-def _tasks(seed: int, count: int, poses: int, families, vertices: int, landmark_count: int) -> list[tuple]:
+def _tasks(
+    seed: int, count: int, poses: int, families, vertices: int, landmark_count: int, triangulations: int | None
+) -> list[tuple]:
     """(name, individual, arguments of `make_creature`) of every shape."""
     tasks = []
-    for family, group in FAMILIES.items():
-        if family not in families:
+    for kind in KINDS:
+        if kind not in families:
             continue
-        for kind, known in group.classes.items():
-            key = [seed, *kind.encode()]
-            for k in range(count):
-                who, nth = divmod(k, poses)
+        if kind in FAMILIES or kind in VARIED:
+            group = (FAMILIES | VARIED)[kind]
+            classes = [(kind, name, known, 0, count) for name, known in group.classes.items()]
+        else:
+            # Each species is a family and a class of its own; its individuals are shown in one pose each.
+            names = [f"{kind}_{seed * 100_000 + k:06d}" for k in range(-(-count // poses))]
+            classes = [
+                (name, name, POSES, k, min(poses, count - k * poses)) for k, name in enumerate(names)
+            ]
+        for family, kind_name, known, species, shapes in classes:
+            key = [seed, *kind_name.encode()]
+            for k in range(shapes):
+                who, nth = divmod(k, 1 if family == kind_name and kind in SPECIES_MAKERS else poses)
                 # All poses of the class come up before one does twice.
                 order = np.random.default_rng([*key, 0, k // len(known)]).permutation(len(known))
                 pose = known[order[k % len(known)]]
-                name = f"{kind}_{who:03d}_{nth}_{pose}"
+                name = f"{kind_name}_{who:03d}_{nth}_{pose}"
                 individual = np.random.SeedSequence([*key, 1, who])
                 occasion = np.random.SeedSequence([*key, 2, who, nth])
-                tasks.append((name, who, family, kind, pose, individual, occasion, vertices, landmark_count))
+                shared = None if triangulations is None else (len(tasks) * 7 + species) % triangulations
+                arguments = (family, kind_name, pose, individual, occasion, vertices, landmark_count, shared)
+                tasks.append((name, who, *arguments))
     return tasks
 
 
@@ -176,14 +197,21 @@ def _write(root: Path, task: tuple, creature: Creature) -> None:
 def _write_lists(root: Path, tasks: list[tuple], families, landmark_count: int, settings: dict) -> None:
     splits: dict[str, list[str]] = {"train": [], "test": []}
     individuals: dict[str, list[str]] = {}
-    people: dict[str, int] = {}
+    # Of made-up species whole ones are held out, of others individuals.
+    units: dict[str, list[tuple]] = {}
     for _, who, _, kind, *_ in tasks:
-        people[kind] = max(people.get(kind, 0), who + 1)
+        of = units.setdefault(_group(kind), [])
+        if _unit(kind, who) not in of:
+            of.append(_unit(kind, who))
+    held = {
+        group: set(of[len(of) - max(1, round(len(of) / 4)) :] if len(of) > 1 else []) for group, of in units.items()
+    }
     for name, who, _, kind, *_ in tasks:
-        held = max(1, round(people[kind] / 4)) if people[kind] > 1 else 0
-        splits["test" if who >= people[kind] - held else "train"].append(f"{kind}/{name}")
+        test = _unit(kind, who) in held[_group(kind)]
+        splits["test" if test else "train"].append(f"{kind}/{name}")
         individuals.setdefault(f"{kind}_{who:03d}", []).append(f"{kind}/{name}")
-    templates = {family: list(FAMILIES[family].classes) for family in FAMILIES if family in families}
+    groups = FAMILIES | VARIED
+    templates = {family: list(groups[family].classes) for family in groups if family in families}
     lists = {
         SPLITS: {split: names for split, names in splits.items() if names},
         INDIVIDUALS: individuals,
@@ -197,6 +225,17 @@ def _write_lists(root: Path, tasks: list[tuple], families, landmark_count: int, 
         places, _, faces = landmarks(family, landmark_count)
         (root / "templates" / family).mkdir(parents=True)
         write_off(root / "templates" / family / "template.off", places, faces)
+
+
+def _group(kind: str) -> str:
+    """A class, or of made-up species all of a kind."""
+    made, _, number = kind.partition("_")
+    return made if made in SPECIES_MAKERS and number.isdigit() else kind
+
+
+def _unit(kind: str, who: int) -> tuple:
+    """What is trained on or held out as a whole."""
+    return (kind,) if _group(kind) != kind else (kind, who)
 
 
 def write_off(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsefeat.data.synthetic.creatures import hand, humanoid, humanoid_poses, quadruped, quadruped_poses
+from sparsefeat.data.synthetic.creatures import hand, humanoid, humanoid_poses, quadruped, quadruped_poses, varied
 from sparsefeat.data.synthetic.creatures.body import Body
 from sparsefeat.data.synthetic.creatures.template import Template
 
@@ -24,12 +24,16 @@ class Family:
         template: the body in rest pose that all are images of.
         body: a body of a class, at random.
         pose: a pose by name, varied at random.
+        relief: whether individuals have clothes, hair, humps and the like, see :mod:`.relief`.
+        handles: whether the template may have handles, or several components.
     """
 
     classes: Mapping[str, tuple[str, ...]]
     template: Callable[[], Body]
     body: Callable[[str, np.random.Generator], Body]
     pose: Callable[[str, np.random.Generator], Pose]
+    relief: bool = False
+    handles: bool = False
 
 
 FAMILIES: dict[str, Family] = {
@@ -53,23 +57,69 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
-PART_NAMES = tuple(dict.fromkeys(humanoid.PARTS + quadruped.PARTS + hand.PARTS))
+VARIED: dict[str, Family] = {
+    "figure": Family(
+        {"figure": tuple(humanoid_poses.POSES)},
+        humanoid.build,
+        lambda kind, rng: varied.random_person(rng),
+        humanoid_poses.make_pose,
+        relief=True,
+    ),
+    "beast": Family(
+        {"beast": quadruped_poses.HABITS["dog"]},
+        quadruped.build,
+        lambda kind, rng: varied.random_beast(rng),
+        quadruped_poses.make_pose,
+        relief=True,
+    ),
+}
+"""More varied ones, made on request: people and animals of unusual proportions, with clothes, hair and humps."""
+
+KINDS = (*FAMILIES, *VARIED, *varied.SPECIES_MAKERS)
+"""All that can be asked for."""
+
+PART_NAMES = tuple(
+    dict.fromkeys(humanoid.PARTS + quadruped.PARTS + hand.PARTS + varied.MONSTER_PARTS + varied.MOLECULE_PARTS)
+)
 """Parts of all families, in the order of their labels, which do not depend on the families that are made."""
 
 
-@functools.cache
+@functools.lru_cache(16)
+def find_family(name: str) -> Family:
+    """A family by its name: one of ``FAMILIES`` or ``VARIED``, or a species "<monster or molecule>_<seed>".
+
+    Raises:
+        ValueError: an unknown family.
+    """
+    known = FAMILIES | VARIED
+    kind, _, seed = name.partition("_")
+    if kind in varied.SPECIES_MAKERS and seed.isdigit():
+        made = varied.SPECIES_MAKERS[kind](int(seed))
+        return Family(
+            {name: varied.POSES},
+            lambda: made.body(None),
+            lambda _, rng: made.body(rng),
+            lambda _, rng: made.pose(rng),
+            relief=kind == "monster",
+            handles=True,
+        )
+    if name not in known:
+        raise ValueError(f"unknown family {name!r}, expected one of {', '.join(KINDS)}")
+    return known[name]
+
+
+@functools.lru_cache(16)
 def template(family: str) -> Template:
     """The template of a family; it is the same in every process.
 
     Raises:
         ValueError: an unknown family.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"unknown family {family!r}, expected one of {', '.join(FAMILIES)}")
-    return Template(FAMILIES[family].template())
+    group = find_family(family)
+    return Template(group.template(), handles=group.handles)
 
 
-@functools.cache
+@functools.lru_cache(16)
 def landmarks(family: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Landmarks of a family: the vertices of one triangulation of its template, always the same one.
 

@@ -7,6 +7,7 @@ all shapes, exactly, however differently they are triangulated.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,10 +41,12 @@ class Template:
         body: of template proportions. Small parts (hands, heads) may be too large here, so that a grid of
             one spacing resolves them; the map into other bodies takes care of it.
         softness: width of the border over which one bone's hold on the skin becomes another's, in blends.
+        handles: take triangulations with handles, or of several components.
     """
 
-    def __init__(self, body: Body, softness: float = 1.6):
+    def __init__(self, body: Body, softness: float = 1.6, handles: bool = False):
         self.body = body
+        self._accepted = _is_closed if handles else _is_sphere
         self._softness = softness
         self._near = body.neighbours().astype(float)
         # Vertices go with the inverse square of the spacing; calibrated by one coarse triangulation.
@@ -68,7 +71,7 @@ class Template:
             rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
             rotation *= np.sign(np.linalg.det(rotation))
             points, faces = self._contour(spacing, rotation, rng.random(3))
-            if _is_sphere(len(points), faces):
+            if self._accepted(len(points), faces):
                 return Triangulation(self._evened(points, faces), faces)
             spacing *= 0.98
         raise ValueError(
@@ -96,7 +99,9 @@ class Template:
         _, gradient = body_field(cones, points, _largest(-cones.distance(points) / cones.blend))
         return gradient / np.maximum(np.linalg.norm(gradient, axis=1, keepdims=True), 1e-12)
 
-    def carry(self, points: np.ndarray, cones: Cones) -> np.ndarray:
+    def carry(
+        self, points: np.ndarray, cones: Cones, relief: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> np.ndarray:
         """Points of the template's surface to the same points of another body's surface.
 
         First with the cones that hold each point, then along the gradient of the posed body's field onto its
@@ -106,6 +111,7 @@ class Template:
         Args:
             points: Shape (N, 3).
             cones: of the other body, in its pose; the same number in the same order.
+            relief: heights over its skin at points of the template, in lengths of the template; (N, 3) -> (N,).
 
         Returns:
             Shape (N, 3).
@@ -116,7 +122,13 @@ class Template:
         share = np.clip(weights @ self._near, 0, 1)
         near = _largest(np.log(np.maximum(share, 1e-30)) - cones.distance(moved) / cones.blend)
         share = np.take_along_axis(share, near, 1)
-        return onto_surface(cones, moved, 8, near, share, limit=0.5 * float(np.median(cones.radius)))
+        moved = onto_surface(cones, moved, 8, near, share, limit=0.5 * float(np.median(cones.radius)))
+        if relief is None:
+            return moved
+        _, gradient = body_field(cones, moved, near, share)
+        outwards = gradient / np.maximum(np.linalg.norm(gradient, axis=1, keepdims=True), 1e-12)
+        unit = float(np.median(cones.radius.mean(1) / self.body.cones.radius.mean(1)))
+        return moved + unit * relief(points)[:, None] * outwards
 
     def _maps(self, cones: Cones) -> tuple[np.ndarray, np.ndarray]:
         """The affine map of each cone of the template onto its like: (P, 3, 3), (P, 3)."""
@@ -186,6 +198,12 @@ def _largest(values: np.ndarray) -> np.ndarray:
     if values.shape[1] <= _FELT:
         return np.tile(np.arange(values.shape[1]), (len(values), 1))
     return np.sort(np.argpartition(values, -_FELT, axis=1)[:, -_FELT:], axis=1)
+
+
+def _is_closed(count: int, faces: np.ndarray) -> bool:
+    """Whether every edge of a mesh has two faces, and every vertex one."""
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    return bool((np.unique(edges, axis=0, return_counts=True)[1] == 2).all()) and len(np.unique(faces)) == count
 
 
 def _is_sphere(count: int, faces: np.ndarray) -> bool:

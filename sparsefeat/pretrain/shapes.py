@@ -1,0 +1,278 @@
+"""Pairs of deforming shapes with known correspondence as training samples.
+
+Two poses, or two individuals of a family, are sampled, damaged, turned and voxelised each on its own; which voxels
+show the same point of the body is known from landmarks. Shapes are scaled so that the voxel size drawn for a pair
+becomes that of the network: batches, network and loop are those of fragment pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from sparsefeat.data.shapes import Shape, load_dataset
+from sparsefeat.data.synthetic import damage
+from sparsefeat.evaluate.geodesic import surface_area
+from sparsefeat.mesh.features import SAMPLES_PER_VOXEL_EDGE, outer_normals
+from sparsefeat.mesh.sampling import sample_surface
+from sparsefeat.pretrain.augment import random_rotation
+from sparsefeat.pretrain.pairs import PairDataset, PairSample
+from sparsefeat.pretrain.sampling import PairRequest
+
+_VIEW_PIXEL = 0.75
+"""Edge of a camera's pixel over the voxel size; there are four surface points to a voxel's face."""
+_CLOUD_NOISE = 0.004
+"""Deviation of a sparse cloud's points, in roots of the area: about 0.3 % of a person's height."""
+
+
+@dataclass
+class ShapesConfig:
+    """Deforming shapes to train on. Lengths are in roots of a shape's area, so that all have one size."""
+
+    roots: list[str] = field(default_factory=list)  # folders with corres/, such as make_data.py creatures writes
+    name: str = "folder"  # their layout, see load_dataset
+    options: dict[str, Any] = field(default_factory=dict)  # of the loader
+    validation_roots: list[str] | None = None  # null: the split "test" of roots, which then train on "train"
+    voxels: tuple[float, float] = (0.016, 0.075)  # voxel size of a pair, log-uniform
+    same_individual: float = 0.25  # share of pairs of two poses of one individual, where there are such
+    dropout: float = 0.3  # a share uniform between 0 and this of the surface points is left out
+    jitter: float = 0.1  # voxels; deviation of the points, uniform up to this
+    bent: float = 0.5  # share of shapes that are bent smoothly,
+    strain: float = 0.25  # by a strain uniform up to this
+    damaged: float = 0.4  # share of shapes that are cut, seen from one side, sparse or noisy
+    rooms: float = 0.0  # share of pairs that are fragments of data.root instead
+
+    def __post_init__(self) -> None:
+        low, high = self.voxels
+        if not 0 < low <= high < 1:
+            raise ValueError(f"voxels is [{low}, {high}], expected two shares of the root of the area, smaller first")
+        for name in ("same_individual", "bent", "damaged", "rooms"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a share from 0 to 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}, expected a share from 0 to below 1")
+        if not 0 <= self.jitter or not 0 <= self.strain:
+            raise ValueError(f"jitter and strain are {self.jitter} and {self.strain}, expected 0 or more")
+
+    def plain(self) -> ShapesConfig:
+        """The same shapes neither bent nor damaged, whole: for validation."""
+        return ShapesConfig(self.roots, self.name, self.options, voxels=self.voxels, dropout=0.0, jitter=0.0, bent=0.0,
+                            damaged=0.0)  # fmt: skip
+
+
+class LoadedShape(NamedTuple):
+    """A shape in memory, centred and of area 1.
+
+    Attributes:
+        vertices: (N, 3) float32.
+        faces: (F, 3) int32.
+        normals: (N, 3) float32, of the vertices, to the outer side.
+        outwards: 1.0 or -1.0, see :func:`sparsefeat.mesh.features.outer_normals`.
+        landmarks: (L,) int32 vertices.
+        group, individual: shapes of one group correspond by landmarks.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    normals: np.ndarray
+    outwards: float
+    landmarks: np.ndarray
+    group: str
+    individual: tuple
+
+
+def load_shapes(config: ShapesConfig, split: str | None) -> list[LoadedShape]:
+    """Read shapes with correspondence.
+
+    Args:
+        config: which folders.
+        split: of each; None: all of them.
+
+    Raises:
+        ValueError: a folder is not as expected, or has a shape without correspondence or surface.
+    """
+    loaded = []
+    for root in config.roots:
+        dataset = load_dataset(config.name, root, **config.options)
+        for shape in dataset.subset(split or "all"):
+            loaded.append(_loaded(shape, root))
+    return loaded
+
+
+def _loaded(shape: Shape, root: str) -> LoadedShape:
+    data = shape.load()
+    if data.correspondence is None or not len(data.correspondence):
+        raise ValueError(f"{root}: {shape.name} has no correspondence; expected corres/<name>.vts beside the meshes")
+    area = surface_area(data.vertices, data.faces) if len(data.faces) else 0.0
+    if not area > 0:
+        raise ValueError(f"{root}: {shape.name} has no surface")
+    vertices = (data.vertices - data.vertices.mean(0)) / np.sqrt(area)
+    outwards, normals = outer_normals(vertices, data.faces)
+    # A made-up species is the same whatever folder it is in; so is a family of creatures.
+    who = (root, shape.label, shape.individual if shape.individual is not None else shape.name)
+    return LoadedShape(
+        vertices.astype(np.float32), data.faces.astype(np.int32), normals.astype(np.float32), outwards,
+        data.correspondence.astype(np.int32), f"{root} {shape.template}", who,
+    )  # fmt: skip
+
+
+class SurfaceCloud(NamedTuple):
+    """Points sampled from a shape, and where its landmarks are among them.
+
+    Attributes:
+        points: (N, 3) float64, in voxels.
+        normals: (N, 3) float64.
+        landmarks: (L,) int64 rows of the points, -1 where one is lost.
+    """
+
+    points: np.ndarray
+    normals: np.ndarray
+    landmarks: np.ndarray
+
+
+def surface_cloud(
+    shape: LoadedShape, voxel: float, config: ShapesConfig, rng: np.random.Generator, max_angle_deg: float = 180.0
+) -> SurfaceCloud:
+    """Sample, bend, damage, thin out, turn and shift a shape.
+
+    Args:
+        shape: of area 1.
+        voxel: its voxel size, in roots of the area.
+        config: how much happens.
+        rng: the only source of randomness.
+        max_angle_deg: of the rotation.
+    """
+    vertices = shape.vertices.astype(np.float64)
+    samples = sample_surface(vertices, shape.faces, spacing=voxel / SAMPLES_PER_VOXEL_EDGE, seed=rng)
+    points = np.concatenate([vertices, samples.points])
+    normals = np.concatenate([shape.normals, shape.outwards * samples.normals])
+    kept = np.arange(len(points))
+    for change in _changes(voxel, config, rng):
+        points, normals, rows = change(points, normals)
+        kept = kept[rows]
+    turn = random_rotation(rng, max_angle_deg)
+    points = points @ turn.T / voxel + rng.uniform(-8, 8, 3)
+    row = np.full(len(vertices) + len(samples.points), -1)
+    row[kept] = np.arange(len(kept))
+    return SurfaceCloud(points, normals @ turn.T, row[shape.landmarks])
+
+
+def _changes(voxel: float, config: ShapesConfig, rng: np.random.Generator) -> list:
+    """What happens to a shape, in order, as functions of points and normals."""
+    changes = []
+    if rng.random() < config.bent:
+        strain = rng.uniform(0, config.strain)
+        changes.append(lambda p, n: damage.bend(p, n, rng, strain, 1.0))
+    if rng.random() < config.damaged:
+        kind = rng.integers(4)
+        if kind == 0:
+            changes.append(lambda p, n: damage.cut(p, n, rng, rng.uniform(0.4, 1)))
+        elif kind == 1:
+            changes.append(lambda p, n: damage.one_view(p, n, rng, _VIEW_PIXEL * voxel))
+        elif kind == 2:
+            changes.append(lambda p, n: damage.sparse_cloud(p, n, rng, 3000, rng.uniform(0, _CLOUD_NOISE)))
+        else:
+            changes.append(lambda p, n: damage.noise(p, n, rng, rng.uniform(0, 0.3) * voxel, rng.uniform(0, 0.3)))
+    if config.dropout > 0:
+        changes.append(lambda p, n: _thinned(p, n, rng, rng.uniform(0, config.dropout)))
+    if config.jitter > 0:
+        changes.append(lambda p, n: damage.noise(p, n, rng, rng.uniform(0, config.jitter) * voxel))
+    return changes
+
+
+def _thinned(points: np.ndarray, normals: np.ndarray, rng: np.random.Generator, share: float) -> damage.Damaged:
+    kept = np.flatnonzero(rng.random(len(points)) >= share)
+    return damage.Damaged(points[kept], normals[kept], kept)
+
+
+def voxelize_cloud(cloud: SurfaceCloud) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean points and normals of occupied voxels, in increasing order of (x, y, z), and the voxel of each point.
+
+    Returns:
+        points (V, 3) float32 in voxels, cells (V, 3) int32, normals (V, 3) float32, inverse (N,) int64.
+    """
+    cells = np.floor(cloud.points).astype(np.int64)
+    low = cells.min(0)
+    size = cells.max(0) - low + 1
+    keys = ((cells[:, 0] - low[0]) * size[1] + cells[:, 1] - low[1]) * size[2] + cells[:, 2] - low[2]
+    order = np.argsort(keys, kind="stable")
+    new = np.diff(keys[order], prepend=-1) > 0
+    starts = np.flatnonzero(new)
+    inverse = np.empty(len(keys), dtype=np.int64)
+    inverse[order] = np.cumsum(new) - 1
+    values = np.concatenate([cloud.points, cloud.normals], 1)[order]
+    mean = np.add.reduceat(values, starts) / np.diff(starts, append=len(order))[:, None]
+    cells = cells[order[starts]]
+    # A mean may round up to its voxel's upper border.
+    points = np.minimum(mean[:, :3].astype(np.float32), np.nextafter((cells + 1).astype(np.float32), -np.inf))
+    return points, cells.astype(np.int32), mean[:, 3:].astype(np.float32), inverse
+
+
+class ShapePairDataset(Dataset):
+    """Samples made on request: request ``k`` pairs shape k with another of its group.
+
+    Args:
+        shapes: to make pairs of; those that are alone in their group pair with themselves.
+        config: see there.
+        voxel_size: of the network, metres: samples are scaled to it.
+        fragments: pairs of fragments for the share ``config.rooms`` of the requests.
+
+    Raises:
+        ValueError: no shapes, or shapes of a group differ in their number of landmarks.
+    """
+
+    def __init__(
+        self, shapes: Sequence[LoadedShape], config: ShapesConfig, voxel_size: float,
+        fragments: PairDataset | None = None,
+    ):  # fmt: skip
+        if not shapes:
+            raise ValueError("data.shapes: no shapes to train on; expected folders with meshes and corres/ in roots")
+        self.shapes, self.config, self.voxel_size, self.fragments = list(shapes), config, voxel_size, fragments
+        self.groups: dict[str, list[int]] = {}
+        for row, shape in enumerate(self.shapes):
+            first = self.shapes[self.groups.setdefault(shape.group, [row])[0]]
+            if self.groups[shape.group] != [row]:
+                self.groups[shape.group].append(row)
+            if len(shape.landmarks) != len(first.landmarks):
+                raise ValueError(
+                    f"data.shapes: {shape.individual} has {len(shape.landmarks)} landmarks, another of its group "
+                    f"{len(first.landmarks)}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, request: PairRequest) -> PairSample:
+        """Make a sample; the same request always gives the same bits."""
+        rng = np.random.default_rng(request.seed)
+        if self.fragments is not None and rng.random() < self.config.rooms:
+            pair = int(rng.integers(len(self.fragments)))
+            return self.fragments[PairRequest(pair, request.seed, request.max_angle_deg)]
+        low, high = np.log(self.config.voxels)
+        voxel = float(np.exp(rng.uniform(low, high)))
+        first = self.shapes[request.pair]
+        second = self.shapes[self._partner(request.pair, rng)]
+        clouds = [surface_cloud(shape, voxel, self.config, rng, request.max_angle_deg) for shape in (first, second)]
+        (points0, cells0, normals0, inverse0), (points1, cells1, normals1, inverse1) = map(voxelize_cloud, clouds)
+        both = (clouds[0].landmarks >= 0) & (clouds[1].landmarks >= 0)
+        matches = np.stack(
+            [inverse0[clouds[0].landmarks[both]], inverse1[clouds[1].landmarks[both]]], 1
+        )
+        scale = np.float32(self.voxel_size)
+        return PairSample(
+            points0 * scale, points1 * scale, cells0, cells1, normals0, normals1,
+            np.unique(matches, axis=0), np.eye(4), request, deformed=True,
+        )  # fmt: skip
+
+    def _partner(self, row: int, rng: np.random.Generator) -> int:
+        shape = self.shapes[row]
+        group = [other for other in self.groups[shape.group] if other != row]
+        same = [other for other in group if self.shapes[other].individual == shape.individual]
+        others = [other for other in group if self.shapes[other].individual != shape.individual]
+        chosen = same if rng.random() < self.config.same_individual else others
+        chosen = chosen or same or others or [row]
+        return chosen[int(rng.integers(len(chosen)))]
