@@ -4,19 +4,26 @@ Notation used throughout: N points, V voxels, C channels, K kernel cells, D spat
 F faces, M matches; lengths in metres unless said otherwise.
 """
 
-from sparsefeat import models, receptive_field
-from sparsefeat.checkpoint import from_pretrained, save_checkpoint
-from sparsefeat.extract import FeatureExtractor
-from sparsefeat.mesh import voxelize_mesh
-from sparsefeat.models import create_model
-from sparsefeat.receptive_field import tune_receptive_field
-from sparsefeat.sparse import CoordinateManager, SparseTensor, TensorField, collate, quantize
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from sparsefeat.errors import InputError
+
+if TYPE_CHECKING:
+    from sparsefeat import models, receptive_field
+    from sparsefeat.checkpoint import from_pretrained, save_checkpoint
+    from sparsefeat.extract import FeatureExtractor
+    from sparsefeat.mesh import voxelize_mesh
+    from sparsefeat.models import create_model
+    from sparsefeat.receptive_field import tune_receptive_field
+    from sparsefeat.sparse import CoordinateManager, SparseTensor, TensorField, collate, quantize
+
+__version__ = "0.2.0"
 
 __all__ = [
     "CoordinateManager",
     "FeatureExtractor",
+    "InputError",
     "SparseTensor",
     "TensorField",
     "collate",
@@ -29,3 +36,37 @@ __all__ = [
     "tune_receptive_field",
     "voxelize_mesh",
 ]
+
+# Public name -> the room it is in. Imported when asked for: torch alone takes seconds to load, which
+# `sparsefeat --help` does not need.
+_ROOMS = {
+    "CoordinateManager": "sparse",
+    "FeatureExtractor": "extract",
+    "SparseTensor": "sparse",
+    "TensorField": "sparse",
+    "collate": "sparse",
+    "create_model": "models",
+    "from_pretrained": "checkpoint",
+    "quantize": "sparse",
+    "save_checkpoint": "checkpoint",
+    "tune_receptive_field": "receptive_field",
+    "voxelize_mesh": "mesh",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        value = getattr(importlib.import_module(f"sparsefeat.{_ROOMS[name]}"), name)
+        globals()[name] = value
+        return value
+    if not name.startswith("_"):
+        try:
+            return importlib.import_module(f"sparsefeat.{name}")  # a room
+        except ModuleNotFoundError as error:
+            if error.name != f"sparsefeat.{name}":
+                raise
+    raise AttributeError(f"module 'sparsefeat' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

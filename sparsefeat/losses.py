@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparsefeat.errors import InputError
+
 
 class PairFeatures(NamedTuple):
     """One pair of clouds as the losses see it.
@@ -49,9 +51,9 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         if self.points < 2 or self.candidates < 1:
-            raise ValueError(f"points and candidates must be positive, got {self.points}, {self.candidates}")
+            raise InputError(f"points and candidates must be positive, got {self.points}, {self.candidates}")
         if not self.temperature > 0 or not self.radius_voxels > 0:
-            raise ValueError(
+            raise InputError(
                 f"temperature and radius_voxels must be positive, got {self.temperature}, {self.radius_voxels}"
             )
 
@@ -224,7 +226,7 @@ def pair_loss(pair: PairFeatures, config: LossConfig, voxel_size: float, generat
         A scalar. A pair without matches gives zero with a zero gradient.
 
     Raises:
-        ValueError: the loss is not finite.
+        InputError: the loss is not finite.
     """
     radius = config.radius_voxels * voxel_size
     if pair.deformed and config.name != "point_info_nce":
@@ -248,7 +250,7 @@ def pair_loss(pair: PairFeatures, config: LossConfig, voxel_size: float, generat
             f, g, x, y, *candidates, radius, config.positive_margin, config.negative_margin
         )
     if not torch.isfinite(loss):
-        raise ValueError(f"the {config.name} loss is not finite: {loss.item()}")
+        raise InputError(f"the {config.name} loss is not finite: {loss.item()}")
     return loss
 
 

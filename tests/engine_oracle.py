@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import product
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from sparsefeat.sparse import SparseTensor
-from sparsefeat.sparse.backends import torch as arithmetic
+from sparsefeat.sparse.arithmetic import plain
+
+if TYPE_CHECKING:
+    from conftest import Golden
 
 RECORDED: set[str] = set()
 """Names of the recorded outputs that some test compares with."""
@@ -28,7 +31,7 @@ PATHS = {
     "by cell": {"unfolds": lambda *_: False},
     "by cell in blocks": {"unfolds": lambda *_: False, "BLOCK_NUMBERS": {"cpu": 0}, "LEAST_SEGMENT": 0},
 }
-"""Settings that force each way of convolving in backends/torch.py."""
+"""Settings that force each way of convolving in arithmetic/plain.py."""
 
 PATHS_AND_PRECISIONS = pytest.mark.parametrize(
     "path, dtype",
@@ -46,15 +49,15 @@ def recorded(*names: str):
 def take_path(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     """Make every convolution go the way that ``PATHS`` calls so."""
     for setting, value in PATHS[path].items():
-        assert hasattr(arithmetic, setting)
-        monkeypatch.setattr(arithmetic, setting, value)
+        assert hasattr(plain, setting)
+        monkeypatch.setattr(plain, setting, value)
 
 
 class Record:
     """One recorded output: arrays as tensors, floating ones in the precision asked for."""
 
-    def __init__(self, folder: Path, name: str, dtype: torch.dtype = torch.float64):
-        with np.load(folder / f"{name}.npz") as arrays:
+    def __init__(self, golden: Golden, name: str, dtype: torch.dtype = torch.float64):
+        with np.load(golden / f"{name}.npz") as arrays:
             self.arrays = {key: arrays[key] for key in arrays.files}
         self.meta = json.loads(bytes(self.arrays.pop("meta")))
         self.dtype = dtype

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from sparsefeat.benchmark.clouds import SIZES
+from sparsefeat.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ def select(patterns: tuple[str, ...] | list[str]) -> list[Case]:
     """The cases whose names fit any of the patterns (``*`` and ``?`` as in a shell).
 
     Raises:
-        ValueError: a pattern that fits none.
+        InputError: a pattern that fits none.
     """
     cases = all_cases()
     for pattern in patterns:
         if not any(fnmatch(case.name, pattern) for case in cases):
             names = ", ".join(case.name for case in cases[:9])
-            raise ValueError(f"case: {pattern!r} fits none; they are called {names} and so on for {', '.join(SIZES)}")
+            raise InputError(f"case: {pattern!r} fits none; they are called {names} and so on for {', '.join(SIZES)}")
     return [case for case in cases if any(fnmatch(case.name, pattern) for pattern in patterns)]

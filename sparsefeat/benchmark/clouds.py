@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefeat.data.pointcloud import read_points
+from sparsefeat.errors import InputError, opening
+from sparsefeat.io.pointcloud import read_points
 from sparsefeat.sparse import collate, quantize
 
 SIZES = {"5k": 5_000, "20k": 20_000, "50k": 50_000, "100k": 100_000, "1M": 1_000_000}
@@ -38,10 +39,10 @@ def make_cloud(size: str, data: Path | None) -> Cloud:
         data: folder with fragments; where it has none, a room is drawn from a fixed seed.
 
     Raises:
-        ValueError: unknown name.
+        InputError: unknown name.
     """
     if size not in SIZES:
-        raise ValueError(f"size: expected one of {', '.join(SIZES)}, got {size!r}")
+        raise InputError(f"size: expected one of {', '.join(SIZES)}, got {size!r}")
     points, source = _points(data)
     wanted = SIZES[size]
     voxel_size = 0.05 if wanted <= 5_000 else 0.025
@@ -58,7 +59,9 @@ def make_cloud(size: str, data: Path | None) -> Cloud:
 
 def _points(data: Path | None) -> tuple[np.ndarray, str]:
     for pattern in FRAGMENTS if data is not None else ():
-        for path in sorted(data.glob(pattern)):
+        with opening(data):
+            found = sorted(data.glob(pattern))
+        for path in found:
             return np.asarray(read_points(path).points, dtype=np.float64), str(path.relative_to(data))
     return _room(np.random.default_rng(0)), "a drawn room"
 

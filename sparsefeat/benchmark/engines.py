@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from sparsefeat.benchmark.cases import LayerCase
-from sparsefeat.sparse import CoordinateManager, SparseTensor, modules
-from sparsefeat.sparse.backends import arithmetic
-from sparsefeat.sparse.backends.arithmetic import allows_tf32
+from sparsefeat.errors import InputError
+from sparsefeat.sparse import CoordinateManager, SparseTensor, arithmetic, modules
 from sparsefeat.sparse.kernel_map import KernelMap
+from sparsefeat.sparse.precision import allows_tf32
 
 
 @dataclass
@@ -333,11 +333,11 @@ def installed(names: list[str] | None = None) -> tuple[list, dict[str, str]]:
     """The engines that can be imported, ours first, and why the others cannot.
 
     Raises:
-        ValueError: an unknown name.
+        InputError: an unknown name.
     """
     for name in names or ():
         if name not in ENGINES:
-            raise ValueError(f"engine: expected some of {', '.join(ENGINES)}, got {name!r}")
+            raise InputError(f"engine: expected some of {', '.join(ENGINES)}, got {name!r}")
     engines, absent = [], {}
     for name, engine in ENGINES.items():
         if names and name not in names and name != Ours.name:

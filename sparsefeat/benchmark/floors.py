@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sparsefeat.sparse.kernel_map import KernelMap
 
-
 GATHERED_BYTES = 2**18
 """What is gathered at a time: half of a core's second-level cache, so that a product would find it there."""
 

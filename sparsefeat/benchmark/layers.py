@@ -13,7 +13,8 @@ from sparsefeat.benchmark.cases import LayerCase
 from sparsefeat.benchmark.clouds import Cloud
 from sparsefeat.benchmark.engines import Ours, Prepared
 from sparsefeat.benchmark.timing import Timing, device_peak, time_interleaved
-from sparsefeat.sparse.backends.arithmetic import allows_tf32
+from sparsefeat.errors import InputError
+from sparsefeat.sparse.precision import allows_tf32
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference to our numbers, as a share of their largest, that still counts as the same."""
@@ -182,7 +183,7 @@ def _compare(
             found[0] = torch.empty_like(found[0]).index_copy_(0, rows[name], found[0])
             errors[name] = max(difference(a, b) for a, b in zip(found, wanted))
             if not errors[name] <= tolerance:
-                raise ValueError(f"its numbers differ from ours by {errors[name]:.1e}")
+                raise InputError(f"its numbers differ from ours by {errors[name]:.1e}")
         except Exception as error:  # another's engine can fail in any way, and ours is measured all the same
             absent[name] = reason(error)
             del prepared[name]

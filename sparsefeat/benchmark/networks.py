@@ -16,6 +16,7 @@ from sparsefeat.benchmark.clouds import Cloud
 from sparsefeat.benchmark.engines import Minkowski, Ours, Plain, plain_arithmetic
 from sparsefeat.benchmark.layers import PRODUCTS, Measurement, Setting, difference, reason
 from sparsefeat.benchmark.timing import device_peak, process_peak, time_interleaved
+from sparsefeat.errors import InputError
 from sparsefeat.models import ResUNetBN2C
 from sparsefeat.sparse import SparseTensor, modules
 
@@ -142,7 +143,7 @@ def _compare(
             found = _on(name, lambda network=network: _inference(network, x))()
             errors[name] = difference(found, wanted)
             if not errors[name] <= tolerance:
-                raise ValueError(f"its numbers differ from ours by {errors[name]:.1e}")
+                raise InputError(f"its numbers differ from ours by {errors[name]:.1e}")
         except Exception as error:  # another's engine can fail in any way, and ours is measured all the same
             absent[name] = reason(error)
             del networks[name]

@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 
 from sparsefeat.benchmark.engines import Ours
 from sparsefeat.benchmark.layers import GATHERS, PRODUCTS, Measurement
-from sparsefeat.files import atomic_write
+from sparsefeat.errors import InputError, opening
+from sparsefeat.io.atomic import atomic_write
+from sparsefeat.io.results import processor
 
 FORMAT = 2
 """Of the JSON file; raised when a field changes its meaning."""
@@ -22,20 +24,12 @@ def environment() -> dict[str, object]:
     """Machine and versions."""
     facts: dict[str, object] = {
         "python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine(),
-        "processor": _processor(), "threads_available": torch.get_num_threads(),
+        "processor": processor(), "threads_available": torch.get_num_threads(),
     }
     if torch.cuda.is_available():
         facts["cuda_device"] = torch.cuda.get_device_name()
         facts["cuda"] = torch.version.cuda
     return facts
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
 
 
 def as_dict(measured: Measurement, bandwidth: float) -> dict[str, object]:
@@ -72,7 +66,7 @@ def table(rows: list[dict]) -> str:
 def write_json(path: str | Path, rows: list[dict], facts: dict[str, object]) -> None:
     """Write everything that was measured."""
     report = {"format": FORMAT, **facts, "results": rows}
-    with atomic_write(path) as temporary:
+    with opening(path), atomic_write(path) as temporary:
         temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -80,14 +74,18 @@ def read_json(path: str | Path) -> dict:
     """What :func:`write_json` wrote.
 
     Raises:
-        ValueError: something else.
+        InputError: something else.
     """
     try:
-        report = json.loads(Path(path).read_text(encoding="utf-8"))
+        with opening(path):
+            text = Path(path).read_text(encoding="utf-8")
+        report = json.loads(text)
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected a report of this benchmark, got what is not JSON") from error
+        raise InputError(f"{path}: expected a report of this benchmark, got what is not JSON") from error
     if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected a report of this benchmark in format {FORMAT}, got another file")
+        raise InputError(f"{path}: expected a report of this benchmark in format {FORMAT}, got another file")
     return report
 
 
@@ -95,7 +93,7 @@ def write_plot(path: str | Path, rows: list[dict]) -> None:
     """Bars of each contender's time over that of the bare matrix products, one group per measurement."""
     rows = [row for row in rows if PRODUCTS in row["timings"]]
     if not rows:
-        raise ValueError(f"{path}: nothing to draw; only kernel maps were measured")
+        raise InputError(f"{path}: nothing to draw; only kernel maps were measured")
     names = sorted({name for row in rows for name in row["timings"]} - {PRODUCTS, GATHERS, Ours.name})
     names = [Ours.name, *names]
     tall = min(1.2 + 0.28 * len(rows) * len(names), 400)  # inches: a picture has 2^16 pixels at most
@@ -115,5 +113,5 @@ def write_plot(path: str | Path, rows: list[dict]) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("time / time of the bare matrix products of the same sizes")
     axes.legend(fontsize=7)
-    with atomic_write(path) as temporary:
+    with opening(path), atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=130)

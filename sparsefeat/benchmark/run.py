@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +21,8 @@ from sparsefeat.benchmark.layers import Setting, measure_layer, reason
 from sparsefeat.benchmark.networks import measure_network
 from sparsefeat.benchmark.report import as_dict, environment
 from sparsefeat.benchmark.timing import time_interleaved
-from sparsefeat.sparse.backends import arithmetic
+from sparsefeat.errors import InputError
+from sparsefeat.sparse import arithmetic, precision
 
 DTYPES = {
     "fp64": torch.float64, "fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16,
@@ -59,25 +61,25 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
-            raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {self.preset!r}")
+            raise InputError(f"preset: expected one of {', '.join(PRESETS)}, got {self.preset!r}")
         for dtype in self.dtypes:
             if dtype not in DTYPES:
-                raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+                raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
             if dtype == "tf32" and not self.device.startswith("cuda"):
-                raise ValueError(f"dtype: tf32 needs a CUDA device, got {self.device!r}")
+                raise InputError(f"dtype: tf32 needs a CUDA device, got {self.device!r}")
         if any(threads < 1 for threads in self.threads):
-            raise ValueError(f"threads: expected at least 1, got {list(self.threads)}")
+            raise InputError(f"threads: expected at least 1, got {list(self.threads)}")
         if self.runs < 1:
-            raise ValueError(f"runs: expected at least 1, got {self.runs}")
+            raise InputError(f"runs: expected at least 1, got {self.runs}")
         if not self.seconds > 0:
-            raise ValueError(f"seconds: expected a positive number, got {self.seconds}")
+            raise InputError(f"seconds: expected a positive number, got {self.seconds}")
 
 
 def run_benchmark(
     options: Options,
-    progress: Callable[[list[dict], list[dict], dict[str, object]], None] = lambda new, rows, facts: None,
+    progress: Callable[[list[dict], list[dict], dict[str, Any]], None] = lambda new, rows, facts: None,
     earlier: dict | None = None,
-) -> tuple[list[dict], dict[str, object]]:
+) -> tuple[list[dict], dict[str, Any]]:
     """Measure what ``options`` ask for.
 
     Args:
@@ -90,12 +92,12 @@ def run_benchmark(
         bandwidth, and in ``failed`` what raised in our own part of a case, with ``out_of_memory`` apart.
 
     Raises:
-        ValueError: an unknown case, engine or device; an earlier run on another machine or with other versions.
+        InputError: an unknown case, engine or device; an earlier run on another machine or with other versions.
     """
     try:
         device = torch.empty(0, device=options.device).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {options.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise InputError(f"device {options.device!r} cannot be used: {str(error).splitlines()[0]}") from error
     cases = select(options.cases or PRESETS[options.preset])
     engines, missing = installed(list(options.engines))
     used = arithmetic.arithmetic_for(torch.empty(0, device=device)).__name__.rpartition(".")[2]
@@ -149,10 +151,10 @@ def run_benchmark(
     return rows, facts
 
 
-def _kept(earlier: dict, facts: dict[str, object]) -> list[dict]:
+def _kept(earlier: dict, facts: dict[str, Any]) -> list[dict]:
     for name in ("environment", "engines", "arithmetic"):
         if earlier.get(name) != facts[name]:
-            raise ValueError(f"earlier run: expected its {name} to be {facts[name]}, got {earlier.get(name)}")
+            raise InputError(f"earlier run: expected its {name} to be {facts[name]}, got {earlier.get(name)}")
     return list(earlier["results"])
 
 
@@ -174,7 +176,7 @@ def _threads(count: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _tf32(allow: bool) -> Iterator[None]:
     # Reading torch's own setting is an error where the newer one was made; writing it sets both.
-    before = arithmetic.allows_tf32()
+    before = precision.allows_tf32()
     torch.backends.cuda.matmul.allow_tf32 = allow
     try:
         yield

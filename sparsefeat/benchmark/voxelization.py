@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from sparsefeat.benchmark.timing import process_peak, time_interleaved
-from sparsefeat.command_line import run_tool
-from sparsefeat.mesh.reading import check_mesh
+from sparsefeat.io.meshes import check_mesh
 from sparsefeat.mesh.voxelization import voxelize_mesh
 
 # trimesh cuts triangles in four until their edges are shorter than a voxel; beyond this many triangles that
@@ -166,4 +165,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main, "voxelization"))
+    sys.exit(main())

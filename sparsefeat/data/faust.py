@@ -39,7 +39,7 @@ def load_faust(root: str | os.PathLike) -> ShapeDataset:
         100 shapes, split by people: train 0-79, test 80-99. Vertex k is the same point in all of them.
 
     Raises:
-        ValueError: another layout, or shapes are missing.
+        InputError: another layout, or shapes are missing.
     """
     root = open_folder(root, "FAUST registrations tr_reg_<000-099>.ply")
     places = ("registrations", "training/registrations", ".")

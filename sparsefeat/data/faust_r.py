@@ -21,7 +21,7 @@ def load_faust_r(root: str | os.PathLike) -> ShapeDataset:
         100 shapes, split by people: train 0-79, test 80-99.
 
     Raises:
-        ValueError: another layout, or shapes are missing.
+        InputError: another layout, or shapes are missing.
     """
     root = open_folder(root, "remeshed FAUST shapes tr_reg_<000-099>.off with corres/<name>.vts")
     shapes = tuple(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsefeat import yaml12
 from sparsefeat.data.shape_files import (
     class_folders,
     list_meshes,
@@ -19,14 +18,13 @@ from sparsefeat.data.shape_files import (
     read_text,
 )
 from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset, split_per_class
-
-# Files of the layout; `sparsefeat.data.synthetic.creatures` writes it.
-SPLITS, INDIVIDUALS, TEMPLATES = "splits.yaml", "individuals.yaml", "templates.yaml"
-PART_NAMES_FILE = "part_names.txt"
+from sparsefeat.errors import InputError
+from sparsefeat.io import yaml12
+from sparsefeat.io.shape_folder import INDIVIDUALS, PART_NAMES, SPLITS, TEMPLATES
 
 
 def load_folder(
-    root: str | os.PathLike, train_share: float = 0.8, seed: int = 0, merge_sides: bool = False
+    root: str | os.PathLike, train_share: float = 0.8, seed: int = 0, merge_left_right: bool = False
 ) -> ShapeDataset:
     """Meshes of one's own.
 
@@ -52,11 +50,11 @@ def load_folder(
         train_share: where there is no splits.yaml: share of the shapes (of each class) in "train", the
             others are "test". A class of one shape has it in "train".
         seed: decides which.
-        merge_sides: make one part "<name>" of "left <name>" and "right <name>": features that do not know a
+        merge_left_right: make one part "<name>" of "left <name>" and "right <name>": features that do not know a
             body from its mirror image cannot tell them apart.
 
     Raises:
-        ValueError: no mesh, meshes both here and in class folders, two label files for one shape, a name in
+        InputError: no mesh, meshes both here and in class folders, two label files for one shape, a name in
             splits.yaml or individuals.yaml that is no shape, or a split without a shape.
     """
     root = open_folder(root, "meshes, or class folders of meshes")
@@ -69,9 +67,9 @@ def load_folder(
     else:
         folders = class_folders(root, "mesh here or in sub-folders (off, ply, obj, stl, glb, npz)")
         groups = [(folder.name, folder, folder) for folder in folders]
-    names = tuple(read_names(root / PART_NAMES_FILE)) if (root / PART_NAMES_FILE).is_file() else None
-    if merge_sides and names is None:
-        raise ValueError(f"{root}: merge_sides needs the names of the parts, there is no {PART_NAMES_FILE}")
+    names = tuple(read_names(root / PART_NAMES)) if (root / PART_NAMES).is_file() else None
+    if merge_left_right and names is None:
+        raise InputError(f"{root}: merge_left_right needs the names of the parts, there is no {PART_NAMES}")
     template = _templates(root, [kind for kind, _, _ in groups if kind is not None])
     shapes: list[Shape] = []
     for label, (kind, folder, beside) in enumerate(groups):
@@ -88,14 +86,14 @@ def load_folder(
                 Shape(name, mesh, loader, None if kind is None else label, template=template.get(kind, ""))
             )
     shapes = _with_individuals(shapes, root)
-    if merge_sides:
+    if merge_left_right:
         names, shapes = _without_sides(names, shapes)
     classes = None if groups[0][0] is None else tuple(kind for kind, _, _ in groups)
     if (root / SPLITS).is_file():
         splits = _rows(root / SPLITS, shapes)
     else:
         if not 0 < train_share < 1:
-            raise ValueError(f"train_share: got {train_share}, expected a share between 0 and 1")
+            raise InputError(f"train_share: got {train_share}, expected a share between 0 and 1")
         labels = [shape.label or 0 for shape in shapes]
         splits = split_per_class(labels, float(train_share), seed, str(root), classes or (root.name,))
     return ShapeDataset(root.name, tuple(shapes), splits, part_names=names, class_names=classes)
@@ -110,7 +108,7 @@ def _labels(mesh: Path, beside: Path) -> dict[str, Path]:
     }
     found = {key: path for key, path in candidates.items() if path.is_file()}
     if len(found) > 1:
-        raise ValueError(f"{mesh}: has {len(found)} label files: {', '.join(map(str, found.values()))}")
+        raise InputError(f"{mesh}: has {len(found)} label files: {', '.join(map(str, found.values()))}")
     return found
 
 
@@ -118,13 +116,13 @@ def _rows(path: Path, shapes: Sequence[Shape]) -> dict[str, tuple[int, ...]]:
     """A file "key: [name of a shape, ...]" with the names as rows."""
     data, lines = yaml12.parse(read_text(path), str(path))
     if not isinstance(data, dict) or not all(isinstance(names, list) and names for names in data.values()):
-        raise ValueError(f"{path}: expected '<key>: [<name of a shape>, ...]' and no empty list")
+        raise InputError(f"{path}: expected '<key>: [<name of a shape>, ...]' and no empty list")
     rows = {shape.name: row for row, shape in enumerate(shapes)}
     result = {}
     for key, names in data.items():
         unknown = next((name for name in names if str(name) not in rows), None)
         if unknown is not None:
-            raise ValueError(f"{path}:{lines.get((key,), 1)}: {key}: there is no shape {unknown!r}")
+            raise InputError(f"{path}:{lines.get((key,), 1)}: {key}: there is no shape {unknown!r}")
         result[str(key)] = tuple(sorted({rows[str(name)] for name in names}))
     return result
 
@@ -136,11 +134,11 @@ def _templates(root: Path, classes: Sequence[str]) -> dict[str, str]:
     if path.is_file():
         data, _ = yaml12.parse(read_text(path), str(path))
         if not isinstance(data, dict) or not all(isinstance(members, list) for members in data.values()):
-            raise ValueError(f"{path}: expected '<template>: [<class>, ...]'")
+            raise InputError(f"{path}: expected '<template>: [<class>, ...]'")
         for name, members in data.items():
             unknown = next((kind for kind in members if kind not in template), None)
             if unknown is not None:
-                raise ValueError(f"{path}: {name}: there is no class {unknown!r}")
+                raise InputError(f"{path}: {name}: there is no class {unknown!r}")
             template.update({kind: f"template {name}" for kind in members})
     return template
 
@@ -174,6 +172,6 @@ def _with_individuals(shapes: list[Shape], root: Path) -> list[Shape]:
     for number, (who, rows) in enumerate(_rows(path, shapes).items()):
         for row in rows:
             if row in owner:
-                raise ValueError(f"{path}: {shapes[row].name} is listed twice, the second time under {who}")
+                raise InputError(f"{path}: {shapes[row].name} is listed twice, the second time under {who}")
             owner[row] = number
     return [replace(shape, individual=owner.get(row)) for row, shape in enumerate(shapes)]

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparsefeat.data.pointcloud import POINT_SUFFIXES, read_points
-from sparsefeat.torchfile import read_torch_file
+from sparsefeat.errors import InputError
+from sparsefeat.io.pointcloud import POINT_SUFFIXES, read_points
+from sparsefeat.io.torchfile import read_torch_file
 
 FRAGMENT_SUFFIXES = (*POINT_SUFFIXES, ".pth")
 
@@ -21,19 +22,19 @@ def load_fragment(path: str | os.PathLike) -> np.ndarray:
 
     Args:
         path: npz (FCGF: key ``pcd``), ply (3DMatch), pth (Predator, GeoTransformer: one pickled array),
-            or any other format of ``sparsefeat.data.pointcloud``.
+            or any other format of ``sparsefeat.io.pointcloud``.
 
     Returns:
         (N, 3) float64 points in metres, N at least 1.
 
     Raises:
-        ValueError: the file is absent, cut off, of another kind, empty, has NaN or infinite coordinates,
+        InputError: the file is absent, cut off, of another kind, empty, has NaN or infinite coordinates,
             or, for pth, asks for anything but an array of numbers. The file is named.
     """
     path = Path(path)
     points = _read_pth(path) if path.suffix.lower() == ".pth" else read_points(path).points
     if not len(points):
-        raise ValueError(f"{path}: the fragment has no points")
+        raise InputError(f"{path}: the fragment has no points")
     return points
 
 
@@ -45,7 +46,7 @@ def load_viewpoint(path: str | os.PathLike) -> np.ndarray | None:
         which are in the frame of their first camera; None where the file does not say.
 
     Raises:
-        ValueError: the viewpoint is not three finite numbers.
+        InputError: the viewpoint is not three finite numbers.
     """
     path = Path(path)
     if path.suffix.lower() == ".npz":
@@ -53,11 +54,11 @@ def load_viewpoint(path: str | os.PathLike) -> np.ndarray | None:
             with np.load(path, allow_pickle=False) as archive:
                 viewpoint = np.asarray(archive["viewpoint"]) if "viewpoint" in archive else None
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: cannot be read ({error})") from error
+            raise InputError(f"{path}: cannot be read ({error})") from error
         if viewpoint is None:
             return None
         if viewpoint.shape != (3,) or viewpoint.dtype.kind not in "fiu" or not np.isfinite(viewpoint).all():
-            raise ValueError(f"{path}: viewpoint is {viewpoint.tolist()!r}, expected three finite numbers")
+            raise InputError(f"{path}: viewpoint is {viewpoint.tolist()!r}, expected three finite numbers")
         return viewpoint.astype(np.float64)
     return np.zeros(3) if path.name.startswith("cloud_bin_") else None
 
@@ -97,7 +98,7 @@ class FragmentCache:
         """Return the (N, 3) float32 points of a fragment, metres; the array is shared and read-only.
 
         Raises:
-            ValueError: see ``load_fragment``.
+            InputError: see ``load_fragment``.
         """
         key = os.fspath(path)
         if key in self._fragments:
@@ -124,16 +125,16 @@ class FragmentCache:
 
 def _read_pth(path: Path) -> np.ndarray:
     if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file")
     value = read_torch_file(path)
     array = value.numpy() if isinstance(value, torch.Tensor) else value
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path}: holds a {type(value).__name__}, expected one array of points (N, 3)")
+        raise InputError(f"{path}: holds a {type(value).__name__}, expected one array of points (N, 3)")
     if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: holds {array.dtype} of shape {array.shape}, expected numbers, (N, 3)")
+        raise InputError(f"{path}: holds {array.dtype} of shape {array.shape}, expected numbers, (N, 3)")
     invalid = ~np.isfinite(array).all(axis=1)
     if invalid.any():
-        raise ValueError(
+        raise InputError(
             f"{path}: {int(invalid.sum())} of {len(array)} points have a NaN or infinite coordinate, "
             f"first in row {int(np.argmax(invalid))} (from 0)"
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sparsefeat.data.shape_files import contents, list_meshes, mesh_loader, open_folder, require_files
 from sparsefeat.data.shapes import Shape, ShapeDataset
+from sparsefeat.errors import InputError
 
 PARTS = 8
 _MOTIONS = ("bouncing", "crane", "handstand", "jumping", "march1", "march2", "squat1", "squat2")
@@ -24,14 +25,14 @@ def load_human_segmentation(root: str | os.PathLike) -> ShapeDataset:
         381 training and 18 test shapes, with face labels 0 to 7.
 
     Raises:
-        ValueError: another layout, or a file is missing.
+        InputError: another layout, or a file is missing.
     """
     expected = "meshes/{train,test} and segs/{train,test}"
     root = open_folder(root, expected)
     if (root / "sig17_seg_benchmark").is_dir():
         root = root / "sig17_seg_benchmark"
     if not (root / "meshes").is_dir() or not (root / "segs").is_dir():
-        raise ValueError(f"{root}: no {expected}; {contents(root)}")
+        raise InputError(f"{root}: no {expected}; {contents(root)}")
     train, test = _train_files(root), _test_files(root)
     require_files((labels for _, _, labels in train + test), root, "label files")
     shapes = tuple(
@@ -57,7 +58,7 @@ def _train_files(root: Path) -> list[tuple[str, Path, Path]]:
     for name, folder, labels in sets:
         files = list_meshes(folder) if folder.is_dir() else []
         if not files:
-            raise ValueError(f"{folder}: no meshes here, they are part of the training set; {contents(root)}")
+            raise InputError(f"{folder}: no meshes here, they are part of the training set; {contents(root)}")
         for mesh in files:
             found.append((f"{name}/{mesh.stem}", mesh, labels or segs / name / f"{mesh.stem}.txt"))
     return found

@@ -28,7 +28,7 @@ def load_psb(root: str | os.PathLike, train_per_class: int = 5, seed: int = 0) -
         The shapes with their class.
 
     Raises:
-        ValueError: another layout, or a class with too few shapes.
+        InputError: another layout, or a class with too few shapes.
     """
     root = open_folder(root, "class folders <class>/<k>.off, or of <k>.off")
     numbered = [path for place in ("data/off", "off", ".") for path in _numbered(root / place)]

@@ -19,10 +19,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from sparsefeat.data.gtlog import read_lines, read_log, rigid_problem
-from sparsefeat.data.synthetic.camera import Intrinsics
-from sparsefeat.data.synthetic.fragments import Fragment, fuse_fragment, transform, write_scene
-from sparsefeat.data.synthetic.parallel import run_tasks
+from sparsefeat.errors import InputError, opens_path
+from sparsefeat.io.gtlog import read_lines, read_log, rigid_problem
+from sparsefeat.synthetic.camera import Intrinsics
+from sparsefeat.synthetic.fragments import Fragment, fuse_fragment, transform, write_scene
+from sparsefeat.synthetic.parallel import run_tasks
 
 _FRAME = re.compile(r"frame-(\d+)\.depth\.png")
 _NUMBERED = re.compile(r"(?:.*\D)?(\d+)\.png")
@@ -48,12 +49,12 @@ class RgbdSequence(NamedTuple):
         """Depth (H,W) float32 of frame ``k`` in metres, 0 where nothing before ``max_depth`` is.
 
         Raises:
-            ValueError: the picture cannot be read whole, or is of another size than the first.
+            InputError: the picture cannot be read whole, or is of another size than the first.
         """
         raw = _read_depth(self.files[k])
         expected = (self.camera.height, self.camera.width)
         if raw.shape != expected:
-            raise ValueError(
+            raise InputError(
                 f"{self.files[k]}: {raw.shape[1]} x {raw.shape[0]} pixels, the first frame has "
                 f"{expected[1]} x {expected[0]}"
             )
@@ -62,6 +63,7 @@ class RgbdSequence(NamedTuple):
         return depth
 
 
+@opens_path
 def read_rgbd(
     folder: str | os.PathLike,
     intrinsics: Sequence[float] | str | os.PathLike | None = None,
@@ -75,14 +77,14 @@ def read_rgbd(
         depth_scale: units of the depth pictures per metre.
 
     Raises:
-        ValueError: no frames, a frame without pose, a pose that is not a rigid motion, no intrinsics or
+        InputError: no frames, a frame without pose, a pose that is not a rigid motion, no intrinsics or
             impossible ones, an unreadable first picture. The file is named.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder, expected one with depth pictures and poses")
+        raise InputError(f"{folder}: no such folder, expected one with depth pictures and poses")
     if not depth_scale > 0:
-        raise ValueError(f"depth_scale: got {depth_scale:g}, expected units per metre, more than 0")
+        raise InputError(f"depth_scale: got {depth_scale:g}, expected units per metre, more than 0")
     frames = _numbered(folder, _FRAME)
     if frames:
         poses = [
@@ -92,13 +94,13 @@ def read_rgbd(
     else:
         frames = _numbered(folder / "depth", _NUMBERED)
         if not frames:
-            raise ValueError(f"{folder}: no depth pictures, expected frame-<k>.depth.png or depth/<k>.png")
+            raise InputError(f"{folder}: no depth pictures, expected frame-<k>.depth.png or depth/<k>.png")
         poses = _trajectory_poses(folder / "trajectory.log", frames)
     files = tuple(frames.values())
     height, width = _read_depth(files[0]).shape
     fx, fy, cx, cy = _find_intrinsics(folder, intrinsics)
     if not (fx > 0 and fy > 0 and 0 < cx < width and 0 < cy < height):
-        raise ValueError(
+        raise InputError(
             f"{folder}: intrinsics fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g} do not fit pictures of "
             f"{width} x {height} pixels"
         )
@@ -126,10 +128,10 @@ def fuse_rgbd(
         folder, intrinsics, depth_scale: see `read_rgbd`.
         output: folder for the layouts, made if it is not there; never inside of ``folder``.
         frames: consecutive frames in a fragment; a remainder of less than half of that is left out.
-        layout: ``train``, ``test`` or ``both``, see `sparsefeat.data.synthetic.rooms.make_rooms`.
+        layout: ``train``, ``test`` or ``both``, see `sparsefeat.synthetic.rooms.make_rooms`.
         scene: name of the scene, the folder's by default; white space and @ become hyphens.
         voxel_size: of the fusion, metres.
-        spacing, like_3dmatch: see `sparsefeat.data.synthetic.fragments.fuse_fragment`.
+        spacing, like_3dmatch: see `sparsefeat.synthetic.fragments.fuse_fragment`.
         workers: number of processes.
         progress: called with (fragments done, all fragments) after each fragment.
 
@@ -137,21 +139,21 @@ def fuse_rgbd(
         The fragments, in the common frame of the poses.
 
     Raises:
-        ValueError: bad input (see `read_rgbd`), a truncated picture, a fragment without a single point.
+        InputError: bad input (see `read_rgbd`), a truncated picture, a fragment without a single point.
     """
     folder, output = Path(folder), Path(output)
     if frames < 1:
-        raise ValueError(f"frames: got {frames}, expected 1 or more")
+        raise InputError(f"frames: got {frames}, expected 1 or more")
     sequence = read_rgbd(folder, intrinsics, depth_scale)
     if output.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{output}: lies inside of the recording {folder}, which is never written to")
+        raise InputError(f"{output}: lies inside of the recording {folder}, which is never written to")
     starts = [
         k
         for k in range(0, len(sequence.files), frames)
         if len(sequence.files) - k >= min(frames, (frames + 1) // 2)
     ]
     if not starts:
-        raise ValueError(f"{folder}: {len(sequence.files)} frames, too few for fragments of {frames}")
+        raise InputError(f"{folder}: {len(sequence.files)} frames, too few for fragments of {frames}")
     tasks = [
         (sequence, k, min(k + frames, len(sequence.files)), voxel_size, spacing, like_3dmatch) for k in starts
     ]
@@ -173,7 +175,7 @@ def _fuse_window(
     poses = np.linalg.inv(start) @ sequence.poses[first:last]
     points = fuse_fragment(depths, sequence.camera, poses, voxel_size, spacing, like_3dmatch)
     if len(points) == 0:
-        raise ValueError(f"{sequence.files[first]}: no surface in the {last - first} frames from here on")
+        raise InputError(f"{sequence.files[first]}: no surface in the {last - first} frames from here on")
     return Fragment(transform(points, start), start)
 
 
@@ -190,9 +192,9 @@ def _read_depth(path: Path) -> np.ndarray:
         with Image.open(path) as picture:
             raw = np.asarray(picture)
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken chunks
-        raise ValueError(f"{path}: cannot be read as a whole PNG picture ({error})") from error
+        raise InputError(f"{path}: cannot be read as a whole PNG picture ({error})") from error
     if raw.ndim != 2 or raw.dtype.kind not in "ui" or raw.dtype.itemsize < 2:
-        raise ValueError(f"{path}: {raw.dtype} of shape {raw.shape}, expected one 16-bit channel of depth")
+        raise InputError(f"{path}: {raw.dtype} of shape {raw.shape}, expected one 16-bit channel of depth")
     return raw
 
 
@@ -203,27 +205,27 @@ def _read_matrix(path: Path, size: int) -> np.ndarray:
     except ValueError:
         matrix = np.zeros(0)
     if matrix.shape != (size, size) or not np.isfinite(matrix).all():
-        raise ValueError(f"{path}: expected a matrix of {size} x {size} finite numbers")
+        raise InputError(f"{path}: expected a matrix of {size} x {size} finite numbers")
     return matrix
 
 
 def _read_pose(path: Path) -> np.ndarray:
     if not path.is_file():
-        raise ValueError(f"{path}: no such file, expected the pose of the depth picture beside it")
+        raise InputError(f"{path}: no such file, expected the pose of the depth picture beside it")
     pose = _read_matrix(path, 4)
     problem = rigid_problem(pose)
     if problem:
-        raise ValueError(f"{path}: the pose {problem}")
+        raise InputError(f"{path}: the pose {problem}")
     return pose
 
 
 def _trajectory_poses(path: Path, frames: dict[int, Path]) -> list[np.ndarray]:
     if not path.is_file():
-        raise ValueError(f"{path}: no such file, expected the poses of {len(frames)} depth pictures")
+        raise InputError(f"{path}: no such file, expected the poses of {len(frames)} depth pictures")
     known = {block.i: block.matrix for block in read_log(path)}
     for number, picture in frames.items():
         if number not in known:
-            raise ValueError(f"{path}: no block '{number} {number} {number + 1}', the pose of {picture}")
+            raise InputError(f"{path}: no block '{number} {number} {number + 1}', the pose of {picture}")
     return [known[number] for number in frames]
 
 
@@ -232,7 +234,7 @@ def _find_intrinsics(folder: Path, given) -> tuple[float, float, float, float]:
     if given is not None and not isinstance(given, (str, os.PathLike)):
         values = tuple(float(value) for value in given)
         if len(values) != 4:
-            raise ValueError(f"intrinsics: got {len(values)} numbers, expected fx, fy, cx, cy")
+            raise InputError(f"intrinsics: got {len(values)} numbers, expected fx, fy, cx, cy")
         return values
     names = [folder / "camera-intrinsics.txt", folder / "camera-intrinsics.json"]
     names += [folder.resolve().parent / path.name for path in names]
@@ -240,7 +242,7 @@ def _find_intrinsics(folder: Path, given) -> tuple[float, float, float, float]:
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         where = places[0] if given is not None else f"{folder}: no camera-intrinsics.txt here or above"
-        raise ValueError(
+        raise InputError(
             f"{where}: intrinsics are needed, expected a 3x3 matrix in a file, or fx, fy, cx, cy"
         )
     if path.suffix == ".json":
@@ -248,7 +250,7 @@ def _find_intrinsics(folder: Path, given) -> tuple[float, float, float, float]:
             flat = json.loads("\n".join(read_lines(path)))["intrinsic_matrix"]
             matrix = np.array(flat, float).reshape(3, 3).T  # Open3D writes columns
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: expected a field 'intrinsic_matrix' of nine numbers") from error
+            raise InputError(f"{path}: expected a field 'intrinsic_matrix' of nine numbers") from error
     else:
         matrix = _read_matrix(path, 3)
     return matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]

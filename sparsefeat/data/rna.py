@@ -6,6 +6,7 @@ import os
 
 from sparsefeat.data.shape_files import mesh_loader, open_folder, read_names, require_files
 from sparsefeat.data.shapes import Shape, ShapeDataset
+from sparsefeat.errors import InputError
 
 # The files have -1 to 258; -1, a nucleotide outside the alignment, is a class of its own.
 PARTS = 260
@@ -22,7 +23,7 @@ def load_rna(root: str | os.PathLike) -> ShapeDataset:
         The shapes of both lists, with 260 vertex labels.
 
     Raises:
-        ValueError: another layout, a file of a list is missing, or a shape is in both lists.
+        InputError: another layout, a file of a list is missing, or a shape is in both lists.
     """
     root = open_folder(root, "off/<id>.off, labels/<id>.txt, train.txt and test.txt")
     require_files((root / "train.txt", root / "test.txt"), root, "lists")
@@ -32,7 +33,7 @@ def load_rna(root: str | os.PathLike) -> ShapeDataset:
     }
     both = set(lists["train"]) & set(lists["test"])
     if both:
-        raise ValueError(f"{root}: {sorted(both)[0]} is in train.txt and in test.txt")
+        raise InputError(f"{root}: {sorted(both)[0]} is in train.txt and in test.txt")
     names = list(dict.fromkeys(lists["train"] + lists["test"]))
     require_files((root / "off" / f"{name}.off" for name in names), root, "meshes of train.txt and test.txt")
     require_files((root / "labels" / f"{name}.txt" for name in names), root, "label files")

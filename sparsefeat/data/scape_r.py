@@ -19,7 +19,7 @@ def load_scape_r(root: str | os.PathLike) -> ShapeDataset:
         71 shapes: train 0-51, test 52-71.
 
     Raises:
-        ValueError: another layout, or shapes are missing.
+        InputError: another layout, or shapes are missing.
     """
     root = open_folder(root, "remeshed SCAPE shapes mesh<000-071>.off with corres/<name>.vts")
     shapes = tuple(remeshed_shapes(root, ("off", "vtx_5k", "."), "mesh<000-071>.off"))

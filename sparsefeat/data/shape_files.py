@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat.data.shapes import Shape, ShapeData
-from sparsefeat.mesh.reading import MESH_SUFFIXES, read_mesh
+from sparsefeat.errors import InputError
+from sparsefeat.io.meshes import MESH_SUFFIXES, read_mesh
 
 
 def open_folder(root: str | os.PathLike, expected: str) -> Path:
-    """``root`` as a path, or ValueError that says what was ``expected`` of the folder."""
+    """``root`` as a path, or InputError that says what was ``expected`` of the folder."""
     root = Path(root)
     if not root.is_dir():
         what = "is a file" if root.exists() else "no such folder"
-        raise ValueError(f"{root}: {what}, expected a folder of {expected}")
+        raise InputError(f"{root}: {what}, expected a folder of {expected}")
     return root
 
 
@@ -45,7 +46,7 @@ def list_meshes(folder: Path, suffixes: Sequence[str] = MESH_SUFFIXES) -> list[P
     """Mesh files of a folder, in natural order of their names. Hidden files are none.
 
     Raises:
-        ValueError: two files differ in their suffix only: which of them is the shape?
+        InputError: two files differ in their suffix only: which of them is the shape?
     """
     found = [
         path
@@ -56,7 +57,7 @@ def list_meshes(folder: Path, suffixes: Sequence[str] = MESH_SUFFIXES) -> list[P
     seen: dict[str, Path] = {}
     for path in found:
         if path.stem in seen:
-            raise ValueError(f"{path}: there is also {seen[path.stem].name}, which of the two is the shape?")
+            raise InputError(f"{path}: there is also {seen[path.stem].name}, which of the two is the shape?")
         seen[path.stem] = path
     return found
 
@@ -73,7 +74,7 @@ def find_meshes(root: Path, folders: Sequence[str], what: str, suffixes: Sequenc
         The folder, and its meshes in natural order.
 
     Raises:
-        ValueError: none has a mesh.
+        InputError: none has a mesh.
     """
     for name in folders:
         folder = root / name
@@ -82,14 +83,14 @@ def find_meshes(root: Path, folders: Sequence[str], what: str, suffixes: Sequenc
             if meshes:
                 return folder, meshes
     places = " or ".join("here" if name == "." else f"in {name}/" for name in folders)
-    raise ValueError(f"{root}: no mesh {what} {places}; {contents(root)}")
+    raise InputError(f"{root}: no mesh {what} {places}; {contents(root)}")
 
 
 def class_folders(root: Path, what: str) -> list[Path]:
     """The sub-folders of ``root`` that have meshes, by name.
 
     Raises:
-        ValueError: there is none; ``what`` was expected.
+        InputError: there is none; ``what`` was expected.
     """
     folders = [
         path
@@ -97,35 +98,35 @@ def class_folders(root: Path, what: str) -> list[Path]:
         if path.is_dir() and not path.name.startswith(".") and list_meshes(path)
     ]
     if not folders:
-        raise ValueError(f"{root}: no {what}; {contents(root)}")
+        raise InputError(f"{root}: no {what}; {contents(root)}")
     return folders
 
 
 def require_files(paths: Iterable[Path], root: Path, what: str) -> None:
-    """ValueError if some of the files are not there: how many, and which come first."""
+    """InputError if some of the files are not there: how many, and which come first."""
     missing = [str(path.relative_to(root)) for path in paths if not path.is_file()]
     if missing:
         more = ", ..." if len(missing) > 3 else ""
-        raise ValueError(
+        raise InputError(
             f"{root}: {len(missing)} {what} missing ({', '.join(missing[:3])}{more}); {contents(root)}"
         )
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, or ValueError if it cannot be read."""
+    """The text of a file, or InputError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
+        raise InputError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def read_names(path: Path) -> list[str]:
-    """Names, one a line; blank lines are skipped. Raises ValueError if there is none."""
+    """Names, one a line; blank lines are skipped. Raises InputError if there is none."""
     names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not names:
-        raise ValueError(f"{path}: empty, expected one name a line")
+        raise InputError(f"{path}: empty, expected one name a line")
     return names
 
 
@@ -133,7 +134,7 @@ def read_integers(path: Path) -> np.ndarray:
     """Whole numbers, one a line or several. Shape: (K,) int64.
 
     Raises:
-        ValueError: something that is no whole number, with its line.
+        InputError: something that is no whole number, with its line.
     """
     text = read_text(path)
     try:
@@ -145,22 +146,22 @@ def read_integers(path: Path) -> np.ndarray:
     for number, line in enumerate(text.splitlines(), 1):
         for word in line.split():
             if not re.fullmatch(r"[-+]?\d+(\.0*)?([eE]\+?\d+)?", word):
-                raise ValueError(f"{path}, line {number}: expected a whole number, got {word[:40]!r}")
-    raise ValueError(f"{path}: expected whole numbers, one a line")
+                raise InputError(f"{path}, line {number}: expected a whole number, got {word[:40]!r}")
+    raise InputError(f"{path}: expected whole numbers, one a line")
 
 
 def read_landmarks(path: Path) -> np.ndarray:
     """A ``.vts`` or ``.map`` file: 1-based vertices, from 0 here. Shape: (L,) int64.
 
     Raises:
-        ValueError: empty, not numbers, or a number below 1.
+        InputError: empty, not numbers, or a number below 1.
     """
     numbers = read_integers(path)
     if len(numbers) == 0:
-        raise ValueError(f"{path}: empty, expected one vertex a line, from 1")
+        raise InputError(f"{path}: empty, expected one vertex a line, from 1")
     if numbers.min() < 1:
         line = int(np.argmin(numbers)) + 1
-        raise ValueError(f"{path}, line {line}: vertex {numbers.min()}, expected numbers from 1")
+        raise InputError(f"{path}, line {line}: vertex {numbers.min()}, expected numbers from 1")
     return numbers - 1
 
 
@@ -168,7 +169,7 @@ def read_pairs(path: Path, names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """A list of pairs of shapes, two names a line, as rows of ``names``.
 
     Raises:
-        ValueError: a line without two names, or a name that is not among ``names``.
+        InputError: a line without two names, or a name that is not among ``names``.
     """
     rows = {name: row for row, name in enumerate(names)}
     pairs = []
@@ -179,7 +180,7 @@ def read_pairs(path: Path, names: Sequence[str]) -> tuple[tuple[int, int], ...]:
         unknown = [word for word in words if word not in rows]
         if len(words) != 2 or unknown:
             got = f"{unknown[0]!r}, which is no shape here" if unknown else repr(line[:60])
-            raise ValueError(f"{path}, line {number}: expected the names of two shapes, got {got}")
+            raise InputError(f"{path}, line {number}: expected the names of two shapes, got {got}")
         pairs.append((rows[words[0]], rows[words[1]]))
     return tuple(pairs)
 
@@ -217,7 +218,7 @@ def mesh_loader(
             low, high = -label_offset or -1, parts - 1 - label_offset
             wrong = np.flatnonzero((found < low) | (found > high))
             if len(wrong):
-                raise ValueError(
+                raise InputError(
                     f"{file}: label {found[wrong[0]]} (number {wrong[0] + 1}), expected {low} to {high}"
                 )
         return found + label_offset
@@ -228,12 +229,12 @@ def mesh_loader(
         if labels is not None:
             count, sizes = len(read_integers(labels)), (len(mesh.vertices), len(mesh.faces))
             if sizes[0] == sizes[1] == count:
-                raise ValueError(
+                raise InputError(
                     f"{labels}: {path.name} has as many vertices as faces ({count}); name the file "
                     f"{path.stem}.vlabels.txt or {path.stem}.flabels.txt, beside the mesh"
                 )
             if count not in sizes:
-                raise ValueError(
+                raise InputError(
                     f"{labels}: {count} labels, but {path} has {sizes[0]} vertices and {sizes[1]} faces"
                 )
             per_vertex, per_face = (labels, None) if count == sizes[0] else (None, labels)
@@ -252,7 +253,7 @@ def mesh_loader(
             # A file's own error names it; what is left is that files do not fit each other.
             if any(str(file) in str(error) for file in files):
                 raise
-            raise ValueError(f"{', '.join(map(str, files))} with {path}: {error}") from error
+            raise InputError(f"{', '.join(map(str, files))} with {path}: {error}") from error
 
     return load
 
@@ -279,13 +280,13 @@ def remeshed_shapes(
         attributes: function name -> value for further fields of `Shape` (``template``, ...).
 
     Raises:
-        ValueError: no mesh, no ``corres``, or a mesh without its ``.vts`` or its labels.
+        InputError: no mesh, no ``corres``, or a mesh without its ``.vts`` or its labels.
     """
     folder, meshes = find_meshes(root, meshes_in, what, (".off", ".ply", ".obj"))
     places = [folder / "corres", root / "corres"]
     corres = next((place for place in places if place.is_dir()), None)
     if corres is None:
-        raise ValueError(
+        raise InputError(
             f"{root}: no folder corres/ with <name>.vts in {folder} or {root}; {contents(folder)}"
         )
     landmarks = {mesh.stem: corres / f"{mesh.stem}.vts" for mesh in meshes}
@@ -317,18 +318,18 @@ def numbered(shapes: Sequence[Shape], pattern: str, expected: Iterable[int], roo
         root: begins the message.
 
     Raises:
-        ValueError: a name of another form, or a number that is expected is not there.
+        InputError: a name of another form, or a number that is expected is not there.
     """
     rows: dict[int, int] = {}
     for row, shape in enumerate(shapes):
         match = re.fullmatch(pattern, shape.name)
         if not match:
-            raise ValueError(f"{root}: shape {shape.name!r} does not have a name of the form {pattern}")
+            raise InputError(f"{root}: shape {shape.name!r} does not have a name of the form {pattern}")
         rows[int(match[1])] = row
     missing = sorted(set(expected) - set(rows))
     if missing:
         more = ", ..." if len(missing) > 5 else ""
-        raise ValueError(
+        raise InputError(
             f"{root}: {len(missing)} shapes missing, of numbers {', '.join(map(str, missing[:5]))}{more}; "
             f"there are {len(rows)}"
         )

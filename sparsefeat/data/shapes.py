@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsefeat.errors import InputError, opening
+
 # Name of a data set -> module of `sparsefeat.data` and function in it that reads its folder.
 _LOADERS = {
     "faust": ("faust", "load_faust"),
@@ -44,7 +46,7 @@ class ShapeData:
             ``Shape.template`` is the same point of the body. Or None.
 
     Raises:
-        ValueError: an array's length does not fit the mesh, or an index or label is out of range.
+        InputError: an array's length does not fit the mesh, or an index or label is out of range.
     """
 
     vertices: np.ndarray
@@ -61,16 +63,16 @@ class ShapeData:
             if labels is None:
                 continue
             if labels.shape != (count,):
-                raise ValueError(f"{len(labels)} {name} labels for {count} {noun}")
+                raise InputError(f"{len(labels)} {name} labels for {count} {noun}")
             if count and labels.min() < -1:
-                raise ValueError(
+                raise InputError(
                     f"{name} labels: got {labels.min()}, expected parts from 0, or -1 for unknown"
                 )
         landmarks = self.correspondence
         if landmarks is not None and len(landmarks):
             worst = landmarks.min() if landmarks.min() < 0 else landmarks.max()
             if not 0 <= worst < len(self.vertices):
-                raise ValueError(
+                raise InputError(
                     f"correspondence: vertex {worst}, expected 0 to {len(self.vertices) - 1} "
                     f"(the mesh has {len(self.vertices)} vertices)"
                 )
@@ -101,7 +103,7 @@ class Shape:
         """Read the mesh, its labels and its correspondence.
 
         Raises:
-            ValueError: a file is missing or malformed, or they do not fit each other; names the files.
+            InputError: a file is missing or malformed, or they do not fit each other; names the files.
         """
         return self.loader()
 
@@ -142,16 +144,16 @@ class ShapeDataset:
         """The shapes of a split, in the data set's order.
 
         Raises:
-            ValueError: there is no such split.
+            InputError: there is no such split.
         """
         return [self.shapes[i] for i in self.rows(split)]
 
     def rows(self, split: str) -> tuple[int, ...]:
-        """The rows of a split; "all" is everyone. Raises ValueError if there is no such split."""
+        """The rows of a split; "all" is everyone. Raises InputError if there is no such split."""
         if split == "all" and split not in self.splits:
             return tuple(range(len(self.shapes)))
         if split not in self.splits:
-            raise ValueError(f"data set {self.name}: no split {split!r}, it has {', '.join(self.splits)}")
+            raise InputError(f"data set {self.name}: no split {split!r}, it has {', '.join(self.splits)}")
         return self.splits[split]
 
     def few_shot(self, split: str, k: int, seed: int) -> list[Shape]:
@@ -161,10 +163,10 @@ class ShapeDataset:
         compares like with like.
 
         Raises:
-            ValueError: the split does not exist, or it (or a class) has fewer than ``k`` shapes.
+            InputError: the split does not exist, or it (or a class) has fewer than ``k`` shapes.
         """
         if k < 1:
-            raise ValueError(f"few_shot: got k = {k}, expected 1 or more")
+            raise InputError(f"few_shot: got k = {k}, expected 1 or more")
         by_class: dict[int | None, list[int]] = {}
         for row in self.rows(split):
             by_class.setdefault(self.shapes[row].label, []).append(row)
@@ -174,7 +176,7 @@ class ShapeDataset:
             rows = by_class[label]
             if len(rows) < k:
                 of = f" of class {self._class_name(label)}" if label is not None else ""
-                raise ValueError(f"data set {self.name}: split {split} has {len(rows)} shapes{of}, not {k}")
+                raise InputError(f"data set {self.name}: split {split} has {len(rows)} shapes{of}, not {k}")
             chosen += [rows[i] for i in rng.permutation(len(rows))[:k]]
         return [self.shapes[row] for row in sorted(chosen)]
 
@@ -191,10 +193,10 @@ class ShapeDataset:
             The shapes that are kept and those that are held out; neither is empty.
 
         Raises:
-            ValueError: no such split, a share outside (0, 1), or too few individuals to divide.
+            InputError: no such split, a share outside (0, 1), or too few individuals to divide.
         """
         if not 0 < share < 1:
-            raise ValueError(f"hold_out: got a share of {share}, expected one between 0 and 1")
+            raise InputError(f"hold_out: got a share of {share}, expected one between 0 and 1")
         rows = self.rows(split)
         members: dict[tuple, list[int]] = {}
         for row in rows:
@@ -209,7 +211,7 @@ class ShapeDataset:
             for i in rng.permutation(len(someone))[:count]:
                 held.update(members[someone[i]])
         if not held:
-            raise ValueError(
+            raise InputError(
                 f"data set {self.name}: split {split} has too few individuals ({len(members)}) to divide"
             )
         kept = [self.shapes[row] for row in rows if row not in held]
@@ -225,7 +227,7 @@ class ShapeDataset:
             Two arrays (L,) int64: vertices of the source, and of the target.
 
         Raises:
-            ValueError: nothing is known of this pair.
+            InputError: nothing is known of this pair.
         """
         if (source, target) in self.maps:
             mapped = self.maps[source, target]()
@@ -233,20 +235,20 @@ class ShapeDataset:
         first, second = self.shapes[source], self.shapes[target]
         unknown = f"data set {self.name}: no correspondence between {first.name} and {second.name}"
         if self.maps or first.template != second.template:
-            raise ValueError(unknown)
+            raise InputError(unknown)
         landmarks = [shape.load().correspondence for shape in (first, second)]
         if landmarks[0] is None or landmarks[1] is None:
-            raise ValueError(unknown)
+            raise InputError(unknown)
         if len(landmarks[0]) != len(landmarks[1]):
-            raise ValueError(f"{unknown}: {len(landmarks[0])} and {len(landmarks[1])} landmarks")
+            raise InputError(f"{unknown}: {len(landmarks[0])} and {len(landmarks[1])} landmarks")
         return landmarks[0], landmarks[1]
 
     def row(self, name: str) -> int:
-        """The row of a shape by its name. Raises ValueError, with the nearest name, if there is none."""
+        """The row of a shape by its name. Raises InputError, with the nearest name, if there is none."""
         names = [shape.name for shape in self.shapes]
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-            raise ValueError(f"data set {self.name}: no shape {name!r}, the nearest is {near[0]!r}")
+            raise InputError(f"data set {self.name}: no shape {name!r}, the nearest is {near[0]!r}")
         return names.index(name)
 
     def _class_name(self, label: int) -> str:
@@ -267,21 +269,23 @@ def load_dataset(name: str, root: str | os.PathLike, **options) -> ShapeDataset:
         options: of the loader: ``load_<name>`` in ``sparsefeat.data.<name>`` documents them.
 
     Raises:
-        ValueError: an unknown name or option, or a folder of another layout: what was looked for and what
+        InputError: an unknown name or option, or a folder of another layout: what was looked for and what
             is there.
     """
     if name not in _LOADERS:
         near = difflib.get_close_matches(name, _LOADERS, n=1)
         hint = f" (nearest: {near[0]})" if near else ""
-        raise ValueError(f"unknown data set {name!r}{hint}, expected one of {', '.join(_LOADERS)}")
+        raise InputError(f"unknown data set {name!r}{hint}, expected one of {', '.join(_LOADERS)}")
     module, function = _LOADERS[name]
     loader = getattr(importlib.import_module(f"sparsefeat.data.{module}"), function)
     known = [p for p in inspect.signature(loader).parameters if p != "root"]
     unknown = [option for option in options if option not in known]
     if unknown:
         takes = f"it takes {', '.join(known)}" if known else "it takes none"
-        raise ValueError(f"data set {name}: unknown option {unknown[0]!r}; {takes}")
-    return loader(root, **options)
+        raise InputError(f"data set {name}: unknown option {unknown[0]!r}; {takes}")
+    with opening(root):
+        dataset: ShapeDataset = loader(root, **options)
+    return dataset
 
 
 def split_per_class(
@@ -298,7 +302,7 @@ def split_per_class(
         class_names: for the message.
 
     Raises:
-        ValueError: a class has not so many rows, or none would be left to test on.
+        InputError: a class has not so many rows, or none would be left to test on.
     """
     rng = np.random.default_rng(seed)
     chosen: set[int] = set()
@@ -308,7 +312,7 @@ def split_per_class(
         if isinstance(train, float):
             count = min(max(1, round(train * len(rows))), max(1, len(rows) - 1))
         elif not 1 <= train < len(rows):
-            raise ValueError(
+            raise InputError(
                 f"{where}: cannot take {train} of {len(rows)} shapes of class {class_names[label]} "
                 f"for training, expected from 1 to {len(rows) - 1}"
             )

@@ -16,6 +16,7 @@ from sparsefeat.data.shape_files import (
     require_files,
 )
 from sparsefeat.data.shapes import Shape, ShapeDataset, split_per_class
+from sparsefeat.errors import InputError
 
 _LISTS = ("categories.txt", "test.cla")
 
@@ -34,7 +35,7 @@ def load_shrec11(root: str | os.PathLike, train_per_class: int = 10, seed: int =
         The shapes with their class.
 
     Raises:
-        ValueError: another layout, a malformed list, or a shape of the list is missing.
+        InputError: another layout, a malformed list, or a shape of the list is missing.
     """
     root = open_folder(root, f"T<k>.off with {' or '.join(_LISTS)}, or of <class>/{{train,test}}/T<k>.obj")
     listed = [root / folder / name for folder in (".", "raw") for name in _LISTS]
@@ -56,7 +57,7 @@ def _listed(root: Path, path: Path) -> tuple[list[str], list[tuple[Path, int]]]:
         f"{path}: expected 'PSB 1', '<classes> <shapes>' and blocks '<name> <parent> <count>' with numbers"
     )
     if len(words) < 4 or words[0] != "PSB" or not words[2].isdigit():
-        raise ValueError(f"{malformed}; it begins with {' '.join(words[:4])!r}")
+        raise InputError(f"{malformed}; it begins with {' '.join(words[:4])!r}")
     names: list[str] = []
     members: list[tuple[str, int]] = []
     at = 4
@@ -64,12 +65,12 @@ def _listed(root: Path, path: Path) -> tuple[list[str], list[tuple[Path, int]]]:
         count = words[at + 2] if at + 2 < len(words) else ""
         numbers = words[at + 3 : at + 3 + int(count)] if count.isdigit() else []
         if not count.isdigit() or len(numbers) < int(count) or not all(n.isdigit() for n in numbers):
-            raise ValueError(f"{malformed}; the block of {words[at]!r} is not of that form")
+            raise InputError(f"{malformed}; the block of {words[at]!r} is not of that form")
         members += [(number, len(names)) for number in numbers]
         names.append(words[at])
         at += 3 + len(numbers)
     if len(names) != int(words[2]):
-        raise ValueError(f"{path}: {len(names)} classes, but it announces {words[2]}")
+        raise InputError(f"{path}: {len(names)} classes, but it announces {words[2]}")
     for folder in (root / "raw", root):
         for pattern in ("T{}.off", "{}.off"):
             if (folder / pattern.format(members[0][0])).is_file():
@@ -77,7 +78,7 @@ def _listed(root: Path, path: Path) -> tuple[list[str], list[tuple[Path, int]]]:
                 require_files((file for file, _ in files), root, f"shapes of {path.name}")
                 return names, files
     number = members[0][0]
-    raise ValueError(f"{root}: no T{number}.off or {number}.off here or in raw/; {contents(root)}")
+    raise InputError(f"{root}: no T{number}.off or {number}.off here or in raw/; {contents(root)}")
 
 
 def _class_folders(root: Path) -> tuple[list[str], list[tuple[Path, int]]]:
@@ -85,7 +86,7 @@ def _class_folders(root: Path) -> tuple[list[str], list[tuple[Path, int]]]:
     base = find_folder(root, ("raw/shrec_16", "shrec_16", "."))
     classes = sorted(path for path in base.iterdir() if (path / "train").is_dir())
     if not classes:
-        raise ValueError(
+        raise InputError(
             f"{root}: no {' or '.join(_LISTS)}, and no class folders <class>/train/; {contents(root)}"
         )
     found = []

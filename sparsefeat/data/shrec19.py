@@ -20,6 +20,7 @@ from sparsefeat.data.shape_files import (
     read_landmarks,
 )
 from sparsefeat.data.shapes import Shape, ShapeDataset
+from sparsefeat.errors import InputError
 
 # It has holes; the field leaves it out.
 SKIPPED = 40
@@ -37,7 +38,7 @@ def load_shrec19(root: str | os.PathLike) -> ShapeDataset:
         The shapes but number 40, all in "test", with the listed maps as ``pairs``.
 
     Raises:
-        ValueError: another layout, or a map of a shape that is not there.
+        InputError: another layout, or a map of a shape that is not there.
     """
     root = open_folder(root, "SHREC'19 shapes off/<i>.off with groundtruth/<a>_<b>.map")
     _, meshes = find_meshes(root, ("off", "."), "<i>.off", (".off", ".ply", ".obj"))
@@ -46,18 +47,18 @@ def load_shrec19(root: str | os.PathLike) -> ShapeDataset:
     folder = find_folder(root, ("groundtruth", "corres"))
     files = sorted(folder.glob("*.map"), key=lambda path: natural(path.name)) if folder else []
     if not files:
-        raise ValueError(f"{root}: no map groundtruth/<a>_<b>.map or corres/<a>_<b>.map; {contents(root)}")
+        raise InputError(f"{root}: no map groundtruth/<a>_<b>.map or corres/<a>_<b>.map; {contents(root)}")
     maps = {}
     for file in files:
         match = _MAP.fullmatch(file.name)
         if not match:
-            raise ValueError(f"{file}: expected a name <a>_<b>.map with two numbers of shapes")
+            raise InputError(f"{file}: expected a name <a>_<b>.map with two numbers of shapes")
         a, b = int(match[1]), int(match[2])
         if SKIPPED in (a, b):
             continue
         absent = next((i for i in (a, b) if i not in rows), None)
         if absent is not None:
-            raise ValueError(f"{file}: there is no shape {absent}.off")
+            raise InputError(f"{file}: there is no shape {absent}.off")
         maps[rows[a], rows[b]] = functools.partial(_read_map, file, shapes[rows[a]], shapes[rows[b]])
     return ShapeDataset(
         "shrec19_r", shapes, {"test": tuple(range(len(shapes)))}, pairs=tuple(maps), maps=maps
@@ -68,7 +69,7 @@ def _read_map(path: Path, source: Shape, target: Shape) -> np.ndarray:
     vertices = read_landmarks(path)
     counts = [len(shape.load().vertices) for shape in (source, target)]
     if len(vertices) != counts[0]:
-        raise ValueError(f"{path}: {len(vertices)} lines, but {source.path} has {counts[0]} vertices")
+        raise InputError(f"{path}: {len(vertices)} lines, but {source.path} has {counts[0]} vertices")
     if vertices.max() >= counts[1]:
-        raise ValueError(f"{path}: vertex {vertices.max() + 1}, but {target.path} has {counts[1]} vertices")
+        raise InputError(f"{path}: vertex {vertices.max() + 1}, but {target.path} has {counts[1]} vertices")
     return vertices

@@ -7,6 +7,7 @@ import re
 
 from sparsefeat.data.shape_files import open_folder, remeshed_shapes
 from sparsefeat.data.shapes import ShapeDataset
+from sparsefeat.errors import InputError
 
 TRAIN_SPECIES = ("cow", "dog", "fox", "lion", "wolf")
 TEST_SPECIES = ("cougar", "hippo", "horse")
@@ -23,14 +24,14 @@ def load_smal(root: str | os.PathLike) -> ShapeDataset:
         Shapes with their species as class: train cow, dog, fox, lion, wolf; test cougar, hippo, horse.
 
     Raises:
-        ValueError: another layout, a species that is unknown, or a split without a shape.
+        InputError: another layout, a species that is unknown, or a split without a shape.
     """
     root = open_folder(root, "remeshed SMAL shapes off/<species>_<...>.off with corres/<name>.vts")
 
     def label(name: str) -> int:
         species = re.match(r"[a-z]*", name.lower())[0]
         if species not in SPECIES:
-            raise ValueError(f"{root}: {name}: no species {species!r}, expected one of {', '.join(SPECIES)}")
+            raise InputError(f"{root}: {name}: no species {species!r}, expected one of {', '.join(SPECIES)}")
         return SPECIES.index(species)
 
     shapes = tuple(remeshed_shapes(root, ("off", "vtx_5k", "."), "<species>_<...>.off", label=label))
@@ -40,7 +41,7 @@ def load_smal(root: str | os.PathLike) -> ShapeDataset:
     }
     for split, names in (("train", TRAIN_SPECIES), ("test", TEST_SPECIES)):
         if not splits[split]:
-            raise ValueError(
+            raise InputError(
                 f"{root}: no shape for {split}, expected names that begin with {', '.join(names)}"
             )
     return ShapeDataset("smal_r", shapes, splits, class_names=SPECIES)

@@ -19,31 +19,14 @@ from typing import Literal
 
 import numpy as np
 
-from sparsefeat.data.fragments import FRAGMENT_SUFFIXES, load_fragment
-from sparsefeat.data.gtlog import (
-    LogBlock,
+from sparsefeat.data.fragments import FRAGMENT_SUFFIXES
+from sparsefeat.errors import InputError, opens_path
+from sparsefeat.io.gtlog import (
     read_info,
     read_lines,
     read_log,
     read_overlaps,
-    write_info,
-    write_log,
 )
-
-__all__ = [
-    "FragmentPair",
-    "LogBlock",
-    "find_pairs",
-    "load_fragment",
-    "read_info",
-    "read_log",
-    "read_overlaps",
-    "read_scene_list",
-    "test_pairs",
-    "train_pairs",
-    "write_info",
-    "write_log",
-]
 
 _EVALUATION = {"3DMatch": "-evaluation", "3DLoMatch": "-evaluation-lo"}
 _OVERLAP_LIST = re.compile(r"(?P<sequence>.+)-(?P<overlap>[01]\.\d+)\.txt")
@@ -75,6 +58,7 @@ class FragmentPair:
     j: int = -1
 
 
+@opens_path
 def train_pairs(
     root: str | os.PathLike, scenes: Sequence[str] | None = None, min_overlap: float = 0.3
 ) -> list[FragmentPair]:
@@ -90,7 +74,7 @@ def train_pairs(
         The pairs, ordered by sequence and then as listed; at least one.
 
     Raises:
-        ValueError: the folder is absent or holds another layout, a scene is unknown, a line of a list is
+        InputError: the folder is absent or holds another layout, a scene is unknown, a line of a list is
             malformed or names an absent file, or no pair is left. File and line are named.
     """
     root = _folder(root, "fragments '<scene>@<seq>_<k>.npz' and overlap lists '<scene>@<seq>-0.30.txt'")
@@ -104,7 +88,7 @@ def train_pairs(
             lists[match["sequence"]] = min(entry, lists.get(match["sequence"], entry))
     if not lists:
         hint = "; this is the test layout, which test_pairs reads" if _test_scenes(root) else ""
-        raise ValueError(f"{root}: no overlap list '<scene>@<seq>-0.30.txt' here, {_contents(root)}{hint}")
+        raise InputError(f"{root}: no overlap list '<scene>@<seq>-0.30.txt' here, {_contents(root)}{hint}")
     sequences = sorted(lists)
     if scenes is not None:
         known = {name.split("@")[0] for name in sequences} | set(sequences)
@@ -115,12 +99,13 @@ def train_pairs(
     if not kept:
         largest = max((pair.overlap for pair in pairs), default=None)
         reason = "they are empty" if largest is None else f"the largest overlap is {largest:g}"
-        raise ValueError(
+        raise InputError(
             f"{root}: no pair of overlap {min_overlap:g} or more in {len(sequences)} overlap lists; {reason}"
         )
     return kept
 
 
+@opens_path
 def test_pairs(
     root: str | os.PathLike,
     scenes: Sequence[str] | None = None,
@@ -138,18 +123,18 @@ def test_pairs(
         Overlaps come from gt_overlap.log and information matrices from gt.info where these exist.
 
     Raises:
-        ValueError: the folder is absent or holds another layout, a scene is unknown, a file is cut off
+        InputError: the folder is absent or holds another layout, a scene is unknown, a file is cut off
             or malformed, gt.log and gt.info disagree, an index is out of range or a fragment is absent.
             File and line are named.
     """
     if pairs not in _EVALUATION:
-        raise ValueError(f"unknown list of pairs {pairs!r}, expected one of {', '.join(_EVALUATION)}")
+        raise InputError(f"unknown list of pairs {pairs!r}, expected one of {', '.join(_EVALUATION)}")
     root = _folder(root, f"scenes: '<scene>/cloud_bin_<k>.ply' and '<scene>{_EVALUATION[pairs]}/gt.log'")
     names = _test_scenes(root)
     if not names:
         lists = any(_OVERLAP_LIST.fullmatch(entry.name) for entry in os.scandir(root))
         hint = "; this is the training layout, which train_pairs reads" if lists else ""
-        raise ValueError(
+        raise InputError(
             f"{root}: no scene here, expected folders '<scene>' with fragments cloud_bin_<k>.ply and "
             f"'<scene>{_EVALUATION[pairs]}' with gt.log; {_contents(root)}{hint}"
         )
@@ -158,6 +143,7 @@ def test_pairs(
     return {name: _scene_pairs(root, name, _EVALUATION[pairs]) for name in names}
 
 
+@opens_path
 def find_pairs(
     root: str | os.PathLike, scenes: Sequence[str] | None = None, min_overlap: float = 0.3
 ) -> list[FragmentPair]:
@@ -181,7 +167,7 @@ def find_pairs(
     kept = [pair for pair in found if not pair.overlap < min_overlap]
     if not kept:
         largest = max(pair.overlap for pair in found)
-        raise ValueError(f"{root}: no pair of overlap {min_overlap:g} or more; the largest is {largest:g}")
+        raise InputError(f"{root}: no pair of overlap {min_overlap:g} or more; the largest is {largest:g}")
     return kept
 
 
@@ -189,12 +175,12 @@ def read_scene_list(path: str | os.PathLike) -> list[str]:
     """Read names of scenes, one a line, as in ``train_3dmatch.txt``; blank lines and # comments are skipped.
 
     Raises:
-        ValueError: the file cannot be read or names no scene.
+        InputError: the file cannot be read or names no scene.
     """
     names = [line.split("#")[0].strip() for line in read_lines(path)]
     names = [name for name in names if name]
     if not names:
-        raise ValueError(f"{path}: names no scene, expected one a line")
+        raise InputError(f"{path}: names no scene, expected one a line")
     return names
 
 
@@ -210,7 +196,7 @@ def _listed_pairs(path: Path, sequence: str, present: set[str]) -> list[Fragment
         except (ValueError, IndexError):
             overlap = math.nan
         if len(words) != 3 or not 0 <= overlap <= 1:
-            raise ValueError(
+            raise InputError(
                 f"{path}, line {number}: expected 'a.npz b.npz overlap' with a share from 0 to 1, "
                 f"got {line[:60]!r}"
             )
@@ -230,7 +216,7 @@ def _listed_pairs(path: Path, sequence: str, present: set[str]) -> list[Fragment
             )
         )
     if absent:
-        raise ValueError(f"{path}: names {_several(absent, 'file')} that {path.parent} does not have")
+        raise InputError(f"{path}: names {_several(absent, 'file')} that {path.parent} does not have")
     return pairs
 
 
@@ -238,7 +224,7 @@ def _scene_pairs(root: Path, scene: str, evaluation: str) -> list[FragmentPair]:
     """The pairs of one scene of the test layout."""
     log = root / f"{scene}{evaluation}" / "gt.log"
     if not log.is_file():
-        raise ValueError(f"{log}: no such file; the scene {scene} has no list of these pairs")
+        raise InputError(f"{log}: no such file; the scene {scene} has no list of these pairs")
     blocks = read_log(log)
     files = _scene_fragments(root / scene)
     seen: dict[tuple[int, int], int] = {}
@@ -247,19 +233,19 @@ def _scene_pairs(root: Path, scene: str, evaluation: str) -> list[FragmentPair]:
         where = f"{log}, line {block.line}"
         for index in (block.i, block.j):
             if not 0 <= index < block.n:
-                raise ValueError(
+                raise InputError(
                     f"{where}: fragment {index} is out of range, the scene has {block.n} (0 to {block.n - 1})"
                 )
             if index not in files:
                 absent.setdefault(f"cloud_bin_{index}", block.line)
         if block.i == block.j:
-            raise ValueError(f"{where}: fragment {block.i} is paired with itself")
+            raise InputError(f"{where}: fragment {block.i} is paired with itself")
         if (block.i, block.j) in seen:
             before = seen[block.i, block.j]
-            raise ValueError(f"{where}: pair {block.i} {block.j} was given before, in line {before}")
+            raise InputError(f"{where}: pair {block.i} {block.j} was given before, in line {before}")
         seen[block.i, block.j] = block.line
     if absent:
-        raise ValueError(f"{log}: names {_several(absent, 'fragment')} that {root / scene} does not have")
+        raise InputError(f"{log}: names {_several(absent, 'fragment')} that {root / scene} does not have")
     information = _information(log, seen)
     listed = log.with_name("gt_overlap.log")
     overlaps = read_overlaps(listed) if listed.is_file() else {}
@@ -287,20 +273,20 @@ def _information(log: Path, pairs: dict[tuple[int, int], int]) -> dict[tuple[int
     for block in read_info(path):
         key = (block.i, block.j)
         if key in matrices:
-            raise ValueError(f"{path}, line {block.line}: pair {block.i} {block.j} is given twice")
+            raise InputError(f"{path}, line {block.line}: pair {block.i} {block.j} is given twice")
         if key not in pairs:
-            raise ValueError(f"{path}, line {block.line}: pair {block.i} {block.j} is not in {log.name}")
+            raise InputError(f"{path}, line {block.line}: pair {block.i} {block.j} is not in {log.name}")
         matrices[key] = block.matrix
     missing = {f"{i} {j}": line for (i, j), line in pairs.items() if (i, j) not in matrices}
     if missing:
-        raise ValueError(f"{path}: lacks {_several(missing, 'pair')} of {log.name}")
+        raise InputError(f"{path}: lacks {_several(missing, 'pair')} of {log.name}")
     return matrices
 
 
 def _scene_fragments(folder: Path) -> dict[int, Path]:
     """The fragment files of a scene by index; of several formats of one fragment the first in our order."""
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; it should hold the fragments cloud_bin_<k>.ply")
+        raise InputError(f"{folder}: no such folder; it should hold the fragments cloud_bin_<k>.ply")
     files: dict[int, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
         match = _FRAGMENT.fullmatch(path.name)
@@ -310,7 +296,7 @@ def _scene_fragments(folder: Path) -> dict[int, Path]:
         if index not in files or rank < FRAGMENT_SUFFIXES.index(files[index].suffix):
             files[index] = path
     if not files:
-        raise ValueError(f"{folder}: no fragment 'cloud_bin_<k>.ply' here, {_contents(folder)}")
+        raise InputError(f"{folder}: no fragment 'cloud_bin_<k>.ply' here, {_contents(folder)}")
     return files
 
 
@@ -339,15 +325,15 @@ def _choose(wanted: Sequence[str], known: set[str], root: Path) -> list[str]:
             chosen.append(scenes[0])
         elif scenes:
             several = ", ".join(scenes[:5])
-            raise ValueError(f"{root}: {name!r} fits {len(scenes)} scenes: {several}; name one in full")
+            raise InputError(f"{root}: {name!r} fits {len(scenes)} scenes: {several}; name one in full")
         else:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            raise ValueError(
+            raise InputError(
                 f"{root}: no scene {name!r}, the nearest is {near[0]!r}; there are "
                 f"{len({candidate.split('@')[0] for candidate in known})}"
             )
     if not chosen:
-        raise ValueError(f"{root}: the list of scenes is empty")
+        raise InputError(f"{root}: the list of scenes is empty")
     return list(dict.fromkeys(chosen))
 
 
@@ -355,9 +341,9 @@ def _folder(root: str | os.PathLike, expected: str) -> Path:
     root = Path(root)
     if not root.is_dir():
         what = "is a file" if root.exists() else "no such folder"
-        raise ValueError(f"{root}: {what}, expected a folder of {expected}")
+        raise InputError(f"{root}: {what}, expected a folder of {expected}")
     if not any(os.scandir(root)):
-        raise ValueError(f"{root}: the folder is empty, expected {expected}")
+        raise InputError(f"{root}: the folder is empty, expected {expected}")
     return root
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from sparsefeat.data.shape_files import open_folder, read_pairs, remeshed_shapes
 from sparsefeat.data.shapes import ShapeDataset
+from sparsefeat.errors import InputError
 
 
 def load_tosca(root: str | os.PathLike) -> ShapeDataset:
@@ -23,14 +24,14 @@ def load_tosca(root: str | os.PathLike) -> ShapeDataset:
         class. Without a list, ``pairs`` are all unordered pairs within a class.
 
     Raises:
-        ValueError: another layout, or a name that is not a class and a number.
+        InputError: another layout, or a name that is not a class and a number.
     """
     root = open_folder(root, "remeshed TOSCA shapes <class><k>.off with corres/<name>.vts")
 
     def kind(name: str) -> str:
         match = re.fullmatch(r"([a-z]+)\d+", name)
         if not match:
-            raise ValueError(f"{root}: shape {name!r}: expected a name <class><k>, as cat0 or michael12")
+            raise InputError(f"{root}: shape {name!r}: expected a name <class><k>, as cat0 or michael12")
         return match[1]
 
     shapes = remeshed_shapes(root, ("vtx_5k", "off", "."), "<class><k>.off", template=kind)

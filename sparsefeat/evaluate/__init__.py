@@ -9,7 +9,6 @@ from sparsefeat.evaluate.matching import (
     inlier_ratio,
     match_fragments,
 )
-from sparsefeat.neighbours import nearest_both_ways, nearest_neighbours
 from sparsefeat.evaluate.registration import RansacRegister, transformation_error
 
 __all__ = [
@@ -21,7 +20,5 @@ __all__ = [
     "fpfh_descriptor",
     "inlier_ratio",
     "match_fragments",
-    "nearest_both_ways",
-    "nearest_neighbours",
     "transformation_error",
 ]

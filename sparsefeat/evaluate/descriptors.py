@@ -9,10 +9,11 @@ from functools import partial
 import torch
 from torch import nn
 
-from sparsefeat.evaluate.extras import import_open3d
+from sparsefeat.errors import InputError
 from sparsefeat.evaluate.fpfh import fpfh_descriptor
 from sparsefeat.evaluate.keypoints import Describe
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.extras import import_extra
 from sparsefeat.models import create_model
 
 BASELINES = ("fpfh", "random")
@@ -36,11 +37,11 @@ def random_network(model: nn.Module, seed: int = 0) -> nn.Module:
         seed: of the weights; the state of torch's generator is left as it was.
 
     Raises:
-        ValueError: ``model`` does not carry its configuration.
+        InputError: ``model`` does not carry its configuration.
     """
     config = getattr(model, "config", None)
     if not config:
-        raise ValueError(f"random baseline: {type(model).__name__} has no config to build its like from")
+        raise InputError(f"random baseline: {type(model).__name__} has no config to build its like from")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = create_model(**config)
@@ -56,8 +57,8 @@ def baseline_descriptor(name: str, extractor: FeatureExtractor, voxel_size: floa
     """A baseline by name: ``"fpfh"``, or ``"random"``, the extractor's architecture with random weights.
 
     Raises:
-        ValueError: an unknown name.
-        MissingExtra: FPFH without Open3D.
+        InputError: an unknown name.
+        MissingExtraError: FPFH without Open3D.
     """
     makers: dict[str, Callable[[], Describe]] = {
         "fpfh": lambda: partial(fpfh_descriptor, voxel_size=voxel_size),
@@ -66,7 +67,7 @@ def baseline_descriptor(name: str, extractor: FeatureExtractor, voxel_size: floa
         ),
     }
     if name not in makers:
-        raise ValueError(f"baseline: expected one of {', '.join(BASELINES)}, got {name!r}")
+        raise InputError(f"baseline: expected one of {', '.join(BASELINES)}, got {name!r}")
     if name == "fpfh":
-        import_open3d("the FPFH baseline")  # said now, not after the first descriptor's hours
+        import_extra("open3d", "the FPFH baseline")  # said now, not after the first descriptor's hours
     return makers[name]()

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sparsefeat.evaluate.extras import import_open3d
+from sparsefeat.errors import InputError
+from sparsefeat.extras import import_extra
 
 
 def fpfh_descriptor(
@@ -32,15 +33,15 @@ def fpfh_descriptor(
         (N, 33) float32, not normalised.
 
     Raises:
-        MissingExtra: Open3D is not installed.
-        ValueError: ``points`` of another shape, ``voxel_size`` not positive.
+        MissingExtraError: Open3D is not installed.
+        InputError: ``points`` of another shape, ``voxel_size`` not positive.
     """
     points = np.ascontiguousarray(points, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3:
-        raise ValueError(f"fpfh_descriptor: expected points (N, 3), got {points.shape}")
+        raise InputError(f"fpfh_descriptor: expected points (N, 3), got {points.shape}")
     if not voxel_size > 0:
-        raise ValueError(f"voxel_size: expected a positive length in metres, got {voxel_size}")
-    o3d = import_open3d("the FPFH baseline")
+        raise InputError(f"voxel_size: expected a positive length in metres, got {voxel_size}")
+    o3d = import_extra("open3d", "the FPFH baseline")
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
     cloud.estimate_normals(o3d.geometry.KDTreeSearchParamHybrid(radius=2 * voxel_size, max_nn=30))
     if viewpoint is not None:

@@ -13,8 +13,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from sparsefeat.data.fragments import load_fragment, load_viewpoint
+from sparsefeat.errors import InputError
 from sparsefeat.sparse import quantize
-
 
 
 class Describe(Protocol):
@@ -80,9 +80,9 @@ class FragmentDescriber:
         cache_bytes: int = 1 << 29,
     ):
         if not voxel_size > 0:
-            raise ValueError(f"voxel_size: expected a positive length in metres, got {voxel_size}")
+            raise InputError(f"voxel_size: expected a positive length in metres, got {voxel_size}")
         if points is not None and points < 1:
-            raise ValueError(f"points: expected at least one key point a fragment, got {points}")
+            raise InputError(f"points: expected at least one key point a fragment, got {points}")
         self.describe = describe
         self.voxel_size = voxel_size
         self.points = points
@@ -97,7 +97,7 @@ class FragmentDescriber:
         """The described fragment at ``path``.
 
         Raises:
-            ValueError: an unreadable or empty file, or features of a wrong shape or not finite.
+            InputError: an unreadable or empty file, or features of a wrong shape or not finite.
         """
         key = (scene, Path(path))
         if key in self._cache:
@@ -119,7 +119,7 @@ class FragmentDescriber:
             rotation[:3, :3] = Rotation.from_quat(rng.normal(size=4)).as_matrix()
             points = points @ rotation[:3, :3].T
         if len(points) == 0:
-            raise ValueError(f"{path}: a fragment without points")
+            raise InputError(f"{path}: a fragment without points")
         thin = quantize(torch.from_numpy(points), voxel_size=self.voxel_size).index.numpy()
         if not self.dense:
             points, thin = points[thin], slice(None)
@@ -131,7 +131,7 @@ class FragmentDescriber:
             features = features.detach().float().cpu().numpy()
         features = np.asarray(features, dtype=np.float32)
         if features.ndim != 2 or len(features) != len(points):
-            raise ValueError(
+            raise InputError(
                 f"{path}: the descriptor returned shape {features.shape}, expected ({len(points)}, C)"
             )
         points, features = points[thin], features[thin]
@@ -140,7 +140,7 @@ class FragmentDescriber:
         features = features[rows]
         if not np.isfinite(features).all():
             row = int(rows[~np.isfinite(features).all(1)][0])
-            raise ValueError(f"{path}: the descriptor of point {row} at {points[row].round(3)} is not finite")
+            raise InputError(f"{path}: the descriptor of point {row} at {points[row].round(3)} is not finite")
         return Fragment(points[rows], features, rotation)
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsefeat.errors import InputError
+
 
 @dataclass(frozen=True)
 class LabelScores:
@@ -47,16 +49,16 @@ def confusion_matrix(predicted: np.ndarray, true: np.ndarray, classes: int) -> n
         (L, L) int64; the row is the true class.
 
     Raises:
-        ValueError: shapes that do not fit, labels out of range.
+        InputError: shapes that do not fit, labels out of range.
     """
     predicted, true = np.asarray(predicted), np.asarray(true)
     if predicted.ndim != 1 or predicted.shape != true.shape:
-        raise ValueError(f"labels: expected two of shape (N,), got {predicted.shape} and {true.shape}")
+        raise InputError(f"labels: expected two of shape (N,), got {predicted.shape} and {true.shape}")
     for name, labels, lowest in (("predicted", predicted, 0), ("true", true, -1)):
         if len(labels) and not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"labels: expected {name} integers, got {labels.dtype}")
+            raise InputError(f"labels: expected {name} integers, got {labels.dtype}")
         if len(labels) and (labels.min() < lowest or labels.max() >= classes):
-            raise ValueError(
+            raise InputError(
                 f"labels: {name} ones are {labels.min()} to {labels.max()}, expected {lowest} to "
                 f"{classes - 1}"
             )
@@ -69,11 +71,11 @@ def label_scores(confusion: np.ndarray) -> LabelScores:
     """Accuracy and intersection over union of a confusion matrix. Shape: (L, L).
 
     Raises:
-        ValueError: not square, or empty of elements.
+        InputError: not square, or empty of elements.
     """
     confusion = np.asarray(confusion)
     if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1] or not confusion.sum() > 0:
-        raise ValueError(f"label_scores: expected a filled (L, L) matrix, got {confusion.shape}")
+        raise InputError(f"label_scores: expected a filled (L, L) matrix, got {confusion.shape}")
     hit = np.diag(confusion).astype(np.float64)
     truth, claimed = confusion.sum(1), confusion.sum(0)
     return LabelScores(

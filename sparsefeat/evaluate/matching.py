@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat.data.threedmatch import FragmentPair
+from sparsefeat.errors import InputError
 from sparsefeat.evaluate.keypoints import Describe, Fragment, FragmentDescriber
-from sparsefeat.neighbours import is_mutual, nearest_both_ways
 from sparsefeat.evaluate.registration import (
     MAX_ERROR_M,
     Register,
     counts_for_recall,
     transformation_error,
 )
+from sparsefeat.match.nearest import is_mutual, nearest_both_ways
 
 # Where the curves over tau1 are sampled, metres, and over tau2, shares.
 TAU1_CURVE = np.round(np.arange(1, 41) * 0.005, 6)
@@ -252,16 +253,16 @@ def evaluate_matching(
         dense: describe a fragment with all its points, before it is thinned to the same key points.
 
     Raises:
-        ValueError: no pairs, thresholds out of range, unreadable fragments, wrong features, or
+        InputError: no pairs, thresholds out of range, unreadable fragments, wrong features, or
             ``register`` without information matrices.
     """
     total = sum(len(of_scene) for of_scene in pairs.values())
     if total == 0:
-        raise ValueError("evaluate_matching: no pairs to evaluate")
+        raise InputError("evaluate_matching: no pairs to evaluate")
     if not tau1 > 0:
-        raise ValueError(f"tau1: expected a positive distance in metres, got {tau1}")
+        raise InputError(f"tau1: expected a positive distance in metres, got {tau1}")
     if not 0 <= tau2 < 1:
-        raise ValueError(f"tau2: expected a share from 0 to below 1, got {tau2}")
+        raise InputError(f"tau2: expected a share from 0 to below 1, got {tau2}")
     if register is not None:
         _require_information(pairs)
     describer = FragmentDescriber(describe, voxel_size, points, seed, rotate, dense)
@@ -298,7 +299,7 @@ def _evaluate_pair(
     try:
         matches, mutual = match_fragments(source, target, block, device)
     except ValueError as error:
-        raise ValueError(f"{Path(pair.source)} and {Path(pair.target).name}: {error}") from error
+        raise InputError(f"{Path(pair.source)} and {Path(pair.target).name}: {error}") from error
     # Both fragments were turned on loading; the true transform between the turned ones follows.
     transform = target.rotation @ pair.transform @ source.rotation.T
     distances = match_distances(source.points, target.points, matches, transform)
@@ -360,7 +361,7 @@ def _require_information(pairs: Mapping[str, Sequence[FragmentPair]]) -> None:
     for scene, of_scene in pairs.items():
         missing = [pair for pair in of_scene if pair.j - pair.i > 1 and pair.information is None]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"{scene}: registration recall needs an information matrix (gt.info) for every pair with "
                 f"j - i > 1; {len(missing)} have none, the first is {missing[0].i} {missing[0].j}"
             )

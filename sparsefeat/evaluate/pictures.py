@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsefeat.data.threedmatch import FragmentPair, load_fragment
+from sparsefeat.data.fragments import load_fragment
+from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.evaluate.keypoints import Describe, FragmentDescriber
 from sparsefeat.evaluate.matching import MatchingResult, match_distances, match_fragments
 from sparsefeat.visualize import CAMERA_VIEW, View, draw_matches, plot_curves

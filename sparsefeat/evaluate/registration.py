@@ -9,7 +9,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from sparsefeat.data.threedmatch import FragmentPair
-from sparsefeat.evaluate.extras import import_open3d
+from sparsefeat.errors import InputError
+from sparsefeat.extras import import_extra
 
 # A pose counts as found up to this root mean square error, metres.
 MAX_ERROR_M = 0.2
@@ -36,16 +37,16 @@ def transformation_error(estimate: np.ndarray, truth: np.ndarray, information: n
         information: Shape (6, 6), translation first, of the points in the target's frame.
 
     Raises:
-        ValueError: shapes that do not fit, or ``Info[0, 0]`` not positive.
+        InputError: shapes that do not fit, or ``Info[0, 0]`` not positive.
     """
     information = np.asarray(information, dtype=np.float64)
     if np.shape(estimate) != (4, 4) or np.shape(truth) != (4, 4) or information.shape != (6, 6):
-        raise ValueError(
+        raise InputError(
             f"transformation_error: expected (4, 4), (4, 4) and (6, 6), got {np.shape(estimate)}, "
             f"{np.shape(truth)} and {information.shape}"
         )
     if not information[0, 0] > 0:
-        raise ValueError(f"information matrix: expected Info[0, 0] > 0, got {information[0, 0]}")
+        raise InputError(f"information matrix: expected Info[0, 0] > 0, got {information[0, 0]}")
     if not np.isfinite(estimate).all():
         return float("inf")
     difference = np.linalg.inv(truth) @ np.asarray(estimate, dtype=np.float64)
@@ -70,7 +71,7 @@ class RansacRegister:
         confidence: stop earlier once a better pose is this unlikely; 1 never does.
 
     Raises:
-        MissingExtra: on construction, if Open3D is not installed.
+        MissingExtraError: on construction, if Open3D is not installed.
     """
 
     distance_m: float = 0.05
@@ -79,7 +80,7 @@ class RansacRegister:
     confidence: float = 0.999
 
     def __post_init__(self) -> None:
-        import_open3d("registration recall")
+        import_extra("open3d", "registration recall")
 
     def __call__(
         self, points0: np.ndarray, points1: np.ndarray, matches: np.ndarray, seed: Sequence[int] = (0,)
@@ -100,7 +101,7 @@ class RansacRegister:
         """
         if len(matches) < 3:
             return None
-        o3d = import_open3d("registration recall")
+        o3d = import_extra("open3d", "registration recall")
         pipeline = o3d.pipelines.registration
         o3d.utility.random.seed(int(np.random.SeedSequence(list(seed)).generate_state(1)[0] >> 1))
         result = pipeline.registration_ransac_based_on_correspondence(

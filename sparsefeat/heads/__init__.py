@@ -11,10 +11,10 @@ from sparsefeat.heads.functional_map import (
     solve_functional_map,
     zoomout,
 )
-from sparsefeat.heads.laplacian import LaplaceBasis, laplace_basis
 from sparsefeat.heads.mlp import MLPHead
 from sparsefeat.heads.probes import KNNProbe, LinearProbe
 from sparsefeat.heads.training import HeadTraining, predict, train
+from sparsefeat.mesh.laplacian import LaplaceBasis, laplace_basis
 
 __all__ = [
     "DiffusionNet",

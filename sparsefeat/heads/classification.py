@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from sparsefeat.errors import InputError
 from sparsefeat.heads.initialization import seeded
 from sparsefeat.heads.mlp import Standardize, perceptron
 
@@ -30,12 +31,12 @@ def pool_features(features: Tensor, weights: Tensor | None = None, mode: PoolMod
         (C,), or (2 C,) for ``"mean_max"``.
 
     Raises:
-        ValueError: no rows, shapes that do not fit, an unknown mode, weights that do not sum to more than 0.
+        InputError: no rows, shapes that do not fit, an unknown mode, weights that do not sum to more than 0.
     """
     if mode not in ("mean", "max", "mean_max"):
-        raise ValueError(f"pool_features: unknown mode {mode!r}; there are mean, max, mean_max")
+        raise InputError(f"pool_features: unknown mode {mode!r}; there are mean, max, mean_max")
     if features.ndim != 2 or len(features) == 0:
-        raise ValueError(
+        raise InputError(
             f"pool_features: expected features (N, C), N at least 1, got {tuple(features.shape)}"
         )
     if weights is None:
@@ -43,7 +44,7 @@ def pool_features(features: Tensor, weights: Tensor | None = None, mode: PoolMod
     else:
         weights = weights.to(features)
         if weights.shape != features.shape[:1] or not bool(weights.sum() > 0):
-            raise ValueError(
+            raise InputError(
                 f"pool_features: expected {len(features)} weights with a positive sum, got "
                 f"{tuple(weights.shape)}, sum {float(weights.sum())}"
             )
@@ -59,7 +60,7 @@ def pool_shapes(
 ) -> Tensor:
     """:func:`pool_features` of several shapes. Shape: S times (N, C) -> (S, C) or (S, 2 C)."""
     if len(features) == 0:
-        raise ValueError("pool_shapes: no shapes")
+        raise InputError("pool_shapes: no shapes")
     if weights is None:
         return torch.stack([pool_features(f, None, mode) for f in features])
     return torch.stack([pool_features(f, w, mode) for f, w in zip(features, weights, strict=True)])

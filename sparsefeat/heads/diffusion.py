@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from sparsefeat.errors import InputError
 from sparsefeat.heads.initialization import seeded
-from sparsefeat.heads.laplacian import LaplaceBasis
+from sparsefeat.mesh.laplacian import LaplaceBasis
 
 OutputsAt = Literal["vertices", "edges", "faces", "global_mean"]
 _CORNERS = {"edges": 2, "faces": 3}
@@ -127,7 +128,7 @@ class DiffusionNet(nn.Module):
     ):
         super().__init__()
         if outputs_at not in ("vertices", "edges", "faces", "global_mean"):
-            raise ValueError(
+            raise InputError(
                 f"outputs_at: unknown {outputs_at!r}; there are vertices, edges, faces, global_mean"
             )
         self.in_channels = in_channels
@@ -159,7 +160,7 @@ class DiffusionNet(nn.Module):
             (N, L), (M, L) at edges or faces, (L,) for the whole shape.
 
         Raises:
-            ValueError: shapes or types that do not fit, ``elements`` missing.
+            InputError: shapes or types that do not fit, ``elements`` missing.
         """
         if not isinstance(features, Tensor):
             several = [None] * len(features) if elements is None else elements
@@ -177,16 +178,16 @@ class DiffusionNet(nn.Module):
 
     def _check(self, features: Tensor, basis: LaplaceBasis, elements: Tensor | None) -> None:
         if features.ndim != 2 or features.shape != (len(basis), self.in_channels):
-            raise ValueError(
+            raise InputError(
                 f"DiffusionNet: expected features ({len(basis)}, {self.in_channels}) for this basis, got "
                 f"{tuple(features.shape)}"
             )
         if basis.mass.dtype != features.dtype or basis.mass.device != features.device:
-            raise ValueError(
+            raise InputError(
                 f"DiffusionNet: features are {features.dtype} on {features.device}, the basis "
                 f"{basis.mass.dtype} on {basis.mass.device}; use basis.to(device, dtype)"
             )
         corners = _CORNERS.get(self.outputs_at)
         if corners and (elements is None or elements.ndim != 2 or elements.shape[1] != corners):
             got = None if elements is None else tuple(elements.shape)
-            raise ValueError(f"DiffusionNet: outputs at {self.outputs_at} need (M, {corners}), got {got}")
+            raise InputError(f"DiffusionNet: outputs at {self.outputs_at} need (M, {corners}), got {got}")

@@ -7,8 +7,9 @@ import re
 
 from torch import Tensor
 
+from sparsefeat.errors import InputError
 from sparsefeat.heads.diffusion import DiffusionNet, OutputsAt
-from sparsefeat.torchfile import read_torch_file
+from sparsefeat.io.torchfile import read_torch_file
 
 # The same network under the names of a later code base for spectral matching.
 _OTHER_NAMES = (
@@ -33,14 +34,14 @@ def load_diffusionnet(path: str | os.PathLike, outputs_at: OutputsAt = "vertices
         The network, float32, in evaluation mode.
 
     Raises:
-        ValueError: the file cannot be read, or holds no DiffusionNet or a damaged one.
+        InputError: the file cannot be read, or holds no DiffusionNet or a damaged one.
     """
     weights = _network(read_torch_file(path), path)
     blocks = sorted({int(match[1]) for key in weights if (match := re.match(r"block_(\d+)\.", key))})
     layer = re.compile(r"block_0\.mlp\.miniMLP_mlp_layer_\d+\.weight")
     layers = sorted(key for key in weights if layer.fullmatch(key))
     if blocks != list(range(len(blocks))) or not blocks or not layers or "last_lin.weight" not in weights:
-        raise ValueError(f"{path}: not a DiffusionNet; its weights are {_some(weights)}")
+        raise InputError(f"{path}: not a DiffusionNet; its weights are {_some(weights)}")
     model = DiffusionNet(
         in_channels=weights["first_lin.weight"].shape[1],
         out_channels=weights["last_lin.weight"].shape[0],
@@ -56,7 +57,7 @@ def load_diffusionnet(path: str | os.PathLike, outputs_at: OutputsAt = "vertices
     wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
     if wrong:
         shape = {key: (tuple(found.get(key, ())), tuple(expected.get(key, ()))) for key in wrong[:3]}
-        raise ValueError(f"{path}: weights (found, expected) do not fit a DiffusionNet: {shape}")
+        raise InputError(f"{path}: weights (found, expected) do not fit a DiffusionNet: {shape}")
     model.load_state_dict(weights)
     return model.eval()
 
@@ -69,7 +70,7 @@ def _network(content: object, path: str | os.PathLike) -> dict[str, Tensor]:
         flat = {re.sub(pattern, name, key): value for key, value in flat.items()}
     starts = [key[: -len("first_lin.weight")] for key in flat if key.endswith("first_lin.weight")]
     if len(starts) != 1:
-        raise ValueError(f"{path}: expected one DiffusionNet, found {len(starts)} among {_some(flat)}")
+        raise InputError(f"{path}: expected one DiffusionNet, found {len(starts)} among {_some(flat)}")
     return {key[len(starts[0]) :]: value for key, value in flat.items() if key.startswith(starts[0])}
 
 

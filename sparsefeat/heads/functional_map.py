@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefeat.neighbours import nearest_neighbours
-from sparsefeat.heads.laplacian import LaplaceBasis
+from sparsefeat.errors import InputError
+from sparsefeat.match.nearest import nearest_neighbours
+from sparsefeat.mesh.laplacian import LaplaceBasis
 
 MaskKind = Literal["laplacian", "resolvent"]
 
@@ -38,13 +39,13 @@ def commutativity_mask(
         (..., Eb, Ea).
 
     Raises:
-        ValueError: an unknown kind.
+        InputError: an unknown kind.
     """
     a, b = eigenvalues_a[..., None, :], eigenvalues_b[..., :, None]
     if kind == "laplacian":
         return (a - b).square()
     if kind != "resolvent":
-        raise ValueError(f"commutativity_mask: unknown kind {kind!r}; there are laplacian, resolvent")
+        raise InputError(f"commutativity_mask: unknown kind {kind!r}; there are laplacian, resolvent")
     largest = torch.maximum(a.amax(-1, keepdim=True), b.amax(-2, keepdim=True))
     a, b = (a / largest).clamp(min=0) ** gamma, (b / largest).clamp(min=0) ** gamma
     below_a, below_b = a.square() + 1, b.square() + 1
@@ -68,16 +69,16 @@ def solve_functional_map(
         (..., Eb, Ea).
 
     Raises:
-        ValueError: shapes that do not fit, a negative weight.
+        InputError: shapes that do not fit, a negative weight.
     """
     rows, columns = coefficients_b.shape[-2], coefficients_a.shape[-2]
     if coefficients_a.shape[-1] != coefficients_b.shape[-1] or mask.shape[-2:] != (rows, columns):
-        raise ValueError(
+        raise InputError(
             f"solve_functional_map: A {tuple(coefficients_a.shape)}, B {tuple(coefficients_b.shape)} and "
             f"mask {tuple(mask.shape)} do not fit; expected (Ea, C), (Eb, C), (Eb, Ea)"
         )
     if weight < 0:
-        raise ValueError(f"solve_functional_map: expected a weight of at least 0, got {weight}")
+        raise InputError(f"solve_functional_map: expected a weight of at least 0, got {weight}")
     transposed = coefficients_a.transpose(-1, -2)
     gram = coefficients_a @ transposed
     system = gram[..., None, :, :] + weight * torch.diag_embed(mask)
@@ -108,7 +109,7 @@ def functional_map(
         (E, E), differentiable in the features.
 
     Raises:
-        ValueError: shapes that do not fit, fewer eigenpairs than ``size``.
+        InputError: shapes that do not fit, fewer eigenpairs than ``size``.
     """
     a, b = basis_a.truncate(size), basis_b.truncate(size)
     penalty = commutativity_mask(a.eigenvalues, b.eigenvalues, mask)
@@ -119,7 +120,7 @@ def map_from_points(points: Tensor | np.ndarray, basis_a: LaplaceBasis, basis_b:
     """The functional map of a point-wise one. Shape: (Nb,) rows of a -> (Eb, Ea)."""
     rows = torch.as_tensor(points, device=basis_a.mass.device)
     if rows.shape != (len(basis_b),):
-        raise ValueError(f"map_from_points: expected ({len(basis_b)},) rows of a, got {tuple(rows.shape)}")
+        raise InputError(f"map_from_points: expected ({len(basis_b)},) rows of a, got {tuple(rows.shape)}")
     return basis_b.project(basis_a.eigenvectors[rows])
 
 
@@ -159,7 +160,7 @@ def zoomout(
         The functional map (size, size) and the point-wise one (Nb,), rows of a.
 
     Raises:
-        ValueError: shapes that do not fit, fewer eigenpairs than ``size``, a start larger than ``size``.
+        InputError: shapes that do not fit, fewer eigenpairs than ``size``, a start larger than ``size``.
     """
     start = torch.as_tensor(start, device=basis_a.mass.device)
     a, b = basis_a.truncate(size), basis_b.truncate(size)
@@ -167,7 +168,7 @@ def zoomout(
         first = min(20, size)
         start = map_from_points(start, a.truncate(first), b.truncate(first))
     if start.ndim != 2 or start.shape[0] != start.shape[1] or start.shape[0] > size or step < 1:
-        raise ValueError(
+        raise InputError(
             f"zoomout: expected a square map of at most {size} eigenpairs and a positive step, got "
             f"{tuple(start.shape)} and {step}"
         )

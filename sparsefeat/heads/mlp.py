@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from sparsefeat.errors import InputError
 from sparsefeat.heads.initialization import seeded
 
 
@@ -27,7 +28,7 @@ class Standardize(nn.Module):
         """Take the statistics of all rows. Shape: several (N, C); a channel that never varies stays."""
         count = sum(len(f) for f in features)
         if count == 0:
-            raise ValueError("Standardize: no rows to take the mean of")
+            raise InputError("Standardize: no rows to take the mean of")
         mean = sum(f.double().sum(0) for f in features) / count
         variance = sum((f.double() - mean).square().sum(0) for f in features) / count
         deviation = variance.sqrt()
@@ -67,7 +68,7 @@ class MLPHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Scores of the classes before the softmax. Shape: (..., C) -> (..., L)."""
         if features.shape[-1] != self.in_channels:
-            raise ValueError(f"MLPHead: made for {self.in_channels} channels, got {tuple(features.shape)}")
+            raise InputError(f"MLPHead: made for {self.in_channels} channels, got {tuple(features.shape)}")
         return self.layers(self.standardize(features))
 
 

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
+from sparsefeat.errors import InputError
 from sparsefeat.heads.samples import Rows, as_list, stack_features, stack_labelled
 
 
@@ -19,7 +20,7 @@ class _Probe:
 
     def __init__(self, max_samples: int | None):
         if max_samples is not None and max_samples < 1:
-            raise ValueError(f"max_samples: expected at least 1, got {max_samples}")
+            raise InputError(f"max_samples: expected at least 1, got {max_samples}")
         self.max_samples = max_samples
         self._scaler: StandardScaler | None = None
 
@@ -38,12 +39,12 @@ class _Probe:
             The probe itself.
 
         Raises:
-            ValueError: shapes that do not fit, values that are not finite, fewer than two classes.
+            InputError: shapes that do not fit, values that are not finite, fewer than two classes.
         """
         name = type(self).__name__
         x, y = stack_labelled(features, labels, name, self.max_samples, seed)
         if len(np.unique(y)) < 2:
-            raise ValueError(f"{name}: every label is {y[0]}; expected two classes or more")
+            raise InputError(f"{name}: every label is {y[0]}; expected two classes or more")
         self._scaler = StandardScaler().fit(x)
         self._model = self._classifier(len(x))
         with warnings.catch_warnings():
@@ -76,14 +77,14 @@ class _Probe:
 
     def _fitted(self):
         if self._scaler is None:
-            raise ValueError(f"{type(self).__name__}: call fit first")
+            raise InputError(f"{type(self).__name__}: call fit first")
         return self._model
 
     def _scaled(self, features: Rows) -> np.ndarray:
         self._fitted()
         x = stack_features(features, type(self).__name__)
         if x.shape[1] != self._scaler.n_features_in_:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__}: fitted to {self._scaler.n_features_in_} channels, got {x.shape[1]}"
             )
         return self._scaler.transform(x)
@@ -101,7 +102,7 @@ class LinearProbe(_Probe):
     def __init__(self, strength: float = 1.0, max_iterations: int = 300, max_samples: int | None = 50_000):
         super().__init__(max_samples)
         if not strength > 0 or max_iterations < 1:
-            raise ValueError(f"LinearProbe: expected positive values, got {strength}, {max_iterations}")
+            raise InputError(f"LinearProbe: expected positive values, got {strength}, {max_iterations}")
         self.strength = strength
         self.max_iterations = max_iterations
 
@@ -125,7 +126,7 @@ class KNNProbe(_Probe):
     def __init__(self, neighbours: int = 10, max_samples: int | None = 50_000):
         super().__init__(max_samples)
         if neighbours < 1:
-            raise ValueError(f"KNNProbe: expected at least 1 neighbour, got {neighbours}")
+            raise InputError(f"KNNProbe: expected at least 1 neighbour, got {neighbours}")
         self.neighbours = neighbours
 
     def _classifier(self, samples: int) -> KNeighborsClassifier:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from sparsefeat.errors import InputError
+
 Rows = np.ndarray | Tensor
 
 
@@ -21,15 +23,15 @@ def stack_features(features: Rows | Sequence[Rows], name: str) -> np.ndarray:
     """All rows one after the other, checked. Shape: (N, C), or several of them -> (sum N, C) float64.
 
     Raises:
-        ValueError: none, shapes that do not fit, a value that is not finite.
+        InputError: none, shapes that do not fit, a value that is not finite.
     """
     parts = as_list(features)
     if not parts or any(p.ndim != 2 or p.shape[1] != parts[0].shape[-1] for p in parts):
-        raise ValueError(f"{name}: expected features (N, C), got {[p.shape for p in parts]}")
+        raise InputError(f"{name}: expected features (N, C), got {[p.shape for p in parts]}")
     stacked = np.concatenate(parts).astype(np.float64)
     finite = np.isfinite(stacked).all(1)
     if not finite.all():
-        raise ValueError(f"{name}: features are not finite (row {int(finite.argmin())})")
+        raise InputError(f"{name}: features are not finite (row {int(finite.argmin())})")
     return stacked
 
 
@@ -50,18 +52,18 @@ def stack_labelled(
         seed: of that draw.
 
     Raises:
-        ValueError: shapes that do not fit, labels below -1, no row with a label.
+        InputError: shapes that do not fit, labels below -1, no row with a label.
     """
     x, parts = stack_features(features, name), as_list(labels)
     lengths = [len(p) for p in as_list(features)]
     if [p.shape for p in parts] != [(n,) for n in lengths]:
-        raise ValueError(f"{name}: labels {[p.shape for p in parts]} for features of {lengths} rows")
+        raise InputError(f"{name}: labels {[p.shape for p in parts]} for features of {lengths} rows")
     y = np.concatenate(parts)
     if not np.issubdtype(y.dtype, np.integer) or y.min(initial=0) < -1:
-        raise ValueError(f"{name}: expected integer labels of at least -1, got {y.dtype}, {y.min(initial=0)}")
+        raise InputError(f"{name}: expected integer labels of at least -1, got {y.dtype}, {y.min(initial=0)}")
     rows = np.flatnonzero(y >= 0)
     if len(rows) == 0:
-        raise ValueError(f"{name}: no row has a label")
+        raise InputError(f"{name}: no row has a label")
     if most is not None and len(rows) > most:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
     return x[rows], y[rows].astype(np.int64)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsefeat.errors import InputError
 from sparsefeat.heads.initialization import seeded
 from sparsefeat.heads.mlp import Standardize
 
@@ -28,11 +29,11 @@ class HeadTraining:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.learning_rate > 0:
-            raise ValueError(
+            raise InputError(
                 f"steps and learning_rate must be positive, got {self.steps}, {self.learning_rate}"
             )
         if self.weight_decay < 0 or not 0 <= self.label_smoothing < 1:
-            raise ValueError(
+            raise InputError(
                 f"weight_decay must not be negative and label_smoothing within [0, 1), got "
                 f"{self.weight_decay}, {self.label_smoothing}"
             )
@@ -68,18 +69,18 @@ def train(
         The loss of each step.
 
     Raises:
-        ValueError: no shapes, labels that do not fit, a loss that is not finite.
+        InputError: no shapes, labels that do not fit, a loss that is not finite.
     """
     config = config or HeadTraining()
     if len(inputs) == 0 or len(inputs) != len(labels):
-        raise ValueError(f"train: expected as many shapes as labels, got {len(inputs)} and {len(labels)}")
+        raise InputError(f"train: expected as many shapes as labels, got {len(inputs)} and {len(labels)}")
     device = torch.device(device)
     head.to(device)
     examples = [_on_device(x, device) for x in inputs]
     targets = [torch.as_tensor(y).to(device=device, dtype=torch.int64).reshape(-1) for y in labels]
     usable = [i for i, y in enumerate(targets) if bool((y >= 0).any())]
     if not usable:
-        raise ValueError("train: no shape has a label")
+        raise InputError("train: no shape has a label")
     for module in head.modules():
         if isinstance(module, Standardize) and not module.fitted:
             module.fit([x[0] for x in examples])
@@ -103,7 +104,7 @@ def train(
                 scores = head(features, *others)
                 scores = scores.reshape(-1, scores.shape[-1])
                 if len(scores) != len(targets[shape]):
-                    raise ValueError(
+                    raise InputError(
                         f"train: shape {shape} has {len(targets[shape])} labels for {len(scores)} outputs"
                     )
                 loss = F.cross_entropy(
@@ -111,7 +112,7 @@ def train(
                 )
                 losses.append(float(loss.detach()))
                 if not np.isfinite(losses[-1]):
-                    raise ValueError(f"train: the loss of step {step} (shape {shape}) is {losses[-1]}")
+                    raise InputError(f"train: the loss of step {step} (shape {shape}) is {losses[-1]}")
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

@@ -11,8 +11,9 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from sparsefeat.errors import InputError
+from sparsefeat.io.meshes import check_mesh
 from sparsefeat.mesh.keys import Box
-from sparsefeat.mesh.reading import check_mesh
 
 MODES = ("nearest", "trilinear")
 
@@ -31,7 +32,7 @@ class VoxelInterpolation:
             point, or if it is not there the one whose centre is nearest, however far.
 
     Raises:
-        ValueError: shapes, types or numbers that do not fit, repeated voxels, or points but no voxel.
+        InputError: shapes, types or numbers that do not fit, repeated voxels, or points but no voxel.
     """
 
     def __init__(
@@ -42,9 +43,9 @@ class VoxelInterpolation:
         mode: str = "trilinear",
     ):
         if mode not in MODES:
-            raise ValueError(f"mode {mode!r}, expected one of {', '.join(MODES)}")
+            raise InputError(f"mode {mode!r}, expected one of {', '.join(MODES)}")
         if not (isinstance(voxel_size, (int, float)) and math.isfinite(voxel_size) and voxel_size > 0):
-            raise ValueError(f"voxel size {voxel_size!r}, expected a positive number")
+            raise InputError(f"voxel size {voxel_size!r}, expected a positive number")
         coordinates = torch.as_tensor(coordinates)
         points = torch.as_tensor(points).detach().to(coordinates.device, torch.float64)
         # Divided as in voxelisation, so that a point is in the voxel that it was counted to.
@@ -111,9 +112,9 @@ class VoxelInterpolation:
     def _apply(self, x: Tensor, matrix: _Csr, transposed: _Csr, what: str) -> Tensor:
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim not in (1, 2):
             found = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"{what}: {found}, expected a tensor ({matrix.shape[1]}, C) of floats")
+            raise InputError(f"{what}: {found}, expected a tensor ({matrix.shape[1]}, C) of floats")
         if len(x) != matrix.shape[1]:
-            raise ValueError(f"{what}: {len(x)} rows, expected {matrix.shape[1]}")
+            raise InputError(f"{what}: {len(x)} rows, expected {matrix.shape[1]}")
         result = _Product.apply(x if x.ndim == 2 else x[:, None], matrix, transposed)
         return result if x.ndim == 2 else result[:, 0]
 
@@ -135,7 +136,7 @@ def trilinear_weights(points_in_voxels: Tensor, coordinates: Tensor) -> tuple[Te
         Slots without a voxel have index 0 and weight 0.
 
     Raises:
-        ValueError: shapes, types or numbers that do not fit, repeated voxels, or points but no voxel.
+        InputError: shapes, types or numbers that do not fit, repeated voxels, or points but no voxel.
     """
     table = _Table(coordinates, points_in_voxels)
     count, device = len(points_in_voxels), coordinates.device
@@ -177,7 +178,7 @@ def nearest_voxels(points_in_voxels: Tensor, coordinates: Tensor) -> Tensor:
         (N,) int64.
 
     Raises:
-        ValueError: as :func:`trilinear_weights`.
+        InputError: as :func:`trilinear_weights`.
     """
     table = _Table(coordinates, points_in_voxels)
     position = points_in_voxels.detach()
@@ -195,16 +196,16 @@ class _Table:
     def __init__(self, coordinates: Tensor, points: Tensor):
         for tensor, what in ((points, "points"), (coordinates, "coordinates")):
             if tensor.ndim != 2 or tensor.shape[1] != 3:
-                raise ValueError(f"{what}: shape {tuple(tensor.shape)}, expected rows of three")
+                raise InputError(f"{what}: shape {tuple(tensor.shape)}, expected rows of three")
         if not points.is_floating_point() or coordinates.is_floating_point() or coordinates.is_complex():
-            raise ValueError(
+            raise InputError(
                 f"points of {points.dtype} and coordinates of {coordinates.dtype}, expected floats and "
                 "whole numbers"
             )
         if not torch.isfinite(points.detach()).all():
-            raise ValueError("points: NaN or infinite coordinates")
+            raise InputError("points: NaN or infinite coordinates")
         if len(points) and not len(coordinates):
-            raise ValueError(f"{len(points)} points and no voxel, expected at least one voxel")
+            raise InputError(f"{len(points)} points and no voxel, expected at least one voxel")
         self.cells = coordinates.long()
         if not len(coordinates):
             return
@@ -214,7 +215,7 @@ class _Table:
         repeated = self.keys[1:] == self.keys[:-1]
         if repeated.any():
             cell = self.cells[self.order[int(repeated.int().argmax())]].tolist()
-            raise ValueError(f"coordinates: voxel {cell} is there more than once")
+            raise InputError(f"coordinates: voxel {cell} is there more than once")
 
     def rows(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of cells, given as whole floats, and whether they are there; (N,) int64, (N,) bool."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sparsefeat.errors import InputError
+
 _MAX_CELLS = 1 << 62
 # A table of flags, one byte for each cell of the box, is faster than sorting where it is not much larger
 # than what is put into it.
@@ -24,7 +26,7 @@ class Box:
         extent: number of cells along each axis.
 
     Raises:
-        ValueError: more cells than there are numbers.
+        InputError: more cells than there are numbers.
     """
 
     def __init__(self, low: Sequence[int], extent: Sequence[int]):
@@ -33,7 +35,7 @@ class Box:
         self.strides = self.extent[1] * self.extent[2], self.extent[2], 1
         if self.cells > _MAX_CELLS:
             shown = " x ".join(map(str, self.extent))
-            raise ValueError(f"a box of {shown} voxels is beyond the key range; is something far away?")
+            raise InputError(f"a box of {shown} voxels is beyond the key range; is something far away?")
 
     def keys(self, cells: Sequence[Tensor]) -> Tensor:
         """Numbers of cells in the box. Shape: 3 x (P,), int64 or whole float64 -> (P,) int64"""

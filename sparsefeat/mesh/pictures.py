@@ -38,7 +38,7 @@ def draw_voxels(
         up: the axis that points up: x, y, z, -x, -y or -z.
 
     Raises:
-        ValueError: nothing to draw, or no such axis.
+        InputError: nothing to draw, or no such axis.
     """
     view = View(_AZIMUTH_DEG, _ELEVATION_DEG, up)
     towards = view.axes()[2]

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from sparsefeat.mesh.reading import check_mesh
+from sparsefeat.errors import InputError
+from sparsefeat.io.meshes import check_mesh
 
 # Candidates per sample that a Poisson-disk sampling starts from. A maximal one holds up to about
 # area / (radius² · 0.7) samples; with this many darts per disc, holes for one more are rare.
@@ -53,20 +54,20 @@ def sample_surface(
         seed: number, or a generator to draw from.
 
     Raises:
-        ValueError: not a mesh, no area at all, or neither or both of count and spacing.
+        InputError: not a mesh, no area at all, or neither or both of count and spacing.
     """
     vertices, faces = check_mesh(vertices, faces)
     areas, normals = _areas(vertices, faces)
     total = float(areas.sum())
     if (count is None) == (spacing is None):
-        raise ValueError(f"count {count} and spacing {spacing}, expected one of them")
+        raise InputError(f"count {count} and spacing {spacing}, expected one of them")
     if spacing is not None:
         number = _check_length(spacing, "spacing", total / _check_positive(spacing, "spacing") ** 2)
         count = math.ceil(number)
     if isinstance(count, bool) or int(count) != count or not 0 <= count <= _MAX_SAMPLES:
-        raise ValueError(f"count {count!r}, expected a whole number from 0 to {_MAX_SAMPLES}")
+        raise InputError(f"count {count!r}, expected a whole number from 0 to {_MAX_SAMPLES}")
     if not (total > 0 and math.isfinite(total)):
-        raise ValueError(f"the mesh has area {total:g}, expected a positive one")
+        raise InputError(f"the mesh has area {total:g}, expected a positive one")
     return _draw(vertices, faces, areas, normals, int(count), np.random.default_rng(seed))
 
 
@@ -91,14 +92,14 @@ def sample_poisson_disk(
         seed: number, or a generator to draw from.
 
     Raises:
-        ValueError: not a mesh, no area at all, or a radius that is not positive or needs too many points.
+        InputError: not a mesh, no area at all, or a radius that is not positive or needs too many points.
     """
     vertices, faces = check_mesh(vertices, faces)
     radius = _check_positive(radius, "radius")
     areas, normals = _areas(vertices, faces)
     total = float(areas.sum())
     if not (total > 0 and math.isfinite(total)):
-        raise ValueError(f"the mesh has area {total:g}, expected a positive one")
+        raise InputError(f"the mesh has area {total:g}, expected a positive one")
     discs = _check_length(radius, "radius", total / (math.pi / 4 * radius**2) * _DARTS_PER_DISC)
     darts = _draw(
         vertices, faces, areas, normals, math.ceil(discs) + _DARTS_PER_DISC, np.random.default_rng(seed)
@@ -169,11 +170,11 @@ def _check_positive(value: float, what: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{what} {value!r}, expected a positive number")
+        raise InputError(f"{what} {value!r}, expected a positive number")
     return number
 
 
 def _check_length(value: float, what: str, points: float) -> float:
     if not points <= _MAX_SAMPLES:
-        raise ValueError(f"{what} {value:g} needs {points:.3g} points, expected at most {_MAX_SAMPLES:.3g}")
+        raise InputError(f"{what} {value:g} needs {points:.3g} points, expected at most {_MAX_SAMPLES:.3g}")
     return points

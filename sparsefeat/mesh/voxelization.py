@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefeat.errors import InputError
+from sparsefeat.io.meshes import check_mesh
+from sparsefeat.mesh.attributes import Pairs, areas_in_cells, nearest_triangles
 from sparsefeat.mesh.columns import Runs, runs_in_columns, runs_in_rows
-from sparsefeat.mesh.contents import Pairs, areas_in_cells, nearest_triangles
 from sparsefeat.mesh.keys import Box, DistinctKeys
-from sparsefeat.mesh.reading import check_mesh
 from sparsefeat.mesh.surface import Surface
-from sparsefeat.mesh.touching import Triangles, touches_closely
+from sparsefeat.mesh.touching import touches_closely
 
 _MAX_COORDINATE = 2**31 - 1
 # Triangles, columns of cells and pairs of a triangle and a cell at a time, by type of device: on the CPU such
@@ -104,14 +105,14 @@ def voxelize_mesh(
         MeshVoxels on that device.
 
     Raises:
-        ValueError: not a mesh (see sparsefeat.mesh.reading.check_mesh), a voxel size that is not positive
+        InputError: not a mesh (see sparsefeat.io.meshes.check_mesh), a voxel size that is not positive
             or so small that coordinates leave int32, or a device without float64.
     """
     if isinstance(voxel_size, bool) or not isinstance(voxel_size, (int, float, np.number)):
-        raise ValueError(f"voxel size {voxel_size!r}, expected a positive number")
+        raise InputError(f"voxel size {voxel_size!r}, expected a positive number")
     size = float(voxel_size)
     if not (math.isfinite(size) and size > 0):
-        raise ValueError(f"voxel size {voxel_size!r}, expected a positive number")
+        raise InputError(f"voxel size {voxel_size!r}, expected a positive number")
     if device is None:
         head = vertices if isinstance(vertices, Tensor) else next(iter(vertices), None)
         device = head.device if isinstance(head, Tensor) else "cpu"
@@ -133,7 +134,7 @@ def _voxelize(surface: Surface, size: float, area: bool, normal: bool, triangle:
     low, high = surface.bounds()
     furthest = float(torch.maximum(low.abs(), high.abs()).max())
     if not furthest <= _MAX_COORDINATE:
-        raise ValueError(
+        raise InputError(
             f"the mesh reaches {furthest:.3g} voxels of {size:g} from the origin, expected at most "
             f"{_MAX_COORDINATE}; are the vertices in the unit of the voxel size?"
         )
@@ -219,10 +220,10 @@ def _checked_meshes(vertices, faces, device: torch.device) -> tuple[bool, Iterat
     """Whether it is one mesh by itself, and the vertices and faces of each."""
     if isinstance(vertices, Sequence) and (not vertices or np.ndim(vertices[0]) == 2):
         if not vertices:
-            raise ValueError("vertices: an empty batch, expected at least one mesh")
+            raise InputError("vertices: an empty batch, expected at least one mesh")
         shared = not (isinstance(faces, Sequence) and np.ndim(faces[0]) == 2)
         if not shared and len(faces) != len(vertices):
-            raise ValueError(
+            raise InputError(
                 f"{len(vertices)} arrays of vertices and {len(faces)} of faces, expected as many"
             )
         given = [(v, faces if shared else faces[k], f"mesh {k}") for k, v in enumerate(vertices)]
@@ -232,11 +233,11 @@ def _checked_meshes(vertices, faces, device: torch.device) -> tuple[bool, Iterat
         return True, iter([_checked(points, faces, device, "mesh")])
     if points.ndim != 3 or points.shape[2] != 3 or not len(points):
         found = tuple(points.shape)
-        raise ValueError(f"vertices have shape {found}, expected (N, 3), (T, N, 3) or a list of (N, 3)")
+        raise InputError(f"vertices have shape {found}, expected (N, 3), (T, N, 3) or a list of (N, 3)")
     _, index = _checked(points[0], faces, device, "frame 0")
     bad = torch.nonzero(~torch.isfinite(points).flatten(1).all(1))[:, 0]
     if len(bad):
-        raise ValueError(f"frame {int(bad[0])}: vertices have NaN or infinite coordinates")
+        raise InputError(f"frame {int(bad[0])}: vertices have NaN or infinite coordinates")
     return False, ((frame, index) for frame in points)
 
 
@@ -254,7 +255,7 @@ def _usable(device: str | torch.device) -> torch.device:
         torch.empty(0, dtype=torch.float64, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         # Builds without CUDA say so in an AssertionError, MPS lacks float64 with a TypeError.
-        raise ValueError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
     return chosen
 
 
@@ -267,4 +268,4 @@ def _tensor(values, what: str, device: torch.device) -> Tensor:
         array = array.astype(np.int64) if array.dtype.kind == "u" else np.array(array)
         return torch.from_numpy(array).to(device)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{what}: not an array of numbers ({error})") from error
+        raise InputError(f"{what}: not an array of numbers ({error})") from error

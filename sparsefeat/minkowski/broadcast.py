@@ -9,6 +9,7 @@ from sparsefeat.minkowski.backend import BroadcastMode
 from sparsefeat.minkowski.common import MinkowskiModuleBase
 from sparsefeat.minkowski.coordinate_manager import CoordinateManager
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
+from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.minkowski.functions import check_input, on_key
 from sparsefeat.minkowski.sparse_tensor import SparseTensor
 from sparsefeat.sparse import functional
@@ -66,7 +67,7 @@ class MinkowskiBroadcastBase(MinkowskiBroadcast):
     def __init__(self, operation_type: BroadcastMode, **legacy_names):
         super().__init__(**legacy_names)
         if operation_type not in _WORDS:
-            raise ValueError(f"operation_type: expected a BroadcastMode, got {operation_type!r}")
+            raise ArgumentError(f"operation_type: expected a BroadcastMode, got {operation_type!r}")
         self.operation_type = operation_type
         self.broadcast = MinkowskiBroadcastFunction()
         self._mode = _WORDS[operation_type]

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from sparsefeat.minkowski import backend
+from sparsefeat.minkowski.errors import ArgumentError
+
 StrideType = Union[int, Sequence, np.ndarray, torch.Tensor]
 
 
@@ -22,11 +25,11 @@ def convert_to_int_list(arg: StrideType, dimension: int) -> list[int]:
         arg = arg.tolist()
     if isinstance(arg, Sequence) and not isinstance(arg, str):
         if len(arg) != dimension:
-            raise ValueError(f"expected one value or {dimension}, one per axis, got {list(arg)}")
+            raise ArgumentError(f"expected one value or {dimension}, one per axis, got {list(arg)}")
         return [int(a) for a in arg]
     if np.isscalar(arg) and not isinstance(arg, str):
         return [int(arg)] * dimension
-    raise ValueError(f"expected a number or a sequence of {dimension}, got {arg!r}")
+    raise ArgumentError(f"expected a number or a sequence of {dimension}, got {arg!r}")
 
 
 def convert_to_int_tensor(arg: StrideType, dimension: int) -> torch.Tensor:
@@ -39,8 +42,24 @@ def get_postfix(tensor: torch.Tensor) -> str:
     return "GPU" if tensor.is_cuda else "CPU"
 
 
+def get_minkowski_function(name: str, variable: torch.Tensor):
+    """The function of the engine's compiled part called ``name`` for the device of ``variable``.
+
+    Raises:
+        ValueError: there is none, as for all that compute: these are Python classes here, such as
+            ``MinkowskiConvolutionFunction``.
+    """
+    name += get_postfix(variable)
+    if not hasattr(backend, name):
+        raise ValueError(
+            f"Function {name} not available: sparsefeat has no compiled back end; use the classes "
+            "Minkowski*Function"
+        )
+    return getattr(backend, name)
+
+
 def positive_dimension(dimension: int | None, where: str) -> int:
     """Return ``dimension``; raise ValueError unless it is a positive integer."""
     if not isinstance(dimension, (int, np.integer)) or dimension < 1:
-        raise ValueError(f"{where}: expected a positive integer as dimension, got {dimension}")
+        raise ArgumentError(f"{where}: expected a positive integer as dimension, got {dimension}")
     return int(dimension)

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from sparsefeat.minkowski import legacy
 from sparsefeat.minkowski.backend import ConvolutionMode, RegionType
-from sparsefeat.minkowski.common import MinkowskiModuleBase, StrideType, positive_dimension
+from sparsefeat.minkowski.common import StrideType
 from sparsefeat.minkowski.coordinate_manager import CoordinateManager
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
-from sparsefeat.minkowski.functions import check_input, fill, on_key, target_coordinates, target_of
+from sparsefeat.minkowski.errors import ArgumentError
+from sparsefeat.minkowski.functions import fill, on_key, target_of
 from sparsefeat.minkowski.kernel_generator import KernelGenerator
 from sparsefeat.minkowski.sparse_tensor import SparseTensor
+from sparsefeat.minkowski.window import WindowModule
 from sparsefeat.sparse import functional
 
 
@@ -66,7 +68,7 @@ class MinkowskiConvolutionTransposeFunction(MinkowskiConvolutionFunction):
     _operation = staticmethod(functional.convolution_transpose)
 
 
-class MinkowskiConvolutionBase(MinkowskiModuleBase):
+class MinkowskiConvolutionBase(WindowModule):
     """A kernel [K, C_in, C_out] and an optional bias [1, C_out] over a window.
 
     Args:
@@ -98,28 +100,20 @@ class MinkowskiConvolutionBase(MinkowskiModuleBase):
         dimension: int = -1,
         **legacy_names,
     ):
-        super().__init__()
+        super().__init__(kernel_size, stride, dilation, kernel_generator, is_transpose, dimension)
         name = type(self).__name__
         current = {"bias": bias, "expand_coordinates": expand_coordinates}
         bias, expand_coordinates = legacy.rename(legacy_names, legacy.CONVOLUTION, current, name).values()
-        self.dimension = positive_dimension(dimension, name)
         if in_channels < 1 or out_channels < 1:
-            raise ValueError(f"{name}: channels must be positive, got {in_channels}, {out_channels}")
-        if kernel_generator is None:
-            kernel_generator = KernelGenerator(
-                kernel_size=kernel_size, stride=stride, dilation=dilation, dimension=dimension
-            )
-        kernel_generator.expand_coordinates = expand_coordinates
-        self.is_transpose = is_transpose
+            raise ArgumentError(f"{name}: channels must be positive, got {in_channels}, {out_channels}")
+        generator = self.kernel_generator
+        generator.expand_coordinates = expand_coordinates
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_generator = kernel_generator
         self.convolution_mode = convolution_mode
-        self.use_mm = kernel_generator.kernel_volume == 1 and kernel_generator.requires_strided_coordinates
+        self.use_mm = generator.kernel_volume == 1 and generator.requires_strided_coordinates
         shape = (in_channels, out_channels)
-        self.kernel = nn.Parameter(
-            torch.empty(shape if self.use_mm else (kernel_generator.kernel_volume, *shape))
-        )
+        self.kernel = nn.Parameter(torch.empty(shape if self.use_mm else (generator.kernel_volume, *shape)))
         self.bias = nn.Parameter(torch.empty(1, out_channels)) if bias else None
         self.conv = (
             MinkowskiConvolutionTransposeFunction() if is_transpose else MinkowskiConvolutionFunction()
@@ -128,109 +122,78 @@ class MinkowskiConvolutionBase(MinkowskiModuleBase):
 
     def reset_parameters(self, is_transpose: bool = False) -> None:
         """Uniform in +-1/sqrt(fan), the fan being C_in K, of a transposed layer C_out K."""
-        fan = self.kernel_generator.kernel_volume * (self.out_channels if is_transpose else self.in_channels)
-        bound = 1 / math.sqrt(fan)
-        with torch.no_grad():
-            self.kernel.uniform_(-bound, bound)
-            if self.bias is not None:
-                self.bias.uniform_(-bound, bound)
+        _fill_uniformly(self, self.out_channels if is_transpose else self.in_channels)
 
     def forward(
         self, input: SparseTensor, coordinates: Tensor | CoordinateMapKey | SparseTensor | None = None
     ) -> SparseTensor:
         """Convolve; ``coordinates`` sets the output's: a tensor on them, their key, or they themselves."""
-        x = check_input(input, self.dimension, type(self).__name__)
-        if x.features.shape[1] != self.in_channels:
-            raise ValueError(f"{self}: expected {self.in_channels} channels, got {x.features.shape[1]}")
-        steps = zip(x.tensor_stride, self.kernel_generator.kernel_stride)
-        out_stride = [t // s if self.is_transpose else t * s for t, s in steps]
-        return self.conv._operation(
-            x,
-            _stacked(self.kernel),
-            self.bias,
-            self.kernel_generator.window,
-            self.kernel_generator.kernel_stride,
-            target_coordinates(x, coordinates, out_stride),
-            self.kernel_generator.expand_coordinates,
-        )
+        x, *window = self.placed(input, coordinates, self.in_channels)
+        return self.conv._operation(x, _stacked(self.kernel), self.bias, *window)
 
     def __repr__(self) -> str:
         g = self.kernel_generator
-        kernel = (
-            f"region_type={g.region_type}, kernel_volume={g.kernel_volume}"
-            if g.region_type == RegionType.CUSTOM
-            else f"kernel_size={g.kernel_size}"
-        )
+        custom = f"region_type={g.region_type}, kernel_volume={g.kernel_volume}"
+        kernel = custom if g.region_type == RegionType.CUSTOM else f"kernel_size={g.kernel_size}"
         return (
             f"{type(self).__name__}(in={self.in_channels}, out={self.out_channels}, {kernel}, "
             f"stride={g.kernel_stride}, dilation={g.kernel_dilation})"
         )
 
 
-class MinkowskiConvolution(MinkowskiConvolutionBase):
+def _fill_uniformly(layer: nn.Module, channels: int) -> None:
+    bound = 1 / math.sqrt(channels * layer.kernel_generator.kernel_volume)
+    with torch.no_grad():
+        layer.kernel.uniform_(-bound, bound)
+        if layer.bias is not None:
+            layer.bias.uniform_(-bound, bound)
+
+
+class _EitherWay(MinkowskiConvolutionBase):
+    """The arguments that a convolution and its transpose have in common. Neither is an instance of the other."""
+
+    _transposed: bool
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: StrideType = -1,
+        stride: StrideType = 1,
+        dilation: StrideType = 1,
+        bias: bool = False,
+        kernel_generator: KernelGenerator | None = None,
+        expand_coordinates: bool = False,
+        convolution_mode: ConvolutionMode = ConvolutionMode.DEFAULT,
+        dimension: int | None = None,
+        **legacy_names,
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            dilation,
+            bias,
+            kernel_generator,
+            self._transposed,
+            expand_coordinates,
+            convolution_mode,
+            dimension,
+            **legacy_names,
+        )
+
+
+class MinkowskiConvolution(_EitherWay):
     """Sparse convolution: ``out[u] = sum_k kernel[k]^T in[u + offset_k]``."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: StrideType = -1,
-        stride: StrideType = 1,
-        dilation: StrideType = 1,
-        bias: bool = False,
-        kernel_generator: KernelGenerator | None = None,
-        expand_coordinates: bool = False,
-        convolution_mode: ConvolutionMode = ConvolutionMode.DEFAULT,
-        dimension: int | None = None,
-        **legacy_names,
-    ):
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            dilation,
-            bias,
-            kernel_generator,
-            False,
-            expand_coordinates,
-            convolution_mode,
-            dimension,
-            **legacy_names,
-        )
+    _transposed = False
 
 
-class MinkowskiConvolutionTranspose(MinkowskiConvolutionBase):
+class MinkowskiConvolutionTranspose(_EitherWay):
     """The transpose of the convolution that leads from the finer level to the input's."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: StrideType = -1,
-        stride: StrideType = 1,
-        dilation: StrideType = 1,
-        bias: bool = False,
-        kernel_generator: KernelGenerator | None = None,
-        expand_coordinates: bool = False,
-        convolution_mode: ConvolutionMode = ConvolutionMode.DEFAULT,
-        dimension: int | None = None,
-        **legacy_names,
-    ):
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            dilation,
-            bias,
-            kernel_generator,
-            True,
-            expand_coordinates,
-            convolution_mode,
-            dimension,
-            **legacy_names,
-        )
+    _transposed = True
 
 
 class MinkowskiGenerativeConvolutionTranspose(MinkowskiConvolutionBase):
@@ -256,14 +219,14 @@ class MinkowskiGenerativeConvolutionTranspose(MinkowskiConvolutionBase):
             dilation,
             bias,
             kernel_generator,
-            True,
-            True,
-            convolution_mode,
-            dimension,
+            is_transpose=True,
+            expand_coordinates=True,
+            convolution_mode=convolution_mode,
+            dimension=dimension,
         )
 
 
-class MinkowskiChannelwiseConvolution(MinkowskiModuleBase):
+class MinkowskiChannelwiseConvolution(WindowModule):
     """Each channel with its own kernel: a kernel [K, C] and an optional bias [1, C]. Arguments as above."""
 
     def __init__(
@@ -276,39 +239,23 @@ class MinkowskiChannelwiseConvolution(MinkowskiModuleBase):
         kernel_generator: KernelGenerator | None = None,
         dimension: int = -1,
     ):
-        super().__init__()
-        self.dimension = positive_dimension(dimension, type(self).__name__)
-        if kernel_generator is None:
-            kernel_generator = KernelGenerator(
-                kernel_size=kernel_size, stride=stride, dilation=dilation, dimension=dimension
-            )
-        self.kernel_generator = kernel_generator
+        super().__init__(kernel_size, stride, dilation, kernel_generator, False, dimension)
         self.in_channels = in_channels
-        self.kernel_shape = (kernel_generator.kernel_volume, in_channels)
+        self.kernel_shape = (self.kernel_generator.kernel_volume, in_channels)
         self.kernel = nn.Parameter(torch.empty(self.kernel_shape))
         self.bias = nn.Parameter(torch.empty(1, in_channels)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self, is_transpose: bool = False) -> None:
         """Uniform in +-1/sqrt(C K), as the engine does."""
-        bound = 1 / math.sqrt(self.in_channels * self.kernel_generator.kernel_volume)
-        with torch.no_grad():
-            self.kernel.uniform_(-bound, bound)
-            if self.bias is not None:
-                self.bias.uniform_(-bound, bound)
+        _fill_uniformly(self, self.in_channels)
 
     def forward(
         self, input: SparseTensor, coords: Tensor | CoordinateMapKey | SparseTensor | None = None
     ) -> SparseTensor:
         """Convolve; ``coords`` sets the output's coordinates."""
-        x = check_input(input, self.dimension, type(self).__name__)
-        if x.features.shape[1] != self.in_channels:
-            raise ValueError(f"{self}: expected {self.in_channels} channels, got {x.features.shape[1]}")
-        g = self.kernel_generator
-        target = target_coordinates(x, coords, [t * s for t, s in zip(x.tensor_stride, g.kernel_stride)])
-        return functional.channelwise_convolution(
-            x, self.kernel, self.bias, g.window, g.kernel_stride, target, g.expand_coordinates
-        )
+        x, *window = self.placed(input, coords, self.in_channels)
+        return functional.channelwise_convolution(x, self.kernel, self.bias, *window)
 
     def __repr__(self) -> str:
         g = self.kernel_generator

@@ -17,6 +17,7 @@ from sparsefeat.minkowski.backend import (
 )
 from sparsefeat.minkowski.common import StrideType, convert_to_int_list
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
+from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.minkowski.field_maps import FieldMaps
 from sparsefeat.minkowski.kernel_generator import KernelGenerator
 from sparsefeat.sparse import functional
@@ -31,13 +32,13 @@ from sparsefeat.sparse.tensor import SparseTensor as EngineTensor
 def set_coordinate_map_type(coordinate_map_type: CoordinateMapType) -> None:
     """Accepted; coordinates live on the device on which they are given."""
     if not isinstance(coordinate_map_type, CoordinateMapType):
-        raise ValueError(f"expected a CoordinateMapType, got {coordinate_map_type!r}")
+        raise ArgumentError(f"expected a CoordinateMapType, got {coordinate_map_type!r}")
 
 
 def set_gpu_allocator(backend: GPUMemoryAllocatorType) -> None:
     """Accepted; torch allocates."""
     if not isinstance(backend, GPUMemoryAllocatorType):
-        raise ValueError(f"expected a GPUMemoryAllocatorType, got {backend!r}")
+        raise ArgumentError(f"expected a GPUMemoryAllocatorType, got {backend!r}")
 
 
 def set_memory_manager_backend(backend: GPUMemoryAllocatorType) -> None:
@@ -71,9 +72,9 @@ class CoordinateManager(FieldMaps):
         minkowski_algorithm: MinkowskiAlgorithm | None = None,
     ):
         if D < 1:
-            raise ValueError(f"CoordinateManager: expected D, the number of spatial axes, got {D}")
+            raise ArgumentError(f"CoordinateManager: expected D, the number of spatial axes, got {D}")
         if coordinate_map_type == CoordinateMapType.CUDA and not is_cuda_available():
-            raise ValueError("CoordinateManager: coordinate_map_type CUDA, but torch finds no CUDA device")
+            raise ArgumentError("CoordinateManager: coordinate_map_type CUDA, but torch finds no CUDA device")
         super().__init__()
         self.D = D
         self.minkowski_algorithm = (
@@ -115,6 +116,8 @@ class CoordinateManager(FieldMaps):
         distinct = coordinates if len(index) == len(coordinates) else coordinates[index]
         if parent is None:
             parent = self._containing(distinct, stride)
+        while CoordinateMapKey(stride, string_id) in self.fields:
+            string_id += "'"
         key = self._manager.insert(distinct, stride, parent=parent, name=string_id or None)
         return key, (index, inverse)
 
@@ -152,7 +155,7 @@ class CoordinateManager(FieldMaps):
     def _fullest(self) -> EngineKey:
         """The map with most batch indices, the first of them."""
         if not self._manager.maps:
-            raise ValueError("CoordinateManager: no coordinate map has been added")
+            raise ArgumentError("CoordinateManager: no coordinate map has been added")
         return max(self._manager.maps, key=lambda key: len(self._manager[key].clouds.indices))
 
     def number_of_unique_batch_indices(self) -> int:
@@ -178,7 +181,7 @@ class CoordinateManager(FieldMaps):
             if key.tensor_stride == stride:
                 return CoordinateMapKey.of(key)
         strides = sorted({key.tensor_stride for key in self._manager.maps})
-        raise ValueError(f"CoordinateManager: no map has tensor stride {stride}; there are {strides}")
+        raise ArgumentError(f"CoordinateManager: no map has tensor stride {stride}; there are {strides}")
 
     def get_coordinates(self, coords_key_or_tensor_strides: CoordinateMapKey | StrideType) -> Tensor:
         """Coordinates of a map. Shape: (V, 1 + D) int32."""
@@ -228,12 +231,15 @@ class CoordinateManager(FieldMaps):
 
         Args:
             in_key, out_key: keys, or tensor strides that stand for the first map of that stride.
+            region_type: without effect where the kernel size is 1: the engine's examples give a plain 1 there.
             is_transpose: the map of a transposed convolution from coarse ``in_key`` to fine ``out_key``.
             is_pool: with kernel size equal to stride, the blocks of a pooling.
 
         Returns:
             For every cell with at least one pair, shape (2, P) int32: input rows, output rows.
         """
+        if set(convert_to_int_list(kernel_size, self.D)) == {1}:
+            region_type = RegionType.HYPER_CUBE
         generator = KernelGenerator(
             kernel_size=kernel_size,
             stride=stride,
@@ -260,7 +266,7 @@ class CoordinateManager(FieldMaps):
         """Rows of a map and for each the row of the coarser map whose cell contains it. Shape: (P,), (P,)."""
         fine, coarse = in_key.engine_key, stride_key.engine_key
         if any(c % f for f, c in zip(fine.tensor_stride, coarse.tensor_stride) if f):
-            raise ValueError(f"stride_map: {coarse.tensor_stride} is not a multiple of {fine.tensor_stride}")
+            raise ArgumentError(f"stride_map: {coarse.tensor_stride} is not a multiple of {fine.tensor_stride}")
         plan = self._manager.block_map(fine, coarse)
         return plan.in_rows, plan.out_rows
 
@@ -271,7 +277,7 @@ class CoordinateManager(FieldMaps):
             Per map, shape (2, V) int64: its rows, and those of the union.
         """
         if out_key.is_key_set():
-            raise ValueError("union_map: expected an empty key for the result")
+            raise ArgumentError("union_map: expected an empty key for the result")
         union, rows = self._manager.union(*(key.engine_key for key in in_keys))
         out_key.set_key(union.tensor_stride, union.name)
         return [torch.stack([torch.arange(len(r), device=r.device), r]) for r in rows]

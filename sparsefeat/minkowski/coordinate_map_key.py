@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
 
 
@@ -32,7 +33,7 @@ class CoordinateMapKey:
     def engine_key(self) -> EngineKey:
         """The engine's own key; raises ValueError where this one is empty."""
         if self._key is None:
-            raise ValueError("CoordinateMapKey: this key is empty; no operation has set it")
+            raise ArgumentError("CoordinateMapKey: this key is empty; no operation has set it")
         return self._key
 
     def is_key_set(self) -> bool:
@@ -58,7 +59,7 @@ class CoordinateMapKey:
         if string_id is None:
             tensor_stride, string_id = tensor_stride
         if len(tensor_stride) != self._size - 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"CoordinateMapKey: expected {self._size - 1} strides, got {list(tensor_stride)}"
             )
         self._key = EngineKey(tuple(int(t) for t in tensor_stride), string_id)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparsefeat.minkowski.common import StrideType, convert_to_int_list
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
+from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ class FieldMaps:
     ) -> CoordinateMapKey:
         """Add points (N, 1 + D), batch index first, and return their key; fields have names of their own."""
         if coordinates.ndim != 2 or coordinates.shape[1] != self.D + 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"insert_field: expected points of shape (N, {self.D + 1}), got {tuple(coordinates.shape)}"
             )
         stride = convert_to_int_list(tensor_stride, self.D)
-        key = CoordinateMapKey(stride, string_id)
-        while key in self.fields:
-            string_id += "'"
-            key = CoordinateMapKey(stride, string_id)
+        # Never that of voxels too: functions learn from the key alone whose features they are given.
+        key = CoordinateMapKey(stride, string_id or "field")
+        while key in self.fields or key.engine_key in self._manager.maps:
+            key = CoordinateMapKey(stride, key.engine_key.name + "'")
         self.fields[key] = coordinates
         return key
 
@@ -50,11 +51,11 @@ class FieldMaps:
         for key, points in self.fields.items():
             if key.get_tensor_stride() == stride:
                 return points
-        raise ValueError(f"get_coordinate_field: no field has tensor stride {stride}")
+        raise ArgumentError(f"get_coordinate_field: no field has tensor stride {stride}")
 
     def _field(self, key: CoordinateMapKey) -> Tensor:
         if key not in self.fields:
-            raise ValueError(f"{key} is no field of this manager; it has {list(self.fields)}")
+            raise ArgumentError(f"{key} is no field of this manager; it has {list(self.fields)}")
         return self.fields[key]
 
     def _cells(self, field_map_key: CoordinateMapKey, stride: tuple[int, ...]) -> Tensor:
@@ -74,7 +75,7 @@ class FieldMaps:
         """Add the voxels that hold a field's points as a map; see ``insert_and_map``."""
         stride = tuple(convert_to_int_list(sparse_tensor_stride, self.D))
         if any(s < 1 for s in stride):
-            raise ValueError(f"tensor_stride: expected at least 1 on every axis, got {stride}")
+            raise ArgumentError(f"tensor_stride: expected at least 1 on every axis, got {stride}")
         key, maps = self.insert_rows(self._cells(field_map_key, stride), stride, sparse_tensor_string_id)
         self._voxels[field_map_key, key] = maps
         return CoordinateMapKey.of(key), maps
@@ -94,7 +95,7 @@ class FieldMaps:
     ) -> tuple[Tensor, Tensor]:
         """First point (V,) of each voxel, and voxel (N,) of each point, for voxels made from the field."""
         if not self.exists_field_to_sparse(field_map_key, sparse_map_key):
-            raise ValueError(f"get_field_to_sparse_map: {sparse_map_key} was not made from {field_map_key}")
+            raise ArgumentError(f"get_field_to_sparse_map: {sparse_map_key} was not made from {field_map_key}")
         return self._voxels[field_map_key, sparse_map_key.engine_key]
 
     def field_rows(self, field_map_key: CoordinateMapKey, sparse_map_key: CoordinateMapKey) -> Tensor:
@@ -117,7 +118,7 @@ class FieldMaps:
         """The key of the map with one row per batch index of a field, of the first one by default."""
         if field_map_key is None:
             if not self.fields:
-                raise ValueError("origin_field: no field has been added")
+                raise ArgumentError("origin_field: no field has been added")
             field_map_key = next(iter(self.fields))
         if field_map_key not in self._origins:
             batch = torch.unique(self._field(field_map_key)[:, 0].detach().round().to(torch.int32))

@@ -18,11 +18,16 @@ _LOSSES = (
 __all__ = [*_ELEMENTWISE, *_LOSSES]
 
 
+def _wrap_tensor(input, F):
+    """A tensor or field with features ``F`` where ``input`` is; published networks import it."""
+    return input.replace(F)
+
+
 def _on_features(name: str):
     function = getattr(F, name)
 
     def wrapped(input, *args, **kwargs):
-        return input.replace(function(input.F, *args, **kwargs))
+        return _wrap_tensor(input, function(input.F, *args, **kwargs))
 
     wrapped.__name__ = wrapped.__qualname__ = name
     wrapped.__doc__ = f"torch.nn.functional.{name} on the features; further arguments are its own."

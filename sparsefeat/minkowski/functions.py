@@ -6,14 +6,27 @@ from torch import Tensor
 
 from sparsefeat.minkowski.coordinate_manager import CoordinateManager
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
+from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.minkowski.sparse_tensor import SparseTensor
+from sparsefeat.minkowski.tensor_field import TensorField
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
 from sparsefeat.sparse.tensor import SparseTensor as EngineTensor
 
 
 def on_key(features: Tensor, key: CoordinateMapKey, manager: CoordinateManager) -> SparseTensor:
     """The tensor that features, key and manager stand for."""
+    if key in manager.fields:
+        raise ArgumentError(f"{key} is the key of a field, which has no voxels; expected that of a sparse tensor")
     return SparseTensor.on_map(features, manager, key.engine_key)
+
+
+def points_or_voxels(
+    features: Tensor, key: CoordinateMapKey, manager: CoordinateManager
+) -> SparseTensor | TensorField:
+    """As :func:`on_key`; a field where the key is a field's."""
+    if key in manager.fields:
+        return TensorField(features, coordinate_field_map_key=key, coordinate_manager=manager)
+    return on_key(features, key, manager)
 
 
 def target_of(key: CoordinateMapKey | None) -> EngineKey | None:
@@ -31,21 +44,7 @@ def fill(key: CoordinateMapKey | None, out: SparseTensor) -> Tensor:
 def check_input(x, dimension: int | None, where: str) -> SparseTensor:
     """Return ``x``; raise ValueError unless it is a sparse tensor with this many axes."""
     if not isinstance(x, EngineTensor):
-        raise ValueError(f"{where}: expected a SparseTensor, got {type(x).__name__}")
+        raise ArgumentError(f"{where}: expected a SparseTensor, got {type(x).__name__}")
     if dimension is not None and x.D != dimension:
-        raise ValueError(f"{where}: expected {dimension} spatial axes, got {x.D}")
+        raise ArgumentError(f"{where}: expected {dimension} spatial axes, got {x.D}")
     return x
-
-
-def target_coordinates(
-    x: SparseTensor, coordinates: Tensor | CoordinateMapKey | SparseTensor | None, tensor_stride: list[int]
-) -> EngineKey | SparseTensor | None:
-    """The output coordinates that a layer was asked for, as the engine takes them.
-
-    Raw coordinates (N, 1 + D) may hold duplicates; they become a map of ``tensor_stride``.
-    """
-    if isinstance(coordinates, CoordinateMapKey):
-        return coordinates.engine_key
-    if isinstance(coordinates, Tensor):
-        return x._manager.insert_rows(coordinates, tensor_stride, parent=x.key)[0]
-    return coordinates

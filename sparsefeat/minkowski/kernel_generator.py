@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsefeat.minkowski.backend import RegionType
 from sparsefeat.minkowski.common import StrideType, convert_to_int_list, positive_dimension
+from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.sparse.kernel import Kernel
 
 
@@ -22,7 +23,7 @@ def hybrid_offsets(kernel_size: Sequence[int], axis_types: Sequence[RegionType])
     HYPER_CUBE's, the order that weights trained with it have (PointContrast's Res16UNets).
     """
     if len(axis_types) != len(kernel_size):
-        raise ValueError(f"axis_types: expected {len(kernel_size)} region types, got {list(axis_types)}")
+        raise ArgumentError(f"axis_types: expected {len(kernel_size)} region types, got {list(axis_types)}")
     cells = [[0] * len(kernel_size)]
     for kind in (RegionType.HYPER_CUBE, RegionType.HYPER_CROSS):
         for axis, (k, axis_type) in enumerate(zip(kernel_size, axis_types)):
@@ -43,19 +44,19 @@ def _kernel(
 ) -> Kernel:
     size, steps = tuple(kernel_size), tuple(dilation)
     if axis_types is not None and region_type != RegionType.HYBRID:
-        raise ValueError(f"axis_types: only region_type HYBRID takes them, got {region_type}")
+        raise ArgumentError(f"axis_types: only region_type HYBRID takes them, got {region_type}")
     has_offsets = region_offsets is not None and len(region_offsets) > 0
     if has_offsets != (region_type == RegionType.CUSTOM):
-        raise ValueError("region_offsets: region_type CUSTOM needs them, and no other takes them")
+        raise ArgumentError("region_offsets: region_type CUSTOM needs them, and no other takes them")
     if region_type == RegionType.HYPER_CUBE:
         return Kernel(size, steps)
     if region_type == RegionType.HYPER_CROSS:
         return Kernel(size, steps, "cross")
     if region_type == RegionType.HYBRID:
         if axis_types is None:
-            raise ValueError("region_type HYBRID needs axis_types, one region type per axis")
+            raise ArgumentError("region_type HYBRID needs axis_types, one region type per axis")
         if any(k < 1 for k in size):
-            raise ValueError(f"kernel_size: expected at least 1 on every axis, got {size}")
+            raise ArgumentError(f"kernel_size: expected at least 1 on every axis, got {size}")
         cells = hybrid_offsets(kernel_size, axis_types)
     else:
         cells = torch.as_tensor(region_offsets).tolist()
@@ -121,13 +122,13 @@ class KernelGenerator:
         dimension: int = -1,
     ):
         if not isinstance(region_type, RegionType):
-            raise ValueError(f"region_type: expected a RegionType, got {region_type!r}")
+            raise ArgumentError(f"region_type: expected a RegionType, got {region_type!r}")
         self.dimension = positive_dimension(dimension, "KernelGenerator")
         self.kernel_size = convert_to_int_list(kernel_size, dimension)
         self.kernel_stride = convert_to_int_list(stride, dimension)
         self.kernel_dilation = convert_to_int_list(dilation, dimension)
         if any(s < 1 for s in self.kernel_stride):
-            raise ValueError(f"stride: expected at least 1 on every axis, got {self.kernel_stride}")
+            raise ArgumentError(f"stride: expected at least 1 on every axis, got {self.kernel_stride}")
         self.region_type = region_type
         self.region_offsets = torch.empty(0, dtype=torch.int32) if region_offsets is None else region_offsets
         self.axis_types = axis_types

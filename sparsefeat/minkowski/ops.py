@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsefeat.minkowski.common import MinkowskiModuleBase
+from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.minkowski.sparse_tensor import SparseTensor
 from sparsefeat.minkowski.tensor import COORDINATE_KEY_DIFFERENT_ERROR, COORDINATE_MANAGER_DIFFERENT_ERROR
 from sparsefeat.minkowski.tensor import Tensor as Coordinated
@@ -36,15 +37,15 @@ def _combined(tensors: Sequence, operation: Callable[[list[Tensor]], Tensor]):
     if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
         tensors = tensors[0]
     if len(tensors) < 2:
-        raise ValueError(f"expected at least two tensors, got {len(tensors)}")
+        raise ArgumentError(f"expected at least two tensors, got {len(tensors)}")
     first = tensors[0]
     for other in tensors:
         if not isinstance(other, Coordinated) or type(other) is not type(first):
-            raise ValueError("expected sparse tensors, or fields, and not both")
+            raise ArgumentError("expected sparse tensors, or fields, and not both")
         if other.coordinate_manager != first.coordinate_manager:
-            raise ValueError(COORDINATE_MANAGER_DIFFERENT_ERROR)
+            raise ArgumentError(COORDINATE_MANAGER_DIFFERENT_ERROR)
         if other.coordinate_key != first.coordinate_key:
-            raise ValueError(
+            raise ArgumentError(
                 f"{COORDINATE_KEY_DIFFERENT_ERROR}: {first.coordinate_key}, {other.coordinate_key}"
             )
     return first.replace(operation([t.F for t in tensors]))
@@ -73,7 +74,7 @@ def var(*sparse_tensors):
 def dense_coordinates(shape: Sequence[int]) -> Tensor:
     """Coordinates of all cells of a grid (B, C, X, Y, Z), last axis fastest. Shape: (B X Y Z, 4) int32."""
     if len(shape) < 3:
-        raise ValueError(f"dense_coordinates: expected (B, C, X, ...), got {tuple(shape)}")
+        raise ArgumentError(f"dense_coordinates: expected (B, C, X, ...), got {tuple(shape)}")
     axes = [torch.arange(n, dtype=torch.int32) for n in (shape[0], *shape[2:])]
     return torch.cartesian_prod(*axes).reshape(-1, len(axes))
 
@@ -90,10 +91,10 @@ def to_sparse(
         device: of the result; by default that of ``x``.
     """
     if x.ndim < 3:
-        raise ValueError(f"to_sparse: expected at least one spatial axis, got shape {tuple(x.shape)}")
+        raise ArgumentError(f"to_sparse: expected at least one spatial axis, got shape {tuple(x.shape)}")
     format = "BC" + "X" * (x.ndim - 2) if format is None else format
     if len(format) != x.ndim or format[0] != "B" or sorted(format) != sorted("BC" + "X" * (x.ndim - 2)):
-        raise ValueError(f"format: expected {x.ndim} letters, B first, one C, else X; got {format!r}")
+        raise ArgumentError(f"format: expected {x.ndim} letters, B first, one C, else X; got {format!r}")
     last = x.movedim(format.index("C"), -1)
     cells = (last != 0).any(-1).nonzero()
     return SparseTensor(last[cells.unbind(1)], cells.int(), device=x.device if device is None else device)
@@ -127,7 +128,7 @@ class MinkowskiToSparseTensor(MinkowskiModuleBase):
         if isinstance(input, TensorField):
             return input.sparse()
         if not isinstance(input, Tensor):
-            raise ValueError(f"{self}: expected a TensorField or a torch tensor, got {type(input).__name__}")
+            raise ArgumentError(f"{self}: expected a TensorField or a torch tensor, got {type(input).__name__}")
         if self.remove_zeros and self.coordinates is None:
             return to_sparse(input)
         return to_sparse_all(input, self.coordinates)

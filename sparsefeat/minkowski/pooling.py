@@ -10,13 +10,14 @@ from sparsefeat.minkowski.backend import PoolingMode
 from sparsefeat.minkowski.common import MinkowskiModuleBase, StrideType, positive_dimension
 from sparsefeat.minkowski.coordinate_manager import CoordinateManager
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
-from sparsefeat.minkowski.functions import check_input, fill, on_key, target_coordinates, target_of
+from sparsefeat.minkowski.errors import ArgumentError
+from sparsefeat.minkowski.functions import check_input, fill, on_key, points_or_voxels, target_of
 from sparsefeat.minkowski.kernel_generator import KernelGenerator
 from sparsefeat.minkowski.sparse_tensor import SparseTensor
-from sparsefeat.minkowski.tensor import SparseTensorQuantizationMode
-from sparsefeat.minkowski.tensor_field import TensorField, reduce_points
+from sparsefeat.minkowski.tensor_field import TensorField
+from sparsefeat.minkowski.window import WindowModule
 from sparsefeat.sparse import functional
-from sparsefeat.sparse.tensor import reduce_rows
+from sparsefeat.sparse.pooling import pool_groups
 
 _LOCAL = {
     PoolingMode.LOCAL_SUM_POOLING: "sum",
@@ -29,16 +30,11 @@ _GLOBAL = {
     for part, word in (("GLOBAL_SUM", "sum"), ("GLOBAL_AVG", "average"), ("GLOBAL_MAX", "max"))
     if mode.name.startswith(part)
 }
-_OF_FIELD = {
-    "sum": SparseTensorQuantizationMode.UNWEIGHTED_SUM,
-    "average": SparseTensorQuantizationMode.UNWEIGHTED_AVERAGE,
-    "max": SparseTensorQuantizationMode.MAX_POOL,
-}
 
 
 def _word(words: dict[PoolingMode, str], mode: PoolingMode) -> str:
     if mode not in words:
-        raise ValueError(f"pooling mode: expected one of {', '.join(m.name for m in words)}, got {mode}")
+        raise ArgumentError(f"pooling mode: expected one of {', '.join(m.name for m in words)}, got {mode}")
     return words[mode]
 
 
@@ -59,8 +55,9 @@ class MinkowskiLocalPoolingFunction:
     ) -> Tensor:
         """Pool features (V, C); an empty output key is set. Returns shape (V', C)."""
         x = on_key(input_features, in_coordinate_map_key, coordinate_manager)
-        target = target_of(out_coordinate_map_key)
-        return fill(out_coordinate_map_key, _pool(x, pooling_mode, kernel_generator, target, cls._transposed))
+        g, target = kernel_generator, target_of(out_coordinate_map_key)
+        out = _pool(pooling_mode, cls._transposed, x, g.window, g.kernel_stride, target, g.expand_coordinates)
+        return fill(out_coordinate_map_key, out)
 
 
 class MinkowskiLocalPoolingTransposeFunction(MinkowskiLocalPoolingFunction):
@@ -69,19 +66,16 @@ class MinkowskiLocalPoolingTransposeFunction(MinkowskiLocalPoolingFunction):
     _transposed = True
 
 
-def _pool(
-    x: SparseTensor, mode: PoolingMode, generator: KernelGenerator, target, transposed: bool
-) -> SparseTensor:
+def _pool(mode: PoolingMode, transposed: bool, x: SparseTensor, *window) -> SparseTensor:
     word = _word(_LOCAL, mode)
-    arguments = (generator.window, generator.kernel_stride, target, generator.expand_coordinates)
     if not transposed:
-        return functional.pool(x, word, *arguments)
+        return functional.pool(x, word, *window)
     if word != "average":
-        raise ValueError(f"transposed pooling: only LOCAL_AVG_POOLING is defined, got {mode}")
-    return functional.pool_transpose(x, *arguments)
+        raise ArgumentError(f"transposed pooling: only LOCAL_AVG_POOLING is defined, got {mode}")
+    return functional.pool_transpose(x, *window)
 
 
-class MinkowskiPoolingBase(MinkowskiModuleBase):
+class MinkowskiPoolingBase(WindowModule):
     """Pool over a window.
 
     A cube as large as its stride is the block [u, u + stride); any other window is a convolution's.
@@ -104,15 +98,8 @@ class MinkowskiPoolingBase(MinkowskiModuleBase):
         pooling_mode: PoolingMode = PoolingMode.LOCAL_AVG_POOLING,
         dimension: int = -1,
     ):
-        super().__init__()
-        self.dimension = positive_dimension(dimension, type(self).__name__)
-        if kernel_generator is None:
-            kernel_generator = KernelGenerator(
-                kernel_size=kernel_size, stride=stride, dilation=dilation, dimension=dimension
-            )
+        super().__init__(kernel_size, stride, dilation, kernel_generator, is_transpose, dimension)
         _word(_LOCAL, pooling_mode)
-        self.is_transpose = is_transpose
-        self.kernel_generator = kernel_generator
         self.pooling_mode = pooling_mode
         self.pooling = (
             MinkowskiLocalPoolingTransposeFunction() if is_transpose else MinkowskiLocalPoolingFunction()
@@ -122,11 +109,7 @@ class MinkowskiPoolingBase(MinkowskiModuleBase):
         self, input: SparseTensor, coordinates: Tensor | CoordinateMapKey | SparseTensor | None = None
     ) -> SparseTensor:
         """Pool; ``coordinates`` sets the output's: a tensor on them, their key, or they themselves."""
-        x = check_input(input, self.dimension, type(self).__name__)
-        steps = zip(x.tensor_stride, self.kernel_generator.kernel_stride)
-        out_stride = [t // s if self.is_transpose else t * s for t, s in steps]
-        target = target_coordinates(x, coordinates, out_stride)
-        return _pool(x, self.pooling_mode, self.kernel_generator, target, self.is_transpose)
+        return _pool(self.pooling_mode, self.is_transpose, *self.placed(input, coordinates))
 
     def __repr__(self) -> str:
         g = self.kernel_generator
@@ -152,36 +135,32 @@ class MinkowskiAvgPooling(MinkowskiPoolingBase):
         )
 
 
-class MinkowskiSumPooling(MinkowskiPoolingBase):
+class _PoolingOfSize(MinkowskiPoolingBase):
+    """The arguments that sum and max pooling have in common; average pooling has a default size, as in the engine."""
+
+    _mode: PoolingMode
+
+    def __init__(
+        self,
+        kernel_size: StrideType,
+        stride: StrideType = 1,
+        dilation: StrideType = 1,
+        kernel_generator: KernelGenerator | None = None,
+        dimension: int | None = None,
+    ):
+        super().__init__(kernel_size, stride, dilation, kernel_generator, False, self._mode, dimension)
+
+
+class MinkowskiSumPooling(_PoolingOfSize):
     """The sum over the voxels present in the window."""
 
-    def __init__(
-        self,
-        kernel_size: StrideType,
-        stride: StrideType = 1,
-        dilation: StrideType = 1,
-        kernel_generator: KernelGenerator | None = None,
-        dimension: int | None = None,
-    ):
-        super().__init__(
-            kernel_size, stride, dilation, kernel_generator, False, PoolingMode.LOCAL_SUM_POOLING, dimension
-        )
+    _mode = PoolingMode.LOCAL_SUM_POOLING
 
 
-class MinkowskiMaxPooling(MinkowskiPoolingBase):
+class MinkowskiMaxPooling(_PoolingOfSize):
     """The largest value of each channel in the window."""
 
-    def __init__(
-        self,
-        kernel_size: StrideType,
-        stride: StrideType = 1,
-        dilation: StrideType = 1,
-        kernel_generator: KernelGenerator | None = None,
-        dimension: int | None = None,
-    ):
-        super().__init__(
-            kernel_size, stride, dilation, kernel_generator, False, PoolingMode.LOCAL_MAX_POOLING, dimension
-        )
+    _mode = PoolingMode.LOCAL_MAX_POOLING
 
 
 class MinkowskiPoolingTranspose(MinkowskiPoolingBase):
@@ -220,9 +199,22 @@ class MinkowskiGlobalPoolingFunction:
         out_coordinate_map_key: CoordinateMapKey | None = None,
         coordinate_manager: CoordinateManager | None = None,
     ) -> Tensor:
-        """Pool features (V, C) to one row per cloud; an empty output key is set. Returns shape (B, C)."""
-        x = on_key(input_features, in_coordinate_map_key, coordinate_manager)
-        return fill(out_coordinate_map_key, functional.global_pool(x, _word(_GLOBAL, pooling_mode)))
+        """Pool features (V, C) of voxels, or (N, C) of a field's points, to one row per cloud.
+
+        An empty output key is set. Returns shape (B, C).
+        """
+        x = points_or_voxels(input_features, in_coordinate_map_key, coordinate_manager)
+        return fill(out_coordinate_map_key, _pool_clouds(x, pooling_mode))
+
+
+def _pool_clouds(x: SparseTensor | TensorField, mode: PoolingMode) -> SparseTensor:
+    word = _word(_GLOBAL, mode)
+    if not isinstance(x, TensorField):
+        return functional.global_pool(x, word)
+    manager = x.coordinate_manager
+    key = manager.origin_field(x.coordinate_field_map_key).engine_key
+    rows = torch.unique(x.C[:, 0].detach().round(), return_inverse=True)[1]
+    return SparseTensor.on_map(pool_groups(x.F, rows, len(manager._manager[key]), word), manager, key)
 
 
 class MinkowskiGlobalPooling(MinkowskiModuleBase):
@@ -242,14 +234,9 @@ class MinkowskiGlobalPooling(MinkowskiModuleBase):
 
     def forward(self, input: SparseTensor | TensorField, coordinates=None) -> SparseTensor:
         """Pool a sparse tensor or a field; the output's coordinates are the clouds' origins."""
-        word = _word(_GLOBAL, self.pooling_mode)
-        if isinstance(input, TensorField):
-            manager = input.coordinate_manager
-            key = manager.origin_field(input.coordinate_field_map_key).engine_key
-            rows = torch.unique(input.C[:, 0].detach().round(), return_inverse=True)[1]
-            pooled = reduce_points(input.F, rows, len(manager._manager[key]), _OF_FIELD[word])
-            return SparseTensor.on_map(pooled, manager, key)
-        return functional.global_pool(check_input(input, None, type(self).__name__), word)
+        if not isinstance(input, TensorField):
+            check_input(input, None, type(self).__name__)
+        return _pool_clouds(input, self.pooling_mode)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(mode={self.pooling_mode})"
@@ -287,5 +274,4 @@ class MinkowskiDirectMaxPoolingFunction:
 
         Shape: in_feat (V, C) -> (out_nrows, C).
         """
-        rows = in_feat.index_select(0, in_map.long())
-        return reduce_rows(rows, torch.empty(out_nrows), out_map.long(), "max")
+        return pool_groups(in_feat.index_select(0, in_map.long()), out_map.long(), out_nrows, "max")

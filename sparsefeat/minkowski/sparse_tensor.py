@@ -12,12 +12,13 @@ from sparsefeat.minkowski import legacy
 from sparsefeat.minkowski.common import StrideType
 from sparsefeat.minkowski.coordinate_manager import CoordinateManager
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
+from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.minkowski.tensor import REDUCTIONS, SparseTensorQuantizationMode, Tensor, manager_for
 from sparsefeat.sparse import functional
+from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
 from sparsefeat.sparse.tensor import SparseTensor as EngineTensor
 from sparsefeat.sparse.tensor import reduce_rows
-from sparsefeat.sparse.untraced import untraced
 
 if TYPE_CHECKING:
     from sparsefeat.minkowski.tensor_field import TensorField
@@ -66,15 +67,15 @@ class SparseTensor(Tensor, EngineTensor):
             current = legacy.rename(legacy_names, legacy.TENSOR, current, "SparseTensor")
             features, coordinates, coordinate_map_key, coordinate_manager = current.values()
         if not isinstance(features, Matrix) or features.ndim != 2:
-            raise ValueError(
+            raise ArgumentError(
                 f"features: expected a tensor of shape (V, C), got {getattr(features, 'shape', features)}"
             )
         if quantization_mode not in REDUCTIONS:
-            raise ValueError(
+            raise ArgumentError(
                 f"quantization_mode: expected one of {list(REDUCTIONS)}, got {quantization_mode}"
             )
         if (coordinates is None) == (coordinate_map_key is None):
-            raise ValueError(
+            raise ArgumentError(
                 "SparseTensor: expected either coordinates or a coordinate_map_key with its manager"
             )
         self.quantization_mode = quantization_mode
@@ -83,7 +84,7 @@ class SparseTensor(Tensor, EngineTensor):
             coordinates = coordinates if coordinates is None else coordinates.to(device)
         if coordinates is None:
             if coordinate_manager is None:
-                raise ValueError("SparseTensor: a coordinate_map_key needs its coordinate_manager")
+                raise ArgumentError("SparseTensor: a coordinate_map_key needs its coordinate_manager")
             self._set(
                 features, manager_for(coordinate_manager, coordinate_manager.D), coordinate_map_key.engine_key
             )
@@ -98,12 +99,12 @@ class SparseTensor(Tensor, EngineTensor):
         self, features, coordinates, tensor_stride, coordinate_manager, allocator_type, algorithm
     ) -> None:
         if not isinstance(coordinates, Matrix) or coordinates.ndim != 2 or len(coordinates) != len(features):
-            raise ValueError(
+            raise ArgumentError(
                 f"coordinates: expected a tensor of shape ({len(features)}, 1 + D), "
                 f"got {tuple(getattr(coordinates, 'shape', ()))}"
             )
         if coordinates.device != features.device:
-            raise ValueError(
+            raise ArgumentError(
                 f"SparseTensor: coordinates on {coordinates.device}, features on {features.device}"
             )
         if coordinates.dtype != torch.int32:
@@ -112,7 +113,7 @@ class SparseTensor(Tensor, EngineTensor):
         key, (index, inverse) = manager.insert_rows(coordinates, tensor_stride)
         reduce = REDUCTIONS[self.quantization_mode]
         if reduce == "error" and len(index) != len(features):
-            raise ValueError(
+            raise ArgumentError(
                 f"NO_QUANTIZATION: {len(features) - len(index)} of {len(features)} rows are duplicates"
             )
         self._set(reduce_rows(features, index, inverse, reduce), manager, key)
@@ -121,9 +122,9 @@ class SparseTensor(Tensor, EngineTensor):
     def _set(self, features: Matrix, manager: CoordinateManager, key: EngineKey) -> None:
         rows = manager._manager[key]
         if len(rows) != len(features):
-            raise ValueError(f"SparseTensor: {len(features)} features for a map of {len(rows)} voxels")
+            raise ArgumentError(f"SparseTensor: {len(features)} features for a map of {len(rows)} voxels")
         if rows.device != features.device:
-            raise ValueError(f"SparseTensor: map on {rows.device}, features on {features.device}")
+            raise ArgumentError(f"SparseTensor: map on {rows.device}, features on {features.device}")
         self.features = features
         self._manager = manager
         self.manager = manager._manager
@@ -195,7 +196,7 @@ class SparseTensor(Tensor, EngineTensor):
         stride = self._stride_tensor().to(self.device)
         for name, bound in (("min_coords", low), ("max_coords", high)):
             if bound is not None and (bound % stride.clamp(min=1) != 0).any():
-                raise ValueError(f"sparse: {name} {bound.tolist()} is not a multiple of {stride.tolist()}")
+                raise ArgumentError(f"sparse: {name} {bound.tolist()} is not a multiple of {stride.tolist()}")
         cells = coordinates - low
         if contract_coords:
             step = stride.clamp(min=1)
@@ -232,11 +233,11 @@ class SparseTensor(Tensor, EngineTensor):
         channels = self.features.shape[1]
         if shape is not None:
             if len(shape) != self.D + 2:
-                raise ValueError(f"dense: expected a shape of {self.D + 2} numbers, got {tuple(shape)}")
+                raise ArgumentError(f"dense: expected a shape of {self.D + 2} numbers, got {tuple(shape)}")
             shape = (shape[0], channels, *shape[2:])
         if len(self) == 0:
             if shape is None:
-                raise ValueError("dense: an empty tensor has no extent; give shape=")
+                raise ArgumentError("dense: an empty tensor has no extent; give shape=")
             nothing = torch.zeros(1, self.D, dtype=torch.int32, device=self.device)
             return self.features.new_zeros(shape), nothing, self._stride_tensor()
         step = self._stride_tensor().clamp(min=1).to(self.device)
@@ -244,7 +245,7 @@ class SparseTensor(Tensor, EngineTensor):
         if min_coordinate is None:
             min_coordinate = space.amin(0)
             if (min_coordinate < 0).any():
-                raise ValueError(
+                raise ArgumentError(
                     f"dense: coordinates go down to {min_coordinate.tolist()}; give min_coordinate="
                 )
             cells = space
@@ -253,7 +254,7 @@ class SparseTensor(Tensor, EngineTensor):
             min_coordinate = min_coordinate.expand(self.D)
             cells = space - min_coordinate
         if (min_coordinate % step != 0).any():
-            raise ValueError(
+            raise ArgumentError(
                 f"dense: min_coordinate {min_coordinate.tolist()} is not a multiple of {step.tolist()}"
             )
         if contract_stride:
@@ -263,7 +264,7 @@ class SparseTensor(Tensor, EngineTensor):
             shape = (int(batch.max()) + 1, channels, *(cells.amax(0) + 1).tolist())
         size = torch.tensor(shape[2:], device=self.device)
         if bool(((cells < 0) | (cells >= size)).any()) or int(batch.max()) >= shape[0]:
-            raise ValueError(f"dense: voxels lie outside a grid of shape {tuple(shape)}")
+            raise ArgumentError(f"dense: voxels lie outside a grid of shape {tuple(shape)}")
         grid = self.features.new_zeros(shape[0], *shape[2:], channels)
         grid = grid.index_put((batch, *cells.long().unbind(1)), self.features)
         return grid.movedim(-1, 1).contiguous(), min_coordinate[None], self._stride_tensor()
@@ -275,7 +276,7 @@ class SparseTensor(Tensor, EngineTensor):
     def features_at_coordinates(self, query_coordinates: Matrix) -> Matrix:
         """Multilinear interpolation at points (N, 1 + D); missing voxels count zero. Returns shape (N, C)."""
         if query_coordinates.device != self.device:
-            raise ValueError(
+            raise ArgumentError(
                 f"features_at_coordinates: points on {query_coordinates.device}, voxels on {self.device}"
             )
         if not query_coordinates.is_floating_point():
@@ -287,19 +288,19 @@ class SparseTensor(Tensor, EngineTensor):
         if not isinstance(X, SparseTensor):
             return X.inverse_mapping(self.coordinate_map_key)
         if X.coordinate_map_key != self.coordinate_map_key:
-            raise ValueError("slice: the tensors must have the same coordinate_map_key")
+            raise ArgumentError("slice: the tensors must have the same coordinate_map_key")
         if X.inverse_mapping is None:
-            raise ValueError(
+            raise ArgumentError(
                 "slice: expected the tensor that was built from the points, with its inverse_mapping"
             )
         return X.inverse_mapping
 
-    @untraced
+    @compile_disabled
     def slice(self, X: TensorField | SparseTensor) -> TensorField:
         """Give each point that went into ``X`` the features of its voxel, in the points' order."""
         return self._sliced(X, self.features.index_select(0, self._point_rows(X)))
 
-    @untraced
+    @compile_disabled
     def cat_slice(self, X: TensorField | SparseTensor) -> TensorField:
         """As :meth:`slice`, with the features of ``X`` behind."""
         rows = self._point_rows(X)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sparsefeat.minkowski.errors import ArgumentError
+
 
 def spmm(
     rows: Tensor,
@@ -28,9 +30,9 @@ def spmm(
         Shape (rows, C).
     """
     if not len(rows) == len(cols) == len(vals):
-        raise ValueError(f"spmm: {len(rows)} rows, {len(cols)} columns and {len(vals)} values")
+        raise ArgumentError(f"spmm: {len(rows)} rows, {len(cols)} columns and {len(vals)} values")
     if vals.dtype != mat.dtype or len(mat) != size[1]:
-        raise ValueError(
+        raise ArgumentError(
             f"spmm: {vals.dtype} values of a matrix {tuple(size)} do not fit {mat.dtype} {tuple(mat.shape)}"
         )
     products = vals[:, None] * mat.index_select(0, cols.long())

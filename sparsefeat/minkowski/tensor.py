@@ -8,6 +8,7 @@ import torch
 from torch import Tensor as Matrix
 
 from sparsefeat.minkowski.coordinate_manager import CoordinateManager
+from sparsefeat.minkowski.errors import ArgumentError
 
 COORDINATE_MANAGER_DIFFERENT_ERROR = (
     "the tensors must share a coordinate manager: give coordinate_manager=x.coordinate_manager, or see "
@@ -54,7 +55,7 @@ class _State:
 def set_sparse_tensor_operation_mode(operation_mode: SparseTensorOperationMode) -> None:
     """Choose whether new tensors share one coordinate manager, process-wide."""
     if not isinstance(operation_mode, SparseTensorOperationMode):
-        raise ValueError(f"expected a SparseTensorOperationMode, got {operation_mode!r}")
+        raise ArgumentError(f"expected a SparseTensorOperationMode, got {operation_mode!r}")
     _State.mode = operation_mode
 
 
@@ -87,9 +88,9 @@ def manager_for(
     """The manager of a new tensor: the given one, the shared one, or a new one."""
     if coordinate_manager is not None:
         if not isinstance(coordinate_manager, CoordinateManager):
-            raise ValueError(f"coordinate_manager: expected a CoordinateManager, got {coordinate_manager!r}")
+            raise ArgumentError(f"coordinate_manager: expected a CoordinateManager, got {coordinate_manager!r}")
         if coordinate_manager.D != dimension:
-            raise ValueError(
+            raise ArgumentError(
                 f"coordinate_manager: it has {coordinate_manager.D} spatial axes, not {dimension}"
             )
         return coordinate_manager
@@ -268,9 +269,9 @@ class Tensor:
         """Features combined with those of a tensor on the same coordinates, and the object itself."""
         if isinstance(other, Tensor):
             if type(other) is not type(self) or other.coordinate_manager != self.coordinate_manager:
-                raise ValueError(COORDINATE_MANAGER_DIFFERENT_ERROR)
+                raise ArgumentError(COORDINATE_MANAGER_DIFFERENT_ERROR)
             if other.coordinate_key != self.coordinate_key:
-                raise ValueError(
+                raise ArgumentError(
                     f"{COORDINATE_KEY_DIFFERENT_ERROR}: {self.coordinate_key}, {other.coordinate_key}"
                 )
             other = other.F
@@ -286,6 +287,9 @@ class Tensor:
 
     def __imul__(self, other):
         return self._in_place(other, torch.mul)
+
+    def __itruediv__(self, other):
+        return self._in_place(other, torch.div)
 
     def __pow__(self, power):
         return self.replace(self.features**power)

@@ -8,6 +8,7 @@ from torch import Tensor as Matrix
 from sparsefeat.minkowski.common import StrideType
 from sparsefeat.minkowski.coordinate_manager import CoordinateManager
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
+from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.minkowski.sparse_tensor import SparseTensor
 from sparsefeat.minkowski.tensor import (
     COORDINATE_KEY_DIFFERENT_ERROR,
@@ -17,9 +18,9 @@ from sparsefeat.minkowski.tensor import (
     Tensor,
     manager_for,
 )
+from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.field import TensorField as EngineField
-from sparsefeat.sparse.precision import widen
-from sparsefeat.sparse.untraced import untraced
+from sparsefeat.sparse.pooling import pool_groups
 
 _MODES = [m for m in REDUCTIONS if m != SparseTensorQuantizationMode.NO_QUANTIZATION]
 
@@ -45,20 +46,12 @@ def reduce_points(features: Matrix, rows: Matrix, count: int, mode: SparseTensor
         Shape (V, C).
     """
     reduce = REDUCTIONS[mode]
-    wide = widen(features)
-    if reduce == "max":
-        places = rows[:, None].expand_as(wide)
-        out = wide.new_zeros(count, wide.shape[1]).scatter_reduce(0, places, wide, "amax", include_self=False)
-        return out.to(features.dtype)
     if reduce == "first":
         number = torch.arange(len(rows), device=rows.device)
         first = torch.full((count,), len(rows), device=rows.device).scatter_reduce(0, rows, number, "amin")
         chosen = (first < len(rows)).nonzero()[:, 0]
         return features.new_zeros(count, features.shape[1]).index_copy(0, chosen, features[first[chosen]])
-    out = wide.new_zeros(count, wide.shape[1]).index_add(0, rows, wide)
-    if reduce == "average":
-        out = out / torch.bincount(rows, minlength=count).clamp(min=1)[:, None].to(out.dtype)
-    return out.to(features.dtype)
+    return pool_groups(features, rows, count, reduce)
 
 
 class TensorField(Tensor):
@@ -89,13 +82,13 @@ class TensorField(Tensor):
         device=None,
     ):
         if not isinstance(features, Matrix) or features.ndim != 2:
-            raise ValueError(
+            raise ArgumentError(
                 f"features: expected a tensor of shape (N, C), got {getattr(features, 'shape', features)}"
             )
         if quantization_mode not in _MODES:
-            raise ValueError(f"quantization_mode: expected one of {_MODES}, got {quantization_mode}")
+            raise ArgumentError(f"quantization_mode: expected one of {_MODES}, got {quantization_mode}")
         if (coordinates is None) == (coordinate_field_map_key is None):
-            raise ValueError(
+            raise ArgumentError(
                 "TensorField: expected either coordinates or a coordinate_field_map_key with its manager"
             )
         if device is not None:
@@ -103,11 +96,11 @@ class TensorField(Tensor):
             coordinates = coordinates if coordinates is None else coordinates.to(device)
         if coordinates is None:
             if coordinate_manager is None:
-                raise ValueError("TensorField: a coordinate_field_map_key needs its coordinate_manager")
+                raise ArgumentError("TensorField: a coordinate_field_map_key needs its coordinate_manager")
             manager = manager_for(coordinate_manager, coordinate_manager.D)
         else:
             if coordinates.ndim != 2 or coordinates.device != features.device:
-                raise ValueError(
+                raise ArgumentError(
                     f"coordinates: expected shape (N, 1 + D) on {features.device}, "
                     f"got {tuple(coordinates.shape)} on {coordinates.device}"
                 )
@@ -117,7 +110,7 @@ class TensorField(Tensor):
             coordinate_field_map_key = manager.insert_field(coordinates, tensor_stride)
         points = manager.get_coordinate_field(coordinate_field_map_key)
         if len(points) != len(features):
-            raise ValueError(f"TensorField: {len(features)} features for {len(points)} points")
+            raise ArgumentError(f"TensorField: {len(features)} features for {len(points)} points")
         self.features = features
         self._manager = manager
         self.coordinate_field_map_key = coordinate_field_map_key
@@ -164,7 +157,7 @@ class TensorField(Tensor):
             quantization_mode=self.quantization_mode,
         )
 
-    @untraced
+    @compile_disabled
     def sparse(
         self,
         tensor_stride: StrideType = 1,
@@ -181,7 +174,7 @@ class TensorField(Tensor):
         """
         mode = self.quantization_mode if quantization_mode is None else quantization_mode
         if mode not in _MODES:
-            raise ValueError(
+            raise ArgumentError(
                 f"quantization_mode: expected one of {_MODES}, got {mode}; splat() is a method of its own"
             )
         field = self.coordinate_field_map_key
@@ -195,7 +188,7 @@ class TensorField(Tensor):
         out = reduce_points(features, rows, count, mode)
         return SparseTensor.on_map(out, self._manager, coordinate_map_key.engine_key)
 
-    @untraced
+    @compile_disabled
     def splat(self) -> SparseTensor:
         """Spread each point over the 2^D voxels around it, multilinearly: the adjoint of interpolation."""
         points = self.coordinates
@@ -212,7 +205,7 @@ class TensorField(Tensor):
         rows = self._manager.field_rows(self.coordinate_field_map_key, sparse_tensor_map_key)
         if (rows < 0).any():
             missing = int((rows < 0).nonzero()[0, 0])
-            raise ValueError(
+            raise ArgumentError(
                 f"inverse_mapping: point {self.coordinates[missing].tolist()} (row {missing}) lies in no "
                 f"voxel of {sparse_tensor_map_key}"
             )
@@ -221,9 +214,9 @@ class TensorField(Tensor):
     def _combine(self, other, operation) -> TensorField:
         if isinstance(other, Tensor):
             if not isinstance(other, TensorField) or other.coordinate_manager != self.coordinate_manager:
-                raise ValueError(COORDINATE_MANAGER_DIFFERENT_ERROR)
+                raise ArgumentError(COORDINATE_MANAGER_DIFFERENT_ERROR)
             if other.coordinate_key != self.coordinate_key:
-                raise ValueError(
+                raise ArgumentError(
                     f"{COORDINATE_KEY_DIFFERENT_ERROR}: {self.coordinate_key}, {other.coordinate_key}"
                 )
             other = other.F

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from sparsefeat.minkowski import legacy
 from sparsefeat.minkowski.coordinate_manager import CoordinateManager
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
+from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.minkowski.functions import check_input, fill, on_key
 from sparsefeat.minkowski.sparse_tensor import SparseTensor
 from sparsefeat.sparse import functional
@@ -39,7 +40,7 @@ class MinkowskiUnion(nn.Module):
         if len(inputs) == 1 and isinstance(inputs[0], (list, tuple)):
             inputs = tuple(inputs[0])
         if len(inputs) < 2:
-            raise ValueError(f"{self}: expected at least two tensors, got {len(inputs)}")
+            raise ArgumentError(f"{self}: expected at least two tensors, got {len(inputs)}")
         return functional.union(*(check_input(x, None, type(self).__name__) for x in inputs))
 
     def __repr__(self) -> str:

@@ -6,10 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from sparsefeat.sparse import SparseTensor, modules
-from sparsefeat.sparse.backends import Backend, load_backend
+from sparsefeat.errors import InputError
+from sparsefeat.models.backends import Backend, load_backend
+from sparsefeat.models.reach import measure_reach
+from sparsefeat.models.voxel_cloud import VoxelCloud
+from sparsefeat.sparse import SparseTensor
 
 NORMS = ("BN", "IN", "none")
 
@@ -29,47 +33,91 @@ class Network(nn.Module):
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
             if not is_count(value, 1):
-                raise ValueError(f"{type(self).__name__}: {name} must be a positive integer, got {value!r}")
+                raise InputError(f"{type(self).__name__}: {name} must be a positive integer, got {value!r}")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.ops = load_backend(backend)
-        self.geometry: nn.Module | None = None
+        self.point_frames: nn.Module | None = None
         self.voxel_size: float | None = None
         self.unit = "m"
 
     @property
     def receptive_field(self) -> int:
-        """Edge, in voxels, of the cube that holds all inputs of an output, wherever it sits."""
-        raise NotImplementedError
+        """Edge, in voxels, of the cube centred on an output that holds all its inputs; see :func:`measure_reach`."""
+        return 2 * measure_reach(self, self.in_channels).radius + 1
 
-    def set_symmetric(self, symmetric: bool) -> None:
-        """Constrain the kernels to those that are symmetric under the cube's rotations, or lift that.
+    def inputs(self, cloud: VoxelCloud, features: Tensor | None = None) -> SparseTensor:
+        """The tensor that this network takes for a voxelised cloud, on its device and in its type.
 
-        Parameters keep their names and shapes; a symmetric network sees a neighbourhood and its turned copy
-        nearly alike, and runs faster on this engine. ``config["symmetric"]`` follows. On the minkowski
-        backend the kernels are used as they are.
+        Grid kernels are given ones. Pair kernels are given where the points lie in their voxels, their normals if
+        they are oriented (zeros where those are not known), and the occupancy if there is one.
+
+        Args:
+            cloud: or several, see :func:`sparsefeat.models.voxel_cloud.join`.
+            features: of the voxels, in place of these. Shape: (V, in_channels).
+
+        Returns:
+            Rows as in the cloud.
+
+        Raises:
+            InputError: the network takes other channels and none were given.
         """
-        if self.ops.name == "torch":
-            modules.set_symmetric(self, symmetric)
-        self.config["symmetric"] = symmetric
+        if features is None:
+            features = self._channels(cloud)
+        parameter = next(self.parameters())
+        # The cells are distinct; "error" would say so if they were not, and spares the search for them.
+        return SparseTensor(
+            features.to(parameter.device, parameter.dtype),
+            coordinates=cloud.coordinates.to(parameter.device),
+            reduce="error",
+        )
+
+    def _channels(self, cloud: VoxelCloud) -> Tensor:
+        """What the network is told of each voxel. Shape: (V, C)."""
+        if self.point_frames is None:
+            if self.in_channels != 1:
+                raise InputError(
+                    f"{type(self).__name__} takes {self.in_channels} channels; give features= of (N, {self.in_channels})"
+                )
+            return torch.ones(len(cloud), 1)
+        parts = [cloud.offset]
+        if self.config.get("oriented"):
+            parts.append(torch.zeros_like(parts[0]) if cloud.normal is None else cloud.normal.to(parts[0]))
+        if cloud.occupancy is not None:
+            parts.append(cloud.occupancy[:, None].to(parts[0]))
+        return torch.cat(parts, 1)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Features per voxel.
 
         Shape: (V, in_channels) -> (V, out_channels); row i of the output belongs to row i of the input.
         """
-        if x.features.shape[1] != self.in_channels:
-            raise ValueError(
+        # Pair kernels may be told each voxel's occupancy too.
+        extra = 0 if self.point_frames is None else 1
+        if x.features.shape[1] not in (self.in_channels, self.in_channels + extra):
+            raise InputError(
                 f"{type(self).__name__} takes {self.in_channels} feature channels, got {x.features.shape[1]}"
             )
-        given = x if self.geometry is None else self.geometry(x)
-        out = self.ops.leave(self.run(self.ops.enter(given)), x)
-        # Without what the geometry left on its tensors: that is for the layers, and large.
-        return out if self.geometry is None else x.replace(out.features, out.key)
+        if self.point_frames is None:
+            return self.ops.leave(self.run(self.ops.enter(x)), x)
+        out = self.ops.leave(self.run(self.ops.enter(self.point_frames(x))), x)
+        # Without the frames that the tensors carry: they are for the layers, and large.
+        return x.replace(out.features, out.key)
 
     def run(self, x: Any) -> Any:
         """The network itself, on tensors of its backend."""
         raise NotImplementedError
+
+
+def network_inputs(model: nn.Module, cloud: VoxelCloud, features: Tensor | None = None) -> SparseTensor:
+    """What a network takes for a voxelised cloud: :meth:`Network.inputs`, or ones for a module without that."""
+    inputs = getattr(model, "inputs", None)
+    if inputs is not None:
+        return inputs(cloud, features)
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    features = torch.ones(len(cloud), 1) if features is None else features
+    coordinates = cloud.coordinates.to(parameter.device)
+    return SparseTensor(features.to(parameter), coordinates=coordinates, reduce="error")
 
 
 class ResidualBlock(nn.Module):
@@ -117,7 +165,7 @@ def norm_layer(ops: Backend, norm: str, channels: int, momentum: float) -> nn.Mo
         return ops.InstanceNorm(channels)
     if norm == "none":
         return nn.Identity()
-    raise ValueError(f"norm: expected one of {', '.join(NORMS)}, got {norm!r}")
+    raise InputError(f"norm: expected one of {', '.join(NORMS)}, got {norm!r}")
 
 
 def is_count(value: Any, least: int) -> bool:
@@ -126,20 +174,20 @@ def is_count(value: Any, least: int) -> bool:
 
 
 def check_scalars(model: str, bn_momentum: Any, conv1_kernel_size: Any, dimension: Any) -> None:
-    """Raise ValueError for the arguments that all networks share and that no layer would name clearly."""
+    """Raise InputError for the arguments that all networks share and that no layer would name clearly."""
     if not isinstance(bn_momentum, int | float) or not 0 < bn_momentum <= 1:
-        raise ValueError(f"{model}: bn_momentum must lie in (0, 1], got {bn_momentum!r}")
+        raise InputError(f"{model}: bn_momentum must lie in (0, 1], got {bn_momentum!r}")
     if not is_count(conv1_kernel_size, 1):
-        raise ValueError(f"{model}: conv1_kernel_size must be a positive integer, got {conv1_kernel_size!r}")
+        raise InputError(f"{model}: conv1_kernel_size must be a positive integer, got {conv1_kernel_size!r}")
     if not is_count(dimension, 1):
-        raise ValueError(f"{model}: D must be a positive integer, got {dimension!r}")
+        raise InputError(f"{model}: D must be a positive integer, got {dimension!r}")
 
 
 def check_widths(model: str, name: str, widths: Sequence[int], least: int) -> list[int]:
     """``widths`` as a list of ``least`` positive integers; longer ones are cut."""
     widths = list(widths)
     if len(widths) < least or not all(is_count(width, 1) for width in widths):
-        raise ValueError(f"{model}: {name} must be at least {least} positive integers, got {widths}")
+        raise InputError(f"{model}: {name} must be at least {least} positive integers, got {widths}")
     return widths[:least]
 
 
@@ -147,7 +195,7 @@ def check_dilations(model: str, dilation: int | Sequence[int], levels: int) -> l
     """One dilation per level, finest first, from one number for all of them or from a list."""
     dilations = [dilation] * levels if isinstance(dilation, int) else list(dilation)
     if len(dilations) != levels or not all(is_count(value, 1) for value in dilations):
-        raise ValueError(
+        raise InputError(
             f"{model}: dilation must be a positive integer or one for each of {levels} levels, got {dilation}"
         )
     return dilations

@@ -19,8 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sparsefeat.errors import InputError
+from sparsefeat.models.backends import Backend
 from sparsefeat.sparse import Kernel, KernelMap, SparseTensor
-from sparsefeat.sparse.backends import Backend
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey
 from sparsefeat.sparse.coordinates import as_tuple, constant
 from sparsefeat.sparse.functional import strided_key, upsampled_key
@@ -181,7 +182,7 @@ class PointFrames(nn.Module):
         self.chiral = chiral
         self.channels = 7 + sides
         if dimension != 3:
-            raise ValueError(f"pair kernels need three spatial dimensions, got {dimension}")
+            raise InputError(f"pair kernels need three spatial dimensions, got {dimension}")
         self.window = Kernel.of(5)
         self.stride = (1, 1, 1)
 
@@ -330,7 +331,7 @@ class PairConvolution(nn.Module):
     ):
         super().__init__()
         if stride not in (1, 2) or dimension != 3 or kernel_size % 2 == 0:
-            raise ValueError(
+            raise InputError(
                 "pair kernels: expected an odd window in three dimensions and a stride of 1 or 2, got "
                 f"{kernel_size}, {dimension} and {stride}"
             )
@@ -347,11 +348,11 @@ class PairConvolution(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         if x.features.shape[1] != self.in_channels:
-            raise ValueError(f"{self}: expected {self.in_channels} channels, got {x.features.shape[1]}")
+            raise InputError(f"{self}: expected {self.in_channels} channels, got {x.features.shape[1]}")
         manager = x.manager
         levels = x.levels if isinstance(x, PointTensor) else None
         if levels is None:
-            raise ValueError(f"{self}: positions of the points are not known; PointFrames comes first")
+            raise InputError(f"{self}: positions of the points are not known; PointFrames comes first")
         if self.transposed:
             key = upsampled_key(x, self.window, self.stride)
             plan = manager.kernel_map(key, x.key, self.window).transpose
@@ -384,7 +385,7 @@ def pair_backend(ops: Backend, chiral: bool = False) -> Backend:
         return PairConvolutionTranspose(*arguments, chiral=chiral, **options)
 
     if ops.name != "torch":
-        raise ValueError(f"pair kernels are not available on the backend {ops.name!r}")
+        raise InputError(f"pair kernels are not available on the backend {ops.name!r}")
     return dataclasses.replace(ops, Convolution=convolution, ConvolutionTranspose=transpose)
 
 

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from sparsefeat.errors import InputError
+
 _MODELS: dict[str, type[nn.Module]] = {}
 _Model = TypeVar("_Model", bound=type[nn.Module])
 
@@ -27,10 +29,10 @@ def model_class(name: str) -> type[nn.Module]:
     """The class of that name.
 
     Raises:
-        ValueError: unknown; the message has the nearest name and the choices.
+        InputError: unknown; the message has the nearest name and the choices.
     """
     if name not in _MODELS:
-        raise ValueError(f"model: unknown network {name!r}{_nearest(str(name), model_names())}")
+        raise InputError(f"model: unknown network {name!r}{_nearest(str(name), model_names())}")
     return _MODELS[name]
 
 
@@ -44,13 +46,13 @@ def create_model(name: str, *, backend: str = "auto", **config: Any) -> nn.Modul
         config: the arguments of that class.
 
     Raises:
-        ValueError: an unknown name or argument, with the nearest known one; or a value out of range.
+        InputError: an unknown name or argument, with the nearest known one; or a value out of range.
     """
     model = model_class(name)
     known = [parameter for parameter in inspect.signature(model.__init__).parameters if parameter != "self"]
     for key in config:
         if key not in known:
-            raise ValueError(f"{name}: unknown argument {key!r}{_nearest(str(key), known)}")
+            raise InputError(f"{name}: unknown argument {key!r}{_nearest(str(key), known)}")
     return model(backend=backend, **config)
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from sparsefeat.errors import InputError
 from sparsefeat.models.blocks import (
     NORMS,
     Network,
@@ -71,13 +72,13 @@ class Res16UNet(Network):
         conv1_kernel_size = 3 if conv1_kernel_size is None else conv1_kernel_size
         check_scalars(name, bn_momentum, conv1_kernel_size, D)
         if not is_count(depth, 0) or depth > _LEVELS:
-            raise ValueError(f"{name}: depth must be an integer from 0 to {_LEVELS}, got {depth!r}")
+            raise InputError(f"{name}: depth must be an integer from 0 to {_LEVELS}, got {depth!r}")
         planes = check_widths(name, "planes", self.PLANES if planes is None else planes, 2 * _LEVELS)
         layers = check_widths(name, "layers", self.LAYERS if layers is None else layers, 2 * _LEVELS)
         check_widths(name, "initial", [initial], 1)
         dilations = check_dilations(name, dilation, depth + 1)
         if norm not in NORMS:
-            raise ValueError(f"{name}: norm must be one of {', '.join(NORMS)}, got {norm!r}")
+            raise InputError(f"{name}: norm must be one of {', '.join(NORMS)}, got {norm!r}")
         self.config = {
             "name": name,
             "in_channels": in_channels,
@@ -143,19 +144,6 @@ class Res16UNet(Network):
             x = getattr(self, f"block{place + 1}")(cat(x, skips[level - 1]))
         x = self.final(x)
         return self.ops.normalize(x) if self.normalize_feature else x
-
-    @property
-    def receptive_field(self) -> int:
-        """Edge, in voxels, of the cube that holds all inputs of an output, wherever it sits."""
-        config = self.config
-        reach = [config["conv1_kernel_size"] - 1]
-        for level in range(1, self.depth + 1):
-            stride, place = 2**level, 2 * _LEVELS - level
-            # The 2-cell kernels see exactly the block of their coarse voxel.
-            reach.append(stride // 2)
-            reach.append(4 * config["dilation"][level] * stride * config["layers"][level - 1])
-            reach.append(4 * config["dilation"][level - 1] * (stride // 2) * config["layers"][place])
-        return 1 + sum(reach)
 
 
 def _down(level: int) -> str:

@@ -7,10 +7,10 @@ are those of the published code, so that its weights load.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
 
-from sparsefeat.models.geometry import LocalGeometry
-from sparsefeat.models.pairs import PointFrames, pair_backend
+from sparsefeat.errors import InputError
 from sparsefeat.models.blocks import (
     NORMS,
     Network,
@@ -21,6 +21,64 @@ from sparsefeat.models.blocks import (
     is_count,
     norm_layer,
 )
+from sparsefeat.models.pairs import PointFrames, pair_backend
+
+KERNELS = ("grid", "pair")
+
+
+@dataclass
+class UNetConfig:
+    """All that decides the layers of a :class:`UNet`; checked and completed when it is made.
+
+    Attributes: see the arguments of :class:`UNet`. ``name`` is the network's class.
+
+    Raises:
+        InputError: a value is out of range, or two do not fit each other.
+    """
+
+    name: str
+    in_channels: int
+    out_channels: int
+    bn_momentum: float
+    normalize_feature: bool
+    conv1_kernel_size: int
+    D: int
+    depth: int
+    channels: Sequence[int]
+    tr_channels: Sequence[int]
+    dilation: int | Sequence[int]
+    norm: str
+    block_norm: str | None
+    kernels: Literal["grid", "pair"]
+    oriented: bool
+    chiral: bool
+
+    def __post_init__(self) -> None:
+        name = self.name
+        check_scalars(name, self.bn_momentum, self.conv1_kernel_size, self.D)
+        if not is_count(self.depth, 0):
+            raise InputError(f"{name}: depth must be an integer of at least 0, got {self.depth!r}")
+        levels = self.depth + 1
+        self.channels = check_widths(name, "channels", self.channels, levels)
+        self.tr_channels = check_widths(name, "tr_channels", self.tr_channels, levels)
+        self.dilation = check_dilations(name, self.dilation, levels)
+        for key, value in (("norm", self.norm), ("block_norm", self.block_norm)):
+            if value is not None and value not in NORMS:
+                raise InputError(f"{name}: {key} must be one of {', '.join(NORMS)}, got {value!r}")
+        if self.kernels not in KERNELS:
+            raise InputError(f"{name}: kernels must be one of {', '.join(KERNELS)}, got {self.kernels!r}")
+        if self.oriented and self.kernels != "pair":
+            raise InputError(f"{name}: oriented needs kernels 'pair', got {self.kernels!r}")
+        if self.chiral and not self.oriented:
+            raise InputError(f"{name}: chiral needs oriented")
+        if self.kernels == "pair" and self.in_channels != (expected := 6 if self.oriented else 3):
+            raise InputError(
+                f"{name}: pair kernels take {expected} input channels, the points' offsets from the voxels' "
+                f"centres{' and their normals' if self.oriented else ''}, got {self.in_channels}"
+            )
+        self.bn_momentum = float(self.bn_momentum)
+        self.normalize_feature = bool(self.normalize_feature)
+        self.oriented, self.chiral = bool(self.oriented), bool(self.chiral)
 
 
 class UNet(Network):
@@ -39,17 +97,17 @@ class UNet(Network):
         dilation: of the kernels that keep the stride, one number or one per level, finest first.
         norm, block_norm: ``"BN"``, ``"IN"`` or ``"none"``, outside and inside the residual blocks. None:
             as published.
-        geometry: feed the network rotation-invariant statistics of the points in and around each voxel; the
-            three input channels are the points' offsets from the voxels' centres, see
-            :class:`sparsefeat.models.geometry.LocalGeometry`.
-        pair_kernels: use rotation-invariant pair features in place of kernel cells, see
-            :mod:`sparsefeat.models.pairs`; needs ``geometry``, whose three channels say where the points are.
-        sides: three more input channels say which side of the surface is outside, as a direction (to the sensor, or
-            along an outward normal), so that pair features tell a ridge from a groove; zero where it is not known.
+        kernels: ``"grid"``: a weight for each cell of the window, as published. ``"pair"``: for each
+            rotation-invariant function of two points, see :mod:`sparsefeat.models.pairs`; the three input
+            channels are then the points' offsets from the voxels' centres.
+        oriented: pair kernels know the outer side of the surface; three more input channels are unit normals
+            (or directions to the sensor), zero where they are not known. Needs ``kernels="pair"``.
         chiral: one more pair function, which changes its sign under reflection, so that left and right can be told
-            apart; with ``sides``.
-        symmetric: keep kernels symmetric under the cube's rotations, see :meth:`Network.set_symmetric`.
+            apart. Needs ``oriented``.
         backend: see :func:`sparsefeat.models.create_model`.
+
+    Raises:
+        InputError: a value is out of range, or two do not fit each other.
     """
 
     DEPTH: ClassVar[int] = 3
@@ -79,119 +137,94 @@ class UNet(Network):
         dilation: int | Sequence[int] = 1,
         norm: str | None = None,
         block_norm: str | None = None,
-        geometry: bool = False,
-        pair_kernels: bool = False,
-        sides: bool = False,
+        kernels: Literal["grid", "pair"] = "grid",
+        oriented: bool = False,
         chiral: bool = False,
-        symmetric: bool = False,
         backend: str = "auto",
     ):
         super().__init__(in_channels, out_channels, backend)
         name = type(self).__name__
-        conv1_kernel_size = 3 if conv1_kernel_size is None else conv1_kernel_size
-        check_scalars(name, bn_momentum, conv1_kernel_size, D)
-        depth = self.DEPTH if depth is None else depth
-        if not is_count(depth, 0):
-            raise ValueError(f"{name}: depth must be an integer of at least 0, got {depth!r}")
-        widths = check_widths(name, "channels", self.CHANNELS if channels is None else channels, depth + 1)
-        tr_widths = check_widths(
-            name, "tr_channels", self.TR_CHANNELS if tr_channels is None else tr_channels, depth + 1
-        )
-        dilations = check_dilations(name, dilation, depth + 1)
-        norm = self.NORM if norm is None else norm
-        block_norm = self.BLOCK_NORM if block_norm is None else block_norm
-        for key, value in (("norm", norm), ("block_norm", block_norm)):
-            if value is not None and value not in NORMS:
-                raise ValueError(f"{name}: {key} must be one of {', '.join(NORMS)}, got {value!r}")
         if block_norm is not None and self.BLOCK_NORM is None:
-            raise ValueError(f"{name}: block_norm is {block_norm!r}, but this network has no residual blocks")
-        self.config = {
-            "name": name,
-            "in_channels": in_channels,
-            "out_channels": out_channels,
-            "bn_momentum": float(bn_momentum),
-            "normalize_feature": bool(normalize_feature),
-            "conv1_kernel_size": conv1_kernel_size,
-            "D": D,
-            "depth": depth,
-            "channels": widths,
-            "tr_channels": tr_widths,
-            "dilation": dilations,
-            "norm": norm,
-            "block_norm": block_norm,
-            "geometry": bool(geometry),
-        }
-        if pair_kernels:
-            if not geometry:
-                raise ValueError(f"{name}: pair_kernels need to know where the points are; set geometry too")
-            self.config["pair_kernels"] = True
-            self.ops = pair_backend(self.ops, chiral)
-        if sides:
-            if not pair_kernels:
-                raise ValueError(f"{name}: sides are for pair_kernels; set those too")
-            self.config["sides"] = True
-        if chiral:
-            if not sides:
-                raise ValueError(f"{name}: chiral is for networks with sides; set those too")
-            self.config["chiral"] = True
-        self.geometry = None
-        if geometry:
-            self.geometry = PointFrames(D, sides, chiral) if pair_kernels else LocalGeometry(D)
-            if in_channels != (expected := 6 if sides else 3):
-                raise ValueError(
-                    f"{name}: geometry takes {expected} input channels, offsets from the centre"
-                    f"{' and a direction to the outside' if sides else ''}, got {in_channels}"
-                )
-        self.normalize_feature = bool(normalize_feature)
-        self.depth = depth
-        ops = self.ops
-
-        def add_norm_and_block(level: str, width: int, dilation: int) -> None:
-            setattr(self, f"norm{level}", norm_layer(ops, norm, width, bn_momentum))
-            if block_norm is not None:
-                block = ResidualBlock(
-                    width,
-                    width,
-                    ops=ops,
-                    norm=block_norm,
-                    momentum=bn_momentum,
-                    dilation=dilation,
-                    dimension=D,
-                )
-                setattr(self, f"block{level}", block)
-
-        self.conv1 = ops.Convolution(
-            self.geometry.channels if geometry else in_channels,
-            widths[0],
-            kernel_size=conv1_kernel_size,
-            dilation=dilations[0],
-            dimension=D,
+            raise InputError(f"{name}: block_norm is {block_norm!r}, but this network has no residual blocks")
+        config = UNetConfig(
+            name,
+            in_channels,
+            out_channels,
+            bn_momentum,
+            bool(normalize_feature),
+            3 if conv1_kernel_size is None else conv1_kernel_size,
+            D,
+            self.DEPTH if depth is None else depth,
+            self.CHANNELS if channels is None else channels,
+            self.TR_CHANNELS if tr_channels is None else tr_channels,
+            dilation,
+            self.NORM if norm is None else norm,
+            self.BLOCK_NORM if block_norm is None else block_norm,
+            kernels,
+            oriented,
+            chiral,
         )
-        add_norm_and_block("1", widths[0], dilations[0])
-        for level in range(1, depth + 1):
-            down = ops.Convolution(widths[level - 1], widths[level], kernel_size=3, stride=2, dimension=D)
+        self.config = asdict(config)
+        self.normalize_feature = config.normalize_feature
+        self.depth = config.depth
+        if kernels == "pair":
+            self.ops = pair_backend(self.ops, config.chiral)
+            self.point_frames = PointFrames(D, config.oriented, config.chiral)
+        self._add_layers(config)
+
+    def _add_layers(self, config: UNetConfig) -> None:
+        """Make the layers. Deepest level first on the way up, as published: optimizer states go by this order."""
+        widths, tr_widths, dilations = config.channels, config.tr_channels, config.dilation
+        convolution = self.ops.Convolution
+        self.conv1 = convolution(
+            config.in_channels if self.point_frames is None else self.point_frames.channels,
+            widths[0],
+            kernel_size=config.conv1_kernel_size,
+            dilation=dilations[0],
+            dimension=config.D,
+        )
+        self._add_stage(config, "1", widths[0], dilations[0])
+        for level in range(1, config.depth + 1):
+            down = convolution(widths[level - 1], widths[level], kernel_size=3, stride=2, dimension=config.D)
             setattr(self, f"conv{level + 1}", down)
-            add_norm_and_block(f"{level + 1}", widths[level], dilations[level])
-        # Deepest level first, as in the published code: optimizer states go by the order of parameters.
-        width = widths[depth]
-        for level in range(depth, 0, -1):
-            up = ops.ConvolutionTranspose(width, tr_widths[level], kernel_size=3, stride=2, dimension=D)
+            self._add_stage(config, f"{level + 1}", widths[level], dilations[level])
+        width = widths[config.depth]
+        for level in range(config.depth, 0, -1):
+            up = self.ops.ConvolutionTranspose(
+                width, tr_widths[level], kernel_size=3, stride=2, dimension=config.D
+            )
             setattr(self, f"conv{level + 1}_tr", up)
-            add_norm_and_block(f"{level + 1}_tr", tr_widths[level], dilations[level - 1])
+            self._add_stage(config, f"{level + 1}_tr", tr_widths[level], dilations[level - 1])
             width = tr_widths[level] + widths[level - 1]
-        self.conv1_tr = ops.Convolution(
+        self.conv1_tr = convolution(
             width,
-            tr_widths[0] if self.FINAL else out_channels,
+            tr_widths[0] if self.FINAL else config.out_channels,
             kernel_size=self.LAST_KERNEL,
             dilation=dilations[0] if self.LAST_KERNEL > 1 else 1,
             bias=not self.FINAL,
-            dimension=D,
+            dimension=config.D,
         )
         if self.LAST_NORM:
-            self.norm1_tr = norm_layer(ops, norm, tr_widths[0], bn_momentum)
+            self.norm1_tr = norm_layer(self.ops, config.norm, tr_widths[0], config.bn_momentum)
         if self.FINAL:
-            self.final = ops.Convolution(tr_widths[0], out_channels, kernel_size=1, bias=True, dimension=D)
-        self.set_symmetric(symmetric)
+            self.final = convolution(
+                tr_widths[0], config.out_channels, kernel_size=1, bias=True, dimension=config.D
+            )
+
+    def _add_stage(self, config: UNetConfig, level: str, width: int, dilation: int) -> None:
+        """Add the norm, and the residual block if there are any, that follow the convolution of a level."""
+        setattr(self, f"norm{level}", norm_layer(self.ops, config.norm, width, config.bn_momentum))
+        if config.block_norm is not None:
+            block = ResidualBlock(
+                width,
+                width,
+                ops=self.ops,
+                norm=config.block_norm,
+                momentum=config.bn_momentum,
+                dilation=dilation,
+                dimension=config.D,
+            )
+            setattr(self, f"block{level}", block)
 
     def run(self, x: Any) -> Any:
         relu, cat = self.ops.relu, self.ops.cat
@@ -215,18 +248,3 @@ class UNet(Network):
     def _stage(self, x: Any, level: str) -> Any:
         x = getattr(self, f"norm{level}")(getattr(self, f"conv{level}")(x))
         return getattr(self, f"block{level}")(x) if self.config["block_norm"] else x
-
-    @property
-    def receptive_field(self) -> int:
-        """Edge, in voxels, of the cube that holds all inputs of an output, wherever it sits."""
-        config = self.config
-        blocks = 4 if config["block_norm"] else 0  # two 3-cell kernels
-        dilations = config["dilation"]
-        edge = 1 + dilations[0] * (config["conv1_kernel_size"] - 1 + blocks + self.LAST_KERNEL - 1)
-        strided = 3 if config.get("pair_kernels") else 2
-        for level in range(1, self.depth + 1):
-            stride = 2**level
-            # Down and up again: a strided window and a transposed one, each 3 (4) cells of the finer stride.
-            edge += 2 * strided * (stride // 2) + blocks * dilations[level] * stride
-            edge += blocks * dilations[level - 1] * (stride // 2)
-        return edge

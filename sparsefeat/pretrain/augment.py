@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsefeat.errors import InputError
+
 
 @dataclass
 class AugmentConfig:
@@ -18,23 +20,23 @@ class AugmentConfig:
     crop_probability: float = 0.3  # share of clouds of which a half-space or a box is kept
     crop_keep: float = 0.7  # a crop keeps a share of points uniform between this and 1
     dropout: float = 0.2  # a share uniform between 0 and this of the points is left out
-    sideless: float = 0.0  # share of pairs whose sensor is forgotten, for networks with sides
+    drop_orientation: float = 0.0  # share of pairs without viewpoints, for oriented networks
 
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high:
-            raise ValueError(f"scale is [{low}, {high}], expected two positive factors, the smaller first")
+            raise InputError(f"scale is [{low}, {high}], expected two positive factors, the smaller first")
         for name in ("shift_m", "jitter_m"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected metres, 0 or more")
+                raise InputError(f"{name} is {getattr(self, name)}, expected metres, 0 or more")
         if not 0 <= self.crop_probability <= 1:
-            raise ValueError(f"crop_probability is {self.crop_probability}, expected a share from 0 to 1")
+            raise InputError(f"crop_probability is {self.crop_probability}, expected a share from 0 to 1")
         if not 0 < self.crop_keep <= 1:
-            raise ValueError(f"crop_keep is {self.crop_keep}, expected a share above 0, at most 1")
-        if not 0 <= self.sideless <= 1:
-            raise ValueError(f"sideless is {self.sideless}, expected a share from 0 to 1")
+            raise InputError(f"crop_keep is {self.crop_keep}, expected a share above 0, at most 1")
+        if not 0 <= self.drop_orientation <= 1:
+            raise InputError(f"drop_orientation is {self.drop_orientation}, expected a share from 0 to 1")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}, expected a share from 0 to below 1")
+            raise InputError(f"dropout is {self.dropout}, expected a share from 0 to below 1")
 
     @classmethod
     def none(cls) -> AugmentConfig:
@@ -57,10 +59,10 @@ def random_rotation(rng: np.random.Generator, max_angle_deg: float = 180.0) -> n
         (3, 3) float64 rotation.
 
     Raises:
-        ValueError: the angle is out of range.
+        InputError: the angle is out of range.
     """
     if not 0 <= max_angle_deg <= 180:
-        raise ValueError(f"the largest angle of rotation is {max_angle_deg} degrees, expected 0 to 180")
+        raise InputError(f"the largest angle of rotation is {max_angle_deg} degrees, expected 0 to 180")
     axis = rng.standard_normal(3)
     axis /= np.linalg.norm(axis)
     angle = _haar_angle(rng.random(), math.radians(max_angle_deg))
@@ -91,10 +93,10 @@ def augment(
         the given frame to theirs: ``scale`` times a rotation, and a translation. Jitter is not part of it.
 
     Raises:
-        ValueError: there are no points, or the angle is out of range.
+        InputError: there are no points, or the angle is out of range.
     """
     if len(points) == 0:
-        raise ValueError("a cloud without points cannot be augmented")
+        raise InputError("a cloud without points cannot be augmented")
     if config.dropout > 0:
         keep = _share(len(points), 1 - rng.uniform(0, config.dropout))
         # The points of the smallest random numbers: a random subset, without shuffling them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sparsefeat.errors import InputError
 from sparsefeat.losses import LossConfig
 from sparsefeat.pretrain.augment import AugmentConfig
 from sparsefeat.pretrain.shapes import ShapesConfig
@@ -29,7 +30,7 @@ class DataConfig:
     shapes: ShapesConfig | None = None  # train on pairs of deforming shapes
     rooms: RoomsConfig | None = None  # make synthetic rooms in root first
     scenes: list[str] | None = None  # null: all, or root/train_*.txt where there is one
-    also: list[str] = field(default_factory=list)  # further folders to train on, each with its own train_*.txt
+    extra_roots: list[str] = field(default_factory=list)  # further folders to train on, each with its own train_*.txt
     validation_root: str | None = None  # null: root
     validation_scenes: list[str] | None = None  # null: all of validation_root, or its val_*.txt
     min_overlap: float = 0.3  # share of the fragments that a pair must have in common
@@ -47,10 +48,9 @@ class ModelConfig:
     conv1_kernel_size: int = 7
     bn_momentum: float = 0.05
     normalize_feature: bool = True
-    geometry: bool = False  # rotation-invariant input channels instead of occupancy, see models/geometry.py
-    pair_kernels: bool = False  # pair features in place of kernel cells; with geometry, see models/pairs.py
-    sides: bool = False  # pair features know the side of the sensor; with pair_kernels
-    chiral: bool = False  # one of them tells left from right; with sides
+    kernels: Literal["grid", "pair"] = "grid"  # pair: rotation-invariant, see models/pairs.py
+    oriented: bool = False  # pair kernels know the outer side of the surface, from viewpoints or normals
+    chiral: bool = False  # one pair function tells left from right; needs oriented
     depth: int = 3  # down-samplings; each one less halves the receptive field
     channels: list[int] | None = None  # widths on the way down; null: as published
     tr_channels: list[int] | None = None  # widths on the way up
@@ -77,14 +77,12 @@ class OptimizerConfig:
 class RotationConfig:
     """Random rotations, and how the network gets used to them.
 
-    Full rotations from the first step hardly learn with free kernels; two remedies, which may be combined:
-    rotations that grow, or kernels that start out symmetric under the rotations of the cube.
+    Full rotations from the first step hardly learn with grid kernels: let the angle grow, or take pair kernels.
     """
 
     max_deg: float = 180.0  # 180: uniform over SO(3)
     start_deg: float = 180.0  # limit at the first step
     grow_share: float = 0.0  # share of the steps in which the limit grows to max_deg
-    symmetric_share: float = 0.0  # share of the steps in which kernels stay symmetric, see symmetry.py
 
 
 @dataclass
@@ -112,20 +110,20 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"exactly one of epochs and steps must be set, got {self.epochs} and {self.steps}")
+            raise InputError(f"exactly one of epochs and steps must be set, got {self.epochs} and {self.steps}")
         if self.steps is not None and self.steps < 1 or self.epochs is not None and not self.epochs > 0:
-            raise ValueError(f"steps or epochs must be positive, got {self.steps} and {self.epochs}")
+            raise InputError(f"steps or epochs must be positive, got {self.steps} and {self.epochs}")
         if not self.voxel_size > 0:
-            raise ValueError(f"voxel_size: expected metres above 0, got {self.voxel_size}")
+            raise InputError(f"voxel_size: expected metres above 0, got {self.voxel_size}")
         if self.data.shapes is not None and self.loss.name == "cycle" and self.loss.cycle_form in ("landing", "distance"):
-            raise ValueError(f"loss.cycle_form {self.loss.cycle_form} needs rigid motions; shapes deform")
+            raise InputError(f"loss.cycle_form {self.loss.cycle_form} needs rigid motions; shapes deform")
         for name in ("batch_size", "save_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+                raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.optimizer.accumulate < 1:
-            raise ValueError(f"optimizer.accumulate: expected at least 1, got {self.optimizer.accumulate}")
+            raise InputError(f"optimizer.accumulate: expected at least 1, got {self.optimizer.accumulate}")
         if not 0 <= self.rotation.start_deg <= self.rotation.max_deg <= 180:
-            raise ValueError(
+            raise InputError(
                 f"rotation: expected 0 <= start_deg <= max_deg <= 180, got {self.rotation.start_deg} and "
                 f"{self.rotation.max_deg}"
             )

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from sparsefeat.data.synthetic.rooms import make_rooms
 from sparsefeat.data.threedmatch import FragmentPair, find_pairs, read_scene_list
+from sparsefeat.errors import InputError, opening
+from sparsefeat.io.atomic import atomic_write
 from sparsefeat.pretrain.config import DataConfig, PretrainConfig
-from sparsefeat.pretrain.pairs import PairDataset, PairRequest, PairSampler, collate_pairs, select_pairs
+from sparsefeat.pretrain.pairs import PairDataset, collate_pairs
+from sparsefeat.pretrain.sampling import PairRequest, PairSampler, select_pairs
+from sparsefeat.synthetic.rooms import make_rooms
 
 
 def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> bool:
@@ -20,7 +23,7 @@ def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | Non
         Whether rooms were made.
 
     Raises:
-        ValueError: as :func:`sparsefeat.data.synthetic.make_rooms`, or the folder holds other rooms.
+        InputError: as :func:`sparsefeat.synthetic.make_rooms`, or the folder holds other rooms.
     """
     if config.rooms is None:
         return False
@@ -30,10 +33,11 @@ def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | Non
     root = Path(config.root)
     # Written last, so that an interrupted making starts over.
     done = root / "made.txt"
-    if done.is_file():
-        found = done.read_text().strip()
+    with opening(done):
+        found = done.read_text().strip() if done.is_file() else None
+    if found is not None:
         if found != wanted:
-            raise ValueError(
+            raise InputError(
                 f"{root}: holds rooms made with {found}, but data.rooms asks for {wanted}; delete it or name another "
                 "data.root"
             )
@@ -48,7 +52,8 @@ def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | Non
         workers=config.rooms.workers,
         progress=progress,
     )
-    done.write_text(wanted + "\n")
+    with opening(done), atomic_write(done) as temporary:
+        temporary.write_text(wanted + "\n")
     return True
 
 
@@ -56,10 +61,10 @@ def load_pairs(config: DataConfig, seed: int) -> tuple[list[FragmentPair], dict[
     """The training pairs, and the validation pairs by scene.
 
     Raises:
-        ValueError: a folder or a list is not as expected, or a scene is in both.
+        InputError: a folder or a list is not as expected, or a scene is in both.
     """
     train = find_pairs(config.root, _scenes(config.root, config.scenes, "train"), config.min_overlap)
-    for root in config.also:
+    for root in config.extra_roots:
         train += find_pairs(root, _scenes(root, None, "train"), config.min_overlap)
     if config.validation_pairs == 0:
         return train, {}
@@ -67,7 +72,7 @@ def load_pairs(config: DataConfig, seed: int) -> tuple[list[FragmentPair], dict[
     held_out = find_pairs(root, _scenes(root, config.validation_scenes, "val"), config.min_overlap)
     shared = {pair.scene for pair in train} & {pair.scene for pair in held_out}
     if shared:
-        raise ValueError(
+        raise InputError(
             f"data: {', '.join(sorted(shared))} would be trained and validated on; set scenes and validation_scenes"
         )
     held_out = select_pairs(held_out, limit=config.validation_pairs, seed=seed)
@@ -81,7 +86,8 @@ def _scenes(root: str, named: list[str] | None, split: str) -> list[str] | None:
     """The scenes of a split: those named, else those of ``<root>/<split>_*.txt``, else None for all."""
     if named is not None:
         return named
-    lists = sorted(Path(root).glob(f"{split}_*.txt"))
+    with opening(root):
+        lists = sorted(Path(root).glob(f"{split}_*.txt"))
     return read_scene_list(lists[0]) if lists else None
 
 
@@ -111,9 +117,9 @@ def make_loader(
         average=config.voxel_points == "mean",
     )
     dataset.preload()
-    if config.model.sides and all(dataset.fragment.viewpoint(pair.source) is None for pair in pairs):
-        raise ValueError(
-            f"model.sides is set, but no fragment of {config.data.root} says where its sensor stood: a key 'viewpoint' "
+    if config.model.oriented and all(dataset.fragment.viewpoint(pair.source) is None for pair in pairs):
+        raise InputError(
+            f"model.oriented is set, but no fragment of {config.data.root} says where its sensor stood: a key 'viewpoint' "
             "in its npz, or the layout of the 3DMatch test set"
         )
     sampler_class = _Overfit if overfit else PairSampler

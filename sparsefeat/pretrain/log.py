@@ -6,9 +6,9 @@ import contextlib
 import json
 from pathlib import Path
 
-from tqdm import tqdm
-
-from sparsefeat.files import atomic_write
+from sparsefeat.errors import opening
+from sparsefeat.io.atomic import atomic_write
+from sparsefeat.progress import Progress
 
 
 class RunLog:
@@ -18,23 +18,23 @@ class RunLog:
         output: folder of ``log.jsonl``.
         first: the step to go on from; later lines of an interrupted run are dropped.
         steps: steps in all.
-        show_progress: a bar on standard error with loss, pairs/s and time left.
+        show_progress: say on standard error how far it is, with loss, pairs/s and time left.
     """
 
     def __init__(self, output: Path, first: int, steps: int, show_progress: bool):
         path = output / "log.jsonl"
         kept = [line for line in _lines(path) if first and line["step"] <= first]
-        with atomic_write(path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a", buffering=1)
-        self._bar = tqdm(
-            total=steps, initial=first, unit="step", disable=not show_progress, dynamic_ncols=True, desc="pretrain"
-        )
+        with opening(path):
+            with atomic_write(path) as temporary:
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            self._file = path.open("a", buffering=1)
+        self._progress = Progress("pretrain", steps, "step", first, show_progress, dynamic_ncols=True)
         self._board = None
         with contextlib.suppress(ImportError):  # TensorBoard is an extra
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(output / "tensorboard", purge_step=first)
+            with opening(output):
+                self._board = SummaryWriter(output / "tensorboard", purge_step=first)
         self._loss: float | None = None
 
     def step(self, step: int, record: dict[str, float]) -> None:
@@ -44,8 +44,8 @@ class RunLog:
         loss = record["loss"]
         self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
         seconds = sum(value for name, value in record.items() if name.endswith("_s"))
-        self._bar.set_postfix(loss=f"{self._loss:.3f}", pairs_per_s=f"{record['pairs'] / max(seconds, 1e-9):.2f}")
-        self._bar.update()
+        note = f"loss={self._loss:.3f}, pairs_per_s={record['pairs'] / max(seconds, 1e-9):.2f}"
+        self._progress(step, note=note)
         if self._board:
             for name, value in record.items():
                 self._board.add_scalar(f"train/{name}", value, step)
@@ -54,14 +54,14 @@ class RunLog:
         """A validation's numbers."""
         self._file.write(json.dumps({"step": step, "validation": values}) + "\n")
         first = ", ".join(f"{name} {value:.3f}" for name, value in list(values.items())[:2])
-        self._bar.write(f"step {step}: held-out {first}")
+        self._progress.write(f"step {step}: held-out {first}", error=False)
         if self._board:
             for name, value in values.items():
                 self._board.add_scalar(f"validation/{name}", value, step)
 
     def close(self) -> None:
         """Close files and bar."""
-        self._bar.close()
+        self._progress.close()
         self._file.close()
         if self._board:
             self._board.close()
@@ -77,7 +77,9 @@ def _lines(path: Path) -> list[dict]:
     if not path.is_file():
         return []
     found = []
-    for line in path.read_text().splitlines():
+    with opening(path):
+        text = path.read_text()
+    for line in text.splitlines():
         try:
             found.append(json.loads(line))
         except json.JSONDecodeError:  # cut off by the interruption

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import os
 import time
@@ -16,19 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from sparsefeat.checkpoint import find_checkpoint, from_pretrained, load_weights, read_checkpoint, save_checkpoint
-from sparsefeat.config import save_config
+from sparsefeat.errors import InputError, opening
+from sparsefeat.io.config import save_config
 from sparsefeat.losses import PairFeatures, pair_loss
 from sparsefeat.models import create_model
 from sparsefeat.models.pairs import with_chiral_cells
 from sparsefeat.pretrain.config import ModelConfig, PretrainConfig
-from sparsefeat.pretrain.inputs import run_pair_batch
 from sparsefeat.pretrain.log import RunLog
-from sparsefeat.pretrain.pairs import PairBatch
+from sparsefeat.pretrain.pairs import PairBatch, pair_features
 from sparsefeat.pretrain.processes import in_parallel, join_processes, over_processes
 from sparsefeat.pretrain.sources import Result, numbers, open_source
 from sparsefeat.pretrain.state import load_state, save_state
-from sparsefeat.pretrain.symmetry import start_symmetric
-from sparsefeat.sparse.modules import symmetric_layers
 
 
 @dataclass
@@ -68,7 +65,7 @@ def pretrain(
         The step reached and the validations of this call.
 
     Raises:
-        ValueError: data, configuration or checkpoint are not as expected.
+        InputError: data, configuration or checkpoint are not as expected.
     """
     rank, world_size = join_processes(device)
     output = Path(output)
@@ -79,16 +76,14 @@ def pretrain(
 
     torch.manual_seed(config.seed)
     model = build_model(config.model).to(device)
-    symmetric_steps = math.ceil(config.rotation.symmetric_share * steps)
-    if symmetric_steps and config.model.init is None:
-        start_symmetric(model)
     optimizer = build_optimizer(model, config)
     scaler = torch.amp.GradScaler(enabled=config.precision == "fp16")
     first, best = 0, -1.0
     if resume:
         first, best = load_state(output / "last.pt", config, model, optimizer, scaler)
     elif rank == 0:
-        output.mkdir(parents=True, exist_ok=True)
+        with opening(output):
+            output.mkdir(parents=True, exist_ok=True)
         save_config(output / "config.yaml", config)
 
     parallel = in_parallel(model, world_size, device)
@@ -123,8 +118,6 @@ def pretrain(
             validate(0)
         batches = _timed(loader)
         while step < steps and not should_stop():
-            if model.config["symmetric"] != (step < symmetric_steps):
-                model.set_symmetric(step < symmetric_steps)
             set_learning_rate(optimizer, config, step, steps, batches_per_epoch / accumulate)
             optimizer.zero_grad(set_to_none=True)
             record = {"loss": 0.0, "pairs": 0, "data_s": 0.0, "forward_s": 0.0, "loss_s": 0.0, "backward_s": 0.0}
@@ -160,12 +153,12 @@ def _forward_backward(
     model: nn.Module, batch: PairBatch, config: PretrainConfig, scaler: torch.amp.GradScaler, step: int,
     micro: int, rank: int, record: dict[str, float],
 ) -> None:
-    """One batch: both clouds of all pairs go through the network together, so that norms see all of them."""
+    """One batch: sources and targets of all pairs go through the network together."""
     start = time.perf_counter()
-    device = batch.points0.device
+    device = batch.matches.device
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
     with torch.autocast(device.type, precision, enabled=precision is not None):
-        features0, features1 = run_pair_batch(model, batch, config)
+        features0, features1 = pair_features(model, batch)
     forwarded = time.perf_counter()
     accumulate = config.optimizer.accumulate
     # Zero, but with a gradient: augmentation can leave a batch without a single match.
@@ -190,12 +183,12 @@ def _forward_backward(
 
 
 def split_pairs(batch: PairBatch, features0: Tensor, features1: Tensor) -> Iterator[tuple[int, PairFeatures]]:
-    """The pairs of a batch with their numbers, cloud 0 moved into the frame of cloud 1; without matches: left out."""
-    sides0 = zip(features0.split(batch.splits0), batch.points0.split(batch.splits0))
-    sides1 = zip(features1.split(batch.splits1), batch.points1.split(batch.splits1))
+    """The pairs of a batch with their numbers, each source moved into its target's frame; without matches: left out."""
+    sources = zip(features0.split(batch.source_splits), batch.source.points.split(batch.source_splits))
+    targets = zip(features1.split(batch.target_splits), batch.target.points.split(batch.target_splits))
     start0 = start1 = 0
     matches = batch.matches.split(batch.match_splits)
-    pairs = enumerate(zip(sides0, sides1, matches, batch.transforms))
+    pairs = enumerate(zip(sources, targets, matches, batch.transforms))
     for index, ((f0, p0), (f1, p1), rows, transform) in pairs:
         if len(rows) >= 2:
             moved = p0 @ transform[:3, :3].t() + transform[:3, 3]
@@ -209,17 +202,17 @@ def build_model(config: ModelConfig) -> nn.Module:
     """A network with new weights, or with those of ``config.init``."""
     if config.init is not None:
         model = _initial(config.init, config.chiral).train()
-        for option in ("geometry", "sides", "chiral"):
-            theirs, ours = bool(model.config.get(option)), getattr(config, option)
+        for option in ("kernels", "oriented", "chiral"):
+            theirs, ours = model.config.get(option), getattr(config, option)
             if theirs != ours:
-                raise ValueError(
+                raise InputError(
                     f"model.init {config.init}: its network has {option} = {theirs}, model.{option} says {ours}"
                 )
         return model
     options = {name: value for name, value in vars(config).items() if name not in ("name", "init")}
     widths = ("channels", "tr_channels")
     options = {name: value for name, value in options.items() if name not in widths or value is not None}
-    in_channels = (6 if config.sides else 3) if config.geometry else 1
+    in_channels = (6 if config.oriented else 3) if config.kernels == "pair" else 1
     return create_model(config.name, in_channels=in_channels, **options)
 
 
@@ -269,12 +262,6 @@ def save_model(
     path: Path, model: nn.Module, config: PretrainConfig, step: int, result: Result | None
 ) -> None:
     """Write a checkpoint that ``from_pretrained`` reads."""
-    if model.config["symmetric"]:
-        # Written symmetric, so that the weights mean the same to any engine; the run's own stay as they are,
-        # since touching them would make its bits depend on when it saves.
-        model = copy.deepcopy(model)
-        for layer in symmetric_layers(model):
-            layer.symmetrize()
     shapes = config.data.shapes
     data = [Path(root).name for root in ([config.data.root] if shapes is None else shapes.roots)]
     extra = {"step": step, "loss": config.loss.name, "data": ", ".join(data)}

@@ -1,4 +1,4 @@
-"""Voxels of a cloud, and which points of two clouds are the same place."""
+"""Which points of two clouds are the same place."""
 
 from __future__ import annotations
 
@@ -9,50 +9,6 @@ import torch
 from scipy.spatial import cKDTree
 
 Rows = TypeVar("Rows", np.ndarray, torch.Tensor)
-
-
-def voxelize(
-    points: np.ndarray, voxel_size: float, rng: np.random.Generator | None = None, average: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """One point per voxel, ordered by voxel.
-
-    Args:
-        points: (N, 3) float32, metres.
-        voxel_size: metres.
-        rng: draws which of a voxel's points is kept; None keeps the first.
-        average: take the mean of a voxel's points in place of one of them.
-
-    Returns:
-        (V, 3) points, and their (V, 3) int32 voxels ``floor(points / voxel_size)`` in increasing order of
-        (x, y, z): neighbouring rows are neighbours in space, which makes convolutions faster.
-
-    Raises:
-        ValueError: the cloud spans too many voxels to number them.
-    """
-    if rng is not None and not average:
-        points = points[rng.permutation(len(points))]
-    # One row per axis: numpy reduces long rows many times faster than rows of three.
-    cells = np.ascontiguousarray(points.T, dtype=np.float64)
-    cells /= voxel_size
-    cells = np.floor(cells, out=cells).astype(np.int64)
-    low, high = cells.min(axis=1), cells.max(axis=1)
-    sizes = [int(size) for size in high - low + 1]
-    if sizes[0] * sizes[1] * sizes[2] >= 2**62 or max(-low.min(), high.max()) >= 2**31:
-        raise ValueError(
-            f"the cloud spans {' x '.join(map(str, sizes))} voxels of {voxel_size:g} m, too many to number; "
-            "is it in metres?"
-        )
-    x, y, z = cells - low[:, None]
-    keys = (x * sizes[1] + y) * sizes[2] + z
-    # Stable, so that which point comes first in its voxel is the same on every machine.
-    order = np.argsort(keys, kind="stable")
-    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
-    first = order[starts]
-    if average:
-        counts = np.diff(starts, append=len(order))[:, None]
-        points = (np.add.reduceat(points[order].astype(np.float64), starts) / counts).astype(points.dtype)
-        return points, np.ascontiguousarray(cells[:, first].T, dtype=np.int32)
-    return points[first], np.ascontiguousarray(cells[:, first].T, dtype=np.int32)
 
 
 def find_matches(

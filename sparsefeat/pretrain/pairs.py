@@ -9,29 +9,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 
 from sparsefeat.data.fragments import FragmentCache, directions
 from sparsefeat.data.threedmatch import FragmentPair
+from sparsefeat.errors import InputError
+from sparsefeat.models.voxel_cloud import VoxelCloud, join, voxelize
 from sparsefeat.pretrain.augment import AugmentConfig, augment
-from sparsefeat.pretrain.matches import find_matches, nearest_matches, voxelize
-from sparsefeat.pretrain.sampling import PairRequest, PairSampler, select_pairs
-
-__all__ = [
-    "PairBatch",
-    "PairDataset",
-    "PairRequest",
-    "PairSample",
-    "PairSampler",
-    "collate_pairs",
-    "find_matches",
-    "nearest_matches",
-    "select_pairs",
-    "voxelize",
-]
+from sparsefeat.pretrain.matches import find_matches
+from sparsefeat.pretrain.sampling import PairRequest
 
 
 @dataclass
@@ -39,63 +30,47 @@ class PairSample:
     """An augmented pair of clouds.
 
     Attributes:
-        points0: (V0, 3) float32, one point per occupied voxel, metres, in the augmented frame.
-        points1: (V1, 3) float32.
-        coordinates0: (V0, 3) int32 voxels ``floor(points0 / voxel_size)``, in increasing order of
-            (x, y, z).
-        coordinates1: (V1, 3) int32.
-        sides0: (V0, 3) float32 unit vectors to the sensor, zeros where it is not known.
-        sides1: (V1, 3) float32.
-        matches: (M, 2) int64, rows of 0 and 1 that are within the positive radius of each other under
-            ``transform``: all of them, by row of 0 and then nearest first.
-        transform: (4, 4) float64 rigid motion, maps the frame of points0 to that of points1.
+        source: one point per voxel, metres, float32, in the augmented frame; normals are unit vectors to the sensor
+            or to the outer side of the surface, zeros where neither is known. V0 voxels.
+        target: likewise. V1 voxels.
+        matches: rows of source and target that are within the positive radius of each other under ``transform``: all
+            of them, by row of the source and then nearest first. Shape: (M, 2) int64.
+        transform: rigid motion that maps the source's frame to the target's. Shape: (4, 4) float64.
         request: what it was made from.
         deformed: no motion brings one cloud onto the other: ``transform`` is the identity, and matches are places of
             a body, not of space.
     """
 
-    points0: np.ndarray
-    points1: np.ndarray
-    coordinates0: np.ndarray
-    coordinates1: np.ndarray
-    sides0: np.ndarray
-    sides1: np.ndarray
-    matches: np.ndarray
-    transform: np.ndarray
+    source: VoxelCloud
+    target: VoxelCloud
+    matches: torch.Tensor
+    transform: torch.Tensor
     request: PairRequest
     deformed: bool = False
 
 
 @dataclass
 class PairBatch:
-    """Samples joined, batch index first; B pairs.
+    """Samples joined; B pairs.
 
     Attributes:
-        coordinates0: (V0, 4) int32, rows in increasing order of (batch, x, y, z).
-        coordinates1: (V1, 4) int32.
-        points0: (V0, 3) float32, metres.
-        points1: (V1, 3) float32.
-        sides0: (V0, 3) float32, unit vectors to the sensor or zeros.
-        sides1: (V1, 3) float32.
-        matches: (M, 2) int64 rows of the joined tensors, pair after pair; by row of 0, nearest first.
-        transforms: (B, 4, 4) float32 rigid motions from the frames of points0 to those of points1.
-        splits0: number of rows of each pair in points0.
-        splits1: number of rows of each pair in points1.
+        source: all sources, numbered in ``batch``. V0 voxels.
+        target: all targets. V1 voxels.
+        matches: rows of the joined clouds, pair after pair; by row of the source, nearest first. Shape: (M, 2) int64.
+        transforms: from the sources' frames to the targets'. Shape: (B, 4, 4) float32.
+        source_splits: number of voxels of each pair's source.
+        target_splits: number of voxels of each pair's target.
         match_splits: number of matches of each pair; may be 0.
         requests: what the samples were made from.
         deformed: which pairs are of deformed shapes, see :class:`PairSample`.
     """
 
-    coordinates0: torch.Tensor
-    coordinates1: torch.Tensor
-    points0: torch.Tensor
-    points1: torch.Tensor
-    sides0: torch.Tensor
-    sides1: torch.Tensor
+    source: VoxelCloud
+    target: VoxelCloud
     matches: torch.Tensor
     transforms: torch.Tensor
-    splits0: list[int]
-    splits1: list[int]
+    source_splits: list[int]
+    target_splits: list[int]
     match_splits: list[int]
     requests: list[PairRequest]
     deformed: list[bool]
@@ -105,19 +80,19 @@ class PairBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
         """Return the batch with its tensors on a device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> PairBatch:
         """Return the batch in page-locked memory; DataLoader calls this."""
-        return self._map(torch.Tensor.pin_memory)
+        return self._map(lambda part: part.pin_memory())
 
-    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> PairBatch:
-        tensors = {
-            field.name: change(value)
-            for field in dataclasses.fields(self)
-            if isinstance(value := getattr(self, field.name), torch.Tensor)
+    def _map(self, change: Callable[[Any], Any]) -> PairBatch:
+        movable = {
+            name: change(value)
+            for name, value in vars(self).items()
+            if isinstance(value, (torch.Tensor, VoxelCloud))
         }
-        return dataclasses.replace(self, **tensors)
+        return dataclasses.replace(self, **movable)
 
 
 class PairDataset(Dataset):
@@ -134,7 +109,7 @@ class PairDataset(Dataset):
         cache_bytes: forget the least recently used ones beyond this size, per process; None keeps all.
 
     Raises:
-        ValueError: an argument is out of range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -149,12 +124,12 @@ class PairDataset(Dataset):
         cache_bytes: int | None = None,
     ):
         if not pairs:
-            raise ValueError("the list of pairs is empty")
+            raise InputError("the list of pairs is empty")
         for name, value in (("voxel_size", voxel_size), ("positive_radius", positive_radius)):
             if not 0 < value < float("inf"):
-                raise ValueError(f"{name} is {value}, expected a positive number")
+                raise InputError(f"{name} is {value}, expected a positive number")
         if max_voxels is not None and max_voxels < 1:
-            raise ValueError(f"max_voxels is {max_voxels}, expected at least 1")
+            raise InputError(f"max_voxels is {max_voxels}, expected at least 1")
         self.pairs = list(pairs)
         self.voxel_size = float(voxel_size)
         self.augment = AugmentConfig.none() if augment is None else augment
@@ -170,7 +145,7 @@ class PairDataset(Dataset):
         """Read every fragment now: errors come before training, and forked workers share the memory.
 
         Raises:
-            ValueError: a fragment cannot be read.
+            InputError: a fragment cannot be read.
         """
         for path in sorted({path for pair in self.pairs for path in (pair.source, pair.target)}):
             self.fragment(path)
@@ -180,95 +155,124 @@ class PairDataset(Dataset):
         """Make a sample; the same request always gives the same bits.
 
         Raises:
-            ValueError: there is no such pair, or a fragment cannot be read.
+            InputError: there is no such pair, or a fragment cannot be read.
         """
         if not 0 <= request.pair < len(self.pairs):
-            raise ValueError(f"pair {request.pair} is out of range, there are {len(self.pairs)}")
+            raise InputError(f"pair {request.pair} is out of range, there are {len(self.pairs)}")
         pair = self.pairs[request.pair]
         rng = np.random.default_rng(request.seed)
         scale = rng.uniform(*self.augment.scale)
-        clouds, frames, sides = [], [], []
+        clouds, frames = [], []
         for path in (pair.source, pair.target):
             points, frame = augment(self.fragment(path), rng, request.max_angle_deg, self.augment, scale)
-            clouds.append(voxelize(points, self.voxel_size, rng, self.average))
-            frames.append(frame)
+            cloud = one_point_per_voxel(points, self.voxel_size, None if self.average else rng)
             viewpoint = self.fragment.viewpoint(path)
             if viewpoint is not None:
                 viewpoint = frame[:3, :3] @ viewpoint + frame[:3, 3]
-            sides.append(directions(clouds[-1][0], viewpoint))
-        if self.augment.sideless > 0 and rng.random() < self.augment.sideless:
-            sides = [np.zeros_like(side) for side in sides]
-        (points0, coordinates0), (points1, coordinates1) = clouds
+            normal = torch.from_numpy(directions(cloud.points.numpy(), viewpoint))
+            clouds.append(dataclasses.replace(cloud, normal=normal))
+            frames.append(frame)
+        if self.augment.drop_orientation > 0 and rng.random() < self.augment.drop_orientation:
+            clouds = [dataclasses.replace(cloud, normal=torch.zeros_like(cloud.normal)) for cloud in clouds]
+        source, target = clouds
         # One scale for both: it cancels, and the motion between the augmented clouds stays rigid.
         transform = frames[1] @ pair.transform @ np.linalg.inv(frames[0])
         transform[3] = (0, 0, 0, 1)
         radius = self.positive_radius * self.voxel_size
-        matches = find_matches(points0, points1, transform, radius)
-        sample = PairSample(points0, points1, coordinates0, coordinates1, *sides, matches, transform, request)
-        if self.max_voxels is not None and max(len(points0), len(points1)) > self.max_voxels:
+        matches = torch.from_numpy(
+            find_matches(source.points.numpy(), target.points.numpy(), transform, radius)
+        )
+        sample = PairSample(source, target, matches, torch.from_numpy(transform), request)
+        if self.max_voxels is not None and max(len(source), len(target)) > self.max_voxels:
             sample = _cut(sample, self.max_voxels, rng)
         return sample
+
+
+def one_point_per_voxel(
+    points: np.ndarray, voxel_size: float, rng: np.random.Generator | None = None
+) -> VoxelCloud:
+    """Voxels of a cloud, with a float32 point in each.
+
+    Args:
+        points: (N, 3) float32, in the unit of the voxel size.
+        voxel_size: edge of a voxel.
+        rng: draws which of a voxel's points is kept; None: the mean of all of them.
+
+    Raises:
+        InputError: the cloud spans too many voxels to number them.
+    """
+    if rng is not None:
+        points = points[rng.permutation(len(points))]
+    given = torch.from_numpy(points)
+    cloud = voxelize(given, voxel_size, where="the cloud")
+    kept = cloud.points.float()
+    if rng is not None:
+        order = torch.arange(len(given))
+        first = order.new_full((len(cloud),), len(given)).scatter_reduce(0, cloud.inverse, order, "amin")
+        kept = given[first]
+    return dataclasses.replace(cloud, points=kept, inverse=cloud.inverse[:0])
 
 
 def collate_pairs(samples: Sequence[PairSample]) -> PairBatch:
     """Join samples to a batch; pairs without a match stay in it, with 0 matches.
 
     Raises:
-        ValueError: there are no samples.
+        InputError: there are no samples.
     """
     if not samples:
-        raise ValueError("a batch needs at least one sample")
-    splits0 = [len(sample.points0) for sample in samples]
-    splits1 = [len(sample.points1) for sample in samples]
-    offsets = np.cumsum([[0, 0], *zip(splits0, splits1, strict=True)], axis=0)[:-1]
-    matches = [sample.matches + offset for sample, offset in zip(samples, offsets, strict=True)]
+        raise InputError("a batch needs at least one sample")
+    source_splits = [len(sample.source) for sample in samples]
+    target_splits = [len(sample.target) for sample in samples]
+    starts = np.cumsum([[0, 0], *zip(source_splits, target_splits, strict=True)], axis=0)[:-1]
+    matches = [sample.matches + torch.from_numpy(start) for sample, start in zip(samples, starts, strict=True)]
     return PairBatch(
-        coordinates0=_batched([sample.coordinates0 for sample in samples]),
-        coordinates1=_batched([sample.coordinates1 for sample in samples]),
-        points0=torch.from_numpy(np.concatenate([sample.points0 for sample in samples])),
-        points1=torch.from_numpy(np.concatenate([sample.points1 for sample in samples])),
-        sides0=torch.from_numpy(np.concatenate([sample.sides0 for sample in samples])),
-        sides1=torch.from_numpy(np.concatenate([sample.sides1 for sample in samples])),
-        matches=torch.from_numpy(np.concatenate(matches)),
-        transforms=torch.from_numpy(np.stack([sample.transform for sample in samples]).astype(np.float32)),
-        splits0=splits0,
-        splits1=splits1,
+        source=join([sample.source for sample in samples]),
+        target=join([sample.target for sample in samples]),
+        matches=torch.cat(matches),
+        transforms=torch.stack([sample.transform for sample in samples]).float(),
+        source_splits=source_splits,
+        target_splits=target_splits,
         match_splits=[len(sample.matches) for sample in samples],
         requests=[sample.request for sample in samples],
         deformed=[sample.deformed for sample in samples],
     )
 
 
-def _batched(coordinates: list[np.ndarray]) -> torch.Tensor:
-    joined = np.empty((sum(map(len, coordinates)), 4), dtype=np.int32)
-    joined[:, 0] = np.repeat(np.arange(len(coordinates)), [len(part) for part in coordinates])
-    np.concatenate(coordinates, out=joined[:, 1:])
-    return torch.from_numpy(joined)
+def pair_features(model: nn.Module, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of all voxels of sources and targets, from one pass, so that norms see all of them.
+
+    Args:
+        model: a network, or DistributedDataParallel around one.
+        batch: B pairs.
+
+    Returns:
+        Shape (V0, C), (V1, C).
+    """
+    network = getattr(model, "module", model)
+    features = model(network.inputs(join([batch.source, batch.target]))).features
+    return tuple(features.split([len(batch.source), len(batch.target)]))
 
 
 def _cut(sample: PairSample, size: int, rng: np.random.Generator) -> PairSample:
     """Keep the voxels nearest to one place, the same in both clouds, so that they still overlap."""
+    source, target = sample.source.points.numpy(), sample.target.points.numpy()
     if len(sample.matches):
-        centre0 = sample.points0[sample.matches[rng.integers(len(sample.matches)), 0]]
+        centre = source[int(sample.matches[rng.integers(len(sample.matches)), 0])]
     else:
-        centre0 = sample.points0[rng.integers(len(sample.points0))]
-    centre1 = sample.transform[:3, :3] @ centre0 + sample.transform[:3, 3]
+        centre = source[rng.integers(len(source))]
+    transform = sample.transform.numpy()
     kept, rows = [], []
-    for points, centre in ((sample.points0, centre0), (sample.points1, centre1)):
-        distance = ((points - centre) ** 2).sum(axis=1)
-        keep = np.sort(np.argsort(distance, kind="stable")[:size])
-        row = np.full(len(points), -1, dtype=np.int64)
-        row[keep] = np.arange(len(keep))
+    for points, place in ((source, centre), (target, transform[:3, :3] @ centre + transform[:3, 3])):
+        distance = ((points - place) ** 2).sum(axis=1)
+        keep = torch.from_numpy(np.sort(np.argsort(distance, kind="stable")[:size]))
+        row = torch.full((len(points),), -1)
+        row[keep] = torch.arange(len(keep))
         kept.append(keep)
         rows.append(row)
-    matches = np.stack([rows[0][sample.matches[:, 0]], rows[1][sample.matches[:, 1]]], axis=1)
+    matches = torch.stack([rows[0][sample.matches[:, 0]], rows[1][sample.matches[:, 1]]], 1)
     return dataclasses.replace(
         sample,
-        points0=sample.points0[kept[0]],
-        points1=sample.points1[kept[1]],
-        coordinates0=sample.coordinates0[kept[0]],
-        coordinates1=sample.coordinates1[kept[1]],
-        sides0=sample.sides0[kept[0]],
-        sides1=sample.sides1[kept[1]],
-        matches=matches[(matches >= 0).all(axis=1)],
+        source=sample.source.rows(kept[0]),
+        target=sample.target.rows(kept[1]),
+        matches=matches[(matches >= 0).all(1)],
     )

@@ -7,17 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from sparsefeat.checkpoint import from_pretrained
+from sparsefeat.errors import InputError
 from sparsefeat.evaluate.descriptors import baseline_descriptor
 from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.pretrain.config import PretrainConfig
 from sparsefeat.pretrain.data import load_pairs, prepare_rooms
 from sparsefeat.pretrain.loop import pretrain
-from sparsefeat.pretrain.sources import numbers
 from sparsefeat.pretrain.report import draw_curves, draw_pair, table
+from sparsefeat.pretrain.sources import numbers
+from sparsefeat.progress import Progress
 
 
 def run(
@@ -38,16 +39,15 @@ def run(
         say: takes lines of text for the user.
 
     Raises:
-        ValueError: data, configuration or checkpoint are not as expected.
+        InputError: data, configuration or checkpoint are not as expected.
     """
     output = Path(output)
     device = _own_device(device)
     main_process = int(os.environ.get("RANK", 0)) == 0
     rooms = config.data.rooms
     if rooms is not None and main_process:
-        with tqdm(total=rooms.rooms * rooms.fragments_per_room, desc="rooms", unit="fragment") as bar:
-            made = prepare_rooms(config.data, lambda done, total: bar.update(done - bar.n))
-            bar.disable = not made
+        with Progress("rooms", unit="fragment") as progress:
+            made = prepare_rooms(config.data, progress)
         say(f"{'made' if made else 'found'} synthetic rooms in {config.data.root}")
     result = pretrain(
         config, output, device, resume, overfit, show_progress=main_process, should_stop=should_stop
@@ -69,14 +69,15 @@ def run(
         if 0 in result.validations:
             rows["before"] = result.validations[0]
         for name in config.compare:
-            rows[name] = evaluate_matching(
-                held_out,
-                baseline_descriptor(name, trained, config.voxel_size, config.seed),
-                config.voxel_size,
-                points=config.data.validation_points,
-                progress=_bar(name),
-                dense=config.voxel_points == "mean",
-            )
+            with Progress(f"compare {name}", unit="pair", leave=False) as progress:
+                rows[name] = evaluate_matching(
+                    held_out,
+                    baseline_descriptor(name, trained, config.voxel_size, config.seed),
+                    config.voxel_size,
+                    points=config.data.validation_points,
+                    progress=lambda done, total, show=progress: _unless(should_stop, show, done, total),
+                    dense=config.voxel_points == "mean",
+                )
         if result.step in result.validations:
             rows["after"] = result.validations[result.step]
         pairs = sum(len(of_scene) for of_scene in held_out.values())
@@ -93,18 +94,12 @@ def _own_device(device: str) -> str:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     if device.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise ValueError(f"device {device}: torch {torch.__version__} finds no CUDA device here; use --device cpu")
+            raise InputError(f"device {device}: torch {torch.__version__} finds no CUDA device here; use --device cpu")
         torch.cuda.set_device(device)
     return device
 
 
-def _bar(name: str) -> Callable[[int, int], None]:
-    bar = tqdm(desc=f"compare {name}", unit="pair", leave=False)
-
-    def update(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return update
+def _unless(should_stop: Callable[[], bool], progress: Callable[[int, int], None], done: int, total: int) -> None:
+    if should_stop():
+        raise KeyboardInterrupt
+    progress(done, total)

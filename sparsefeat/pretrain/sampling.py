@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from sparsefeat.data.threedmatch import FragmentPair
+from sparsefeat.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class PairSampler(Sampler[list[PairRequest]]):
         angle: maps a step to the largest angle of rotation in degrees; None is 180 at every step.
 
     Raises:
-        ValueError: an argument is out of range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -60,9 +61,9 @@ class PairSampler(Sampler[list[PairRequest]]):
             ("world_size", world_size, 1),
         ):
             if value < least:
-                raise ValueError(f"{name} is {value}, expected at least {least}")
+                raise InputError(f"{name} is {value}, expected at least {least}")
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank is {rank}, expected 0 to {world_size - 1}")
+            raise InputError(f"rank is {rank}, expected 0 to {world_size - 1}")
         self.n_pairs = n_pairs
         self.batch_size = batch_size
         self.seed = seed
@@ -122,15 +123,15 @@ def select_pairs(
         At least one pair.
 
     Raises:
-        ValueError: the range or the limit is not valid, or no pair is left.
+        InputError: the range or the limit is not valid, or no pair is left.
     """
     if not 0 <= min_overlap <= max_overlap <= 1:
-        raise ValueError(f"overlap from {min_overlap} to {max_overlap}: expected shares, the smaller first")
+        raise InputError(f"overlap from {min_overlap} to {max_overlap}: expected shares, the smaller first")
     if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}, expected at least 1 pair")
+        raise InputError(f"limit is {limit}, expected at least 1 pair")
     kept = [pair for pair in pairs if not (pair.overlap < min_overlap or pair.overlap > max_overlap)]
     if not kept:
-        raise ValueError(f"none of {len(pairs)} pairs has an overlap from {min_overlap:g} to {max_overlap:g}")
+        raise InputError(f"none of {len(pairs)} pairs has an overlap from {min_overlap:g} to {max_overlap:g}")
     if limit is not None and limit < len(kept):
         drawn = np.random.default_rng(seed).choice(len(kept), limit, replace=False)
         kept = [kept[index] for index in sorted(drawn)]

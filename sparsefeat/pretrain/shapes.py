@@ -8,20 +8,23 @@ becomes that of the network: batches, network and loop are those of fragment pai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from sparsefeat.data.shapes import Shape, load_dataset
-from sparsefeat.data.synthetic import damage
-from sparsefeat.evaluate.geodesic import surface_area
-from sparsefeat.mesh.features import SAMPLES_PER_VOXEL_EDGE, outer_normals
+from sparsefeat.errors import InputError
+from sparsefeat.extract.surfaces import SAMPLES_PER_VOXEL_EDGE, outer_normals
+from sparsefeat.mesh.geodesic import surface_area
 from sparsefeat.mesh.sampling import sample_surface
+from sparsefeat.models.voxel_cloud import VoxelCloud, voxelize
 from sparsefeat.pretrain.augment import random_rotation
 from sparsefeat.pretrain.pairs import PairDataset, PairSample
 from sparsefeat.pretrain.sampling import PairRequest
+from sparsefeat.synthetic import damage
 
 _VIEW_PIXEL = 0.75
 """Edge of a camera's pixel over the voxel size; there are four surface points to a voxel's face."""
@@ -49,14 +52,14 @@ class ShapesConfig:
     def __post_init__(self) -> None:
         low, high = self.voxels
         if not 0 < low <= high < 1:
-            raise ValueError(f"voxels is [{low}, {high}], expected two shares of the root of the area, smaller first")
+            raise InputError(f"voxels is [{low}, {high}], expected two shares of the root of the area, smaller first")
         for name in ("same_individual", "bent", "damaged", "rooms"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a share from 0 to 1")
+                raise InputError(f"{name} is {getattr(self, name)}, expected a share from 0 to 1")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}, expected a share from 0 to below 1")
+            raise InputError(f"dropout is {self.dropout}, expected a share from 0 to below 1")
         if not 0 <= self.jitter or not 0 <= self.strain:
-            raise ValueError(f"jitter and strain are {self.jitter} and {self.strain}, expected 0 or more")
+            raise InputError(f"jitter and strain are {self.jitter} and {self.strain}, expected 0 or more")
 
     def plain(self) -> ShapesConfig:
         """The same shapes neither bent nor damaged, whole: for validation."""
@@ -71,7 +74,7 @@ class LoadedShape(NamedTuple):
         vertices: (N, 3) float32.
         faces: (F, 3) int32.
         normals: (N, 3) float32, of the vertices, to the outer side.
-        outwards: 1.0 or -1.0, see :func:`sparsefeat.mesh.features.outer_normals`.
+        outwards: 1.0 or -1.0, see :func:`sparsefeat.extract.surfaces.outer_normals`.
         landmarks: (L,) int32 vertices.
         group, individual: shapes of one group correspond by landmarks.
     """
@@ -93,7 +96,7 @@ def load_shapes(config: ShapesConfig, split: str | None) -> list[LoadedShape]:
         split: of each; None: all of them.
 
     Raises:
-        ValueError: a folder is not as expected, or has a shape without correspondence or surface.
+        InputError: a folder is not as expected, or has a shape without correspondence or surface.
     """
     loaded = []
     for root in config.roots:
@@ -106,10 +109,10 @@ def load_shapes(config: ShapesConfig, split: str | None) -> list[LoadedShape]:
 def _loaded(shape: Shape, root: str) -> LoadedShape:
     data = shape.load()
     if data.correspondence is None or not len(data.correspondence):
-        raise ValueError(f"{root}: {shape.name} has no correspondence; expected corres/<name>.vts beside the meshes")
+        raise InputError(f"{root}: {shape.name} has no correspondence; expected corres/<name>.vts beside the meshes")
     area = surface_area(data.vertices, data.faces) if len(data.faces) else 0.0
     if not area > 0:
-        raise ValueError(f"{root}: {shape.name} has no surface")
+        raise InputError(f"{root}: {shape.name} has no surface")
     vertices = (data.vertices - data.vertices.mean(0)) / np.sqrt(area)
     outwards, normals = outer_normals(vertices, data.faces)
     # A made-up species is the same whatever folder it is in; so is a family of creatures.
@@ -189,29 +192,6 @@ def _thinned(points: np.ndarray, normals: np.ndarray, rng: np.random.Generator, 
     return damage.Damaged(points[kept], normals[kept], kept)
 
 
-def voxelize_cloud(cloud: SurfaceCloud) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean points and normals of occupied voxels, in increasing order of (x, y, z), and the voxel of each point.
-
-    Returns:
-        points (V, 3) float32 in voxels, cells (V, 3) int32, normals (V, 3) float32, inverse (N,) int64.
-    """
-    cells = np.floor(cloud.points).astype(np.int64)
-    low = cells.min(0)
-    size = cells.max(0) - low + 1
-    keys = ((cells[:, 0] - low[0]) * size[1] + cells[:, 1] - low[1]) * size[2] + cells[:, 2] - low[2]
-    order = np.argsort(keys, kind="stable")
-    new = np.diff(keys[order], prepend=-1) > 0
-    starts = np.flatnonzero(new)
-    inverse = np.empty(len(keys), dtype=np.int64)
-    inverse[order] = np.cumsum(new) - 1
-    values = np.concatenate([cloud.points, cloud.normals], 1)[order]
-    mean = np.add.reduceat(values, starts) / np.diff(starts, append=len(order))[:, None]
-    cells = cells[order[starts]]
-    # A mean may round up to its voxel's upper border.
-    points = np.minimum(mean[:, :3].astype(np.float32), np.nextafter((cells + 1).astype(np.float32), -np.inf))
-    return points, cells.astype(np.int32), mean[:, 3:].astype(np.float32), inverse
-
-
 class ShapePairDataset(Dataset):
     """Samples made on request: request ``k`` pairs shape k with another of its group.
 
@@ -222,7 +202,7 @@ class ShapePairDataset(Dataset):
         fragments: pairs of fragments for the share ``config.rooms`` of the requests.
 
     Raises:
-        ValueError: no shapes, or shapes of a group differ in their number of landmarks.
+        InputError: no shapes, or shapes of a group differ in their number of landmarks.
     """
 
     def __init__(
@@ -230,7 +210,7 @@ class ShapePairDataset(Dataset):
         fragments: PairDataset | None = None,
     ):  # fmt: skip
         if not shapes:
-            raise ValueError("data.shapes: no shapes to train on; expected folders with meshes and corres/ in roots")
+            raise InputError("data.shapes: no shapes to train on; expected folders with meshes and corres/ in roots")
         self.shapes, self.config, self.voxel_size, self.fragments = list(shapes), config, voxel_size, fragments
         self.groups: dict[str, list[int]] = {}
         for row, shape in enumerate(self.shapes):
@@ -238,7 +218,7 @@ class ShapePairDataset(Dataset):
             if self.groups[shape.group] != [row]:
                 self.groups[shape.group].append(row)
             if len(shape.landmarks) != len(first.landmarks):
-                raise ValueError(
+                raise InputError(
                     f"data.shapes: {shape.individual} has {len(shape.landmarks)} landmarks, another of its group "
                     f"{len(first.landmarks)}"
                 )
@@ -257,16 +237,26 @@ class ShapePairDataset(Dataset):
         first = self.shapes[request.pair]
         second = self.shapes[self._partner(request.pair, rng)]
         clouds = [surface_cloud(shape, voxel, self.config, rng, request.max_angle_deg) for shape in (first, second)]
-        (points0, cells0, normals0, inverse0), (points1, cells1, normals1, inverse1) = map(voxelize_cloud, clouds)
+        source, target = map(self._voxelized, clouds)
         both = (clouds[0].landmarks >= 0) & (clouds[1].landmarks >= 0)
-        matches = np.stack(
-            [inverse0[clouds[0].landmarks[both]], inverse1[clouds[1].landmarks[both]]], 1
+        matches = torch.stack(
+            [
+                voxels.inverse[torch.from_numpy(cloud.landmarks[both])]
+                for voxels, cloud in zip((source, target), clouds, strict=True)
+            ],
+            1,
         )
-        scale = np.float32(self.voxel_size)
+        source, target = (replace(voxels, inverse=voxels.inverse[:0]) for voxels in (source, target))
         return PairSample(
-            points0 * scale, points1 * scale, cells0, cells1, normals0, normals1,
-            np.unique(matches, axis=0), np.eye(4), request, deformed=True,
-        )  # fmt: skip
+            source, target, torch.unique(matches, dim=0), torch.eye(4, dtype=torch.float64), request, deformed=True
+        )
+
+    def _voxelized(self, cloud: SurfaceCloud) -> VoxelCloud:
+        """Mean points and normals of occupied voxels, at the network's voxel size."""
+        voxels = voxelize(
+            torch.from_numpy(cloud.points * self.voxel_size), self.voxel_size, normals=torch.from_numpy(cloud.normals)
+        )
+        return replace(voxels, points=voxels.points.float())
 
     def _partner(self, row: int, rng: np.random.Generator) -> int:
         shape = self.shapes[row]

@@ -15,8 +15,7 @@ from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.pretrain.config import PretrainConfig
 from sparsefeat.pretrain.data import _Overfit, load_pairs, make_loader
-from sparsefeat.pretrain.inputs import run_pair_batch
-from sparsefeat.pretrain.pairs import PairDataset, collate_pairs
+from sparsefeat.pretrain.pairs import PairDataset, collate_pairs, pair_features
 from sparsefeat.pretrain.sampling import PairRequest, PairSampler
 from sparsefeat.pretrain.shapes import ShapePairDataset, load_shapes
 
@@ -143,12 +142,12 @@ class ShapeSource:
         for row in rows:
             request = PairRequest(int(row), int(row) if self.overfit else int(rng.integers(1 << 62)))
             batch = collate_pairs([self.validation[request]]).to(next(model.parameters()).device)
-            f, g = run_pair_batch(model, batch, self.config)
+            f, g = pair_features(model, batch)
             rows0, rows1 = batch.matches.t()
-            places = batch.points1[rows1]
+            places = batch.target.points[rows1]
             apart = (places[(f[rows0] @ g[rows1].t()).argmax(1)] - places).norm(dim=1)
             hits.append((apart <= HIT_VOXELS * self.config.voxel_size).float().mean().item())
-            extent = (batch.points1 - batch.points1.mean(0)).square().sum(1).mean().sqrt()
+            extent = (batch.target.points - batch.target.points.mean(0)).square().sum(1).mean().sqrt()
             errors.append((apart.mean() / extent).item())
         model.train(training)
         return LandmarkResult(float(np.mean(hits)), float(np.mean(errors)))
@@ -158,6 +157,6 @@ def open_source(config: PretrainConfig, overfit: bool = False) -> PairSource:
     """The pairs that a configuration names.
 
     Raises:
-        ValueError: data are not as expected.
+        InputError: data are not as expected.
     """
     return (FragmentSource if config.data.shapes is None else ShapeSource)(config, overfit)

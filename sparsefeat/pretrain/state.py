@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
 import torch
 
-from sparsefeat.config import to_dict
-from sparsefeat.files import atomic_write
+from sparsefeat.checkpoint.legacy import current_run_options
+from sparsefeat.errors import InputError
+from sparsefeat.io.atomic import atomic_write
+from sparsefeat.io.config import config_from_dict, to_dict
 from sparsefeat.models import Network
 from sparsefeat.pretrain.config import PretrainConfig
 
@@ -24,12 +27,11 @@ def save_state(
     """Write everything that later steps depend on; data order and rates are functions of the step.
 
     Raises:
-        ValueError: the file cannot be written; an earlier one stays as it was.
+        InputError: the file cannot be written; an earlier one stays as it was.
     """
     state = {
         "config": to_dict(config),
         "model": model.state_dict(),
-        "symmetric": model.config["symmetric"],
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "step": step,
@@ -39,7 +41,7 @@ def save_state(
         with atomic_write(path) as temporary:
             torch.save(state, temporary)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
-        raise ValueError(f"{path}: cannot write the state ({error}); an earlier file is untouched") from error
+        raise InputError(f"{path}: cannot write the state ({error}); an earlier file is untouched") from error
 
 
 def load_state(
@@ -49,22 +51,23 @@ def load_state(
     """Restore what :func:`save_state` wrote; returns the step and the best validation IR so far.
 
     Raises:
-        ValueError: no such file, not such a file, or one of a run with another configuration.
+        InputError: no such file, not such a file, or one of a run with another configuration.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: nothing to resume from; expected the last.pt of an earlier run")
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: nothing to resume from; expected the last.pt of an earlier run")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"{path}: not the state of a run, or cut off ({str(error).splitlines()[0]})") from error
-    missing = {"config", "model", "symmetric", "optimizer", "scaler", "step", "best"} - set(state)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise InputError(f"{path}: not the state of a run, or cut off ({str(error).splitlines()[0]})") from error
+    missing = {"config", "model", "optimizer", "scaler", "step", "best"} - set(state)
     if missing:
-        raise ValueError(f"{path}: not the state of a run: no {', '.join(sorted(missing))}")
-    mine, theirs = to_dict(config), state["config"]
+        raise InputError(f"{path}: not the state of a run: no {', '.join(sorted(missing))}")
+    # Options that the run did not know yet have their defaults.
+    theirs = to_dict(config_from_dict(PretrainConfig, current_run_options(state["config"]), where=str(path)))
+    mine = to_dict(config)
     for name in mine:
         if name not in _FREE and mine[name] != theirs.get(name):
-            raise ValueError(f"{path}: was made with {name} = {theirs.get(name)}, the configuration says {mine[name]}")
-    model.set_symmetric(state["symmetric"])
+            raise InputError(f"{path}: was made with {name} = {theirs.get(name)}, the configuration says {mine[name]}")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])

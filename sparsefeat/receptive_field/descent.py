@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefeat.errors import InputError
 from sparsefeat.receptive_field.dilation import ContinuousDilation
 from sparsefeat.receptive_field.objectives import Objective
 from sparsefeat.receptive_field.parameter import PositiveParameter
@@ -119,7 +120,7 @@ class Descent:
         value = self.objective(*self.features(step, self.size, self.factor))
         if not torch.isfinite(value):
             sizes = self.size().tolist()
-            raise ValueError(f"step {step}: the objective is {float(value.detach())} at voxel size {sizes}")
+            raise InputError(f"step {step}: the objective is {float(value.detach())} at voxel size {sizes}")
         value.backward()
         self.history.append(
             TuningStep(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from sparsefeat.errors import InputError
 from sparsefeat.models.pairs import PairConvolution
 from sparsefeat.receptive_field.parameter import PositiveParameter
 from sparsefeat.sparse import Kernel, SparseTensor
@@ -28,7 +29,7 @@ class ContinuousDilation(nn.Module):
         per_layer: one factor per convolution, in the order of ``model.modules()``, instead of one for all.
 
     Raises:
-        ValueError: bounds below 1 or out of order, or no layer that could be dilated.
+        InputError: bounds below 1 or out of order, or no layer that could be dilated.
     """
 
     def __init__(
@@ -36,12 +37,12 @@ class ContinuousDilation(nn.Module):
     ):
         super().__init__()
         if low < 1:
-            raise ValueError(f"dilation: expected bounds of at least 1, got {low!r}")
+            raise InputError(f"dilation: expected bounds of at least 1, got {low!r}")
         if isinstance(model, DilatedNetwork):
-            raise ValueError(f"the network has dilation {model.factor:g} already; tune that of its .model")
+            raise InputError(f"the network has dilation {model.factor:g} already; tune that of its .model")
         layers = [layer for layer in model.modules() if _can_dilate(layer)]
         if not layers:
-            raise ValueError(f"{type(model).__name__} has no stride-1 convolution that could be dilated")
+            raise InputError(f"{type(model).__name__} has no stride-1 convolution that could be dilated")
         # Not as submodules: they belong to the model.
         self._layers = tuple(layers)
         self.factor = PositiveParameter(initial, low, high, len(layers) if per_layer else 1)
@@ -81,8 +82,8 @@ class DilatedNetwork(nn.Module):
             return self.model(x)
 
     def state_dict(self, *args, **options):
-        """Raises ValueError: a checkpoint has no place for the factor."""
-        raise ValueError(
+        """Raises InputError: a checkpoint has no place for the factor."""
+        raise InputError(
             f"a network at dilation {self.factor:g} cannot be saved; save its .model, and the factor beside it"
         )
 

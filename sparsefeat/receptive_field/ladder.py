@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from sparsefeat.errors import InputError
+
 DEFAULT_RATIO = math.sqrt(2)
 
 # Between two rungs the third has no weight, but for the rounding of a logarithm; it would cost a pass.
@@ -64,7 +66,7 @@ class ScaleLadder:
         normalize: bool = False,
     ):
         if not ratio > 1:
-            raise ValueError(f"ratio must be above 1, got {ratio!r}")
+            raise InputError(f"ratio must be above 1, got {ratio!r}")
         self.describe = describe
         self.shapes = shapes
         self.start = float(start)

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsefeat.models.inputs import point_inputs
+from sparsefeat.errors import InputError
+from sparsefeat.models.blocks import network_inputs
+from sparsefeat.models.reach import measure_reach
+from sparsefeat.models.voxel_cloud import voxelize
 from sparsefeat.sparse import SparseTensor
-from sparsefeat.tiling import measure_reach
 
 _WAVES = 6
 _SHARES = (0.5, 0.9, 0.99)
@@ -77,8 +79,8 @@ def measure(
 
     The effective field is that of Luo et al., Understanding the Effective Receptive Field in Deep Convolutional
     Neural Networks, NeurIPS 2016: the gradient of an output by all inputs, here summed in squares over output
-    channels by random projections, over input channels, and over probes. For networks with geometry channels the
-    inputs are those channels, each of which already sums up its own neighbourhood.
+    channels by random projections, over input channels, and over probes. For networks with pair kernels the
+    inputs are the invariants of each voxel's surroundings, which already sum up a neighbourhood.
 
     Args:
         backbone: a network of the package; its weights are used as they are, in eval mode.
@@ -88,7 +90,7 @@ def measure(
         seed: of the sheet, the probes and the projections.
 
     Raises:
-        ValueError: no points, or a backbone whose outputs do not follow its inputs.
+        InputError: no points, or a backbone whose outputs do not follow its inputs.
     """
     voxel_size = getattr(backbone, "voxel_size", None) if voxel_size is None else float(voxel_size)
     rng = np.random.default_rng(seed)
@@ -97,19 +99,12 @@ def measure(
     else:
         place = np.asarray(points, dtype=np.float64) / (voxel_size or 1.0)
         if place.ndim != 2 or place.shape[1] != 3 or not len(place):
-            raise ValueError(f"points: shape {place.shape}, expected (N, 3)")
-    config = getattr(backbone, "config", None) or {}
-    channels = int(config.get("in_channels", 1))
-    cells = np.floor(place)
-    inputs = point_inputs(config, torch.from_numpy(place))
-    dtype = next((p.dtype for p in backbone.parameters()), torch.float32)
-    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    coordinates = torch.from_numpy(np.pad(cells, ((0, 0), (1, 0)))).int().to(device)
-    x = SparseTensor(inputs.to(device, dtype), coordinates=coordinates, reduce="average")
+            raise InputError(f"points: shape {place.shape}, expected (N, 3)")
+    x = network_inputs(backbone, voxelize(torch.from_numpy(place), 1.0))
     was_training = backbone.training
     backbone.eval()
     try:
-        theoretical = 2 * measure_reach(backbone, channels).radius + 1
+        theoretical = 2 * measure_reach(backbone, x.features.shape[1]).radius + 1
         radii, influence = _influence(backbone, x, probes, rng)
     finally:
         backbone.train(was_training)
@@ -128,8 +123,8 @@ def _influence(
         leaves.append(y.features.detach().requires_grad_(True))
         return y.replace(leaves[-1])
 
-    geometry = getattr(backbone, "geometry", None)
-    hook = geometry.register_forward_hook(begin) if geometry is not None else None
+    frames = getattr(backbone, "point_frames", None)
+    hook = frames.register_forward_hook(begin) if frames is not None else None
     if hook is None:
         leaves.append(x.features.detach().requires_grad_(True))
         x = x.replace(leaves[-1])
@@ -139,7 +134,7 @@ def _influence(
         if hook is not None:
             hook.remove()
     if len(y) != len(x):
-        raise ValueError(f"the backbone turned {len(x)} voxels into {len(y)}, expected an output at each")
+        raise InputError(f"the backbone turned {len(x)} voxels into {len(y)}, expected an output at each")
     place = x.coordinates[:, 1:].double()
     # Near the middle, where the surface goes on to all sides as far as it does.
     central = (place - place.median(0).values).norm(dim=1).argsort()[: max(probes, len(place) // 10)]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsefeat.errors import InputError
 from sparsefeat.losses import CYCLE_FORMS, point_info_nce
 from sparsefeat.receptive_field.shapes import SurfaceShape
 
@@ -64,20 +65,20 @@ class ProbeObjective(Objective):
         ridge: weight of the regulariser against the mean variance of the features.
 
     Raises:
-        ValueError: fewer than two folds.
+        InputError: fewer than two folds.
     """
 
     def __init__(self, labels: Sequence[np.ndarray | int], folds: Sequence[int] | None = None, ridge: float = 0.01):
         self.labels = [np.asarray(label) for label in labels]
         for number, label in enumerate(self.labels):
             if label.dtype.kind not in "iub":
-                raise ValueError(f"labels of shape {number} are {label.dtype}, expected integers, -1 where unknown")
+                raise InputError(f"labels of shape {number} are {label.dtype}, expected integers, -1 where unknown")
         self.labels = [label.astype(np.int64) for label in self.labels]
         self.folds = list(range(len(labels))) if folds is None else list(folds)
         if len(self.folds) != len(self.labels):
-            raise ValueError(f"{len(self.folds)} folds for {len(self.labels)} shapes, expected one each")
+            raise InputError(f"{len(self.folds)} folds for {len(self.labels)} shapes, expected one each")
         if len(set(self.folds)) < 2:
-            raise ValueError(
+            raise InputError(
                 "a probe needs shapes of two folds, one to fit and one to hold out; with a single shape use "
                 "RoundTripObjective or DistributionObjective"
             )
@@ -156,7 +157,7 @@ class HeadObjective(Objective):
         self.labels = [np.asarray(label, dtype=np.int64) for label in labels]
         self.held_out = frozenset(held_out)
         if len(self.held_out) >= len(self.labels):
-            raise ValueError(f"all {len(self.labels)} shapes are held out, expected some to train the head on")
+            raise InputError(f"all {len(self.labels)} shapes are held out, expected some to train the head on")
         self.loss = loss
         self.inner_steps = inner_steps
         self.optimizer = torch.optim.Adam(head.parameters(), lr=learning_rate)
@@ -197,7 +198,7 @@ class CorrespondenceObjective(Objective):
     def __init__(self, landmarks: Sequence[np.ndarray], points: int = 512, temperature: float = 0.07, seed: int = 0):
         counts = {len(rows) for rows in landmarks}
         if len(counts) != 1 or len(landmarks) < 2:
-            raise ValueError(f"expected as many landmarks on each of two or more shapes, got {sorted(counts)}")
+            raise InputError(f"expected as many landmarks on each of two or more shapes, got {sorted(counts)}")
         chosen = np.random.default_rng(seed).permutation(counts.pop())[:points]
         self.rows = [np.asarray(rows, dtype=np.int64)[chosen] for rows in landmarks]
         self.temperature = temperature
@@ -225,7 +226,7 @@ class CycleObjective(Objective):
 
     def __init__(self, form: str = "anchored", temperature: float = 0.07, radius: float = 0.02):
         if form not in CYCLE_FORMS:
-            raise ValueError(f"form {form!r}, expected one of {', '.join(CYCLE_FORMS)}")
+            raise InputError(f"form {form!r}, expected one of {', '.join(CYCLE_FORMS)}")
         self.form, self.temperature, self.radius = form, temperature, radius
 
     def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
@@ -264,7 +265,7 @@ class RoundTripObjective(Objective):
         self, groups: Sequence[int] | None = None, radius: float = 0.05, temperature: float = 0.07, points: int = 500
     ):
         if not radius > 0 or not temperature > 0 or points < 2:
-            raise ValueError(
+            raise InputError(
                 f"expected a positive radius and temperature and 2 points or more, got {radius}, {temperature}, {points}"
             )
         self.groups = groups
@@ -274,7 +275,7 @@ class RoundTripObjective(Objective):
         super().prepare(shapes)
         self._group = [0] * len(shapes) if self.groups is None else list(self.groups)
         if len(self._group) != len(shapes):
-            raise ValueError(f"{len(self._group)} groups for {len(shapes)} shapes, expected one each")
+            raise InputError(f"{len(self._group)} groups for {len(shapes)} shapes, expected one each")
         self._near: dict[int, Tensor] = {}
 
     def draw(self, count: int, rng: np.random.Generator) -> list[int]:
@@ -340,7 +341,7 @@ class DistributionObjective(Objective):
     def __init__(self, source: np.ndarray | Tensor, points: int = 1024, seed: int = 0):
         source = torch.as_tensor(source).double()
         if source.ndim != 2 or len(source) < 2:
-            raise ValueError(f"source features have shape {tuple(source.shape)}, expected (M, C), M at least 2")
+            raise InputError(f"source features have shape {tuple(source.shape)}, expected (M, C), M at least 2")
         self.points, self.seed = points, seed
         self.source = source[self._rows(len(source))]
         distance = torch.pdist(self.source).square()

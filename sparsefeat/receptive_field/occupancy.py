@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsefeat.models.voxel_cloud import VoxelCloud
 from sparsefeat.sparse import SparseTensor
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey
 from sparsefeat.sparse.coordinates import constant
@@ -21,40 +21,32 @@ DEFAULT_SHARPNESS = 0.01
 _LEAST_LOGIT = -18.0
 
 
-class SoftVoxels(NamedTuple):
-    """Cells that points hold, wholly or in part.
-
-    Attributes:
-        coordinates: (V, 4) int32, batch first.
-        occupancy: (V,) in (0, 1], differentiable by the points.
-        points, rows: (P,) int64 each: point ``points[p]`` has a hold on cell ``rows[p]``.
-        hold: (P,) its strength.
-    """
-
-    coordinates: Tensor
-    occupancy: Tensor
-    points: Tensor
-    rows: Tensor
-    hold: Tensor
-
-
 def soft_voxels(
-    points: Tensor, batch: Tensor | None = None, sharpness: float = DEFAULT_SHARPNESS, reach: int | None = None
-) -> SoftVoxels:
-    """Occupancy 1 - prod_i (1 - sigmoid(sign(-d_i) d_i^2 / sharpness)), d_i the signed distance from point i to a cell.
+    points: Tensor,
+    normals: Tensor | None = None,
+    batch: Tensor | None = None,
+    sharpness: float = DEFAULT_SHARPNESS,
+    reach: int | None = None,
+) -> VoxelCloud:
+    """Voxels that points hold, wholly or in part.
 
-    d is negative inside; a point on a face holds the cells of either side with 1/2, and the occupancy is smooth
+    Occupancy is 1 - prod_i (1 - sigmoid(sign(-d_i) d_i^2 / sharpness)), d_i the signed distance from point i to a
+    cell. d is negative inside; a point on a face holds the cells of either side with 1/2, and the occupancy is smooth
     by the points' coordinates, while the cells are whole numbers. As ``sharpness`` goes to 0 this becomes the
-    ordinary voxelisation. The formula is that of dense local grids around key points (see :class:`LocalGrids`).
+    ordinary voxelisation. The formula is that of dense local grids around key points.
 
     Args:
         points: in voxels. Shape: (N, 3)
-        batch: index of the cloud that each belongs to; None: all 0. Shape: (N,)
+        normals: unit vectors to the outer side; None: not known. Shape: (N, 3)
+        batch: index of the cloud that each belongs to; None: there is one. Shape: (N,)
         sharpness: in squared voxels.
         reach: keep cells up to so many from zero on every axis; None: all.
+
+    Returns:
+        A cloud of voxel size 1, differentiable by the points; each point counts in a voxel by its hold on it.
     """
     device = points.device
-    batch = torch.zeros(len(points), dtype=torch.int64, device=device) if batch is None else batch
+    owners = torch.zeros(len(points), dtype=torch.int64, device=device) if batch is None else batch
     base = torch.floor(points.detach()).long()
     shifts = constant(list(itertools.product((-1, 0, 1), repeat=3)), device)
     cells = base[:, None] + shifts
@@ -62,13 +54,32 @@ def soft_voxels(
         kept = _logit(points.detach()[:, None], cells, sharpness) > _LEAST_LOGIT
         if reach is not None:
             kept &= (cells.abs() <= reach).all(2)
-    owner, which = kept.nonzero(as_tuple=True)
-    cells = cells[owner, which]
-    logit = _logit(points[owner], cells, sharpness)
-    coordinates, rows = torch.unique(torch.cat([batch[owner, None], cells], 1), dim=0, return_inverse=True)
-    free = points.new_zeros(len(coordinates)).index_add(0, rows, F.logsigmoid(-logit))
-    hold = torch.sigmoid(logit)
-    return SoftVoxels(coordinates.int(), -torch.expm1(free), owner, rows, hold)
+    point, which = kept.nonzero(as_tuple=True)
+    cells = cells[point, which]
+    logit = _logit(points[point], cells, sharpness)
+    coordinates, rows = torch.unique(torch.cat([owners[point, None], cells], 1), dim=0, return_inverse=True)
+    count = len(coordinates)
+    free = points.new_zeros(count).index_add(0, rows, F.logsigmoid(-logit))
+    hold = torch.sigmoid(logit)[:, None]
+    weight = points.new_zeros(count, 1).index_add(0, rows, hold)
+
+    def mean(values: Tensor) -> Tensor:
+        return values.new_zeros(count, 3).index_add(0, rows, hold * values[point]) / weight
+
+    cells = coordinates[:, 1:]
+    # A multiple of any network's tensor stride.
+    origin = torch.div(cells.amin(0), 1024, rounding_mode="floor") * 1024
+    x, y, z = origin.tolist()
+    return VoxelCloud(
+        cells=cells - origin,
+        points=mean(points),
+        normal=None if normals is None else mean(normals.to(points)),
+        inverse=rows[:0],
+        origin=(x, y, z),
+        voxel_size=1.0,
+        occupancy=-torch.expm1(free),
+        batch=None if batch is None else coordinates[:, 0],
+    )
 
 
 def _logit(points: Tensor, cells: Tensor, sharpness: float) -> Tensor:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sparsefeat.errors import InputError
+
 
 class PositiveParameter(nn.Module):
     """Positive values within bounds, held by their logarithms: a step changes them by a factor.
@@ -17,15 +19,15 @@ class PositiveParameter(nn.Module):
         groups: how many values, such as one per class of shapes.
 
     Raises:
-        ValueError: not 0 < low <= initial <= high.
+        InputError: not 0 < low <= initial <= high.
     """
 
     def __init__(self, initial: float, low: float, high: float, groups: int = 1):
         super().__init__()
         if not (0 < low <= initial <= high < math.inf):
-            raise ValueError(f"expected 0 < low <= initial <= high, got {low!r}, {initial!r}, {high!r}")
+            raise InputError(f"expected 0 < low <= initial <= high, got {low!r}, {initial!r}, {high!r}")
         if groups < 1:
-            raise ValueError(f"groups must be at least 1, got {groups}")
+            raise InputError(f"groups must be at least 1, got {groups}")
         self.low, self.high = float(low), float(high)
         # float64: optimizers take small steps, and voxel coordinates divide by this.
         self.log = nn.Parameter(torch.full((groups,), math.log(initial), dtype=torch.float64))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from sparsefeat.mesh.features import SurfacePoints, surface_points
+from sparsefeat.errors import InputError
+from sparsefeat.extract.surfaces import SurfacePoints, surface_points
 
 _KEPT_SHARE = 0.9
 
@@ -37,7 +38,7 @@ class SurfaceShape:
             seed: of the draw.
 
         Raises:
-            ValueError: it is none of these.
+            InputError: it is none of these.
         """
         if hasattr(shape, "vertices"):
             vertices, faces = shape.vertices, getattr(shape, "faces", None)
@@ -47,9 +48,9 @@ class SurfaceShape:
             vertices, faces = shape, None
         vertices = np.asarray(vertices, dtype=np.float64)
         if vertices.ndim != 2 or vertices.shape[1] != 3 or not len(vertices):
-            raise ValueError(f"shape: expected points (N, 3) or a mesh, got an array of {vertices.shape}")
+            raise InputError(f"shape: expected points (N, 3) or a mesh, got an array of {vertices.shape}")
         if not np.isfinite(vertices).all():
-            raise ValueError("shape: a vertex has a NaN or infinite coordinate")
+            raise InputError("shape: a vertex has a NaN or infinite coordinate")
         if isinstance(keypoints, int):
             keypoints = np.sort(np.random.default_rng(seed).permutation(len(vertices))[:keypoints])
         return cls(vertices, None if faces is None else np.asarray(faces, dtype=np.int64), keypoints)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.receptive_field.descent import (
     Descent,
@@ -63,7 +64,7 @@ class TunedReceptiveField:
     def voxel_size(self) -> float:
         """The voxel size, where there is one group."""
         if len(self.voxel_sizes) != 1:
-            raise ValueError(f"{len(self.voxel_sizes)} groups have a voxel size each; see voxel_sizes")
+            raise InputError(f"{len(self.voxel_sizes)} groups have a voxel size each; see voxel_sizes")
         return self.voxel_sizes[0]
 
     def to_json(self) -> dict[str, Any]:
@@ -145,16 +146,16 @@ def tune_receptive_field(
         voxel size (of the first group) and with that dilation.
 
     Raises:
-        ValueError: no shape, options that do not fit, a start out of bounds, or an objective that is not finite.
+        InputError: no shape, options that do not fit, a start out of bounds, or an objective that is not finite.
     """
     if method not in ("ladder", "soft"):
-        raise ValueError(f"method {method!r}, expected ladder or soft")
+        raise InputError(f"method {method!r}, expected ladder or soft")
     if backbone_learning_rate and method != "soft":
-        raise ValueError("backbone_learning_rate needs method soft; a ladder keeps features of a fixed network")
+        raise InputError("backbone_learning_rate needs method soft; a ladder keeps features of a fixed network")
     if steps < 1 or keypoints < 1:
-        raise ValueError(f"expected 1 step and 1 key point or more, got {steps} and {keypoints}")
+        raise InputError(f"expected 1 step and 1 key point or more, got {steps} and {keypoints}")
     if views < 1 or (views > 1 and method == "soft"):
-        raise ValueError(
+        raise InputError(
             f"views {views}: expected 1 or more for a ladder, 1 for soft, which sees a new pose every step"
         )
     surfaces = _surfaces(shapes, objective, keypoints, seed)
@@ -239,10 +240,10 @@ class _Describe:
 
 
 def _dilated(extractor: FeatureExtractor, factor: float) -> FeatureExtractor:
-    other = FeatureExtractor(DilatedNetwork(extractor.model, factor), extractor.voxel_size, extractor.device)
     # Layers show the windows of factor 1 to those who ask how far they look; no window reaches further than this.
-    other._reach = replace(extractor.reach, radius=extractor.reach.radius * math.ceil(factor))
-    return other
+    reach = replace(extractor.reach, radius=extractor.reach.radius * math.ceil(factor))
+    network = DilatedNetwork(extractor.model, factor)
+    return FeatureExtractor(network, extractor.voxel_size, extractor.device, reach)
 
 
 class _Ladder:
@@ -295,13 +296,13 @@ class _SoftViews:
 
 def _surfaces(shapes: Sequence[Any], objective: Objective, keypoints: int, seed: int) -> list[SurfaceShape]:
     if not len(shapes):
-        raise ValueError("no shapes to tune on")
+        raise InputError("no shapes to tune on")
     surfaces = []
     for number, shape in enumerate(shapes):
         rows = objective.keypoints(number)
         surfaces.append(SurfaceShape.of(shape, keypoints if rows is None else rows, seed + number))
         if not surfaces[-1].extent:
-            raise ValueError(f"shape {number}: its {len(surfaces[-1].vertices)} vertices are all at one place")
+            raise InputError(f"shape {number}: its {len(surfaces[-1].vertices)} vertices are all at one place")
     objective.prepare(surfaces)
     return surfaces
 
@@ -309,5 +310,5 @@ def _surfaces(shapes: Sequence[Any], objective: Objective, keypoints: int, seed:
 def _checked_groups(groups: Sequence[int] | None, count: int) -> list[int]:
     groups = [0] * count if groups is None else [int(group) for group in groups]
     if len(groups) != count or set(groups) != set(range(max(groups) + 1)):
-        raise ValueError(f"groups: expected a number from 0 on for each of {count} shapes, none left out, got {groups}")
+        raise InputError(f"groups: expected a number from 0 on for each of {count} shapes, none left out, got {groups}")
     return groups

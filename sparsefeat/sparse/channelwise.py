@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from sparsefeat.sparse import operators
+from sparsefeat.sparse import derivatives, operators
 from sparsefeat.sparse.kernel_map import KernelMap
 
 
@@ -28,7 +28,7 @@ def convolve_channels(features: Tensor, weight: Tensor, plan: KernelMap) -> Tens
     if operators.wanted():
         handle = plan.out_handle
         do = _compiled
-        over = operators.Ticket(handle, plan.transposed, weight.shape[0], features.shape[0], handle.shape[0])
+        over = operators.PlanHandle(handle, plan.transposed, weight.shape[0], features.shape[0], handle.shape[0])
     return do.convolve(features.to(wide), weight.to(wide), over).to(dtype)
 
 
@@ -80,13 +80,13 @@ class _Operations(NamedTuple):
 class _Convolve(Function):
     @staticmethod
     def forward(ctx, features: Tensor, weight: Tensor, plan: KernelMap) -> Tensor:
-        ctx.save_for_backward(features, weight)
+        derivatives.save(ctx, features, weight)
         ctx.plan = plan
         return _convolve(features, weight, plan)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return *_eager.of_convolve(ctx.needs_input_grad, *ctx.saved_tensors, grad, ctx.plan), None
+        return *_eager.of_convolve(ctx.needs_input_grad, *derivatives.saved(ctx), grad, ctx.plan), None
 
 
 class _WeightGradient(Function):
@@ -112,13 +112,13 @@ _compiled = _Operations(
 
 
 def _convolve_backward(needs, features, weight, handle, transposed, n_out, grad):
-    ticket = operators.Ticket(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
-    return *_compiled.of_convolve(needs, features, weight, grad, ticket), None, None, None
+    plan_handle = operators.PlanHandle(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
+    return *_compiled.of_convolve(needs, features, weight, grad, plan_handle), None, None, None
 
 
 def _weight_gradient_backward(needs, features, grad, handle, transposed, volume, to):
-    ticket = operators.Ticket(handle, transposed, to.shape[0], features.shape[0], grad.shape[0])
-    return *_compiled.of_weight_gradient(needs, features, grad, to, ticket), None, None, None
+    plan_handle = operators.PlanHandle(handle, transposed, to.shape[0], features.shape[0], grad.shape[0])
+    return *_compiled.of_weight_gradient(needs, features, grad, to, plan_handle), None, None, None
 
 
 operators.define(

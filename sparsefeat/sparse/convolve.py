@@ -1,4 +1,4 @@
-"""Convolution over a kernel map, differentiable to any order (rules.py).
+"""Convolution over a kernel map, differentiable to any order (derivatives.py).
 
 While a program is compiled it is an operator that a compiler sees as one node (operators.py). Run directly it is
 an autograd function, which spares each call some 50 microseconds.
@@ -10,22 +10,20 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from sparsefeat.sparse import operators, rules
-from sparsefeat.sparse.backends import arithmetic
+from sparsefeat.sparse import arithmetic, derivatives, operators
 from sparsefeat.sparse.kernel_map import KernelMap
-from sparsefeat.sparse.symmetric import convolve_symmetric
 
 
 class _Convolve(Function):
     @staticmethod
     def forward(ctx, features: Tensor, weight: Tensor, plan: KernelMap) -> Tensor:
-        ctx.save_for_backward(features, weight)
+        derivatives.save(ctx, features, weight)
         ctx.plan = plan
         return arithmetic.convolve(features, weight, plan)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return *rules.of_convolve(_eager, ctx.needs_input_grad, *ctx.saved_tensors, grad, ctx.plan), None
+        return *derivatives.of_convolve(_eager, ctx.needs_input_grad, *derivatives.saved(ctx), grad, ctx.plan), None
 
 
 class _Gradients(Function):
@@ -37,7 +35,7 @@ class _Gradients(Function):
 
     @staticmethod
     def backward(ctx, *to: Tensor):
-        return *rules.of_gradients(_eager, ctx.needs_input_grad, *ctx.saved_tensors, *to, ctx.plan), None
+        return *derivatives.of_gradients(_eager, ctx.needs_input_grad, *ctx.saved_tensors, *to, ctx.plan), None
 
 
 class _WeightGradient(Function):
@@ -49,10 +47,10 @@ class _WeightGradient(Function):
 
     @staticmethod
     def backward(ctx, to: Tensor):
-        return *rules.of_weight_gradient(_eager, ctx.needs_input_grad, *ctx.saved_tensors, to, ctx.plan), None
+        return *derivatives.of_weight_gradient(_eager, ctx.needs_input_grad, *ctx.saved_tensors, to, ctx.plan), None
 
 
-_eager = rules.Operations(_Convolve.apply, _Gradients.apply, _WeightGradient.apply)
+_eager = derivatives.Operations(_Convolve.apply, _Gradients.apply, _WeightGradient.apply)
 
 
 def _autocast_dtype(device_type: str) -> torch.dtype | None:
@@ -67,8 +65,7 @@ def _autocast_dtype(device_type: str) -> torch.dtype | None:
 
 
 def convolve_rows(
-    features: Tensor, weight: Tensor, plan: KernelMap, orbit: tuple[int, ...] | None = None,
-    bias: Tensor | None = None,
+    features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | None = None
 ) -> Tensor:
     """Convolve feature rows over a kernel map.
 
@@ -76,7 +73,6 @@ def convolve_rows(
         features: Shape (n_in, C_in).
         weight: Shape (K, C_in, C_out).
         plan: which rows meet under which cell.
-        orbit: the orbit of each cell; the kernel is then averaged over orbits, see symmetric.py.
         bias: Shape (1, C_out), added to every row.
 
     Returns:
@@ -98,12 +94,9 @@ def convolve_rows(
         raise ValueError(f"convolution: features are {features.dtype}, the kernel is {weight.dtype}")
     if features.device != weight.device:
         raise ValueError(f"convolution: features on {features.device}, the kernel on {weight.device}")
-    if operators.wanted() and orbit is None:
+    if operators.wanted():
         return operators.convolve(features, weight, plan, bias)
-    if orbit is not None:
-        out = convolve_symmetric(features, weight, plan, orbit)
-    elif torch.is_grad_enabled():
-        out = _Convolve.apply(features, weight, plan)
-    else:
+    if not torch.is_grad_enabled():
         return arithmetic.convolve(features, weight, plan, bias)
+    out = _Convolve.apply(features, weight, plan)
     return out if bias is None else out + bias.to(out.dtype)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.coordinates import SortedIndex, constant, sort_index
-from sparsefeat.sparse.untraced import untraced
 
 keep_for_training = torch.inference_mode(False)
 """Decorates what makes index tensors that are kept: made in inference mode they would be useless for training."""
@@ -102,7 +102,7 @@ class CoordinateMap:
             self._find_clouds()
         return self._clouds
 
-    @untraced
+    @compile_disabled
     @keep_for_training
     def _find_clouds(self) -> None:
         batch = self.coordinates[:, 0]

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from sparsefeat.sparse import functional
+from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.coordinates import check_coordinates, constant, offset_coordinates, sorted_unique
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.manager import CoordinateManager
 from sparsefeat.sparse.pooling import sum_rows
 from sparsefeat.sparse.tensor import SparseTensor
-from sparsefeat.sparse.untraced import untraced
 
 
 class TensorField:
@@ -57,14 +57,14 @@ class TensorField:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} points, {self.features.shape[1]} channels)"
 
-    @untraced
+    @compile_disabled
     def sparse(self, reduce: str = "average") -> SparseTensor:
         """The voxels that hold the points, in order of first occurrence; see SparseTensor for ``reduce``."""
         out = SparseTensor(self.features, self.coordinates, reduce=reduce, manager=self.manager)
         self.inverse_mapping[out.key] = out.inverse_mapping
         return out
 
-    @untraced
+    @compile_disabled
     def splat(self) -> SparseTensor:
         """Spread each point over the 2^D voxels around it, multilinearly: the adjoint of interpolation."""
         base = check_coordinates(self.coordinates.detach())
@@ -78,7 +78,7 @@ class TensorField:
         return grid.replace(sum_rows(products, plan.in_rows, plan.n_in))
 
 
-@untraced
+@compile_disabled
 def slice_field(x: SparseTensor, field: TensorField) -> TensorField:
     """The features of ``x`` at each point of ``field``: those of the voxel that holds it.
 

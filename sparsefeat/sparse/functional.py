@@ -6,12 +6,14 @@ All are differentiable, convolution and pooling to any order.
 from __future__ import annotations
 
 import functools
+import itertools
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sparsefeat.sparse.channelwise import convolve_channels
+from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.convolve import convolve_rows
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey
 from sparsefeat.sparse.coordinates import as_tuple, constant
@@ -20,7 +22,6 @@ from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.pooling import pool_clouds, pool_neighbours, sum_rows
 from sparsefeat.sparse.precision import widen
 from sparsefeat.sparse.tensor import SparseTensor
-from sparsefeat.sparse.untraced import untraced
 
 
 def target_key(
@@ -45,7 +46,7 @@ def strided_key(
     if coordinates is not None:
         return target_key(x, coordinates, coarse)
     if expand:
-        return x.manager.expand(x.key, kernel, coarse, x.key.tensor_stride, own_family=True)
+        return x.manager.expand(x.key, kernel, coarse, x.key.tensor_stride, own_family=True, backwards=True)
     return x.key if all(s == 1 for s in stride) else x.manager.stride(x.key, stride)
 
 
@@ -71,7 +72,7 @@ def upsampled_key(
 
 def convolution(
     x: SparseTensor, weight: Tensor, bias: Tensor | None, kernel: Kernel, stride=1, coordinates=None,
-    expand_coordinates: bool = False, orbit: tuple[int, ...] | None = None,
+    expand_coordinates: bool = False,
 ) -> SparseTensor:
     """``out[u] = sum_k weight[k]^T x[u + offset_k]`` at the coordinates of ``x`` strided by ``stride``.
 
@@ -81,17 +82,16 @@ def convolution(
         kernel: window; its offsets are worth the tensor stride of ``x`` each.
         coordinates: other output coordinates: a SparseTensor, a key, or distinct coordinates (V', 1 + D).
         expand_coordinates: also produce outputs wherever the window touches an input.
-        orbit: see :func:`convolve_rows`.
     """
     stride = as_tuple(stride, x.D, "stride")
     key = strided_key(x, kernel, stride, coordinates, expand_coordinates)
     plan = x.manager.kernel_map(x.key, key, kernel)
-    return x.replace(convolve_rows(x.features, weight, plan, orbit, bias), key)
+    return x.replace(convolve_rows(x.features, weight, plan, bias), key)
 
 
 def convolution_transpose(
     x: SparseTensor, weight: Tensor, bias: Tensor | None, kernel: Kernel, stride=1, coordinates=None,
-    expand_coordinates: bool = False, orbit: tuple[int, ...] | None = None,
+    expand_coordinates: bool = False,
 ) -> SparseTensor:
     """The transpose of the :func:`convolution` that leads from the finer level to that of ``x``.
 
@@ -101,7 +101,7 @@ def convolution_transpose(
     stride = as_tuple(stride, x.D, "stride")
     key = upsampled_key(x, kernel, stride, coordinates, expand_coordinates)
     plan = x.manager.kernel_map(key, x.key, kernel).transpose
-    return x.replace(convolve_rows(x.features, weight, plan, orbit, bias), key)
+    return x.replace(convolve_rows(x.features, weight, plan, bias), key)
 
 
 def channelwise_convolution(
@@ -129,12 +129,18 @@ def pool(
     a convolution. An average divides by the voxels present.
     """
     stride = as_tuple(stride, x.D, "stride")
-    key = strided_key(x, kernel, stride, coordinates, expand_coordinates)
-    if kernel.region == "cube" and kernel.size == stride and any(s > 1 for s in stride):
+    if _is_block(kernel, stride):
+        # Every voxel lies in one block, so that there is nothing to expand to.
+        key = strided_key(x, kernel, stride, coordinates)
         plan = x.manager.block_map(x.key, key)
     else:
+        key = strided_key(x, kernel, stride, coordinates, expand_coordinates)
         plan = x.manager.kernel_map(x.key, key, kernel)
     return x.replace(pool_neighbours(x.features, plan, mode), key)
+
+
+def _is_block(kernel: Kernel, stride: tuple[int, ...]) -> bool:
+    return kernel.region == "cube" and kernel.size == stride and any(s > 1 for s in stride)
 
 
 def pool_transpose(
@@ -142,10 +148,12 @@ def pool_transpose(
 ) -> SparseTensor:
     """Give every finer voxel the mean of the coarse ones whose window holds it."""
     stride = as_tuple(stride, x.D, "stride")
-    key = upsampled_key(x, kernel, stride, coordinates, expand_coordinates)
-    if kernel.region == "cube" and kernel.size == stride and any(s > 1 for s in stride):
+    if _is_block(kernel, stride):
+        block = Kernel((1,) * x.D, (1,) * x.D, "custom", tuple(itertools.product(*map(range, stride))))
+        key = upsampled_key(x, block, stride, coordinates, expand_coordinates)
         plan = x.manager.block_map(key, x.key).transpose
     else:
+        key = upsampled_key(x, kernel, stride, coordinates, expand_coordinates)
         plan = x.manager.kernel_map(key, x.key, kernel).transpose
     return x.replace(pool_neighbours(x.features, plan, "average"), key)
 
@@ -229,7 +237,7 @@ def union(*tensors: SparseTensor) -> SparseTensor:
     return first.replace(total, key)
 
 
-@untraced
+@compile_disabled
 def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
     """The voxels where ``keep`` (V,) bool is true, in their order; possibly none."""
     if keep.shape != (len(x),) or keep.dtype != torch.bool:
@@ -245,7 +253,7 @@ def normalize(x: SparseTensor, eps: float = 1e-12) -> SparseTensor:
     return x.replace(F.normalize(widen(x.features), dim=1, eps=eps).to(x.dtype))
 
 
-@untraced
+@compile_disabled
 def interpolate(x: SparseTensor, points: Tensor) -> Tensor:
     """Multilinear interpolation of the voxel features, in units of coordinates.
 
@@ -263,7 +271,7 @@ def interpolate(x: SparseTensor, points: Tensor) -> Tensor:
     return sum_rows(products, plan.out_rows, plan.n_out)
 
 
-@untraced
+@compile_disabled
 def interpolation_map(x: SparseTensor, points: Tensor) -> tuple[KernelMap, Tensor]:
     """The voxels around each point and their weights (P,): corner by corner, existing ones with weight > 0."""
     if points.ndim != 2 or points.shape[1] != x.D + 1:

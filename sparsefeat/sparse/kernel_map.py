@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsefeat.sparse.coordinate_map import keep_for_training
 from sparsefeat.sparse.coordinates import SortedIndex, constant
-from sparsefeat.sparse.neighbours import Search, Windows
+from sparsefeat.sparse.kernel_search import Search, Windows
 
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.coordinate_map import CoordinateMap, CoordinateMapKey, keep_for_training
 from sparsefeat.sparse.coordinates import (
     as_tuple,
@@ -19,8 +20,7 @@ from sparsefeat.sparse.coordinates import (
 )
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.kernel_map import KernelMap
-from sparsefeat.sparse.neighbours import Search
-from sparsefeat.sparse.untraced import untraced
+from sparsefeat.sparse.kernel_search import Search
 from sparsefeat.sparse.weighted import has_pairing, pairing
 
 BLOCK = "block"
@@ -65,7 +65,7 @@ class CoordinateManager:
             raise ValueError(f"coordinate map {tuple(key)} is not in this manager; it has {list(self.maps)}")
         return self.maps[key]
 
-    @untraced
+    @compile_disabled
     def insert(
         self,
         coordinates: Tensor,
@@ -118,7 +118,7 @@ class CoordinateManager:
         self.maps[key] = new
         return key
 
-    @untraced
+    @compile_disabled
     @keep_for_training
     def insert_unique(
         self, coordinates: Tensor, tensor_stride=1
@@ -138,7 +138,7 @@ class CoordinateManager:
             self._make_strided(key, target)
         return target
 
-    @untraced
+    @compile_disabled
     def _make_strided(self, key: CoordinateMapKey, target: CoordinateMapKey) -> None:
         coarse = target.tensor_stride
         self._strided[target] = key
@@ -155,21 +155,25 @@ class CoordinateManager:
             name = self._parents[name]
         return None
 
-    @untraced
+    @compile_disabled
     def expand(
         self, key: CoordinateMapKey, kernel: Kernel, tensor_stride: tuple[int, ...], offset_stride: tuple[int, ...],
-        own_family: bool,
+        own_family: bool, backwards: bool = False,
     ) -> CoordinateMapKey:
         """The map of all ``c + offset``; where ``tensor_stride`` is coarser than that of ``key``, of its multiples.
 
         Args:
             offset_stride: what one step of the kernel is worth in coordinates.
             own_family: register it apart, so that it does not become the finer level of ``key``.
+            backwards: of all ``c - offset``: the places whose window holds c.
         """
-        cached = (key, kernel, tensor_stride, offset_stride)
+        cached = (key, kernel, tensor_stride, offset_stride, backwards)
         if own_family and cached in self._expansions:
             return self._expansions[cached]
-        grown = offset_coordinates(self[key].coordinates, kernel.offsets(offset_stride))
+        offsets = kernel.offsets(offset_stride)
+        if backwards:
+            offsets = [[-o for o in offset] for offset in offsets]
+        grown = offset_coordinates(self[key].coordinates, offsets)
         # Where the stride stays the same there is nothing to select, and the input need not be aligned.
         step = [t if t != o else 1 for t, o in zip(tensor_stride, offset_stride)]
         if any(s != 1 for s in step):
@@ -188,14 +192,14 @@ class CoordinateManager:
             self._make_origin(key, target)
         return target
 
-    @untraced
+    @compile_disabled
     def _make_origin(self, key: CoordinateMapKey, target: CoordinateMapKey) -> None:
         batch = self[key].clouds.indices
         coordinates = torch.zeros(len(batch), self.dimension + 1, dtype=torch.int32, device=batch.device)
         coordinates[:, 0] = batch
         self.maps[target] = CoordinateMap(coordinates, target.tensor_stride)
 
-    @untraced
+    @compile_disabled
     @keep_for_training
     def union(self, *keys: CoordinateMapKey) -> tuple[CoordinateMapKey, list[Tensor]]:
         """The map of all coordinates that occur in any of ``keys``, and for each of them its rows there."""
@@ -225,7 +229,7 @@ class CoordinateManager:
         )
         return MapNames(root, tuple(self._strided.items()), clouds, tuple(self._kernel_maps), pairings)
 
-    @untraced
+    @compile_disabled
     def make(self, names: MapNames, root: CoordinateMapKey) -> None:
         """Make the maps that another input asked for, with ``root`` as the input, as far as it has what they need."""
 
@@ -257,7 +261,7 @@ class CoordinateManager:
             self._make_block_map(in_key, out_key)
         return self._kernel_maps[cached]
 
-    @untraced
+    @compile_disabled
     @keep_for_training
     def _make_block_map(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey) -> None:
         fine, coarse = self[in_key], self[out_key]
@@ -269,7 +273,7 @@ class CoordinateManager:
             in_rows, out_rows[in_rows], [len(in_rows)], len(fine), len(coarse)
         )
 
-    @untraced
+    @compile_disabled
     @keep_for_training
     def _make_kernel_map(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel) -> None:
         self._kernel_maps[in_key, out_key, kernel] = self._build(in_key, out_key, kernel)

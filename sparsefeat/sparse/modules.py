@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from sparsefeat.sparse import functional
 from sparsefeat.sparse.coordinates import as_tuple
 from sparsefeat.sparse.kernel import Kernel
-from sparsefeat.sparse.symmetric import is_symmetrizable, orbit_means, orbits
 from sparsefeat.sparse.tensor import SparseTensor
 
 
@@ -57,29 +55,7 @@ class _Convolution(nn.Module):
         self.dimension = dimension
         self.kernel = nn.Parameter(torch.empty(self._kernel_shape()))
         self.bias = nn.Parameter(torch.empty(1, out_channels)) if bias else None
-        self._orbit: tuple[int, ...] | None = None
         self.reset_parameters()
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether the layer uses only the part of its kernel that is symmetric under the cube's rotations.
-
-        The parameter keeps its shape; its cells count through their mean over each orbit. Settable where
-        the window allows it (a cube with one odd edge); see :mod:`sparsefeat.sparse.symmetric`.
-        """
-        return self._orbit is not None
-
-    @symmetric.setter
-    def symmetric(self, value: bool) -> None:
-        if value and not is_symmetrizable(self.window):
-            raise ValueError(f"{self}: only cubic windows with an odd edge above 1 can be symmetric")
-        self._orbit = orbits(self.window) if value else None
-
-    @torch.no_grad()
-    def symmetrize(self) -> None:
-        """Replace the kernel by its symmetric part: what the layer computes while ``symmetric`` is set."""
-        orbit = orbits(self.window)
-        self.kernel.copy_(orbit_means(self.kernel, orbit)[list(orbit)])
 
     @property
     def pointwise(self) -> bool:
@@ -105,9 +81,7 @@ class _Convolution(nn.Module):
             raise ValueError(f"{self}: expected {self.in_channels} channels, got {x.features.shape[1]}")
         weight = self.kernel.unsqueeze(0) if self.pointwise else self.kernel
         operation = functional.convolution_transpose if self.transposed else functional.convolution
-        return operation(
-            x, weight, self.bias, self.window, self.stride, coordinates, self.expand_coordinates, self._orbit
-        )
+        return operation(x, weight, self.bias, self.window, self.stride, coordinates, self.expand_coordinates)
 
     def extra_repr(self) -> str:
         return (
@@ -129,24 +103,6 @@ class GenerativeConvolutionTranspose(_Convolution):
     __doc__ = "Transposed convolution onto every coordinate that it reaches.\n\n" + _Convolution.__doc__
     transposed = True
     generative = True
-
-
-def set_symmetric(network: nn.Module, symmetric: bool) -> None:
-    """Constrain every convolution of a network that can be to symmetric kernels, or lift the constraint.
-
-    When it is lifted the kernels keep their symmetric part: the network computes the same as before.
-    """
-    for layer in symmetric_layers(network):
-        if layer.symmetric and not symmetric:
-            layer.symmetrize()
-        layer.symmetric = symmetric
-
-
-def symmetric_layers(network: nn.Module) -> Iterator[_Convolution]:
-    """The convolutions of a network whose kernels can be symmetric."""
-    for layer in network.modules():
-        if isinstance(layer, _Convolution) and is_symmetrizable(layer.window):
-            yield layer
 
 
 class ChannelwiseConvolution(nn.Module):

@@ -1,7 +1,7 @@
 """Operators of torch.library: what torch.compile puts into its graphs, as one node each; those of convolution.
 
 A kernel map is no tensor, so a handle goes in its place; numbers of rows come from the tensors' shapes. The
-derivatives are those of rules.py, taken again by the same operators.
+derivatives are those of derivatives.py, taken again by the same operators.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsefeat.sparse import rules
-from sparsefeat.sparse.backends import arithmetic
+from sparsefeat.sparse import arithmetic, derivatives
 from sparsefeat.sparse.kernel_map import KernelMap
 
 AVAILABLE = hasattr(torch.library, "custom_op")
@@ -53,7 +52,7 @@ def define(name: str, schema: str, run: Callable, shaped: Callable, backward: Ca
     operator.register_autograd(gradients, setup_context=keep)
 
 
-class Ticket(NamedTuple):
+class PlanHandle(NamedTuple):
     """A kernel map as the operators take it: its handle, which direction, and its sizes."""
 
     handle: Tensor
@@ -63,8 +62,8 @@ class Ticket(NamedTuple):
     n_out: int
 
     @property
-    def transpose(self) -> Ticket:
-        return Ticket(self.handle, not self.transposed, self.volume, self.n_out, self.n_in)
+    def transpose(self) -> PlanHandle:
+        return PlanHandle(self.handle, not self.transposed, self.volume, self.n_out, self.n_in)
 
 
 def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | None) -> Tensor:
@@ -73,41 +72,41 @@ def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | N
     Shape: features (n_in, C_in), weight (K, C_in, C_out), bias (1, C_out) -> (n_out, C_out).
     """
     handle = plan.out_handle
-    ticket = Ticket(handle, plan.transposed, weight.shape[0], features.shape[0], handle.shape[0])
-    out = _convolve(features, weight, ticket)
+    plan_handle = PlanHandle(handle, plan.transposed, weight.shape[0], features.shape[0], handle.shape[0])
+    out = _convolve(features, weight, plan_handle)
     return out if bias is None else out + bias.to(out.dtype)
 
 
-def _convolve(features: Tensor, weight: Tensor, plan: Ticket) -> Tensor:
+def _convolve(features: Tensor, weight: Tensor, plan: PlanHandle) -> Tensor:
     return torch.ops.sparsefeat.convolve(features, weight, plan.handle, plan.transposed, plan.n_out)
 
 
-def _gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: Ticket) -> tuple[Tensor, Tensor]:
+def _gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: PlanHandle) -> tuple[Tensor, Tensor]:
     return torch.ops.sparsefeat.convolve_gradients(features, weight, grad, plan.handle, plan.transposed)
 
 
-def _weight_gradient(features: Tensor, grad: Tensor, plan: Ticket) -> Tensor:
+def _weight_gradient(features: Tensor, grad: Tensor, plan: PlanHandle) -> Tensor:
     operator = torch.ops.sparsefeat.convolve_weight_gradient
     return operator(features, grad, plan.handle, plan.transposed, plan.volume)
 
 
-_operations = rules.Operations(_convolve, _gradients, _weight_gradient)
+_operations = derivatives.Operations(_convolve, _gradients, _weight_gradient)
 
 
 def _convolve_backward(needs, features, weight, handle, transposed, n_out, grad):
-    ticket = Ticket(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
-    return *rules.of_convolve(_operations, needs, features, weight, grad, ticket), None, None, None
+    plan_handle = PlanHandle(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
+    return *derivatives.of_convolve(_operations, needs, features, weight, grad, plan_handle), None, None, None
 
 
 def _gradients_backward(needs, features, weight, grad, handle, transposed, to_features, to_weight):
-    ticket = Ticket(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
+    plan_handle = PlanHandle(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
     to = to_features, to_weight
-    return *rules.of_gradients(_operations, needs, features, weight, grad, *to, ticket), None, None
+    return *derivatives.of_gradients(_operations, needs, features, weight, grad, *to, plan_handle), None, None
 
 
 def _weight_gradient_backward(needs, features, grad, handle, transposed, volume, to):
-    ticket = Ticket(handle, transposed, to.shape[0], features.shape[0], grad.shape[0])
-    return *rules.of_weight_gradient(_operations, needs, features, grad, to, ticket), None, None, None
+    plan_handle = PlanHandle(handle, transposed, to.shape[0], features.shape[0], grad.shape[0])
+    return *derivatives.of_weight_gradient(_operations, needs, features, grad, to, plan_handle), None, None, None
 
 
 define(

@@ -1,4 +1,4 @@
-"""Pooling of rows: over the neighbours of a kernel map, and over whole clouds."""
+"""Pooling of rows: over the neighbours of a kernel map, and over groups such as whole clouds."""
 
 from __future__ import annotations
 
@@ -55,11 +55,28 @@ def pool_neighbours(features: Tensor, plan: KernelMap, mode: str) -> Tensor:
 
 def pool_clouds(features: Tensor, clouds: Clouds, mode: str) -> Tensor:
     """Pool each cloud; modes as for :func:`pool_neighbours`. Shape: (V, C) -> (B, C)."""
+    return pool_groups(features, clouds.rows, len(clouds.indices), mode, clouds.counts)
+
+
+def pool_groups(
+    features: Tensor, groups: Tensor, count: int, mode: str, sizes: Tensor | None = None
+) -> Tensor:
+    """Pool the rows of each group; modes as for :func:`pool_neighbours`.
+
+    Args:
+        features: Shape (N, C).
+        groups: Shape (N,), the group of each row, from 0 to ``count - 1``.
+        sizes: Shape (count,), the rows of each group, where they are known.
+
+    Returns:
+        Shape (count, C); zero for a group without rows.
+    """
     if _check(mode) == "max":
-        return _take(features, _largest_of_clouds(features.detach(), clouds))
-    total = sum_rows(widen(features), clouds.rows, len(clouds.indices))
+        return _take(features, _largest_of_groups(features.detach(), groups, count))
+    total = sum_rows(widen(features), groups, count)
     if mode == "average":
-        total = total / clouds.counts[:, None].to(total.dtype)
+        sizes = torch.bincount(groups, minlength=count) if sizes is None else sizes
+        total = total / sizes.clamp(min=1)[:, None].to(total.dtype)
     return total.to(features.dtype)
 
 
@@ -134,10 +151,11 @@ def _first_largest(values: Tensor) -> Tensor:
     return values.max(1).indices
 
 
-def _largest_of_clouds(values: Tensor, clouds: Clouds) -> Tensor:
-    """As :func:`_largest`, of each cloud. Shape: (V, C) -> (B, C)."""
-    rows, shape = clouds.rows[:, None].expand_as(values), (len(clouds.indices), values.shape[1])
-    largest = values.new_zeros(shape).scatter_reduce(0, rows, values, "amax", include_self=False)
+def _largest_of_groups(values: Tensor, groups: Tensor, count: int) -> Tensor:
+    """As :func:`_largest`, of each group of rows. Shape: (N, C), (N,) -> (count, C)."""
+    rows = groups[:, None].expand_as(values)
+    # The gradient of torch's scatter_reduce is wrong where the largest value is what the output held before, here 0.
+    largest = values.new_zeros(count, values.shape[1]).scatter_reduce(0, rows, values, "amax", include_self=False)
     number = torch.arange(len(values), device=values.device)[:, None].expand_as(values)
     number = torch.where((values == largest.gather(0, rows)) | values.isnan(), number, len(values))
     return torch.full_like(largest, len(values), dtype=torch.int64).scatter_reduce(0, rows, number, "amin")

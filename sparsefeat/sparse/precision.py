@@ -1,4 +1,4 @@
-"""In which type sums are kept."""
+"""In which type sums are kept, and how exact products are."""
 
 from __future__ import annotations
 
@@ -9,3 +9,10 @@ from torch import Tensor
 def widen(values: Tensor) -> Tensor:
     """The half types as float32: sums over many rows would lose digits in them, or overflow."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def allows_tf32() -> bool:
+    """Whether torch's products of float32 may go through tf32 on CUDA."""
+    chosen = getattr(torch.backends.cuda.matmul, "fp32_precision", "none")
+    # Where the newer setting was made, asking for the older one is an error; where it was not, it says "none".
+    return torch.get_float32_matmul_precision() != "highest" if chosen == "none" else chosen == "tf32"

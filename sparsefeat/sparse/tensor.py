@@ -10,7 +10,7 @@ from torch import Tensor
 from sparsefeat.sparse.coordinate_map import CoordinateMap, CoordinateMapKey
 from sparsefeat.sparse.coordinates import check_coordinates, unique_first
 from sparsefeat.sparse.manager import CoordinateManager
-from sparsefeat.sparse.precision import widen
+from sparsefeat.sparse.pooling import pool_groups
 
 REDUCTIONS = ("first", "average", "sum", "max", "error")
 
@@ -22,15 +22,7 @@ def reduce_rows(features: Tensor, index: Tensor, inverse: Tensor, reduce: str) -
     """
     if reduce in ("first", "error"):
         return features if len(index) == len(features) else features[index]
-    wide = widen(features)
-    if reduce == "max":
-        out = wide.new_zeros(len(index), features.shape[1])
-        rows = inverse[:, None].expand_as(wide)
-        return out.scatter_reduce(0, rows, wide, "amax", include_self=False).to(features.dtype)
-    out = wide.new_zeros(len(index), features.shape[1]).index_add(0, inverse, wide)
-    if reduce == "average":
-        out = out / torch.bincount(inverse, minlength=len(index)).to(out.dtype)[:, None]
-    return out.to(features.dtype)
+    return pool_groups(features, inverse, len(index), reduce)
 
 
 class Quantized(NamedTuple):

@@ -11,8 +11,8 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from sparsefeat.sparse import operators
+from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.kernel_map import KernelMap, RowOrder
-from sparsefeat.sparse.untraced import untraced
 
 _PAIRING = ("pairing",)
 
@@ -42,7 +42,7 @@ def has_pairing(plan: KernelMap) -> bool:
     return plan.has(_PAIRING)
 
 
-@untraced
+@compile_disabled
 def _make_pairing(plan: KernelMap) -> Pairing:
     order = plan.out_order
     rows = plan.in_rows.index_select(0, order.pairs)

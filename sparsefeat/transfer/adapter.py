@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from sparsefeat.data.shapes import Shape, ShapeDataset
-from sparsefeat.evaluate.geodesic import surface_area
-from sparsefeat.mesh.features import SAMPLES_PER_VOXEL_EDGE
+from sparsefeat.extract.surfaces import SAMPLES_PER_VOXEL_EDGE
+from sparsefeat.mesh.geodesic import surface_area
 from sparsefeat.receptive_field import tune_receptive_field
 from sparsefeat.transfer.config import TransferConfig
 from sparsefeat.transfer.features import Backbone, tuning_objective
@@ -92,7 +92,7 @@ def compare_adapter(
     check, seed, views = config.adapter, config.seeds[0], config.features.views
     shots, validation = _divide(dataset, config, seed)
     shots, validation = [store(s) for s in shots], [store(s) for s in validation]
-    still = TransferConfig(**{**vars(config), "rotate": False})
+    still = replace(config, rotate=False)
 
     def accuracy(voxel_size: float) -> float:
         return score_labels(

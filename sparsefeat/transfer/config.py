@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from sparsefeat.errors import InputError
 from sparsefeat.heads import HeadTraining
 
 METHODS = ("tuned", "fixed", "random", "finetuned", "xyz", "hks", "wks", "fpfh")
@@ -42,7 +43,7 @@ class CreaturesConfig:
 class FeatureConfig:
     """The backbone, and how its receptive field is chosen for `tuned` and `random`."""
 
-    checkpoint: str = "sparsefeat/rooms-5cm-sides"  # path, sparsefeat/NAME or hub id
+    checkpoint: str = "sparsefeat/rooms-5cm-oriented-v1"  # path, sparsefeat/NAME or hub id
     voxel_size: float | None = None  # in the unit of the shapes (after data.normalize); None: tuned by gradient
     objective: Literal["auto", "probe", "round_trip", "cycle", "correspondence"] = "auto"
     # auto: the probe where five or more labelled shapes (of vertices or faces) take part, else round_trip, without labels
@@ -57,15 +58,15 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         if not self.span > 1 or not self.fixed_share > 0:
-            raise ValueError(f"span must be above 1 and fixed_share positive, got {self.span}, {self.fixed_share}")
+            raise InputError(f"span must be above 1 and fixed_share positive, got {self.span}, {self.fixed_share}")
         if self.shapes < 1 or self.keypoints < 2 or self.views < 1:
-            raise ValueError(
+            raise InputError(
                 f"expected at least 1 shape, 2 keypoints and 1 view, got {self.shapes}, {self.keypoints}, {self.views}"
             )
         for name in ("start", "voxel_size"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, got {value}")
+                raise InputError(f"{name} must be positive, got {value}")
 
 
 @dataclass
@@ -134,12 +135,12 @@ class TransferConfig:
 
     def __post_init__(self) -> None:
         if not self.methods or not self.seeds or (self.task != "correspondence" and not self.shots):
-            raise ValueError("methods, seeds and shots must not be empty")
+            raise InputError("methods, seeds and shots must not be empty")
         if self.task == "correspondence" and "finetuned" in self.methods:
-            raise ValueError("methods: finetuned needs labels to train with; correspondence has none")
+            raise InputError("methods: finetuned needs labels to train with; correspondence has none")
         if self.rungs < 0 or any(k < 1 for k in self.shots):
-            raise ValueError(f"rungs and shots must be positive, got {self.rungs}, {self.shots}")
+            raise InputError(f"rungs and shots must be positive, got {self.rungs}, {self.shots}")
         if "tuned" not in self.methods and (self.rungs or self.adapter is not None):
-            raise ValueError("methods: the curve (rungs) and the adapter are about tuned, which is not among them")
+            raise InputError("methods: the curve (rungs) and the adapter are about tuned, which is not among them")
         if self.data.resplit and self.task == "correspondence":
-            raise ValueError("data.resplit: correspondence has one seed and no shots to divide for")
+            raise InputError("data.resplit: correspondence has one seed and no shots to divide for")

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from sparsefeat.data.shapes import ShapeDataset
-from sparsefeat.evaluate.geodesic import correspondence_error, geodesic_distances
-from sparsefeat.neighbours import nearest_neighbours
+from sparsefeat.errors import InputError
 from sparsefeat.heads import functional_map, points_from_map, zoomout
+from sparsefeat.match.nearest import nearest_neighbours
+from sparsefeat.mesh.geodesic import correspondence_error, geodesic_distances
 from sparsefeat.transfer.config import CorrespondenceConfig
 from sparsefeat.transfer.features import FeatureSource
 from sparsefeat.transfer.shapes import LoadedShape, ShapeStore
@@ -50,7 +51,7 @@ def choose_pairs(dataset: ShapeDataset, split: str, count: int | None, seed: int
         seed: of the draw.
 
     Raises:
-        ValueError: there are none.
+        InputError: there are none.
     """
     rows = set(dataset.rows(split))
     if dataset.maps:
@@ -61,7 +62,7 @@ def choose_pairs(dataset: ShapeDataset, split: str, count: int | None, seed: int
         templates = {row: dataset.shapes[row].template for row in rows}
         pairs = [(a, b) for a in sorted(rows) for b in sorted(rows) if a != b and templates[a] == templates[b]]
     if not pairs:
-        raise ValueError(f"data set {dataset.name}: split {split} has no pair with a known correspondence")
+        raise InputError(f"data set {dataset.name}: split {split} has no pair with a known correspondence")
     if count is not None and count < len(pairs):
         pairs = [pairs[i] for i in sorted(np.random.default_rng(seed).permutation(len(pairs))[:count])]
     return pairs

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from sparsefeat import yaml12
-from sparsefeat.data.synthetic.creatures import SETTINGS, make_creatures
+from sparsefeat.errors import InputError, opening
+from sparsefeat.io import yaml12
+from sparsefeat.synthetic.creatures import SETTINGS, make_creatures
 from sparsefeat.transfer.config import TransferConfig
 
 
@@ -22,17 +23,19 @@ def make_missing_creatures(config: TransferConfig, progress: Callable[[int, int]
         Whether any were made.
 
     Raises:
-        ValueError: a setting out of range, or something else than these creatures is at ``data.root``.
+        InputError: a setting out of range, or something else than these creatures is at ``data.root``.
     """
     if config.creatures is None:
         return False
     root, wanted = config.data.root, asdict(config.creatures)
-    if not root.exists() or root.is_dir() and not any(root.iterdir()):
+    with opening(root):
+        vacant = not root.exists() or root.is_dir() and not any(root.iterdir())
+    if vacant:
         make_creatures(root, **wanted, progress=progress)
         return True
     found = _settings(root)
     if _comparable(found) != _comparable(wanted):
-        raise ValueError(
+        raise InputError(
             f"{root}: holds creatures made with {_line(found)}, but the configuration asks for {_line(wanted)}; "
             "name another data.root, or delete these"
         )
@@ -44,12 +47,12 @@ def _settings(root: Path) -> dict:
     try:
         found = yaml12.parse(path.read_text(encoding="utf-8"), str(path))[0]
     except OSError as error:
-        raise ValueError(
+        raise InputError(
             f"{root}: these are not creatures made here ({SETTINGS}: {error.strerror}); name another data.root, or "
             "leave out `creatures` to use what is there"
         ) from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected the settings of creatures, got {type(found).__name__}")
+        raise InputError(f"{path}: expected the settings of creatures, got {type(found).__name__}")
     return found
 
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from sparsefeat.checkpoint import from_pretrained
-from sparsefeat.evaluate.signatures import heat_kernel_signature, wave_kernel_signature
+from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
-from sparsefeat.mesh.features import vertex_features
+from sparsefeat.extract.surfaces import vertex_features
+from sparsefeat.mesh.signatures import heat_kernel_signature, wave_kernel_signature
 from sparsefeat.models import create_model
 from sparsefeat.receptive_field import (
     CorrespondenceObjective,
@@ -26,7 +27,6 @@ from sparsefeat.receptive_field import (
 )
 from sparsefeat.transfer.config import FeatureConfig
 from sparsefeat.transfer.shapes import SIGNATURE_EIGENPAIRS, LoadedShape
-
 
 PROBED_SHAPES = 5
 """Labelled shapes from which on ``objective: auto`` tunes by a probe. On people of FAUST's training split the voxel sizes
@@ -189,7 +189,7 @@ def tuning_objective(name: str, task: str, shots: Sequence[LoadedShape]) -> Obje
     """The objective that a configuration names, on these shapes.
 
     Raises:
-        ValueError: it needs labels or correspondences that they do not have.
+        InputError: it needs labels or correspondences that they do not have.
     """
     if name == "auto":
         # A probe on fewer shapes, or on a few classes of whole shapes, is too little to choose by.
@@ -201,7 +201,7 @@ def tuning_objective(name: str, task: str, shots: Sequence[LoadedShape]) -> Obje
     if name == "correspondence":
         landmarks = [shape.data.correspondence for shape in shots]
         if any(rows is None for rows in landmarks):
-            raise ValueError("features.objective correspondence: the shapes have no landmarks; use cycle")
+            raise InputError("features.objective correspondence: the shapes have no landmarks; use cycle")
         return CorrespondenceObjective(landmarks)
     if task == "classification":
         return ProbeObjective([shape.shape.label for shape in shots])

@@ -11,10 +11,9 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsefeat.extract.surfaces import surface_points
 from sparsefeat.heads.initialization import seeded
-from sparsefeat.mesh.features import surface_points
-from sparsefeat.models.inputs import point_inputs
-from sparsefeat.sparse import SparseTensor
+from sparsefeat.models.voxel_cloud import voxelize
 from sparsefeat.transfer.config import FinetuneConfig
 from sparsefeat.transfer.features import Backbone, vertex_labels
 from sparsefeat.transfer.shapes import LoadedShape
@@ -74,13 +73,9 @@ class Finetuned:
 
     def _scores(self, vertices: np.ndarray, faces: np.ndarray, rng: np.random.Generator) -> Tensor:
         points, normals = surface_points(vertices, faces, self.voxel_size, rng)
-        place = points / self.voxel_size
         # A random place in the grid, which a shape has no preference for.
-        place = place + rng.random(3)
-        cells = np.floor(place)
+        points = points + rng.random(3) * self.voxel_size
         normals = None if normals is None else torch.from_numpy(normals)
-        inputs = point_inputs(self.model.config, torch.from_numpy(place), normals)
-        coordinates = torch.from_numpy(np.pad(cells, ((0, 0), (1, 0)))).int()
-        x = SparseTensor(inputs, coordinates=coordinates, reduce="average")
-        features = self.model(x).features[x.inverse_mapping[: len(vertices)]]
+        cloud = voxelize(torch.from_numpy(points), self.voxel_size, normals=normals)
+        features = cloud.read_off(self.model(self.model.inputs(cloud)).features)[: len(vertices)]
         return self.head(features.mean(0, keepdim=True) if self.task == "classification" else features)

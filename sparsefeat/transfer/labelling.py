@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from sparsefeat.errors import InputError
 from sparsefeat.evaluate.labels import confusion_matrix, label_scores
 from sparsefeat.heads import DiffusionNet, KNNProbe, LinearProbe, MLPHead, pool_features, predict, train
 from sparsefeat.heads.mlp import Standardize
@@ -81,7 +82,7 @@ def truth(shape: LoadedShape, task: str) -> np.ndarray:
     """The labels that predictions are compared with: of vertices or faces, or of the whole shape (1,)."""
     if task == "classification":
         if shape.shape.label is None:
-            raise ValueError(f"{shape.name}: it has no class, which classification needs")
+            raise InputError(f"{shape.name}: it has no class, which classification needs")
         return np.array([shape.shape.label])
     return shape.labels
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sparsefeat.config import to_dict
-from sparsefeat.evaluate.geodesic import error_curve
-from sparsefeat.files import atomic_write
+from sparsefeat.errors import opening
+from sparsefeat.io.atomic import atomic_write
+from sparsefeat.io.config import to_dict
+from sparsefeat.mesh.geodesic import error_curve
 from sparsefeat.transfer.config import METHODS
 from sparsefeat.transfer.correspondence import MAPS
 from sparsefeat.transfer.labelling import truth
@@ -42,9 +43,10 @@ def save_report(result: TransferResult, output: Path, json_path: Path | None = N
     Returns:
         The files written.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    with opening(output):
+        output.mkdir(parents=True, exist_ok=True)
     written = [json_path or output / "result.json"]
-    with atomic_write(written[0]) as temporary:
+    with opening(written[0]), atomic_write(written[0]) as temporary:
         temporary.write_text(json.dumps(to_json(result), indent=1) + "\n", encoding="utf-8")
     written += _plot_tuning(result, output)
     written += _draw_maps(result, output) if result.maps else _draw_labels(result, output)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sparsefeat.data.shapes import Shape, ShapeDataset, load_dataset
+from sparsefeat.errors import InputError
 from sparsefeat.receptive_field import TunedReceptiveField
 from sparsefeat.transfer.adapter import AdapterComparison, compare_adapter
 from sparsefeat.transfer.config import TransferConfig
@@ -62,7 +63,7 @@ def run_transfer(config: TransferConfig, progress: Progress = lambda text: None)
         progress: called with a line before each part of the work.
 
     Raises:
-        ValueError: data that does not fit the layout, the task or the number of shots.
+        InputError: data that does not fit the layout, the task or the number of shots.
     """
     dataset = load_dataset(config.data.name, config.data.root, **config.data.options)
     store = ShapeStore(dataset, config.data.normalize, config.cache)
@@ -116,7 +117,7 @@ def _labelling(
     if config.rungs:
         shots = [store(shape) for shape in dataset.few_shot(config.data.train, max(config.shots), config.seeds[0])]
         last = next(s for s in result.scores if s.method == "tuned" and s.shots == max(config.shots))
-        still = TransferConfig(**{**vars(config), "rotate": False})
+        still = replace(config, rotate=False)
         for voxel_size in _rungs(last.voxel_size, config.rungs):
             progress(f"curve: voxel size {voxel_size:.4g}")
             source = sources["tuned"].at(voxel_size)
@@ -176,7 +177,7 @@ def _count_labels(config: TransferConfig, dataset: ShapeDataset, store: ShapeSto
     if config.task == "classification":
         labels = [shape.label for shape in dataset.shapes]
         if any(label is None for label in labels):
-            raise ValueError(f"data set {dataset.name}: its shapes have no classes, which classification needs")
+            raise InputError(f"data set {dataset.name}: its shapes have no classes, which classification needs")
         return 1 + max(labels)
     if dataset.part_count is not None:
         return dataset.part_count

@@ -11,8 +11,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset
-from sparsefeat.evaluate.geodesic import surface_area
+from sparsefeat.errors import InputError
 from sparsefeat.heads import LaplaceBasis, laplace_basis
+from sparsefeat.mesh.geodesic import surface_area
 
 SIGNATURE_EIGENPAIRS = 128
 
@@ -46,10 +47,10 @@ class LoadedShape:
 
     @property
     def labels(self) -> np.ndarray:
-        """Labels of the vertices, or of the faces where the data set has those. Raises ValueError without any."""
+        """Labels of the vertices, or of the faces where the data set has those. Raises InputError without any."""
         labels = self.data.vertex_labels if self.data.vertex_labels is not None else self.data.face_labels
         if labels is None:
-            raise ValueError(f"{self.name}: it has no part labels, which segmentation needs")
+            raise InputError(f"{self.name}: it has no part labels, which segmentation needs")
         return labels
 
     @property
@@ -100,5 +101,5 @@ def _scaled(data: ShapeData, how: str) -> ShapeData:
     vertices = data.vertices - (data.vertices.min(0) + data.vertices.max(0)) / 2
     size = np.sqrt(surface_area(vertices, data.faces)) if how == "area" else np.linalg.norm(vertices, axis=1).max()
     if not size > 0:
-        raise ValueError(f"a shape has {how} {size:g}, expected a positive one to scale by")
+        raise InputError(f"a shape has {how} {size:g}, expected a positive one to scale by")
     return replace(data, vertices=vertices / size)

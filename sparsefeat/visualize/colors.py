@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsefeat.errors import InputError
+
 # Rows that a basis is fitted to; more change the colours by less than can be seen.
 _FIT_ROWS = 200_000
 
@@ -37,19 +39,19 @@ class PcaColors:
                 odd points do not take the colours from the rest.
 
         Raises:
-            ValueError: no array, arrays of different width, or not a single finite row.
+            InputError: no array, arrays of different width, or not a single finite row.
         """
         arrays = [_as_array(f, k) for k, f in enumerate(features)]
         if not arrays:
-            raise ValueError("pca_colors: expected at least one feature array, got none")
+            raise InputError("pca_colors: expected at least one feature array, got none")
         widths = {a.shape[1] for a in arrays}
         if len(widths) > 1:
-            raise ValueError(f"pca_colors: all arrays need the same number of channels, got {sorted(widths)}")
+            raise InputError(f"pca_colors: all arrays need the same number of channels, got {sorted(widths)}")
         step = max(1, sum(map(len, arrays)) // _FIT_ROWS)
         rows = np.concatenate([a[::step] for a in arrays]).astype(np.float64)
         rows = rows[np.isfinite(rows).all(1)]
         if len(rows) == 0:
-            raise ValueError("pca_colors: no finite row in the features")
+            raise InputError("pca_colors: no finite row in the features")
         mean = rows.mean(0)
         rows -= mean
         _, vectors = np.linalg.eigh(rows.T @ rows)
@@ -96,5 +98,5 @@ def _as_array(features, index: int) -> np.ndarray:
         features = features.detach().float().cpu().numpy()
     features = np.asarray(features)
     if features.ndim != 2 or features.shape[1] == 0:
-        raise ValueError(f"pca_colors: array {index}: expected shape (N, C), got {features.shape}")
+        raise InputError(f"pca_colors: array {index}: expected shape (N, C), got {features.shape}")
     return features

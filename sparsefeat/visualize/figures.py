@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from sparsefeat.files import atomic_write
+from sparsefeat.errors import InputError, opening
+from sparsefeat.io.atomic import atomic_write
 from sparsefeat.visualize.raster import CAMERA_VIEW, View, fit_frame, rasterize, spacing
 
 _DPI = 100
@@ -52,12 +53,12 @@ def render_points(
         panel: width and height of one cloud's picture, pixels.
 
     Raises:
-        ValueError: no cloud, an empty one, shapes or counts that do not fit, an unknown background.
+        InputError: no cloud, an empty one, shapes or counts that do not fit, an unknown background.
     """
     theme = theme_colors(background)
     clouds, shown = _check_clouds(points, colors)
     if titles is not None and len(titles) != len(clouds):
-        raise ValueError(f"render_points: {len(clouds)} clouds but {len(titles)} titles")
+        raise InputError(f"render_points: {len(clouds)} clouds but {len(titles)} titles")
     columns = columns or (len(clouds) if len(clouds) <= 4 else int(np.ceil(np.sqrt(len(clouds)))))
     rows = -(-len(clouds) // columns)
     band = 34 if titles is not None else 0
@@ -105,16 +106,16 @@ def draw_matches(
         panel: width and height of one cloud's picture, pixels.
 
     Raises:
-        ValueError: empty clouds, rows out of range, shapes that do not fit.
+        InputError: empty clouds, rows out of range, shapes that do not fit.
     """
     theme = theme_colors(background)
     ends = [np.asarray(points0, dtype=np.float64), np.asarray(points1, dtype=np.float64)]
     matches, inliers = np.asarray(matches).reshape(-1, 2), np.asarray(inliers, dtype=bool).reshape(-1)
     if len(matches) != len(inliers):
-        raise ValueError(f"draw_matches: {len(matches)} matches but {len(inliers)} inlier flags")
+        raise InputError(f"draw_matches: {len(matches)} matches but {len(inliers)} inlier flags")
     for side, cloud in enumerate(ends):
         if len(matches) and not (0 <= matches[:, side].min() and matches[:, side].max() < len(cloud)):
-            raise ValueError(f"draw_matches: a match beyond the {len(cloud)} points of cloud {side}")
+            raise InputError(f"draw_matches: a match beyond the {len(cloud)} points of cloud {side}")
     tints = [np.tile(c, (len(p), 1)) for c, p in zip(_CLOUDS, clouds or ends, strict=True)]
     drawn, shown = _check_clouds(clouds or ends, colors or tints)
     axes = view.axes()
@@ -171,10 +172,10 @@ def plot_curves(
         logx: logarithmic x axis.
 
     Raises:
-        ValueError: no curve, or x and y of different lengths.
+        InputError: no curve, or x and y of different lengths.
     """
     if not curves:
-        raise ValueError("plot_curves: expected at least one curve, got none")
+        raise InputError("plot_curves: expected at least one curve, got none")
     theme = theme_colors("white")
     figure = new_figure(760, 500, theme)
     axes = figure.add_axes((0.1, 0.13, 0.86, 0.76 if title else 0.82))
@@ -182,7 +183,7 @@ def plot_curves(
     for k, (label, (x, y)) in enumerate(curves.items()):
         x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
         if x.ndim != 1 or x.shape != y.shape:
-            raise ValueError(f"plot_curves: {label!r}: x has shape {x.shape}, y has {y.shape}")
+            raise InputError(f"plot_curves: {label!r}: x has shape {x.shape}, y has {y.shape}")
         style = "-" if k < len(_LINES) else "--"
         axes.plot(x, y, style, color=_LINES[k % len(_LINES)], linewidth=2.2, label=label)
         values.append(y[np.isfinite(y)])
@@ -216,27 +217,27 @@ def plot_curves(
 
 def theme_colors(name: str) -> dict:
     if name not in _THEMES:
-        raise ValueError(f"background: expected one of {', '.join(_THEMES)}, got {name!r}")
+        raise InputError(f"background: expected one of {', '.join(_THEMES)}, got {name!r}")
     return _THEMES[name]
 
 
 def _check_clouds(points, colors) -> tuple[list[np.ndarray], list[np.ndarray]]:
     clouds, shown = [], []
     if len(points) == 0:
-        raise ValueError("rendering: expected at least one cloud, got none")
+        raise InputError("rendering: expected at least one cloud, got none")
     if colors is not None and len(colors) != len(points):
-        raise ValueError(f"rendering: {len(points)} clouds but {len(colors)} colour arrays")
+        raise InputError(f"rendering: {len(points)} clouds but {len(colors)} colour arrays")
     for k, cloud in enumerate(points):
         cloud = np.asarray(cloud, dtype=np.float64)
         if cloud.ndim != 2 or cloud.shape[1] != 3:
-            raise ValueError(f"rendering: cloud {k}: expected points (N, 3), got {cloud.shape}")
+            raise InputError(f"rendering: cloud {k}: expected points (N, 3), got {cloud.shape}")
         color = np.tile(_CLOUD, (len(cloud), 1)) if colors is None else colors[k]
         color = np.asarray(color, dtype=np.float64)
         if color.shape != cloud.shape:
-            raise ValueError(f"rendering: cloud {k}: {cloud.shape} points but {color.shape} colours")
+            raise InputError(f"rendering: cloud {k}: {cloud.shape} points but {color.shape} colours")
         finite = np.isfinite(cloud).all(1) & np.isfinite(color).all(1)
         if not finite.any():
-            raise ValueError(f"rendering: cloud {k}: no finite point among {len(cloud)}")
+            raise InputError(f"rendering: cloud {k}: no finite point among {len(cloud)}")
         clouds.append(cloud[finite])
         shown.append(np.clip(color[finite], 0, 1))
     return clouds, shown
@@ -269,5 +270,5 @@ def write_text(
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
-    with atomic_write(path) as temporary:
+    with opening(path), atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=_DPI, facecolor=figure.get_facecolor(), format="png")

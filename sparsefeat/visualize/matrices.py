@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sparsefeat.errors import InputError
 from sparsefeat.visualize.figures import new_figure, save_figure, theme_colors
 
 
@@ -22,14 +23,14 @@ def plot_matrix(
         title: above it.
 
     Raises:
-        ValueError: not square, or as many names as it has not rows.
+        InputError: not square, or as many names as it has not rows.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"plot_matrix: expected a square matrix, got {matrix.shape}")
+        raise InputError(f"plot_matrix: expected a square matrix, got {matrix.shape}")
     names = [str(k) for k in range(len(matrix))] if names is None else list(names)
     if len(names) != len(matrix):
-        raise ValueError(f"plot_matrix: {len(names)} names for {len(matrix)} classes")
+        raise InputError(f"plot_matrix: {len(names)} names for {len(matrix)} classes")
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     theme = theme_colors("white")
     figure = new_figure(720, 680, theme)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sparsefeat.errors import InputError
 from sparsefeat.visualize import figures
 from sparsefeat.visualize.raster import Frame, View, brightness, edge_darkening, fit_frame
 
@@ -46,14 +47,14 @@ def render_meshes(
         panel: width and height of one mesh's picture, pixels.
 
     Raises:
-        ValueError: no mesh, an empty one, shapes or counts that do not fit, an unknown background.
+        InputError: no mesh, an empty one, shapes or counts that do not fit, an unknown background.
     """
     views = [views] if isinstance(views, View) else list(views)
     checked = [_check(k, *mesh) for k, mesh in enumerate(meshes)]
     if not checked or not views:
-        raise ValueError("render_meshes: expected at least one mesh and one view")
+        raise InputError("render_meshes: expected at least one mesh and one view")
     if titles is not None and len(titles) != len(checked):
-        raise ValueError(f"render_meshes: {len(checked)} meshes but {len(titles)} titles")
+        raise InputError(f"render_meshes: {len(checked)} meshes but {len(titles)} titles")
     theme = figures.theme_colors(background)
     count = len(checked) * len(views)
     if columns is None:
@@ -200,17 +201,17 @@ def _vertex_normals(normals: np.ndarray, faces: np.ndarray, count: int) -> np.nd
 def _check(k: int, vertices, faces, colors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     vertices, faces = np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.int64)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or len(vertices) == 0 or not np.isfinite(vertices).all():
-        raise ValueError(f"render_meshes: mesh {k}: expected finite vertices (N, 3), got {vertices.shape}")
+        raise InputError(f"render_meshes: mesh {k}: expected finite vertices (N, 3), got {vertices.shape}")
     if faces.ndim != 2 or faces.shape[1] != 3 or len(faces) == 0:
-        raise ValueError(f"render_meshes: mesh {k}: expected faces (F, 3), got {faces.shape}")
+        raise InputError(f"render_meshes: mesh {k}: expected faces (F, 3), got {faces.shape}")
     if faces.min() < 0 or faces.max() >= len(vertices):
-        raise ValueError(
+        raise InputError(
             f"render_meshes: mesh {k}: faces name vertices {faces.min()} to {faces.max()}, "
             f"it has {len(vertices)}"
         )
     colors = np.tile(_GREY, (len(vertices), 1)) if colors is None else np.asarray(colors, dtype=np.float64)
     if colors.shape not in ((len(vertices), 3), (len(faces), 3)):
-        raise ValueError(
+        raise InputError(
             f"render_meshes: mesh {k}: colours {colors.shape}, expected ({len(vertices)}, 3) per vertex or "
             f"({len(faces)}, 3) per face"
         )

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefeat.minkowski.errors import ArgumentError
+
 Array = np.ndarray | Tensor
 logger = logging.getLogger(__name__)
 
@@ -24,14 +26,14 @@ def batched_coordinates(coords: Sequence[Array], dtype: torch.dtype = torch.int3
         Shape (N, 1 + D).
     """
     if not isinstance(coords, Sequence):
-        raise ValueError(f"batched_coordinates: expected a sequence of arrays, got {type(coords).__name__}")
+        raise ArgumentError(f"batched_coordinates: expected a sequence of arrays, got {type(coords).__name__}")
     if dtype not in (torch.int32, torch.float32):
-        raise ValueError(f"batched_coordinates: expected dtype torch.int32 or torch.float32, got {dtype}")
+        raise ArgumentError(f"batched_coordinates: expected dtype torch.int32 or torch.float32, got {dtype}")
     if not coords:
-        raise ValueError("batched_coordinates: expected at least one cloud, got none")
+        raise ArgumentError("batched_coordinates: expected at least one cloud, got none")
     shapes = [tuple(c.shape) for c in coords]
     if any(len(s) != 2 for s in shapes) or len({s[-1] for s in shapes}) != 1:
-        raise ValueError(f"batched_coordinates: expected arrays (N_b, D) of one D, got shapes {shapes}")
+        raise ArgumentError(f"batched_coordinates: expected arrays (N_b, D) of one D, got shapes {shapes}")
     parts = []
     for batch, cloud in enumerate(map(torch.as_tensor, coords)):
         if dtype == torch.int32 and cloud.is_floating_point():
@@ -54,10 +56,10 @@ def sparse_collate(
         labels: B arrays or tensors, concatenated; other objects are returned as a list.
     """
     if not isinstance(feats, Sequence) or len(feats) != len(coords):
-        raise ValueError("sparse_collate: expected as many features as clouds")
+        raise ArgumentError("sparse_collate: expected as many features as clouds")
     lengths = [(len(c), len(f)) for c, f in zip(coords, feats)]
     if any(a != b for a, b in lengths):
-        raise ValueError(f"sparse_collate: clouds and features differ in length: {lengths}")
+        raise ArgumentError(f"sparse_collate: clouds and features differ in length: {lengths}")
     batch = batched_coordinates(list(coords), dtype, device)
     features = torch.cat([torch.as_tensor(f) for f in feats])
     if labels is None:
@@ -95,7 +97,7 @@ class SparseCollation:
                 break
             kept.append(item)
         if not kept:
-            raise ValueError(
+            raise ArgumentError(
                 f"SparseCollation: the first cloud has {total} points, the limit is {self.limit_numpoints}"
             )
         return batch_sparse_collate(kept, dtype=self.dtype, device=self.device)

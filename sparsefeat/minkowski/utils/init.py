@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from sparsefeat.minkowski.errors import ArgumentError
+
 
 def kaiming_normal_(
     tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
@@ -19,10 +21,10 @@ def kaiming_normal_(
         mode: ``"fan_in"`` or ``"fan_out"``.
     """
     if tensor.ndim < 2:
-        raise ValueError(f"kaiming_normal_: expected at least 2 dimensions, got shape {tuple(tensor.shape)}")
+        raise ArgumentError(f"kaiming_normal_: expected at least 2 dimensions, got shape {tuple(tensor.shape)}")
     fans = {"fan_in": 1, "fan_out": 0} if tensor.ndim == 2 else {"fan_in": 1, "fan_out": 2}
     if mode.lower() not in fans:
-        raise ValueError(f"mode: expected 'fan_in' or 'fan_out', got {mode!r}")
+        raise ArgumentError(f"mode: expected 'fan_in' or 'fan_out', got {mode!r}")
     fan = tensor.shape[fans[mode.lower()]] * (tensor.shape[0] if tensor.ndim > 2 else 1)
     gain = torch.nn.init.calculate_gain(nonlinearity, a)
     with torch.no_grad():

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.sparse import quantize as engine_quantize
 from sparsefeat.sparse.coordinates import check_coordinates, unique_first
 
@@ -17,7 +18,7 @@ Array = np.ndarray | Tensor
 def fnv_hash_vec(arr: np.ndarray) -> np.ndarray:
     """A 64-bit hash of each row, FNV-1 over its values. Shape: (N, D) -> (N,) uint64."""
     if arr.ndim != 2:
-        raise ValueError(f"fnv_hash_vec: expected shape (N, D), got {arr.shape}")
+        raise ArgumentError(f"fnv_hash_vec: expected shape (N, D), got {arr.shape}")
     columns = arr.astype(np.int64).view(np.uint64)
     hashed = np.full(len(arr), 14695981039346656037, dtype=np.uint64)
     for column in columns.T:
@@ -28,7 +29,7 @@ def fnv_hash_vec(arr: np.ndarray) -> np.ndarray:
 def ravel_hash_vec(arr: np.ndarray) -> np.ndarray:
     """A number for each distinct row: its place in the bounding box. Shape: (N, D) -> (N,) uint64."""
     if arr.ndim != 2:
-        raise ValueError(f"ravel_hash_vec: expected shape (N, D), got {arr.shape}")
+        raise ArgumentError(f"ravel_hash_vec: expected shape (N, D), got {arr.shape}")
     relative = (arr - arr.min(0)).astype(np.uint64)
     extent = relative.max(0) + np.uint64(1)
     keys = np.zeros(len(arr), dtype=np.uint64)
@@ -55,8 +56,13 @@ def quantize_np(coords: np.ndarray) -> list[np.ndarray]:
 
 
 def quantize_label_th(coords: Tensor, labels: Tensor, invalid_label: int) -> list[Tensor]:
-    """Indices (V,), inverse (N,), labels (V,) int64; ``invalid_label`` where a voxel's points disagree."""
-    out = engine_quantize(coords, labels=labels.long(), ignore_label=invalid_label)
+    """Indices (V,), inverse (N,), labels (V,) int64; ``invalid_label`` where a voxel's points disagree.
+
+    Shape: coords (N, D), labels (N,) or (N, 1).
+    """
+    if labels.numel() != len(coords):
+        raise ArgumentError(f"labels: expected one for each of {len(coords)} points, got {tuple(labels.shape)}")
+    out = engine_quantize(coords, labels=labels.reshape(-1).long(), ignore_label=invalid_label)
     return [out.index, out.inverse, out.labels]
 
 
@@ -77,6 +83,10 @@ def quantize(coords: Array) -> list[Array]:
 
 def quantize_label(coords: Array, labels: Array, ignore_label: int) -> list[Array]:
     """Indices, inverse map and labels; see :func:`quantize_label_th`."""
+    if not isinstance(labels, np.ndarray if isinstance(coords, np.ndarray) else Tensor):
+        raise ArgumentError(
+            f"labels: expected the type of the coordinates, {type(coords).__name__}, got {type(labels).__name__}"
+        )
     operation = quantize_label_np if isinstance(coords, np.ndarray) else quantize_label_th
     return operation(coords, labels, ignore_label)
 
@@ -89,15 +99,15 @@ def _voxels(coordinates: Array, quantization_size) -> Array:
         elif isinstance(quantization_size, (Sequence, np.ndarray, Tensor)):
             sizes = [float(s) for s in quantization_size]
             if len(sizes) != coordinates.shape[1]:
-                raise ValueError(
+                raise ArgumentError(
                     f"quantization_size: expected 1 or {coordinates.shape[1]} values, got {sizes}"
                 )
         else:
-            raise ValueError(
+            raise ArgumentError(
                 f"quantization_size: expected a number or one per axis, got {quantization_size!r}"
             )
         if not all(s > 0 for s in sizes):
-            raise ValueError(f"quantization_size: expected positive lengths, got {quantization_size}")
+            raise ArgumentError(f"quantization_size: expected positive lengths, got {quantization_size}")
         if isinstance(coordinates, Tensor):
             coordinates = coordinates / torch.tensor(
                 sizes, dtype=_quotient_dtype(coordinates), device=coordinates.device
@@ -133,7 +143,7 @@ def sparse_quantize(
     Args:
         coordinates: Shape (N, D), array or tensor.
         features: Shape (N, C), array or tensor.
-        labels: Shape (N,) integers; a voxel whose points disagree gets ``ignore_label``.
+        labels: Shape (N,) or (N, 1) integers, of the type of ``coordinates``; a voxel whose points disagree gets ``ignore_label``.
         return_index: also return the row (V,) of each voxel's first point.
         return_inverse: also return the voxel (N,) of each point; needs ``return_index``.
         return_maps_only: return these rows alone (and the inverse where asked for).
@@ -148,14 +158,14 @@ def sparse_quantize(
         ValueError: lengths differ, sizes not positive, coordinates not finite.
     """
     if not isinstance(coordinates, (np.ndarray, Tensor)) or coordinates.ndim != 2:
-        raise ValueError(
+        raise ArgumentError(
             f"sparse_quantize: expected an array or tensor (N, D), got {type(coordinates).__name__}"
         )
     if return_inverse and not return_index:
-        raise ValueError("sparse_quantize: return_inverse needs return_index")
+        raise ArgumentError("sparse_quantize: return_inverse needs return_index")
     for name, other in (("features", features), ("labels", labels)):
         if other is not None and len(other) != len(coordinates):
-            raise ValueError(f"sparse_quantize: {len(coordinates)} coordinates but {len(other)} {name}")
+            raise ArgumentError(f"sparse_quantize: {len(coordinates)} coordinates but {len(other)} {name}")
     voxels = _voxels(coordinates, quantization_size)
     if labels is None:
         voxels = torch.as_tensor(voxels).to(device)

@@ -1,0 +1,6 @@
+"""``python -m sparsefeat VERB ...``."""
+
+from sparsefeat.cli.main import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,307 @@
+"""Networks with their weights: our files (safetensors), and those of FCGF, DGR and PointContrast.
+
+A file of ours is safetensors with a header of four texts: ``config`` (JSON, the arguments of
+``create_model``), ``voxel_size`` and ``unit`` (the scale it was trained at), ``extra`` (JSON, anything
+about the training). Reading any of these files executes nothing in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsefeat.checkpoint import foreign, legacy
+from sparsefeat.errors import InputError
+from sparsefeat.extras import import_extra
+from sparsefeat.io.atomic import atomic_write
+from sparsefeat.io.torchfile import read_torch_file
+from sparsefeat.models import Network, create_model
+from sparsefeat.packaged import packaged
+
+ASSETS = packaged("assets")
+"""Where ``sparsefeat/<name>`` is looked up."""
+
+HUB_FILE = "model.safetensors"
+"""The file that is read from a hub repository."""
+
+_FORMAT = "sparsefeat"
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin")
+_SHOWN = 5  # keys listed per kind of misfit
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        state: weights by layer name, on the CPU, as stored.
+        config: arguments of :func:`sparsefeat.models.create_model`.
+        voxel_size: edge of a voxel at training time in ``unit``; None where the file does not say.
+        unit: of ``voxel_size``.
+        extra: what else was written about the training.
+    """
+
+    state: dict[str, Tensor]
+    config: dict[str, Any]
+    voxel_size: float | None = None
+    unit: str = "m"
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def from_pretrained(
+    name_or_path: str | os.PathLike,
+    device: str | torch.device = "cpu",
+    backend: str = "auto",
+    **overrides: Any,
+) -> Network:
+    """A network with its weights, in evaluation mode.
+
+    Args:
+        name_or_path: a file (ours, or a ``.pth`` of FCGF, DGR or PointContrast as released);
+            ``"sparsefeat/<name>"`` for a checkpoint in ``assets``; or a hub id ``"organisation/name"``,
+            optionally with ``"@revision"``.
+        device: where to put it.
+        backend: see :func:`sparsefeat.models.create_model`.
+        overrides: arguments of the network in place of the file's; those that leave the weights as they
+            are, such as ``dilation`` or ``normalize_feature``.
+
+    Returns:
+        The network, with ``.config``, ``.voxel_size`` (None where the file does not say) and ``.unit``.
+
+    Raises:
+        InputError: no such file, not a checkpoint, truncated, another network, weights that do not fit
+            (with the missing, unexpected and misshapen keys), or a file that asks for a name outside the
+            short list that a checkpoint needs.
+    """
+    path = find_checkpoint(name_or_path)
+    checkpoint = read_checkpoint(path)
+    try:
+        # No storage for weights that are about to be replaced, and no draw from the global generator.
+        with torch.device("meta"):
+            model = create_model(**{**checkpoint.config, **overrides}, backend=backend)
+        load_weights(model, checkpoint.state)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: {error}") from error
+    model.voxel_size = checkpoint.voxel_size
+    model.unit = checkpoint.unit
+    return model.to(device).eval()
+
+
+def save_checkpoint(
+    path: str | os.PathLike,
+    model: Network,
+    voxel_size: float | None,
+    extra: dict[str, Any] | None = None,
+    unit: str = "m",
+) -> None:
+    """Write a network as safetensors; a file that is already there stays until the new one is complete.
+
+    Args:
+        path: ends in ``.safetensors``.
+        model: a network of :mod:`sparsefeat.models`, on any device.
+        voxel_size: edge of a voxel that it was trained with, in ``unit``.
+        extra: anything about the training that JSON can hold.
+
+    Raises:
+        InputError: the path cannot be written (or the disk is full), or ``extra`` is not JSON.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: expected a name that ends in .safetensors")
+    state = {name: weights.detach().cpu().contiguous() for name, weights in model.state_dict().items()}
+    try:
+        header = {
+            "format": _FORMAT,
+            "config": json.dumps(model.config),
+            "voxel_size": json.dumps(None if voxel_size is None else foreign.check_voxel_size(voxel_size)),
+            "unit": unit,
+            "extra": json.dumps(extra or {}),
+        }
+    except TypeError as error:
+        raise InputError(f"{path}: extra cannot be written as JSON ({error})") from error
+    try:
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(save(state, header))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Read a checkpoint file of ours, FCGF, DGR or PointContrast without building the network.
+
+    Raises:
+        InputError: as :func:`from_pretrained`.
+    """
+    path = _existing_file(path)
+    if _is_safetensors(path):
+        return _read_ours(path)
+    content = read_torch_file(path)
+    try:
+        state = foreign.find_state(content)
+        config, voxel_size = foreign.read_config(content, state)
+        state = foreign.to_cube_order(state, config["name"])
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    return Checkpoint(state, config, voxel_size)
+
+
+def read_state(path: str | os.PathLike, key: str | None = None) -> dict[str, Tensor]:
+    """The weights in any torch or safetensors file, of whatever network, by layer name.
+
+    Args:
+        path: the file.
+        key: where in the file, dots for nested dictionaries; None: the usual places.
+
+    Raises:
+        InputError: not such a file, or no weights there.
+    """
+    path = _existing_file(path)
+    if _is_safetensors(path):
+        return _read_safetensors(path)[0]
+    content = read_torch_file(path)
+    try:
+        return foreign.find_state(content, key)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def load_weights(model: Network, state: dict[str, Tensor]) -> None:
+    """Give ``model`` exactly these weights, converted to the floating type of its parameters.
+
+    A pointwise kernel may come as [1, C_in, C_out] and a bias as [C], as early engine versions wrote them.
+
+    Raises:
+        InputError: missing, unexpected or misshapen keys; they are listed.
+    """
+    wanted = model.state_dict()
+    fitted = {name: _as_shaped(weights, wanted.get(name)) for name, weights in state.items()}
+    missing = [name for name in wanted if name not in fitted]
+    unexpected = [name for name in fitted if name not in wanted]
+    misshapen = [
+        f"{name} {tuple(fitted[name].shape)} instead of {tuple(want.shape)}"
+        for name, want in wanted.items()
+        if name in fitted and fitted[name].shape != want.shape
+    ]
+    problems = [
+        f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        if names
+    ]
+    if problems:
+        raise InputError(f"the weights do not fit {type(model).__name__}: {'; '.join(problems)}")
+    # A network without storage takes the tensors as its own; another keeps those that an optimizer may hold.
+    bare = any(want.is_meta for want in wanted.values())
+    if bare:
+        fitted = {name: weights.to(wanted[name].dtype, copy=True) for name, weights in fitted.items()}
+    model.load_state_dict(fitted, strict=True, assign=bare)
+
+
+def find_checkpoint(name_or_path: str | os.PathLike) -> Path:
+    """The file that a path, a name ``"sparsefeat/<name>"`` or a hub id stands for; a hub's is downloaded.
+
+    Raises:
+        InputError: there is none.
+        MissingExtraError: a hub id where huggingface_hub is not installed.
+    """
+    text = os.fspath(name_or_path)
+    path = Path(text)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, expected a checkpoint file")
+    organisation, _, name = text.partition("/")
+    if organisation == "sparsefeat" and name and "/" not in name:
+        name = name.removesuffix(".safetensors")
+        asset = ASSETS / f"{legacy.RENAMED_CHECKPOINTS.get(name, name)}.safetensors"
+        if asset.is_file():
+            return asset
+        known = sorted(f"sparsefeat/{file.stem}" for file in ASSETS.glob("*.safetensors"))
+        raise InputError(f"{text}: no such checkpoint; there are: {', '.join(known) or 'none'}")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", text) and not text.endswith(_SUFFIXES) and text[0] != ".":
+        return _download(text)
+    raise InputError(f"{text}: no such file")
+
+
+def _download(hub_id: str) -> Path:
+    huggingface_hub = import_extra("huggingface_hub", f"{hub_id}: a hub id")
+    repository, _, revision = hub_id.partition("@")
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE, revision=revision or None))
+    except (OSError, ValueError) as error:  # its errors are one or the other, network included
+        reason = str(error).strip().splitlines()
+        raise InputError(
+            f"{hub_id}: neither a file here nor a hub repository with {HUB_FILE} "
+            f"({reason[0] if reason else type(error).__name__})"
+        ) from error
+
+
+def _existing_file(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: {'a folder, expected a checkpoint file' if path.is_dir() else 'no such file'}"
+        )
+    return path
+
+
+def _is_safetensors(path: Path) -> bool:
+    # Its first 8 bytes are the length of the JSON header that follows.
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(9)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return head[8:9] == b"{" or (path.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80\x02")))
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a safetensors file, or truncated or damaged ({error})") from error
+
+
+def _read_ours(path: Path) -> Checkpoint:
+    state, header = _read_safetensors(path)
+    if header.get("format") != _FORMAT or "config" not in header:
+        raise InputError(
+            f"{path}: weights without our header (format {header.get('format')!r}): no network is named"
+        )
+    try:
+        config, extra = json.loads(header["config"]), json.loads(header.get("extra", "{}"))
+        voxel_size = json.loads(header.get("voxel_size", "null"))
+        if (
+            not isinstance(config, dict)
+            or not isinstance(config.get("name"), str)
+            or not isinstance(extra, dict)
+        ):
+            raise InputError("config and extra must be JSON objects, and config must have a name")
+        if voxel_size is not None:
+            voxel_size = foreign.check_voxel_size(voxel_size)
+    except ValueError as error:
+        raise InputError(f"{path}: its header is damaged ({error})") from error
+    try:
+        config = legacy.current_network_options(config)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return Checkpoint(state, config, voxel_size, header.get("unit", "m"), extra)
+
+
+def _as_shaped(weights: Tensor, wanted: Tensor | None) -> Tensor:
+    if wanted is not None and weights.shape != wanted.shape:
+        for shape in (weights.shape[1:], (1, *weights.shape)):
+            if tuple(shape) == tuple(wanted.shape) and weights.numel() == wanted.numel():
+                return weights.reshape(wanted.shape)
+    return weights

@@ -1,0 +1,115 @@
+"""Measure the engine's speed, beside other engines that are installed and beside the bare matrix products."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsefeat.cli.frame import ToolParser, add_result_option, prepare_result, run_tool
+from sparsefeat.errors import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``sparsefeat benchmark``; returns the exit code."""
+    args = parse(argv)
+    return run_tool(lambda: run(args), args)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = ToolParser(prog="sparsefeat benchmark", description=__doc__)
+    add = parser.add_argument
+    add("cases", nargs="*", metavar="CASE", help="names, with * and ?; default: those of the preset")
+    add(
+        "--preset", choices=("quick", "full", "large", "cuda"), default="quick",
+        help="quick: under 2 minutes; cuda: everything on a GPU in every dtype (default: %(default)s)",
+    )
+    add("--list", action="store_true", help="print the names of the cases and stop")
+    add("--engines", default="", metavar="A,B", help="others beside ours; default: all that are installed")
+    add("--threads", default="", metavar="N,N", help="CPU threads; default: torch's")
+    add(
+        "--dtypes", metavar="D,D",
+        help="fp64, fp32, tf32, fp16, bf16 (default: fp32; with preset cuda: fp32,tf32,fp16,bf16)",
+    )
+    add("--device", metavar="D", help="cpu, cuda, cuda:1 (default: cpu; preset cuda: cuda)")
+    add("--data", default="data", metavar="DIR", help="folder of real fragments (default: %(default)s)")
+    add("--runs", type=int, default=7, metavar="N", help="rounds that count (default: %(default)s)")
+    add("--seconds", type=float, default=10, metavar="S", help="after which a case gets 3 (default: %(default)s)")
+    add("--json", metavar="FILE", help="write all numbers there, after every case")
+    add("--resume", action="store_true", help="keep the numbers in that file, measure the cases that it lacks")
+    add("--plot", metavar="FILE", help="draw them, .png or .pdf")
+    add_result_option(parser, "benchmark", argv)
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure; 1 if numbers are wrong or a case failed for another reason than memory."""
+    # Imported here, so that --help answers at once.
+    from sparsefeat.benchmark import Options, run_benchmark, select
+    from sparsefeat.benchmark.engines import Plain
+    from sparsefeat.benchmark.report import read_json, table, write_json, write_plot
+    from sparsefeat.io.results import write_result
+
+    if args.list:
+        print("\n".join(case.name for case in select(args.cases or ("*",))))
+        return 0
+    if args.resume and not args.json:
+        raise InputError("--resume: expected --json FILE too, the file to go on with")
+    prepare_result(args)
+    for option, path in (("--json", args.json), ("--plot", args.plot)):
+        # What can be wrong is found out before the minutes of work, not after them.
+        if path and (Path(path).is_dir() or not Path(path).resolve().parent.is_dir()):
+            raise InputError(f"{option} {path}: expected a file in a folder that exists")
+    device, dtypes = ("cuda", "fp32,tf32,fp16,bf16") if args.preset == "cuda" else ("cpu", "fp32")
+    options = Options(
+        cases=tuple(args.cases), preset=args.preset, engines=tuple(split(args.engines)),
+        threads=tuple(map(whole, split(args.threads))), dtypes=tuple(split(args.dtypes or dtypes)),
+        device=args.device or device, data=Path(args.data) if Path(args.data).is_dir() else None,
+        runs=args.runs, seconds=args.seconds,
+    )
+    earlier = read_json(args.json) if args.resume and Path(args.json).exists() else None
+
+    def progress(new: list[dict[str, Any]], rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+        if args.json:
+            # After every case: who is cut short has what was measured until then.
+            write_json(args.json, rows, facts)
+        print(table(new) if new else failure(facts["failed"][-1]), flush=True)
+
+    rows, facts = run_benchmark(options, progress, earlier)
+    left_out = {(name, why) for row in rows for name, why in row["absent"].items()} | {*facts["not_installed"].items()}
+    for name, why in sorted(left_out):
+        print(f"without {name}: {why}")
+    for failed in facts["failed"]:
+        print(failure(failed))
+    # Its numbers differ and it did not merely fail: then the kernels for CUDA are wrong, or it is.
+    wrong = [row for row in rows if Plain.name in row["absent"] and Plain.name in row["errors"]]
+    for row in wrong:
+        print(f"wrong: {row['case']} {row['operation']} {row['dtype']}: {Plain.name}: {row['absent'][Plain.name]}")
+    if options.device.startswith("cuda") and facts["arithmetic"] != "triton":
+        print(f"not by the kernels for CUDA: all convolutions ran in plain {facts['arithmetic']}")
+    if args.result:
+        print(write_result("benchmark", args.result, {**facts, "results": rows}, args.command, []))
+    if args.plot and rows:
+        write_plot(args.plot, rows)
+    return int(bool(wrong) or not all(failed["out_of_memory"] for failed in facts["failed"]))
+
+
+def failure(failed: dict[str, Any]) -> str:
+    """The line for a case that failed."""
+    what = "no memory for" if failed["out_of_memory"] else "failed:"
+    return f"{what} {failed['case']} {failed['threads']} thr {failed['dtype']}: {failed['reason']}"
+
+
+def split(names: str) -> list[str]:
+    """The names in a list with commas."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def whole(text: str) -> int:
+    """A whole number of ``--threads``."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise InputError(f"--threads: expected whole numbers, got {text!r}") from error

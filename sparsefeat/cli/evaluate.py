@@ -1,0 +1,207 @@
+"""Measure features: `matching` gives feature-match recall and inlier ratio on pairs of fragments."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsefeat.cli.frame import ToolParser, add_result_option, prepare_result, run_tool
+from sparsefeat.errors import InputError, opening
+
+if TYPE_CHECKING:
+    from sparsefeat.data.threedmatch import FragmentPair
+    from sparsefeat.evaluate.keypoints import Describe
+    from sparsefeat.evaluate.matching import MatchingResult
+
+COLUMNS = ("FMR", "IR", "FMR_mutual", "IR_mutual", "RR")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``sparsefeat evaluate``; returns the exit code."""
+    args = parse(argv)
+    return run_tool(lambda: args.run(args), args)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = ToolParser(prog="sparsefeat evaluate", description=__doc__)
+    tasks = parser.add_subparsers(dest="task", required=True)
+    add_matching(tasks, argv)
+    return parser.parse_args(argv)
+
+
+def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[str] | None) -> None:
+    """Add the task ``matching``."""
+    parser = tasks.add_parser("matching", help="FMR, IR and RR on 3DMatch's test layout")
+    parser.set_defaults(run=run_matching)
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="NAME", help="path, sparsefeat/NAME, or hub id")
+    add("--data", required=True, metavar="DIR", help="folder of <scene> and <scene>-evaluation folders")
+    lists = ("3DMatch", "3DLoMatch")
+    add("--pairs", choices=lists, default=lists[0], help="overlap above 30 %%, or 10 to 30 %%")
+    add("--scenes", metavar="A,B", help="names, or parts of names that fit one scene each; default: all")
+    add("--voxel-size", type=float, metavar="S", help="metres; default: the checkpoint's")
+    add("--points", type=int, default=5000, metavar="N", help="key points a fragment (default: %(default)s)")
+    add("--tau1", type=float, default=0.10, metavar="M", help="inlier distance, metres (default: %(default)s)")
+    add("--tau2", type=float, default=0.05, metavar="R", help="least inlier ratio (default: %(default)s)")
+    add("--rotate", action="store_true", help="turn every fragment by its own random rotation first")
+    add("--views", type=int, default=1, metavar="N", help="poses to average over (default: %(default)s)")
+    add("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="multiples of the voxel size, side by side")
+    add("--interpolation", choices=("nearest", "trilinear"), default="nearest", help="default: %(default)s")
+    add("--dense", action="store_true", help="descriptors see all points of a fragment, not one per voxel")
+    add("--registration", action="store_true", help="registration recall too (RANSAC; needs Open3D)")
+    add("--baselines", default="", metavar="A,B", help="on the same points: fpfh, random")
+    add("--max-pairs-per-scene", type=int, metavar="N", help="a random choice of this many; default: all")
+    add("--seed", type=int, default=0, metavar="N", help="of key points, rotations, choices (default: 0)")
+    add("--json", metavar="FILE", help="write all numbers there")
+    add("--plots", metavar="DIR", help="write curves and pictures of matches there")
+    add("--device", metavar="D", help="cpu, cuda, cuda:1; default: cpu")
+    add_result_option(parser, "matching", argv)
+
+
+def run_matching(args: argparse.Namespace) -> int:
+    """Measure the checkpoint and the baselines on the same key points."""
+    # Imported here, so that --help answers at once.
+    from sparsefeat.data.threedmatch import test_pairs
+    from sparsefeat.evaluate.descriptors import baseline_descriptor, checkpoint_descriptor
+    from sparsefeat.evaluate.matching import evaluate_matching
+    from sparsefeat.evaluate.pictures import plot_thresholds
+    from sparsefeat.evaluate.registration import RansacRegister
+    from sparsefeat.extract import check_options
+    from sparsefeat.io.atomic import atomic_write
+    from sparsefeat.io.results import write_result
+    from sparsefeat.progress import Progress
+
+    # What can be wrong is found out before the hours of work, not after them.
+    plots = prepare_outputs(args)
+    check_options(args.interpolation, 1, None, args.views, args.scales)
+    pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
+    pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
+    register = RansacRegister() if args.registration else None
+    extractor = checkpoint_descriptor(args.checkpoint, args.voxel_size, args.device)
+    describe = partial(extractor, interpolation=args.interpolation, views=args.views, scales=args.scales)
+    descriptors: dict[str, Describe] = {"checkpoint": describe}
+    for name in split(args.baselines):
+        descriptors[name] = baseline_descriptor(name, extractor, extractor.voxel_size, args.seed)
+
+    results: dict[str, MatchingResult] = {}
+    started = time.perf_counter()
+    for name, described in descriptors.items():
+        with Progress(name, sum(map(len, pairs.values())), "pair") as progress:
+            results[name] = evaluate_matching(
+                pairs,
+                described,
+                extractor.voxel_size,
+                args.points,
+                args.tau1,
+                args.tau2,
+                args.seed,
+                args.rotate,
+                progress=progress,
+                register=register,
+                device=args.device,
+                dense=args.dense,
+            )
+        print(table(name, results[name]), flush=True)
+    report = as_json(args, results, time.perf_counter() - started)
+    if args.json:
+        with opening(args.json), atomic_write(args.json) as temporary:
+            temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if args.result:
+        print(write_result(args.result_task, args.result, report, args.command, [args.seed]))
+    if plots:
+        plot_thresholds(results, plots)
+        draw_median_pairs(pairs, results["checkpoint"], descriptors["checkpoint"], extractor.voxel_size, args, plots)
+        print(f"pictures in {plots}")
+    return 0
+
+
+def prepare_outputs(args: argparse.Namespace) -> Path | None:
+    """Refuse outputs that could not be written; returns the folder of pictures."""
+    prepare_result(args)
+    if args.json and not Path(args.json).resolve().parent.is_dir():
+        raise InputError(f"--json {args.json}: the folder {Path(args.json).parent} does not exist")
+    if args.json and Path(args.json).is_dir():
+        raise InputError(f"--json {args.json}: is a folder, expected a file")
+    if not args.plots:
+        return None
+    with opening(args.plots):
+        Path(args.plots).mkdir(parents=True, exist_ok=True)
+    return Path(args.plots)
+
+
+def split(names: str | None) -> list[str]:
+    """The names in a list with commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip()))
+
+
+def choose_pairs(
+    pairs: dict[str, list[FragmentPair]], most: int | None, seed: int
+) -> dict[str, list[FragmentPair]]:
+    """A random choice of ``most`` pairs of each scene, in their order; None: all."""
+    if most is None:
+        return pairs
+    if most < 1:
+        raise InputError(f"--max-pairs-per-scene: expected at least 1, got {most}")
+    chosen = {}
+    for scene, listed in pairs.items():
+        rows = np.random.default_rng(seed).permutation(len(listed))[:most]
+        chosen[scene] = [listed[k] for k in sorted(rows)]
+    return chosen
+
+
+def table(name: str, result: MatchingResult) -> str:
+    """Per scene and mean +- sd over scenes, in fixed columns."""
+    columns = [c for c in COLUMNS if c != "RR" or result.RR is not None]
+    width = max(len(scene) for scene in (*result.scenes, "mean over scenes"))
+    lines = [f"\n{name:<{width}}  pairs" + "".join(f"{column:>17}" for column in columns)]
+    for scene, row in result.per_scene().items():
+        values = "".join(f"{'-' if row[c] is None else format(row[c], '.4f'):>17}" for c in columns)
+        lines.append(f"{scene:<{width}}  {row['n_pairs']:5d}{values}")
+    cells = [result.summary(column) for column in columns]
+    values = "".join(f"{f'{cell.mean:.4f} ± {cell.sd:.4f}':>17}" for cell in cells if cell)
+    lines.append(f"{'mean over scenes':<{width}}  {len(result.pairs):5d}{values}")
+    return "\n".join(lines)
+
+
+def as_json(args: argparse.Namespace, results: dict[str, MatchingResult], seconds: float) -> dict[str, Any]:
+    """All numbers and settings: the contract's form of matching results."""
+    report: dict[str, Any] = {"pairs": args.pairs, **results["checkpoint"].to_json()}
+    report["baselines"] = {k: v.to_json() for k, v in results.items() if k != "checkpoint"}
+    report["settings"] |= {
+        "checkpoint": str(args.checkpoint),
+        "data": str(args.data),
+        "scenes": split(args.scenes) or None,
+        "max_pairs_per_scene": args.max_pairs_per_scene,
+        "registration": args.registration,
+        "views": args.views,
+        "interpolation": args.interpolation,
+        "device": args.device or "cpu",
+        "seconds": round(seconds, 1),
+    }
+    return report
+
+
+def draw_median_pairs(
+    pairs: dict[str, list[FragmentPair]],
+    result: MatchingResult,
+    describe: Describe,
+    voxel_size: float,
+    args: argparse.Namespace,
+    folder: Path,
+) -> None:
+    """The matches of each scene's pair of median inlier ratio: neither the best nor the worst."""
+    from sparsefeat.evaluate.pictures import draw_pair
+
+    for scene, listed in pairs.items():
+        order = np.argsort([pair.nearest.ratio for pair in result.of_scene(scene)], kind="stable")
+        pair = listed[int(order[len(order) // 2])]
+        path = folder / f"matches_{scene}.png"
+        draw_pair(pair, describe, voxel_size, path, args.points, args.tau1, args.seed, dense=args.dense)

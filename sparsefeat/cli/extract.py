@@ -1,0 +1,78 @@
+"""Write the features of point clouds: numbers (npz), colours (ply) and one picture (png)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from sparsefeat.cli.frame import StageBar, ToolParser, run_tool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``sparsefeat extract``; returns the exit code."""
+    args = parse(argv)
+    return run_tool(lambda: run(args), args, "interrupted; what is complete stays")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Extract; 2 if an input failed."""
+    # Imported here, so that --help answers at once.
+    from sparsefeat.extract import FeatureExtractor
+    from sparsefeat.extract.files import extract_files
+
+    # A tile is a fraction of its file.
+    with StageBar(bar_format="{l_bar}{bar}| {n:.4g}/{total} [{elapsed}<{remaining}] {postfix}") as bar:
+        result = extract_files(
+            FeatureExtractor.from_pretrained(args.checkpoint, args.voxel_size, args.device),
+            args.inputs,
+            args.output,
+            checkpoint=args.checkpoint,
+            interpolation=args.interpolation,
+            views=args.views,
+            scales=args.scales,
+            viewpoint=args.viewpoint,
+            max_voxels=args.max_voxels,
+            halo=args.halo,
+            drop_invalid=args.drop_invalid,
+            image=args.image,
+            report=bar.report,
+            progress=bar,
+        )
+    total = len(result.written) + len(set(result.failed) - set(result.written))
+    print(f"{len(result.written)} of {total} inputs written to {args.output}")
+    return 2 if result.failed else 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = ToolParser(prog="sparsefeat extract", description=__doc__)
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="ply pcd npz npy xyz txt off obj, or folders of them")
+    add("--checkpoint", required=True, metavar="NAME", help="path, sparsefeat/NAME, or hub id")
+    add("--output", required=True, metavar="DIR", help="folder for the results")
+    add("--voxel-size", type=float, metavar="S", help="in the unit of the points; default: the checkpoint's")
+    add(
+        "--interpolation", choices=("nearest", "trilinear"), default="nearest",
+        help="how points take features from voxels (default: nearest)",
+    )
+    add("--views", type=int, default=1, metavar="N", help="poses to average over (default: %(default)s)")
+    add(
+        "--scales", type=float, nargs="+", default=[1.0], metavar="S",
+        help="multiples of the voxel size, features side by side (default: 1)",
+    )
+    add(
+        "--viewpoint", type=float, nargs=3, metavar=("X", "Y", "Z"),
+        help="where the sensor stood, for oriented networks; default: what a file says, or nowhere",
+    )
+    add("--device", metavar="D", help="cpu, cuda, cuda:1, mps; default: cpu")
+    add(
+        "--max-voxels", type=int, default=300_000, metavar="V",
+        help="larger clouds run in overlapping tiles of this many voxels (default: %(default)s)",
+    )
+    add(
+        "--halo", type=int, metavar="H",
+        help="overlap of the tiles in voxels; default: as far as the network looks, which is exact",
+    )
+    add("--drop-invalid", action="store_true", help="leave out points with NaN coordinates")
+    add("--image", action=argparse.BooleanOptionalAction, default=True, help="draw features.png (default)")
+    return parser.parse_args(argv)  # fmt: skip

@@ -1,0 +1,67 @@
+"""The command ``sparsefeat``: which verbs there are, and the way to each."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+from sparsefeat import __version__
+from sparsefeat.cli.frame import DONE, WRONG_INPUT
+
+# Verb -> what it does. Each is a module of this package with `main(argv) -> exit code`.
+VERBS = {
+    "extract": "write the features of point clouds",
+    "pretrain": "pretrain a network on pairs of fragments",
+    "transfer": "use pretrained features on other shapes: segmentation, classification, correspondence",
+    "evaluate": "measure features by matching pairs of fragments",
+    "voxelize": "write the voxels that meshes touch",
+    "make_data": "make rooms or creatures, or fuse a recorded RGB-D sequence",
+    "benchmark": "measure the speed of the engine",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``sparsefeat VERB ...``.
+
+    Args:
+        argv: without the program's name; None: those of this process.
+
+    Returns:
+        The exit code: 0 done, 2 wrong input, 130 interrupted. A bug raises.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    first = argv[0] if argv else ""
+    if first in ("-h", "--help"):
+        print(_help())
+        return DONE
+    if first == "--version":
+        print(f"sparsefeat {__version__}")
+        return DONE
+    verb = first.replace("-", "_")
+    if verb not in VERBS:
+        print(f"sparsefeat: {_refusal(first)}", file=sys.stderr)
+        return WRONG_INPUT
+    run: Callable[[list[str]], int] = importlib.import_module(f"sparsefeat.cli.{verb}").main
+    return run(argv[1:])
+
+
+def _help() -> str:
+    names = {shown(verb): text for verb, text in VERBS.items()}
+    width = max(map(len, names))
+    lines = [f"  {name:<{width}}  {text}" for name, text in names.items()]
+    usage = "usage: sparsefeat VERB ... | --help | --version"
+    return "\n".join([usage, "", *lines, "", "sparsefeat VERB --help lists the options of a verb."])
+
+
+def _refusal(given: str) -> str:
+    names = [shown(verb) for verb in VERBS]
+    near = difflib.get_close_matches(given, names, n=1)
+    hint = f"; did you mean {near[0]!r}" if near else ""
+    return f"expected one of {', '.join(names)}, got {given!r}{hint}"
+
+
+def shown(verb: str) -> str:
+    """A verb as it is typed."""
+    return verb.replace("_", "-")

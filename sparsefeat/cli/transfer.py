@@ -1,0 +1,76 @@
+"""Transfer pretrained features to shapes: one configuration is one experiment."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsefeat.cli.frame import ToolParser, add_result_option, prepare_result, run_tool
+
+if TYPE_CHECKING:
+    from sparsefeat.transfer import TransferConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``sparsefeat transfer``; returns the exit code."""
+    args = parse(argv)
+    return run_tool(lambda: run(args), args)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the experiment, print its table and write its report."""
+    # Imported here, so that --help answers at once.
+    from sparsefeat.errors import opening
+    from sparsefeat.io.config import load_config, save_config
+    from sparsefeat.io.results import write_result
+    from sparsefeat.packaged import find_config
+    from sparsefeat.progress import Progress
+    from sparsefeat.transfer import TransferConfig, format_table, run_transfer, save_report
+    from sparsefeat.transfer.creatures import make_missing_creatures
+    from sparsefeat.transfer.report import to_json
+
+    prepare_result(args)
+    config = load_config(TransferConfig, find_config(args.config, "transfer"), args.overrides)
+    output = args.output or config.output
+    with opening(output):
+        output.mkdir(parents=True, exist_ok=True)
+    with Progress("creatures", unit="shape") as made:
+        make_missing_creatures(config, made)
+    with Progress(config.task, _parts(config), "part") as progress:
+        begun = 0
+
+        def begins(text: str) -> None:
+            # Called before a part: the one before it is done then.
+            nonlocal begun
+            progress(begun, note=text)
+            begun += 1
+
+        result = run_transfer(config, begins)
+        progress(_parts(config))
+    save_config(output / "config.yaml", config)
+    written = save_report(result, output, args.json)
+    if args.result:
+        written.append(write_result("transfer", args.result, to_json(result), args.command, config.seeds))
+    print(format_table(result))
+    print("\n".join(str(path) for path in written))
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = ToolParser(prog="sparsefeat transfer", description=__doc__)
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="a YAML file, or a name in configs/transfer/, such as quickstart")
+    add("overrides", nargs="*", metavar="key=value", help="such as features.checkpoint=PATH or shots=[1,5]")
+    add("--output", type=Path, metavar="DIR", help="default: output of the configuration")
+    add("--json", type=Path, metavar="FILE", help="default: result.json in the output folder")
+    add_result_option(parser, "transfer", argv)
+    return parser.parse_intermixed_args(argv)  # options may stand between the key=value arguments
+
+
+def _parts(config: TransferConfig) -> int:
+    runs = 1 if config.task == "correspondence" else len(config.shots) * len(config.seeds)
+    compared = 0 if config.adapter is None else config.adapter.rungs + len(config.adapter.starts)
+    return len(config.methods) * runs + config.rungs + compared

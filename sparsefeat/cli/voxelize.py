@@ -1,0 +1,60 @@
+"""Write the voxels that meshes touch (npz) and one picture of them (png)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from sparsefeat.cli.frame import StageBar, ToolParser, run_tool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``sparsefeat voxelize``; returns the exit code."""
+    args = parse(argv)
+    return run_tool(lambda: run(args), args, "interrupted; what is complete stays")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Voxelise; 2 if an input failed."""
+    # Imported here, so that --help answers at once.
+    from sparsefeat.extract.voxelize_files import voxelize_files
+
+    with StageBar() as bar:
+        result = voxelize_files(
+            args.inputs,
+            args.output,
+            args.voxel_size,
+            args.resolution,
+            attributes=[name for name in args.attributes.split(",") if name],
+            device=args.device,
+            image=args.image,
+            up=args.up,
+            report=bar.report,
+            progress=bar,
+        )
+    total = len(result.written) + len(result.failed)
+    voxels = sum(result.voxels.values())
+    print(f"{len(result.written)} of {total} inputs, {voxels} voxels, written to {args.output}")
+    return 2 if result.failed else 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = ToolParser(prog="sparsefeat voxelize", description=__doc__)
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="ply off obj stl glb npz, or folders of them")
+    add("--output", required=True, metavar="DIR", help="folder for the results")
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--voxel-size", type=float, metavar="S", help="in the unit of the meshes")
+    size.add_argument("--resolution", type=int, metavar="R", help="voxels along the longest side of each mesh")
+    add("--device", metavar="D", help="cpu, cuda, cuda:1; default: cpu")
+    add(
+        "--attributes", default="", metavar="A,A",
+        help="what to write of each voxel besides its place: some of area,normal,triangle",
+    )
+    add(
+        "--up", choices=("x", "y", "z", "-x", "-y", "-z"), default="y",
+        help="axis that is up in the picture (default: y)",
+    )
+    add("--image", action=argparse.BooleanOptionalAction, default=True, help="draw voxels.png (default)")
+    return parser.parse_args(argv)  # fmt: skip

@@ -1,0 +1,53 @@
+"""Errors that a user can set right; any other exception is a bug of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class InputError(ValueError):
+    """Input is not as expected. The message says where (file, line, field), what was given and what was expected.
+
+    The command line prints the message as one line and exits with code 2.
+    """
+
+
+class MissingExtraError(InputError, ImportError):
+    """An optional package is missing. The message names the package, the extra, and what works without it."""
+
+
+@contextlib.contextmanager
+def opening(path: str | os.PathLike) -> Iterator[None]:
+    """Turn an operating-system error within the block into an :class:`InputError` that names the path.
+
+    Args:
+        path: named where the system does not say which file it could not open.
+
+    Raises:
+        InputError: the block raised OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{error.filename or os.fspath(path)}: {error.strerror or error}") from error
+
+
+def opens_path(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that reads or writes at its first argument: see :func:`opening`."""
+    first = next(iter(inspect.signature(function).parameters))
+
+    @functools.wraps(function)
+    def opened(*args: P.args, **options: P.kwargs) -> T:
+        path: Any = args[0] if args else options.get(first, "")
+        with opening(path):
+            return function(*args, **options)
+
+    return opened

@@ -1,0 +1,144 @@
+"""What a feature extractor is given, checked before it computes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sparsefeat.errors import InputError
+from sparsefeat.models.voxel_cloud import INTERPOLATIONS
+
+
+def check_options(
+    interpolation: str, max_voxels: int, halo: int | None, views: int = 1, scales: Sequence[float] = (1.0,)
+) -> None:
+    """Raise InputError if these cannot be given to a FeatureExtractor."""
+    if interpolation not in INTERPOLATIONS:
+        raise InputError(f"interpolation {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}")
+    if max_voxels < 1:
+        raise InputError(f"max_voxels {max_voxels}, expected at least 1")
+    if halo is not None and halo < 0:
+        raise InputError(f"halo {halo}, expected at least 0 voxels")
+    if views < 1:
+        raise InputError(f"views {views}, expected at least 1 pose")
+    try:
+        fit = len(scales) > 0 and all(0 < scale < math.inf for scale in scales)
+    except TypeError:
+        fit = False
+    if not fit:
+        raise InputError(f"scales {scales!r}, expected one or more positive factors")
+
+
+def as_tensor(values: np.ndarray | Tensor, what: str) -> Tensor:
+    """A matrix of floats as a tensor; memory is shared where possible."""
+    if isinstance(values, Tensor):
+        if values.is_complex() or values.dtype == torch.bool:
+            raise InputError(f"{what}: dtype {values.dtype}, expected numbers")
+        return values.detach() if values.is_floating_point() else values.detach().double()
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{what}: dtype {array.dtype}, expected numbers")
+    kind = np.float32 if array.dtype in (np.float16, np.float32) else np.float64
+    array = np.ascontiguousarray(array, dtype=kind)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def check_points(cloud: Tensor, where: str) -> None:
+    """Raise InputError unless these are finite points (N, 3)."""
+    if cloud.ndim != 2 or cloud.shape[1] != 3:
+        raise InputError(f"{where}: shape {tuple(cloud.shape)}, expected (N, 3)")
+    valid = torch.isfinite(cloud).all(1)
+    if not valid.all():
+        bad, first = int((~valid).sum()), int((~valid).int().argmax())
+        raise InputError(
+            f"{where}: {bad} of {len(cloud)} points have a NaN or infinite coordinate, first in row {first}"
+        )
+
+
+def chosen_rows(rows: np.ndarray | Tensor | slice | None, cloud: Tensor) -> Tensor | slice:
+    """What picks these rows of a cloud, on its device.
+
+    Raises:
+        InputError: neither indices of its points, nor a mask of as many, nor a slice.
+    """
+    count = len(cloud)
+    if rows is None:
+        return slice(None)
+    if isinstance(rows, slice):
+        rows = np.arange(count)[rows]
+    if not isinstance(rows, Tensor):
+        rows = np.asarray(rows)
+        if not rows.size and rows.dtype.kind == "f":
+            rows = rows.astype(np.int64)  # an empty list
+        if rows.dtype.kind not in "biu":
+            raise InputError(f"rows: {rows.dtype}, expected indices (M,), a mask or a slice")
+        # A copy, since torch takes neither wide unsigned numbers nor steps backwards.
+        rows = torch.from_numpy(rows.astype(np.bool_ if rows.dtype.kind == "b" else np.int64))
+    chosen = rows.to(cloud.device)
+    if chosen.dtype == torch.bool:
+        if chosen.shape != (count,):
+            raise InputError(f"rows: a mask of shape {tuple(chosen.shape)}, expected ({count},)")
+        return chosen
+    if chosen.ndim != 1 or chosen.is_floating_point() or chosen.is_complex():
+        raise InputError(
+            f"rows: {chosen.dtype} of shape {tuple(chosen.shape)}, expected indices (M,), a mask or a slice"
+        )
+    chosen = chosen.long()
+    if len(chosen) and not (0 <= int(chosen.min()) and int(chosen.max()) < count):
+        raise InputError(f"rows: {int(chosen.min())} to {int(chosen.max())}, expected 0 to {count - 1}")
+    return chosen
+
+
+def unit_normals(
+    cloud: Tensor, normals: np.ndarray | Tensor | None, viewpoint: Sequence[float] | None
+) -> Tensor:
+    """Unit vectors to the outer side of the surface, zeros where it is not known. Shape: (N, 3) float32.
+
+    Raises:
+        InputError: both normals and viewpoint are given, or one that does not fit.
+    """
+    if normals is not None and viewpoint is not None:
+        raise InputError("normals and viewpoint are both given, expected at most one of them")
+    if viewpoint is not None:
+        try:
+            place = torch.as_tensor(np.asarray(viewpoint, dtype=np.float64)).to(cloud.device)
+        except (TypeError, ValueError):
+            place = torch.empty(0)
+        if place.shape != (3,) or not torch.isfinite(place).all():
+            raise InputError(f"viewpoint {viewpoint!r}, expected three finite numbers")
+        given = place - cloud.double()
+    elif normals is not None:
+        given = as_tensor(normals, "normals").to(cloud.device).double()
+        if given.shape != cloud.shape or not torch.isfinite(given).all():
+            raise InputError(f"normals of shape {tuple(given.shape)}, expected finite {tuple(cloud.shape)}")
+    else:
+        return torch.zeros(cloud.shape, device=cloud.device)
+    return torch.nn.functional.normalize(given).float()
+
+
+def checked_voxel_size(voxel_size: float) -> float:
+    """The voxel size as a float, if it is a positive number."""
+    try:
+        value = float(voxel_size)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"voxel size {voxel_size!r}, expected a positive number")
+    return value
+
+
+def checked_device(device: str | torch.device | None, model: nn.Module) -> torch.device:
+    """The device of that name, or where the model is, if tensors can be made there."""
+    if device is None:
+        return next((p.device for p in model.parameters()), torch.device("cpu"))
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # torch builds without CUDA say so in an AssertionError.
+        raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return chosen

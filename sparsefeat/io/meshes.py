@@ -1,0 +1,295 @@
+"""Triangle meshes from files, checked: what cannot be used is refused, what is repaired is said."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from sparsefeat.errors import InputError
+from sparsefeat.extras import import_extra
+from sparsefeat.io import polygons
+from sparsefeat.io.pointcloud import read_points
+
+# The names under which an npz has its arrays, in the order in which they are looked for.
+VERTEX_KEYS = ("vertices", "verts", "points")
+FACE_KEYS = ("faces", "triangles")
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh; vertex i is vertex i of the file.
+
+    Attributes:
+        vertices: (N, 3) float64, in the file's unit, all finite.
+        faces: (F, 3) int64, F > 0, all within [0, N).
+        repairs: what differs from the file, such as polygons that were cut into triangles.
+        notes: what is odd and was left as it is, such as faces without area, so that the vertices and faces
+            still fit labels that come with the file.
+        path: the file, or None.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    repairs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    path: Path | None = None
+
+    def __repr__(self) -> str:
+        name = f"{self.path}: " if self.path else ""
+        return f"Mesh({name}{len(self.vertices)} vertices, {len(self.faces)} faces)"
+
+
+def read_mesh(path: str | os.PathLike) -> Mesh:
+    """Read a mesh from ply, off, obj, stl, glb or npz.
+
+    Vertices keep the order of the file and none is merged or dropped, so that labels per vertex fit.
+    An exception is stl, which has no shared vertices: exactly equal ones become one there. Polygons are cut
+    into fans of triangles. Of a glb, all parts are joined, at the places where its scene has them.
+
+    Args:
+        path: the file; its suffix (in any case) says how it is read. An npz has ``vertices`` (N, 3) and
+            ``faces`` (F, 3).
+
+    Raises:
+        InputError: the file is missing, of an unknown kind, cut off or malformed; it has no vertices or no
+            faces (a point cloud), NaN or infinite coordinates, or a face that names a vertex that is not
+            there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file ({', '.join(MESH_SUFFIXES)})")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        known = ", ".join(MESH_SUFFIXES)
+        raise InputError(f"{path}: unknown suffix {path.suffix!r}, expected one of {known}")
+    try:
+        vertices, faces, repairs = reader(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    vertices, faces = check_mesh(vertices, faces, str(path))
+    return Mesh(vertices, faces, tuple(repairs), tuple(describe_oddities(vertices, faces)), path)
+
+
+def check_mesh(vertices: np.ndarray, faces: np.ndarray, where: str = "mesh") -> tuple[np.ndarray, np.ndarray]:
+    """Return vertices (N, 3) float64 and faces (F, 3) int64, or say why they are no mesh.
+
+    Args:
+        vertices: numbers. Shape: (N, 3)
+        faces: whole numbers in [0, N). Shape: (F, 3)
+        where: begins the messages.
+
+    Raises:
+        InputError: wrong shapes or types, nothing in them, a vertex that is not finite, or an index that is
+            out of range.
+    """
+    vertices, faces = np.asarray(vertices), np.asarray(faces)
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or vertices.dtype.kind not in "fiu":
+        found = f"{vertices.shape} of {vertices.dtype}"
+        raise InputError(f"{where}: vertices are {found}, expected (N, 3) numbers")
+    if len(vertices) == 0:
+        raise InputError(f"{where}: no vertices, expected a triangle mesh")
+    if faces.size == 0:
+        raise InputError(f"{where}: no faces, expected a triangle mesh (a point cloud has no surface)")
+    if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu":
+        raise InputError(f"{where}: faces are {faces.shape} of {faces.dtype}, expected (F, 3) whole numbers")
+    vertices = np.ascontiguousarray(vertices, dtype=np.float64)
+    finite = np.isfinite(vertices)
+    if not finite.all():
+        finite = finite.all(1)
+        bad = len(vertices) - int(finite.sum())
+        raise InputError(
+            f"{where}: {bad} of {len(vertices)} vertices have a NaN or infinite coordinate, first vertex "
+            f"{int(np.argmin(finite))} (from 0)"
+        )
+    # Compared before the conversion, which would wrap large unsigned numbers.
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        outside = ((faces < 0) | (faces >= len(vertices))).any(1)
+        row = int(np.argmax(outside))
+        raise InputError(
+            f"{where}: {int(outside.sum())} of {len(faces)} faces name a vertex that is not there, first "
+            f"face {row} (from 0) with {faces[row].tolist()}, expected 0 to {len(vertices) - 1}"
+        )
+    return vertices, np.ascontiguousarray(faces, dtype=np.int64)
+
+
+def describe_oddities(vertices: np.ndarray, faces: np.ndarray) -> list[str]:
+    """Say what is unusual about a mesh that can be used all the same.
+
+    Args:
+        vertices: Shape (N, 3).
+        faces: Shape (F, 3).
+
+    Returns:
+        Lines on faces without area, vertices in no face, several components, edges of more than two faces.
+    """
+    notes = []
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        flat = ~np.cross(b - a, c - a).any(1)
+    if flat.any():
+        notes.append(f"{_count(flat.sum(), 'face')} without area, kept")
+    used = np.zeros(len(vertices), dtype=bool)
+    used[faces] = True
+    if not used.all():
+        notes.append(f"{_count((~used).sum(), 'vertex', 'vertices')} in no face, kept")
+    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    graph = coo_matrix((np.ones(len(edges), dtype=bool), edges.T), shape=(len(vertices),) * 2)
+    parts = connected_components(graph, directed=False)[1]
+    components = len(np.unique(parts[used]))
+    if components > 1:
+        notes.append(f"{components} components that share no vertex")
+    edges = np.sort(edges[edges[:, 0] != edges[:, 1]], axis=1)
+    uses = np.unique(edges[:, 0] * len(vertices) + edges[:, 1], return_counts=True)[1]
+    if (uses > 2).any():
+        notes.append(f"{_count((uses > 2).sum(), 'edge')} of more than two faces (non-manifold)")
+    return notes
+
+
+def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    vertices = read_points(path).points
+    with open(path, "rb") as file:
+        header = file.read(1 << 16).partition(b"end_header")[0]
+    elements = [line.split() for line in header.splitlines() if line.startswith(b"element face")]
+    count = int(elements[0][2]) if elements else 0
+    if not count:
+        return vertices, np.empty((0, 3), dtype=np.int64), []
+    mesh = _load(path, fix_texture=False)
+    faces = np.asarray(getattr(mesh, "faces", np.empty((0, 3), dtype=np.int64)))
+    found = np.asarray(mesh.vertices)
+    # Faces count vertices: had the library merged or moved any, every label would be on a wrong one.
+    if found.shape != vertices.shape or not np.allclose(found, vertices, rtol=1e-6):
+        raise InputError(f"{path}: its faces were read for {len(found)} vertices, it has {len(vertices)}")
+    if len(faces) < count:
+        raise InputError(f"{path}: {len(faces)} triangles of {count} faces; it is cut off or malformed")
+    repairs = []
+    if len(faces) > count:
+        repairs.append(f"{count} faces cut into {len(faces)} triangles, by number of corners")
+    return vertices, faces, repairs
+
+
+def _read_off(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    return _cut(read_points(path).points, *polygons.read_off_faces(path))
+
+
+def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    return _cut(read_points(path).points, *polygons.read_obj_faces(path))
+
+
+def _cut(
+    vertices: np.ndarray, corners: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    faces = polygons.triangles(corners, counts)
+    many = int((counts > 3).sum())
+    if not many:
+        return vertices, faces, []
+    pieces = len(faces) - len(counts) + many
+    return vertices, faces, [f"{_count(many, 'polygon')} cut into {pieces} triangles"]
+
+
+def _read_stl(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    mesh = _load(path)
+    corners = np.asarray(mesh.vertices, dtype=np.float64)
+    faces = np.asarray(mesh.faces)
+    # In the order of their first appearance, so that nearby vertices stay near each other.
+    _, first, inverse = np.unique(corners, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    vertices = corners[first[order]]
+    faces = rank[inverse.reshape(-1)][faces] if len(faces) else faces
+    return vertices, faces, [f"{len(corners)} corners of triangles welded to {len(vertices)} vertices"]
+
+
+def _read_glb(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    scene = _load(path)
+    trimesh = import_extra("trimesh", f"{path}: reading glb")
+    if not isinstance(scene, trimesh.Scene):
+        return scene.vertices, scene.faces, []
+    vertices, faces, total, moved = [], [], 0, 0
+    for name in scene.graph.nodes_geometry:
+        transform, geometry = scene.graph[name]
+        part = scene.geometry[geometry]
+        if not isinstance(part, trimesh.Trimesh):
+            continue
+        points = np.asarray(part.vertices, dtype=np.float64)
+        if not np.array_equal(transform, np.eye(4)):
+            points = points @ transform[:3, :3].T + transform[:3, 3]
+            moved += 1
+        vertices.append(points)
+        faces.append(np.asarray(part.faces) + total)
+        total += len(points)
+    repairs = []
+    if len(vertices) > 1:
+        repairs.append(f"{len(vertices)} parts joined")
+    if moved:
+        repairs.append(f"{_count(moved, 'part')} moved to where the scene has it")
+    if not vertices:
+        return np.empty((0, 3)), np.empty((0, 3), dtype=np.int64), []
+    return np.concatenate(vertices), np.concatenate(faces), repairs
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a complete npz file of numbers ({_first_line(error)})") from error
+    if isinstance(archive, np.ndarray):
+        raise InputError(f"{path}: is a single array (npy) with the suffix of an npz")
+    arrays = []
+    with archive:
+        for keys in (VERTEX_KEYS, FACE_KEYS):
+            key = next((key for key in keys if key in archive.files), None)
+            if key is None:
+                found = ", ".join(archive.files) or "(none)"
+                raise InputError(f"{path}: it has the keys {found}, expected one of {', '.join(keys)}")
+            try:
+                arrays.append(archive[key])
+            except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                raise InputError(f"{path}: key {key!r} cannot be read ({_first_line(error)})") from error
+    return arrays[0], arrays[1], []
+
+
+def _load(path: Path, **options):
+    # Here, since it takes a moment and most of the package does without.
+    trimesh = import_extra("trimesh", f"{path}: reading {path.suffix[1:]}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # process=False: it would merge, drop and reorder vertices.
+            return trimesh.load(str(path), process=False, **options)
+    except OSError:
+        raise
+    except Exception as error:  # a parser of broken files may fail in any way
+        raise InputError(f"{path}: not a complete {path.suffix[1:]} mesh ({_first_line(error)})") from error
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{int(number)} {one if number == 1 else many or one + 's'}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+_READERS: dict[str, Callable[[Path], tuple[np.ndarray, np.ndarray, list[str]]]] = {
+    ".ply": _read_ply,
+    ".off": _read_off,
+    ".obj": _read_obj,
+    ".stl": _read_stl,
+    ".glb": _read_glb,
+    ".npz": _read_npz,
+}
+
+MESH_SUFFIXES = tuple(_READERS)
+"""The suffixes that :func:`read_mesh` knows, in lower case."""

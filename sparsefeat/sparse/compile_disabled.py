@@ -1,0 +1,25 @@
+"""What torch.compile must not look into: the making of maps, and results, whose sizes depend on data."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def compile_disabled(function: Callable[P, T]) -> Callable[P, T]:
+    """A compiled program interrupts its graph for ``function`` and runs it as it is."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **keywords: P.kwargs) -> T:
+        if torch.compiler.is_compiling():
+            # Not as a decorator: that would import the whole compiler, which takes longer than torch itself.
+            return torch.compiler.disable(function)(*args, **keywords)
+        return function(*args, **keywords)
+
+    return run

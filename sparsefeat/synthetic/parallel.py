@@ -1,0 +1,85 @@
+"""Independent tasks on several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+from sparsefeat.errors import InputError
+
+Result = TypeVar("Result")
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_tasks(
+    function: Callable[..., Result], tasks: Sequence[tuple], workers: int
+) -> Iterator[tuple[int, Result]]:
+    """Call ``function(*task)`` for every task; yield (index of the task, result) as they are ready.
+
+    Args:
+        function: a function of a module, so that processes find it by name.
+        tasks: arguments.
+        workers: number of processes; 1 works in this one, in order.
+
+    Raises:
+        InputError: ``workers`` is less than 1, or a process was killed. What ``function`` raises is passed on; the
+            other tasks are given up.
+    """
+    if workers < 1:
+        raise InputError(f"workers: got {workers}, expected 1 or more")
+    if workers == 1 or len(tasks) < 2:
+        for k, task in enumerate(tasks):
+            yield k, function(*task)
+        return
+    # Forked workers need not import everything again; elsewhere than on Linux forking is not safe.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_begin)
+    try:
+        with _signals_later():
+            futures = {pool.submit(function, *task): k for k, task in enumerate(tasks)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise InputError("a worker process was killed, perhaps for want of memory; fewer workers need less") from error
+    except BaseException:
+        # A task may take a minute; nobody waits for its result. (Python 3.14 has pool.terminate_workers().)
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """Signals that arrive within the block take effect behind it: what a handler raises while a process forks is lost."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin() -> None:
+    """In a worker: Ctrl-C is for its parent to act on, and where the parent is killed the worker ends too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,165 @@
+"""Rooms to train on: from a seed to fragments on disk."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sparsefeat.errors import InputError, opening
+from sparsefeat.io.atomic import atomic_write
+from sparsefeat.synthetic.camera import KINECT, Intrinsics, Scene, drifted, walk
+from sparsefeat.synthetic.depth_noise import DepthNoise
+from sparsefeat.synthetic.fragments import (
+    Fragment,
+    check_layout,
+    fuse_fragment,
+    make_folder,
+    transform,
+    write_scene,
+)
+from sparsefeat.synthetic.layout import Room, make_room
+from sparsefeat.synthetic.parallel import run_tasks
+
+DRIFT_DEG, DRIFT = 0.15, 0.005  # typical error of the camera's path within a fragment: degrees, metres
+
+
+class PreparedRoom:
+    """A room with everything that its fragments share: the scene to cast rays at, the camera and its walk.
+
+    Args:
+        seed, index: decide everything.
+        fragments, frames: number of fragments and of frames in each.
+        camera: intrinsics of the depth camera.
+    """
+
+    def __init__(self, seed: int, index: int, fragments: int, frames: int, camera: Intrinsics = KINECT):
+        layout, path, noise = np.random.SeedSequence([seed, index]).spawn(3)
+        self.seed, self.index, self.frames, self.camera = seed, index, frames, camera
+        self.room: Room = make_room(layout)
+        self.scene = Scene(self.room.mesh)
+        rng = np.random.default_rng(path)
+        self.poses = walk(rng, self.room.width, self.room.depth, self.room.obstacles, fragments, frames)
+        self.noise = DepthNoise(camera, np.random.default_rng(noise))
+
+    def fragment(self, k: int, voxel_size: float, spacing: float) -> Fragment:
+        """Fragment ``k``: its frames seen with noise, fused with drifting poses; in the room's frame."""
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, self.index, 1 + k]))
+        # Casting rays is most of the work, and between frames at 30 Hz a hand moves by millimetres: every
+        # second view is cast, and seen twice with noise of its own.
+        views = self.poses[k * self.frames : (k + 1) * self.frames : 2]
+        depths = []
+        for view in views:
+            ideal = self.scene.cast(self.camera, view)
+            depths += [self.noise(*ideal, rng) for _ in range(2)]
+        start = views[0]
+        believed = drifted(np.repeat(np.linalg.inv(start) @ views, 2, axis=0), rng, DRIFT_DEG, DRIFT)
+        points = fuse_fragment(
+            depths[: self.frames], self.camera, believed[: self.frames], voxel_size, spacing
+        )
+        return Fragment(transform(points, start), start)
+
+
+@functools.lru_cache(maxsize=1)
+def _prepared(seed: int, index: int, fragments: int, frames: int) -> PreparedRoom:
+    return PreparedRoom(seed, index, fragments, frames)
+
+
+def _make_fragment(seed, index, fragments, frames, k, voxel_size, spacing) -> Fragment:
+    return _prepared(seed, index, fragments, frames).fragment(k, voxel_size, spacing)
+
+
+def room_name(index: int) -> str:
+    """Name of the scene of room ``index``."""
+    return f"room-{index:04d}"
+
+
+def splits(rooms: int) -> dict[str, list[str]]:
+    """Names of the rooms for ``train``, ``val`` and ``test``.
+
+    Of four rooms or more one in eight, at least one, is for validation and as many for testing; of fewer
+    the last one is for both."""
+    names = [room_name(k) for k in range(rooms)]
+    if rooms < 4:
+        held = names[-1:]
+        return {"train": names[:-1] or names, "val": held, "test": held}
+    share = max(1, rooms // 8)
+    return {"train": names[: -2 * share], "val": names[-2 * share : -share], "test": names[-share:]}
+
+
+def make_rooms(
+    output: str | Path,
+    seed: int,
+    rooms: int = 4,
+    fragments_per_room: int = 8,
+    layout: str = "both",
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    frames: int = 50,
+    voxel_size: float = 0.01,
+    spacing: float = 0.025,
+) -> Path:
+    """Make furnished rooms and write them as 3DMatch is laid out on disk.
+
+    ``train`` writes ``<output>/<scene>@seq-01_<k>.npz`` and the overlap lists, all fragments of a room in
+    one frame; ``test`` writes ``<output>/<scene>/cloud_bin_<k>.ply`` with its evaluation folders, each
+    fragment in the frame of its first camera; ``both`` writes both side by side. ``train_rooms.txt``,
+    ``val_rooms.txt`` and ``test_rooms.txt`` list the scenes of each split (see `splits`). The same arguments
+    give the same files, whatever the number of workers.
+
+    Args:
+        output: folder, made if it is not there.
+        seed: decides everything.
+        rooms: number of rooms.
+        fragments_per_room: number of fragments of each.
+        layout: ``train``, ``test`` or ``both``.
+        workers: number of processes; 1 works in this one.
+        progress: called with (fragments done, all fragments) after each fragment.
+        frames: depth frames fused into a fragment; 25 take half the time and give noisier fragments.
+        voxel_size: of the fusion, metres.
+        spacing: one point is kept per cell of this edge, metres; 0 keeps all.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        InputError: a number out of range or an unknown layout.
+        MissingExtraError: ``embreex`` is not installed.
+    """
+    check_layout(layout)
+    counts = {
+        "seed": (seed, 0),
+        "rooms": (rooms, 1),
+        "fragments_per_room": (fragments_per_room, 1),
+        "workers": (workers, 1),
+        "frames": (frames, 2),
+    }
+    for name, (value, least) in counts.items():
+        if value < least:
+            raise InputError(f"{name}: got {value}, expected {least} or more")
+    for name, value in {"voxel_size": voxel_size}.items():
+        if not 0.002 <= value <= 0.2:
+            raise InputError(f"{name}: got {value} m, expected 0.002 to 0.2")
+    output = make_folder(output)
+    tasks = [
+        (seed, r, fragments_per_room, frames, k, voxel_size, spacing)
+        for r in range(rooms)
+        for k in range(fragments_per_room)
+    ]
+    unfinished: dict[int, dict[int, Fragment]] = {}
+    for done, (task, fragment) in enumerate(run_tasks(_make_fragment, tasks, workers), 1):
+        room, k = divmod(task, fragments_per_room)
+        finished = unfinished.setdefault(room, {})
+        finished[k] = fragment
+        if len(finished) == fragments_per_room:
+            write_scene(output, room_name(room), [finished[k] for k in range(fragments_per_room)], layout)
+            del unfinished[room]
+        if progress is not None:
+            progress(done, len(tasks))
+    for split, names in splits(rooms).items():
+        with opening(output), atomic_write(output / f"{split}_rooms.txt") as path:
+            path.write_text("".join(name + "\n" for name in names))
+    return output

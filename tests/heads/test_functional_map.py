@@ -1,0 +1,166 @@
+"""Functional maps against their definition, other implementations, and known correspondences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from surfaces import body
+
+from sparsefeat.heads import (
+    commutativity_mask,
+    functional_map,
+    laplace_basis,
+    load_diffusionnet,
+    map_from_points,
+    points_from_map,
+    solve_functional_map,
+    zoomout,
+)
+from sparsefeat.mesh.geodesic import correspondence_error, surface_area
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def renumbered(k: int = 60):
+    """A shape, the same one with its vertices in another order, and the true map from that to the first."""
+    vertices, faces = body()
+    order = np.random.default_rng(0).permutation(len(vertices))
+    first = laplace_basis(vertices, faces, k=k)
+    second = laplace_basis(vertices[order], np.argsort(order)[faces], k=k)
+    return first, second, torch.from_numpy(order)
+
+
+@pytest.mark.parametrize("kind", ["laplacian", "resolvent"])
+def test_one_batched_solve_equals_the_loop_over_rows(kind):
+    a, b = random(6, 9), random(7, 9, seed=1)
+    values_a, values_b = random(6, seed=2).abs().sort().values, random(7, seed=3).abs().sort().values
+    mask = commutativity_mask(values_a, values_b, kind)
+    found = solve_functional_map(a, b, mask, 0.1)
+    assert found.shape == (7, 6)
+    for i in range(7):
+        row = torch.linalg.inv(a @ a.T + 0.1 * torch.diag(mask[i])) @ a @ b[i]
+        torch.testing.assert_close(found[i], row)
+
+
+def test_a_batch_of_pairs_is_solved_as_each_alone():
+    a, b, mask = random(3, 5, 8), random(3, 4, 8, seed=1), random(3, 4, 5, seed=2).square()
+    together = solve_functional_map(a, b, mask, 0.5)
+    for i in range(3):
+        torch.testing.assert_close(together[i], solve_functional_map(a[i], b[i], mask[i], 0.5))
+
+
+def test_the_solution_minimises_the_energy():
+    a, b, mask = random(5, 8), random(4, 8, seed=1), random(4, 5, seed=2).square()
+    matrix = solve_functional_map(a, b, mask, 0.3).requires_grad_()
+    energy = (matrix @ a - b).square().sum() + 0.3 * (mask * matrix.square()).sum()
+    (gradient,) = torch.autograd.grad(energy, matrix)
+    assert float(gradient.abs().max()) < 1e-10
+
+
+def test_gradient_of_the_solve_is_that_of_its_function():
+    a, b = random(4, 6).requires_grad_(), random(3, 6, seed=1).requires_grad_()
+    mask = random(3, 4, seed=2).square()
+    assert torch.autograd.gradcheck(lambda a, b: solve_functional_map(a, b, mask, 0.2), (a, b))
+
+
+def test_masks_cost_nothing_where_eigenvalues_agree():
+    values = torch.tensor([0.0, 1.0, 4.0], dtype=torch.float64)
+    for kind in ("laplacian", "resolvent"):
+        mask = commutativity_mask(values, values, kind)
+        assert (mask.diagonal() == 0).all() and mask[0, 2] > mask[0, 1] > 0
+    scaled = [commutativity_mask(s * values, s * values, "resolvent") for s in (1.0, 100.0)]
+    torch.testing.assert_close(*scaled)
+    with pytest.raises(ValueError, match="there are laplacian, resolvent"):
+        commutativity_mask(values, values, "slanted")
+
+
+def test_resolvent_mask_is_the_distance_of_complex_resolvents():
+    a, b = torch.tensor([0.0, 2.0, 5.0]), torch.tensor([0.5, 4.0])
+    mask = commutativity_mask(a, b, "resolvent", gamma=0.5)
+    for i, low in enumerate((b / 5).sqrt().tolist()):
+        for j, high in enumerate((a / 5).sqrt().tolist()):
+            difference = 1 / complex(low, 1) - 1 / complex(high, 1)
+            assert float(mask[i, j]) == pytest.approx(abs(difference) ** 2, abs=1e-6)
+
+
+def test_functions_of_a_renumbered_shape_give_its_map():
+    first, second, order = renumbered(30)
+    features = first.reconstruct(random(30, 40))
+    matrix = functional_map(features, first, features[order], second, size=30, weight=1e-6)
+    torch.testing.assert_close(matrix, map_from_points(order, first, second), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(30, dtype=torch.float64), atol=1e-3, rtol=0)
+    assert (points_from_map(matrix, first, second) == order).float().mean() > 0.99
+
+
+def test_zoomout_recovers_a_permutation_from_a_rough_map():
+    first, second, order = renumbered(60)
+    rough = order.clone()
+    wrong = torch.randperm(len(order), generator=torch.Generator().manual_seed(1))[: len(order) // 3]
+    rough[wrong] = wrong.flip(0) % len(order)  # a third of the points are sent astray
+    start = map_from_points(rough, first.truncate(8), second.truncate(8))
+    assert (points_from_map(start, first, second) == order).float().mean() < 0.9
+    matrix, points = zoomout(start, first, second, size=60, step=4)
+    assert matrix.shape == (60, 60) and bool((points == order).all())
+    from_points = zoomout(rough, first, second, size=60)[1]
+    assert bool((from_points == order).all())
+
+
+def test_maps_equal_those_of_pyfmaps():
+    spectral = pytest.importorskip("pyFM.spectral")
+    refine = pytest.importorskip("pyFM.refine.zoomout")
+    first, second, order = renumbered(40)
+    a, b = first.eigenvectors.numpy(), second.eigenvectors.numpy()
+    matrix = map_from_points(order, first.truncate(12), second.truncate(12))
+    expected = spectral.p2p_to_FM(order.numpy(), a[:, :12], b[:, :12], A2=second.mass.numpy())
+    np.testing.assert_allclose(matrix.numpy(), expected, atol=1e-9)
+    noisy = matrix + 0.05 * random(12, 12)
+    expected = spectral.FM_to_p2p(noisy.numpy(), a, b)
+    np.testing.assert_array_equal(points_from_map(noisy, first, second).numpy(), expected)
+    their_map, their_points = refine.zoomout_refine(
+        noisy.numpy(), a, b, nit=7, step=4, A2=second.mass.numpy(), return_p2p=True
+    )
+    our_map, our_points = zoomout(noisy, first, second, size=40, step=4)
+    np.testing.assert_allclose(our_map.numpy(), their_map, atol=1e-8)
+    np.testing.assert_array_equal(our_points.numpy(), their_points)
+
+
+def test_wrong_shapes_are_refused():
+    first, second, order = renumbered(10)
+    with pytest.raises(ValueError, match="do not fit"):
+        solve_functional_map(random(4, 6), random(3, 5), random(3, 4), 0.1)
+    with pytest.raises(ValueError, match="at least 0"):
+        solve_functional_map(random(4, 6), random(3, 6), random(3, 4), -1)
+    with pytest.raises(ValueError, match="1 to 10 eigenpairs, got 30"):
+        functional_map(random(len(first), 3), first, random(len(first), 3), second)
+    with pytest.raises(ValueError, match="rows of a"):
+        map_from_points(order[1:], first, second)
+    with pytest.raises(ValueError, match="square map of at most 5"):
+        zoomout(torch.eye(8, dtype=torch.float64), first, second, size=5)
+
+
+@pytest.mark.slow
+def test_published_features_match_bodies_they_never_saw(dataset):
+    import trimesh
+
+    folder = dataset("faust_r") / "vtx_5k"
+    net = load_diffusionnet(dataset("checkpoints") / "diffusionnet_fmap_faust_xyz.pth").double()
+    shapes = []
+    for name in ("tr_reg_080", "tr_reg_091"):
+        mesh = trimesh.load(folder / f"{name}.off", process=False)
+        vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)
+        vertices = (vertices - vertices.mean(0)) / np.sqrt(surface_area(vertices, faces))
+        landmarks = np.loadtxt(folder / "corres" / f"{name}.vts", dtype=int) - 1
+        basis = laplace_basis(vertices, faces)
+        with torch.no_grad():
+            shapes.append((vertices, faces, basis, net(torch.from_numpy(vertices), basis), landmarks))
+    (vertices, faces, a, features_a, true), (_, _, b, features_b, landmarks) = shapes
+    matrix = functional_map(features_a, a, features_b, b, size=30)
+    some = slice(None, None, 10)
+    errors = [
+        correspondence_error(vertices, faces, points.numpy()[landmarks][some], true[some]).mean()
+        for points in (points_from_map(matrix, a, b), zoomout(matrix, a, b, 120, 10)[1])
+    ]
+    assert errors[0] < 3.2 and errors[1] < errors[0]

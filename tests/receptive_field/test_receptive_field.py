@@ -1,0 +1,538 @@
+"""The receptive field as a parameter: gradients are those of the actual loss, and tuning finds the scale that matters."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sparsefeat import FeatureExtractor, create_model
+from sparsefeat.receptive_field import (
+    ContinuousDilation,
+    CorrespondenceObjective,
+    CycleObjective,
+    DistributionObjective,
+    HeadObjective,
+    LocalGrids,
+    Objective,
+    PositiveParameter,
+    ProbeObjective,
+    RoundTripObjective,
+    ScaleLadder,
+    SoftNetwork,
+    blend_weights,
+    measure,
+    search_receptive_field,
+    tune_receptive_field,
+)
+from sparsefeat.receptive_field.occupancy import gated, soft_voxels
+from sparsefeat.receptive_field.shapes import SurfaceShape
+from sparsefeat.sparse import SparseTensor
+
+
+def small_network(kernels="grid", depth=1, **changes):
+    torch.manual_seed(0)
+    config = dict(
+        in_channels=3 if kernels == "pair" else 1, out_channels=8, depth=depth, channels=[8] * (depth + 1),
+        tr_channels=[8] * (depth + 1), conv1_kernel_size=3, kernels=kernels, normalize_feature=True,
+    )  # fmt: skip
+    return create_model("ResUNetBN2C", **{**config, **changes}).eval()
+def ellipsoid(count=1500, seed=0):
+    points = np.random.default_rng(seed).normal(size=(count, 3))
+    return points / np.linalg.norm(points, axis=1, keepdims=True) * (1, 0.8, 0.5)
+
+
+def central_difference(function, at, step):
+    with torch.no_grad():
+        return float(function(at + step) - function(at - step)) / (2 * step)
+
+
+# Blending
+
+
+def test_blend_weights_are_a_smooth_partition_of_unity():
+    rungs = torch.arange(-3, 4, dtype=torch.float64)
+    position = torch.linspace(-1, 1, 41, dtype=torch.float64, requires_grad=True)
+    weights = blend_weights(position, rungs)
+    torch.testing.assert_close(weights.sum(1), torch.ones(41, dtype=torch.float64))
+    assert (weights >= 0).all()
+    assert torch.autograd.gradcheck(lambda p: blend_weights(p, rungs), position)
+
+
+def test_halfway_between_two_rungs_only_these_two_are_computed():
+    asked = []
+    ladder = ScaleLadder(lambda v, s, d: asked.append(v) or torch.full((1, 2, 3), v), 1, start=1.0)
+    blended = ladder.features(torch.zeros(1, dtype=torch.float64), [0])
+    assert len(asked) == 2 and math.prod(asked) == pytest.approx(1.0)
+    torch.testing.assert_close(blended[0], torch.full((1, 2, 3), sum(asked) / 2, dtype=torch.float64))
+    ladder.features(torch.zeros(1, dtype=torch.float64), [0])
+    assert len(asked) == 2, "a rung is computed once"
+
+
+def test_the_gradient_of_a_ladder_is_that_of_its_value():
+    table = torch.randn(40, 1, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ladder = ScaleLadder(lambda v, s, d: table[int(round(math.log2(v) * 2 + 20.5))] * d, 1, 1.0, normalize=True)
+    target = torch.randn(5, 4, dtype=torch.float64)
+
+    def loss(log_size, dilation):
+        return (ladder.features(log_size, [0], dilation)[0] * target).sum()
+
+    log_size = torch.tensor([0.23], dtype=torch.float64, requires_grad=True)
+    dilation = torch.tensor([1.4], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, (log_size, dilation))
+
+
+def test_groups_have_voxel_sizes_of_their_own():
+    ladder = ScaleLadder(lambda v, s, d: torch.full((1, 1, 1), v), 3, start=1.0)
+    sizes = torch.log(torch.tensor([0.5, 2.0], dtype=torch.float64, requires_grad=True))
+    first, second, third = (float(f.detach()) for f in ladder.features(sizes, [0, 1, 0]))
+    assert first == third < 0.6 < 1.8 < second
+
+
+# Soft voxels
+
+
+def test_soft_voxels_become_the_ordinary_ones_as_they_sharpen():
+    points = torch.from_numpy(ellipsoid(300)) * 7
+    soft = soft_voxels(points, sharpness=1e-7)
+    full = soft.occupancy > 0.999
+    expected = torch.unique(torch.floor(points), dim=0)
+    assert torch.equal(soft.coordinates[full][:, 1:].double(), expected)
+    assert soft.occupancy[~full].sum() < 0.5
+
+
+def test_a_point_on_a_face_holds_both_cells_by_half():
+    soft = soft_voxels(torch.tensor([[1.0, 0.5, 0.5]], dtype=torch.float64))
+    held = {tuple(c[1:].tolist()): float(o) for c, o in zip(soft.coordinates, soft.occupancy, strict=True)}
+    assert held[0, 0, 0] == pytest.approx(0.5) and held[1, 0, 0] == pytest.approx(0.5)
+
+
+def test_a_network_with_full_gates_is_the_network_itself():
+    model = small_network(depth=2).double()
+    cells = torch.unique(torch.floor(torch.from_numpy(ellipsoid(400)) * 6), dim=0)
+    x = SparseTensor(torch.ones(len(cells), 1, dtype=torch.float64), torch.nn.functional.pad(cells, (1, 0)).int())
+    with gated(model, torch.ones(len(cells), dtype=torch.float64)):
+        torch.testing.assert_close(model(x).F, model(x).F)
+        full = model(x).F
+    torch.testing.assert_close(full, model(x).F, atol=1e-5, rtol=1e-5)
+
+
+def test_a_voxel_with_a_closed_gate_is_as_good_as_not_there():
+    model = small_network(depth=2).double()
+    cells = torch.unique(torch.floor(torch.from_numpy(ellipsoid(400)) * 6), dim=0)
+    coordinates = torch.nn.functional.pad(cells, (1, 0)).int()
+    here = torch.arange(len(cells)) % 7 != 3
+    x = SparseTensor(torch.ones(len(cells), 1, dtype=torch.float64), coordinates)
+    with gated(model, here.double()):
+        found = model(x).F[here]
+    alone = model(SparseTensor(torch.ones(int(here.sum()), 1, dtype=torch.float64), coordinates[here])).F
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [SoftNetwork, LocalGrids])
+@pytest.mark.parametrize("voxel_size", [0.16, 0.21])
+def test_derivatives_by_the_voxel_size_are_those_of_the_actual_loss(kind, voxel_size):
+    network = kind(small_network().double())
+    points = torch.from_numpy(ellipsoid())
+    queries, target = points[:10], torch.linspace(-1, 1, 8, dtype=torch.float64)
+
+    def loss(log_size):
+        return (network(points, log_size.exp(), queries) @ target).mean()
+
+    log_size = torch.tensor([math.log(voxel_size)], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss(log_size), log_size)
+    # Voxels are chosen anew at either side of the difference: nothing is held fixed.
+    assert float(gradient) == pytest.approx(central_difference(loss, log_size, 1e-4), rel=0.05)
+
+
+@pytest.mark.parametrize("kind", [SoftNetwork, LocalGrids])
+def test_pair_kernels_are_differentiable_by_the_points_themselves(kind):
+    network = kind(small_network(kernels="pair").double())
+    points = torch.from_numpy(ellipsoid(1000))
+    queries, target = points[:4], torch.linspace(-1, 1, 8, dtype=torch.float64)
+
+    def loss(log_size):
+        return (network(points, log_size.exp(), queries) @ target).mean()
+
+    log_size = torch.tensor([math.log(0.2)], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss(log_size), log_size)
+    assert float(gradient) == pytest.approx(central_difference(loss, log_size, 1e-4), rel=0.05)
+
+
+def test_a_query_away_from_the_points_is_refused():
+    network = SoftNetwork(small_network().double())
+    points = torch.from_numpy(ellipsoid(200))
+    with pytest.raises(ValueError, match="1 of 1 queries have no voxel"):
+        network(points, torch.tensor(0.1), torch.full((1, 3), 9.0, dtype=torch.float64))
+
+
+# Dilation
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_whole_dilation_is_the_network_built_with_it(pairs):
+    options = dict(kernels="pair") if pairs else {}
+    model = small_network(depth=0, **options).double()
+    wider = small_network(depth=0, dilation=2, **options).double()
+    wider.load_state_dict(model.state_dict())
+    cells = torch.unique(torch.floor(torch.from_numpy(ellipsoid(400)) * 6), dim=0)
+    inputs = torch.ones(len(cells), model.in_channels, dtype=torch.float64) * 0.3
+    x = SparseTensor(inputs, torch.nn.functional.pad(cells, (1, 0)).int())
+    before = model(x).F
+    with ContinuousDilation(model).applied(torch.tensor([2.0])):
+        torch.testing.assert_close(model(x).F, wider(x).F)
+    torch.testing.assert_close(model(x).F, before)
+
+
+def test_a_dilation_between_whole_ones_has_a_gradient():
+    model = small_network(depth=0).double()
+    dilation = ContinuousDilation(model, initial=1.5, per_layer=True)
+    cells = torch.unique(torch.floor(torch.from_numpy(ellipsoid(300)) * 5), dim=0)
+    x = SparseTensor(torch.ones(len(cells), 1, dtype=torch.float64), torch.nn.functional.pad(cells, (1, 0)).int())
+    target = torch.randn(8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def loss(factors):
+        with dilation.applied(factors):
+            return (model(x).F @ target).mean()
+
+    factors = dilation().detach().requires_grad_(True)
+    assert torch.autograd.gradcheck(loss, (factors,))
+
+
+def test_the_state_dict_does_not_know_of_dilation():
+    model = small_network()
+    keys = list(model.state_dict())
+    with ContinuousDilation(model).applied():
+        assert list(model.state_dict()) == keys
+
+
+# Objectives and tuning
+
+
+class Peak(Objective):
+    """Smallest where a feature's first channel is 0, which planted features are at one voxel size."""
+
+    def __call__(self, features, shapes):
+        return torch.cat([f[..., 0].flatten() for f in features]).square().mean()
+
+
+class PlantedExtractor:
+    """Features that say log(voxel size / planted): an extractor whose best scale is known."""
+
+    model = torch.nn.Identity()
+    device = torch.device("cpu")
+
+    def __init__(self, planted, voxel_size=1.0):
+        self.planted, self.voxel_size = planted, voxel_size
+
+    def __call__(self, points, interpolation, **options):
+        return np.full((len(points), 1), math.log(self.voxel_size / self.planted))
+
+    def at(self, voxel_size):
+        return PlantedExtractor(self.planted, voxel_size)
+
+
+@pytest.mark.parametrize("start", [0.1 / 3, 0.1, 0.1 * 3])
+def test_tuning_finds_a_planted_scale_from_either_side(start):
+    tuned = tune_receptive_field(PlantedExtractor(0.1), [ellipsoid(50)], Peak(), start=start)
+    assert tuned.voxel_size == pytest.approx(0.1, rel=0.1)
+    looks = [step.voxel_size[0] / start for step in tuned.history if step.descent == 0]
+    np.testing.assert_allclose(looks, [8 / 2 ** (k / 2) for k in range(len(looks))])
+    assert {step.descent for step in tuned.history} == {0, 1}
+    # No more than a look beyond what is best, or beyond the usual size, was computed.
+    usual = np.linalg.norm(np.ptp(ellipsoid(50), axis=0)) / 50
+    assert looks[-1] * start > min(0.1, usual) / 2**0.75 / 1.01
+
+
+def test_a_look_costs_one_pass_more_than_the_last_one():
+    for start in np.random.default_rng(0).uniform(0.02, 0.5, 12):
+        tuned = tune_receptive_field(PlantedExtractor(0.1), [ellipsoid(50)], Peak(), start=start, steps=1)
+        looks = sum(step.descent == 0 for step in tuned.history)
+        assert tuned.cost.passes == looks + 1  # the first lies between two rungs, each of the others adds one
+
+
+@pytest.fixture(scope="module")
+def waves():
+    """Three bumpy spheres whose labels say whether a fine ripple is there: computable at the ripple's scale alone."""
+    shapes, labels = [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        sphere = rng.normal(size=(3000, 3))
+        sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
+        rippled = sphere @ rng.normal(size=3) > 0
+        ripple = np.prod(np.sin(sphere * 16), axis=1)
+        coarse = 0.08 * np.sin(3 * sphere[:, :1] + seed)
+        shapes.append(sphere * (1 + coarse + 0.06 * np.where(rippled, ripple, 0)[:, None]))
+        labels.append(rippled.astype(np.int64))
+    return shapes, labels
+
+
+def test_scaling_the_shapes_scales_the_chosen_voxel(waves):
+    shapes, labels = waves
+    extractor = FeatureExtractor(small_network(kernels="pair"), 1.0)
+    found = {}
+    for factor in (1 / 3, 1.0, 3.0):
+        scaled = [shape * factor for shape in shapes]
+        # The start stays where it is: rungs lie elsewhere on the scaled shapes.
+        tuned = tune_receptive_field(
+            extractor, scaled, ProbeObjective(labels), start=0.15, bounds=(0.03, 0.6), keypoints=300
+        )
+        found[factor] = tuned.voxel_size / factor
+    assert found[1 / 3] == pytest.approx(found[1.0], rel=0.1)
+    assert found[3.0] == pytest.approx(found[1.0], rel=0.1)
+
+
+def test_tuning_ends_where_a_grid_search_does(waves):
+    shapes, labels = waves
+    extractor = FeatureExtractor(small_network(kernels="pair"), 1.0)
+    sizes = [0.06 * 2 ** (k / 2) for k in range(7)]
+    grid = search_receptive_field(extractor, shapes, ProbeObjective(labels), sizes, keypoints=300)
+    for start in (grid.best / 3, grid.best * 3):
+        bounds = (grid.best / 4, grid.best * 4)
+        objective = ProbeObjective(labels)
+        tuned = tune_receptive_field(extractor, shapes, objective, start=start, bounds=bounds, keypoints=300)
+        # A rung, and the half that a grid of whole rungs may itself be off.
+        assert abs(math.log2(tuned.voxel_size / grid.best)) <= 0.75
+    assert tuned.extractor.voxel_size == tuned.voxel_size
+    assert tuned.cost.passes > 0 and tuned.to_json()["voxel_sizes"] == [tuned.voxel_size]
+
+
+def test_a_probe_is_judged_on_the_shapes_it_has_not_seen():
+    generator = torch.Generator().manual_seed(0)
+    labels = [np.arange(40) % 2 for _ in range(3)]
+    shapes = [SurfaceShape(np.zeros((40, 3)), None, np.arange(40)) for _ in range(3)]
+    objective = ProbeObjective(labels)
+    objective.prepare(shapes)
+    noise = [torch.randn(1, 40, 30, generator=generator, dtype=torch.float64) for _ in range(3)]
+    telling = [torch.from_numpy(np.eye(2)[label])[None] for label in labels]
+    assert objective(telling, range(3)) < 0.05
+    assert objective(noise, range(3)) > 0.5, "labels that features do not tell are not learned by heart"
+
+
+def test_a_probe_of_whole_shapes_sees_their_mean():
+    shapes = [SurfaceShape(np.zeros((5, 3)), None, np.arange(5)) for _ in range(6)]
+    objective = ProbeObjective([0, 1] * 3)
+    objective.prepare(shapes)
+    features = [torch.full((1, 5, 2), float(k % 2), dtype=torch.float64) for k in range(6)]
+    assert objective(features, range(6)) < 0.1
+
+
+@pytest.mark.parametrize("labels", [np.array([0.0, np.nan]), None])
+def test_labels_that_are_no_integers_are_refused(labels):
+    with pytest.raises(ValueError, match="labels of shape 1 are .*, expected integers"):
+        ProbeObjective([np.array([0, 1]), labels])
+
+
+def test_a_probe_needs_two_folds():
+    with pytest.raises(ValueError, match="two folds"):
+        ProbeObjective([np.zeros(4, dtype=int)])
+
+
+def test_objectives_prefer_features_that_serve_them():
+    rng = np.random.default_rng(0)
+    shapes = [SurfaceShape(rng.normal(size=(30, 3)), None, np.arange(30)) for _ in range(2)]
+    unit = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(1, 30, 16))), dim=-1)
+    other = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(1, 30, 16))), dim=-1)
+    for objective, good, bad in (
+        (CorrespondenceObjective([np.arange(30)] * 2), [unit, unit], [unit, other]),
+        (CycleObjective(), [unit.repeat(2, 1, 1)] * 2, [torch.cat([unit, other])] * 2),
+        (RoundTripObjective(), [unit.repeat(2, 1, 1)] * 2, [torch.cat([unit, other])] * 2),
+        (RoundTripObjective([0, 1]), [unit.repeat(2, 1, 1)] * 2, [torch.cat([unit, other])] * 2),
+        # Each shape agrees with itself, but not with the other.
+        (RoundTripObjective(), [unit.repeat(2, 1, 1)] * 2, [unit.repeat(2, 1, 1), other.repeat(2, 1, 1)]),
+        (DistributionObjective(unit[0]), [unit, unit], [unit + 3, unit + 3]),
+    ):
+        objective.prepare(shapes)
+        assert objective(good, [0, 1]) < objective(bad, [0, 1]), objective
+        inputs = [f.clone().requires_grad_(True) for f in bad]
+        objective(inputs, [0, 1]).backward()
+        assert all(torch.isfinite(f.grad).all() for f in inputs)
+
+
+def test_a_round_trip_is_the_product_of_two_hops():
+    rng = np.random.default_rng(1)
+    shapes = [SurfaceShape(rng.normal(size=(count, 3)), None, np.arange(count)) for count in (7, 9)]
+    features = [torch.from_numpy(rng.normal(size=(2, len(shape.keypoints), 4))) for shape in shapes]
+    objective = RoundTripObjective(radius=0.3, temperature=0.5)
+    objective.prepare(shapes)
+
+    expected = []
+    for (start, end), (middle, _), shape in zip(features, reversed(features), shapes, strict=True):
+        walk = (start @ middle.T / 0.5).softmax(1) @ (middle @ end.T / 0.5).softmax(1)
+        gap = np.linalg.norm(shape.vertices[:, None] - shape.vertices[None], axis=-1)
+        expected.append(-(walk * torch.from_numpy(gap < 0.3 * shape.extent)).sum(1).log().mean())
+    assert torch.allclose(objective(features, [0, 1]), torch.stack(expected).mean())
+
+
+def test_a_round_trip_serves_again_and_draws_someone_to_walk_to():
+    objective = RoundTripObjective()
+    for count in (2, 3):
+        objective.prepare([SurfaceShape(np.eye(3), None, np.arange(3))] * count)
+    grouped = RoundTripObjective([0, 1, 0, 1, 2])
+    grouped.prepare([SurfaceShape(np.eye(3), None, np.arange(3))] * 5)
+    for seed in range(8):
+        drawn = grouped.draw(1, np.random.default_rng(seed))
+        assert drawn in ([0, 2], [1, 3], [4])
+
+
+def test_a_round_trip_refuses_groups_that_do_not_fit():
+    shapes = [SurfaceShape(np.eye(3), None, np.arange(3))] * 2
+    with pytest.raises(ValueError, match="3 groups for 2 shapes"):
+        RoundTripObjective([0, 1, 1]).prepare(shapes)
+    with pytest.raises(ValueError, match="positive radius"):
+        RoundTripObjective(radius=0)
+
+
+def test_a_head_is_trained_along_and_judged_on_held_out_shapes():
+    shapes = [SurfaceShape(np.zeros((40, 3)), None, np.arange(40)) for _ in range(3)]
+    labels = [np.arange(40) % 2] * 3
+    objective = HeadObjective(torch.nn.Linear(2, 2), labels, held_out=[2])
+    objective.prepare(shapes)
+    features = [torch.from_numpy(np.eye(2)[label])[None] for label in labels]
+    first = float(objective(features, range(3)).detach())
+    for _ in range(20):
+        last = float(objective(features, range(3)).detach())
+    assert last < first
+
+
+def test_the_soft_way_moves_and_leaves_a_frozen_network_alone():
+    model = small_network(depth=0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    shapes = [ellipsoid(400, seed) for seed in range(2)]
+    labels = [(shape[:, 0] > 0).astype(np.int64) for shape in shapes]
+    tuned = tune_receptive_field(
+        FeatureExtractor(model, 1.0), shapes, ProbeObjective(labels), method="soft", start=0.3, steps=4, keypoints=60,
+    )  # fmt: skip
+    assert len(tuned.history) == 4 and tuned.voxel_size != 0.3
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_soft_way_can_train_the_network_along():
+    model = small_network(depth=0)
+    before = model.conv1.kernel.detach().clone()
+    shapes = [ellipsoid(300, seed) for seed in range(2)]
+    labels = [(shape[:, 0] > 0).astype(np.int64) for shape in shapes]
+    objective = HeadObjective(torch.nn.Linear(8, 2), labels)
+    tune_receptive_field(
+        FeatureExtractor(model, 1.0), shapes, objective, method="soft", start=0.3, steps=2, keypoints=60,
+        backbone_learning_rate=1e-3, dilation=(1.0, 2.0),
+    )  # fmt: skip
+    assert not torch.equal(before, model.conv1.kernel)
+
+
+def test_a_step_of_the_soft_way_always_has_a_shape_to_fit_to_and_one_to_hold_out():
+    objective = ProbeObjective([np.zeros(5, dtype=int)] * 6, folds=[0, 0, 0, 0, 0, 1])
+    objective.prepare([SurfaceShape(np.zeros((5, 3)), None, np.arange(5))] * 6)
+    for seed in range(20):
+        for count in (1, 3):
+            drawn = objective.draw(count, np.random.default_rng(seed))
+            assert 5 in drawn and len(drawn) == max(count, 2) and drawn == sorted(set(drawn))
+
+
+def test_averaged_poses_give_a_smoother_objective(waves):
+    shapes, labels = waves
+    extractor = FeatureExtractor(small_network(kernels="pair"), 1.0)
+    sizes = [0.1 * 2 ** (k / 8) for k in range(5)]
+    bends = {}
+    for views in (1, 4):
+        found = search_receptive_field(extractor, shapes, ProbeObjective(labels), sizes, keypoints=300, views=views)
+        bends[views] = np.abs(np.diff(found.objectives, n=2)).sum()
+        assert found.cost.passes == views * 5 * 3
+    assert bends[4] < bends[1]
+
+
+def test_a_tuned_dilation_goes_with_the_extractor():
+    model = small_network(depth=0)
+    points = ellipsoid(300)
+    # Wider is better: the objective is the size of the features' difference to those of the widest network.
+    wide = FeatureExtractor(small_network(depth=0, dilation=2), 0.2)(points, "trilinear")
+
+    class Wide(Objective):
+        def __call__(self, features, shapes):
+            return (features[0][0] - torch.from_numpy(wide[self.shapes[0].keypoints])).square().sum()
+
+    tuned = tune_receptive_field(
+        FeatureExtractor(model, 0.2), [points], Wide(), start=0.2, bounds=(0.199, 0.201), dilation=(1.0, 2.0), steps=60
+    )
+    assert tuned.dilation > 1.5
+    plain = FeatureExtractor(model, tuned.voxel_size)
+    features = tuned.extractor(points, "trilinear")
+    assert np.abs(features - wide).mean() < 0.6 * np.abs(plain(points, "trilinear") - wide).mean()
+    assert tuned.extractor.reach.radius == 2 * plain.reach.radius
+    with pytest.raises(ValueError, match="cannot be saved"):
+        tuned.extractor.model.state_dict()
+    with pytest.raises(ValueError, match="already"):
+        ContinuousDilation(tuned.extractor.model)
+    np.testing.assert_allclose(tuned.extractor(points, "trilinear", max_voxels=150), features, atol=1e-5)
+
+
+def test_a_better_dilation_behind_a_worse_blend_is_found():
+    points = ellipsoid(300)
+    narrow, wide = (
+        FeatureExtractor(small_network(depth=0, dilation=d), 0.2)(points, "trilinear").astype(np.float64) for d in (1, 2)
+    )
+    # Worst at a fifth of the way from one to two, so that the gradient at one points back.
+    worst = narrow + 0.2 * (wide - narrow)
+
+    class Far(Objective):
+        def __call__(self, features, shapes):
+            return -(features[0][0] - torch.from_numpy(worst[self.shapes[0].keypoints])).square().sum()
+
+    tuned = tune_receptive_field(
+        FeatureExtractor(small_network(depth=0), 0.2), [points], Far(), start=0.2, bounds=(0.1999, 0.2001),
+        dilation=(1.0, 2.0), steps=30,
+    )  # fmt: skip
+    first = [step for step in tuned.history if step.descent == 0]
+    assert max(step.dilation for step in first) < 1.2 and tuned.dilation > 1.9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "1 step and 1 key point or more"),
+        ({"views": 0}, "expected 1 or more"),
+        ({"views": 2, "method": "soft"}, "1 for soft"),
+        ({"method": "grid"}, "expected ladder or soft"),
+        ({"start": 1.0, "bounds": (2.0, 3.0)}, "expected 0 < low <= initial <= high"),
+        ({"groups": [1]}, "groups"),
+        ({"backbone_learning_rate": 0.1}, "needs method soft"),
+        ({"dilation": (0.5, 2.0)}, "at least 1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    extractor = FeatureExtractor(small_network(depth=0), 1.0)
+    with pytest.raises(ValueError, match=message):
+        tune_receptive_field(extractor, [ellipsoid(50)], CycleObjective(), **options)
+
+
+def test_shapes_are_checked():
+    extractor = FeatureExtractor(small_network(depth=0), 1.0)
+    with pytest.raises(ValueError, match="no shapes"):
+        tune_receptive_field(extractor, [], CycleObjective())
+    with pytest.raises(ValueError, match="NaN"):
+        tune_receptive_field(extractor, [np.full((5, 3), np.nan)], CycleObjective())
+    with pytest.raises(ValueError, match="shape 1: its 5 vertices are all at one place"):
+        tune_receptive_field(extractor, [ellipsoid(50), np.ones((5, 3))], CycleObjective())
+
+
+def test_a_parameter_stays_within_its_bounds():
+    parameter = PositiveParameter(1.0, 0.5, 2.0)
+    with torch.no_grad():
+        parameter.log += 10
+    parameter.clamp_()
+    assert float(parameter().detach()) == pytest.approx(2.0)
+
+
+# Measurement
+
+
+def test_the_effective_field_lies_within_the_theoretical_one(tmp_path):
+    model = small_network(depth=1)
+    measured = measure(model, probes=4)
+    assert measured.theoretical >= model.receptive_field
+    # A cube's corner is sqrt(3) further than its face.
+    assert 1 <= measured.effective[0] <= measured.effective[1] <= measured.effective[2] <= 1.8 * model.receptive_field
+    wider = measure(small_network(depth=1, dilation=2), probes=4)
+    assert wider.effective[1] > measured.effective[1]
+    measured.save_plot(tmp_path / "field.png")
+    assert (tmp_path / "field.png").stat().st_size > 1000

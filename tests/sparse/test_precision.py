@@ -1,0 +1,56 @@
+"""Whole networks in bfloat16 on the CPU, by conversion and by autocast, against float32."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from engine_oracle import cloud
+from torch.nn import functional as F
+
+from sparsefeat.models import create_model
+from sparsefeat.sparse import SparseTensor
+
+PAIRS = {"in_channels": 3, "kernels": "pair"}
+KINDS = {
+    "ResUNetBN2C": {}, "ResUNetIN2C": {}, "SimpleNetBN2C": {},
+    "pair kernels": {"name": "ResUNetBN2C", **PAIRS},
+}
+
+
+def network(kind: str) -> torch.nn.Module:
+    options = {"name": kind, "in_channels": 1, "out_channels": 8, "normalize_feature": True, "conv1_kernel_size": 3}
+    options |= {"channels": [8, 8, 16, 16], "tr_channels": [8, 8, 8, 16]} | KINDS[kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = create_model(**options)
+        model.train()
+        for _ in range(3):  # running statistics that fit
+            model(clouds(model.in_channels))
+    return model.eval()
+
+
+def clouds(channels: int, dtype: torch.dtype = torch.float32) -> SparseTensor:
+    coordinates = cloud(500, side=10)
+    # An eighth of a voxel is a number of bfloat16 too.
+    offsets = torch.randint(-3, 4, (len(coordinates), channels), generator=torch.Generator().manual_seed(1)) / 8
+    features = torch.ones(len(coordinates), 1) if channels == 1 else offsets
+    return SparseTensor(features.to(dtype), coordinates, reduce="error")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_inference_in_bfloat16_is_that_of_float32_within_its_precision(kind):
+    model = network(kind)
+    expected = model(clouds(model.in_channels)).F
+    spread = (expected - expected.mean(0)).norm(dim=1).mean()
+    converted = copy.deepcopy(model).bfloat16()(clouds(model.in_channels, torch.bfloat16)).F
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = model(clouds(model.in_channels)).F
+    assert converted.dtype == torch.bfloat16
+    # Eight bits, some twenty layers: errors of a hundredth or so; unit vectors that differ by more than that.
+    for found in (converted.float(), cast.float()):
+        assert torch.isfinite(found).all()
+        assert F.cosine_similarity(found, expected).mean() > 0.999
+        assert (found - expected).norm(dim=1).mean() < 0.15 * spread

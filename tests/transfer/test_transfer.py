@@ -1,0 +1,327 @@
+"""Transfer experiments: one configuration, from shapes on disk to a table, JSON and pictures."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sparsefeat import FeatureExtractor, create_model, save_checkpoint
+from sparsefeat.data.shapes import load_dataset
+from sparsefeat.extract.surfaces import surface_points, vertex_features
+from sparsefeat.io.config import load_config
+from sparsefeat.receptive_field import ProbeObjective, RoundTripObjective
+from sparsefeat.transfer import AdapterConfig, TransferConfig, format_table, run_transfer
+from sparsefeat.transfer.correspondence import choose_pairs
+from sparsefeat.transfer.features import tuning_objective
+from sparsefeat.transfer.report import to_json
+from sparsefeat.transfer.shapes import ShapeStore
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "configs" / "transfer").glob("*.yaml"))
+
+
+def peanut(seed, ratio=1.0):
+    """A closed surface of revolution with two bulbs, bent a little, its own triangulation; part of each vertex."""
+    rng = np.random.default_rng(seed)
+    rings, sides = 24 + seed % 3, 20 + seed % 2
+    t = np.linspace(0.02, 0.98, rings)
+    radius = np.sin(math.pi * t) * (0.35 + 0.2 * ratio * np.cos(2 * math.pi * t))
+    angle = np.linspace(0, 2 * math.pi, sides, endpoint=False)
+    bend = 0.2 * rng.random()
+    x = radius[:, None] * np.cos(angle) + bend * ((t - 0.5) ** 2)[:, None]
+    y = radius[:, None] * np.sin(angle)
+    z = np.broadcast_to(2 * t[:, None] - 1, x.shape)
+    vertices = np.stack([x, y, z], -1).reshape(-1, 3)
+    row, column = np.meshgrid(np.arange(rings - 1), np.arange(sides), indexing="ij")
+    corner = (row * sides + column).ravel()
+    right = (row * sides + (column + 1) % sides).ravel()
+    faces = np.concatenate([np.stack([corner, right, corner + sides], 1), np.stack([right, right + sides, corner + sides], 1)])
+    labels = np.repeat((np.abs(t - 0.5) < 0.2).astype(int), sides)
+    return vertices, faces, labels
+
+
+def write_off(path, vertices, faces):
+    lines = ["OFF", f"{len(vertices)} {len(faces)} 0"]
+    lines += [" ".join(f"{c:.6f}" for c in v) for v in vertices] + [f"3 {a} {b} {c}" for a, b, c in faces]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    model = create_model(
+        "ResUNetBN2C", in_channels=3, out_channels=8, depth=1, channels=[8, 8], tr_channels=[8, 8],
+        conv1_kernel_size=3, kernels="pair", normalize_feature=True,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_checkpoint(path, model, 0.05)
+    return path
+
+
+@pytest.fixture(scope="module")
+def peanuts(tmp_path_factory):
+    """Six shapes without classes, with labels and landmarks."""
+    root = tmp_path_factory.mktemp("peanuts")
+    for seed in range(6):
+        vertices, faces, labels = peanut(seed)
+        write_off(root / "off" / f"p{seed}.off", vertices, faces)
+        (root / "labels").mkdir(exist_ok=True)
+        (root / "labels" / f"p{seed}.txt").write_text("\n".join(map(str, labels)) + "\n", encoding="utf-8")
+        (root / "corres").mkdir(exist_ok=True)
+        rings, sides = 24 + seed % 3, 20 + seed % 2
+        marks = [round(a * (rings - 1)) * sides + 1 for a in np.linspace(0, 1, 12)]
+        (root / "corres" / f"p{seed}.vts").write_text("\n".join(map(str, marks)) + "\n", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def nuts_and_balls(tmp_path_factory):
+    """Two classes of four shapes."""
+    root = tmp_path_factory.mktemp("classes")
+    for seed in range(4):
+        for name, ratio in (("nut", 1.0), ("ball", -0.3)):
+            write_off(root / name / f"{name}{seed}.off", *peanut(seed, ratio)[:2])
+    return root
+
+
+def config_of(checkpoint, root, output, **changes):
+    config = TransferConfig(output=output, cache=None, seeds=[0], methods=["tuned", "xyz", "hks"], shots=[2])
+    config.features.checkpoint = str(checkpoint)
+    config.features.keypoints = 150
+    config.features.start = 0.1
+    config.data.root = root
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return config
+
+
+def test_segmentation_scores_every_method_given_and_turned(checkpoint, peanuts, tmp_path):
+    result = run_transfer(config_of(checkpoint, peanuts, tmp_path, rungs=2))
+    assert [s.method for s in result.scores] == ["tuned", "xyz", "hks"]
+    for score in result.scores:
+        assert score.confusion.sum() == sum(len(p) for p in score.predictions.values())
+        assert score.accuracy == pytest.approx(np.trace(score.confusion) / score.confusion.sum())
+        assert 0 <= score.accuracy_rotated <= 1
+    tuned, xyz, hks = result.scores
+    assert hks.accuracy == hks.accuracy_rotated, "signatures do not feel a rotation"
+    assert tuned.voxel_size == result.tunings["tuned"][0].voxel_size
+    assert [p.voxel_size for p in result.curve] == pytest.approx([tuned.voxel_size * 2**k for k in (-0.25, 0.25)])
+    table = format_table(result)
+    assert "tuned" in table and "2 shapes, rotated" in table
+
+
+def test_the_adapter_is_held_against_a_grid_search(checkpoint, peanuts, tmp_path):
+    config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned"], rotate=False)
+    config.adapter = AdapterConfig(shots=2, validation=1, validation_share=0.4, rungs=3, starts=[1.0])
+    result = run_transfer(config)
+    assert len(result.adapter.grid) == 3 and len(result.adapter.tuned) == 1
+    tuned = result.adapter.tuned[0]
+    assert tuned.start == result.adapter.best.voxel_size and tuned.cost_share > 0
+    assert tuned.rungs_off == pytest.approx(2 * math.log2(tuned.voxel_size / tuned.start))
+    assert "grid's best" in format_table(result)
+
+
+def test_fine_tuning_changes_a_copy(checkpoint, peanuts, tmp_path):
+    config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned", "finetuned"])
+    config.finetune.steps = 3
+    before, after = (run_transfer(config).scores for _ in range(2))
+    assert [s.accuracy for s in before] == [s.accuracy for s in after], "the same run gives the same numbers"
+    assert before[0].accuracy != before[1].accuracy
+
+
+def test_correspondence_of_a_shape_with_itself_is_exact(checkpoint, peanuts, tmp_path):
+    config = config_of(checkpoint, peanuts, tmp_path, task="correspondence", methods=["tuned"], rotate=False)
+    config.data.test = "all"
+    config.correspondence.pairs, config.correspondence.eigenpairs, config.correspondence.zoomout = 2, 8, 12
+    result = run_transfer(config)
+    assert {m.map for m in result.maps} == {"nearest", "functional"} and len(result.pairs) == 2
+    assert all(np.isfinite(m.error) and m.error >= 0 for m in result.maps)
+    dataset = load_dataset("folder", peanuts)
+    store = ShapeStore(dataset, "none", None)
+    from sparsefeat.transfer.correspondence import MapScorer
+    from sparsefeat.transfer.features import Coordinates
+
+    scorer = MapScorer(dataset, store, [(0, 0)], config.correspondence)
+    assert scorer(Coordinates(), False)[0].error == 0
+
+
+def test_classification_pools_features_of_whole_shapes(checkpoint, nuts_and_balls, tmp_path):
+    config = config_of(checkpoint, nuts_and_balls, tmp_path, task="classification", methods=["tuned", "hks"])
+    config.data.normalize = "radius"
+    config.data.options = {"train_share": 0.5}
+    result = run_transfer(config)
+    assert all(s.confusion.shape == (2, 2) and s.confusion.sum() == 4 for s in result.scores)
+    numbers = to_json(result)
+    assert numbers["scores"][0]["shots"] == 2 and numbers["config"]["task"] == "classification"
+
+
+def test_every_seed_may_have_a_split_of_its_own(checkpoint, nuts_and_balls, tmp_path):
+    config = config_of(checkpoint, nuts_and_balls, tmp_path, task="classification", methods=["hks"], seeds=[0, 1, 2])
+    config.data.options, config.data.resplit = {"train_share": 0.5}, True
+    tested = {frozenset(score.predictions) for score in run_transfer(config).scores}
+    assert len(tested) > 1 and all(len(names) == 4 for names in tested)
+
+
+def test_a_snapped_voxel_size_is_on_the_ladder_of_the_start(checkpoint, peanuts, tmp_path):
+    config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned"], rungs=3, rotate=False)
+    config.features.snap, config.features.span = True, 2.0
+    result = run_transfer(config)
+    tuned, found = result.scores[0].voxel_size, result.tunings["tuned"][0].voxel_size
+    rung = 2 * math.log2(tuned / config.features.start)
+    assert rung == pytest.approx(round(rung)) and abs(math.log2(tuned / found)) <= 0.25 + 1e-9
+    assert 0.05 <= found <= 0.2, "tuning stays within the span"
+    assert result.curve[1].score == result.scores[0].accuracy, "the middle of the curve is the tuned size"
+
+
+def test_tuning_sees_no_more_shapes_than_asked_for_and_two_of_a_class(nuts_and_balls):
+    from sparsefeat.transfer.features import _spread
+
+    store = ShapeStore(load_dataset("folder", nuts_and_balls), "none", None)
+    shapes = [store(shape) for shape in store.dataset.shapes]
+    for count in (1, 2, 3, 4, 6):
+        chosen = _spread(shapes, count)
+        labels = [shape.shape.label for shape in chosen]
+        assert 1 <= len(chosen) <= count
+        assert count < 2 or min(labels.count(label) for label in set(labels)) >= 2
+
+
+def test_coordinates_are_turned_while_a_head_learns():
+    from sparsefeat.transfer.features import Coordinates
+
+    points = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    first, second = (Coordinates.augment(points, generator) for _ in range(2))
+    assert not torch.allclose(first, second, atol=0.1)
+    for turned in (first, second):
+        torch.testing.assert_close(torch.cdist(turned, turned), torch.cdist(points, points), atol=1e-6, rtol=0)
+        turn = torch.linalg.lstsq(points, turned).solution
+        assert float(torch.linalg.det(turn)) == pytest.approx(1, abs=1e-4), "no reflection"
+
+
+def test_a_diffusion_head_does_not_depend_on_the_unit_of_the_shapes(checkpoint, peanuts, tmp_path):
+    accuracies = []
+    for normalize in ("area", "radius"):
+        config = config_of(checkpoint, peanuts, tmp_path, methods=["hks"], rotate=False)
+        config.head.name, config.head.width, config.head.training.steps = "diffusion", 8, 30
+        config.data.normalize = normalize
+        accuracies.append(run_transfer(config).scores[0].accuracy)
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.02)
+
+
+@pytest.mark.parametrize("head", ["knn", "mlp", "diffusion"])
+def test_heads_are_one_word_away(checkpoint, peanuts, tmp_path, head):
+    config = config_of(checkpoint, peanuts, tmp_path, methods=["hks"])
+    config.head.name, config.head.training.steps, config.head.width = head, 3, 8
+    assert 0 <= run_transfer(config).scores[0].accuracy <= 1
+
+
+def test_scaled_shapes_have_unit_size(peanuts):
+    dataset = load_dataset("folder", peanuts)
+    by_radius = ShapeStore(dataset, "radius", None)(dataset.shapes[0])
+    assert np.linalg.norm(by_radius.vertices, axis=1).max() == pytest.approx(1)
+    by_area = ShapeStore(dataset, "area", None)(dataset.shapes[0])
+    corners = by_area.vertices[by_area.faces]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum() / 2
+    assert area == pytest.approx(1)
+    np.testing.assert_allclose(
+        np.linalg.norm(by_area.turned.vertices, axis=1), np.linalg.norm(by_area.vertices, axis=1)
+    )
+
+
+def test_the_tool_writes_table_json_and_pictures(checkpoint, peanuts, tmp_path):
+    config = tmp_path / "experiment.yaml"
+    config.write_text(
+        f"task: segmentation\nmethods: [tuned, xyz]\nshots: [2]\nseeds: [0]\nrungs: 2\ncache: null\n"
+        f"features: {{checkpoint: {checkpoint}, start: 0.1, keypoints: 100}}\ndata: {{name: folder, root: {peanuts}}}\n",
+        encoding="utf-8",
+    )
+    done = run_tool(config, "--output", tmp_path / "out", "--json", tmp_path / "numbers.json")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout and "xyz" in done.stdout
+    assert json.loads((tmp_path / "numbers.json").read_text())["scores"][0]["method"] == "tuned"
+    for name in ("tuning.png", "receptive_field.png", "confusion.png", "segmentation.png", "config.yaml"):
+        assert (tmp_path / "out" / name).stat().st_size > 100
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.root=/nowhere", "nowhere"),
+        ("metods=[tuned]", "methods"),
+        ("shots=[]", "must not be empty"),
+        ("features.checkpoint=/nowhere.safetensors", "nowhere"),
+        ("task=classification", "no classes"),
+        ("shots=[99]", "not 99"),
+        ("features.span=0.5", "span must be above 1"),
+        ("features.views=0", "at least 1 shape, 2 keypoints and 1 view"),
+        ("features.start=-1", "start must be positive"),
+        ("rungs=3", "tuned, which is not among them"),
+    ],
+)
+def test_wrong_input_gets_one_line(checkpoint, peanuts, tmp_path, override, message):
+    config = tmp_path / "experiment.yaml"
+    config.write_text(
+        f"features: {{checkpoint: {checkpoint}}}\ndata: {{root: {peanuts}}}\nmethods: [xyz]\nseeds: [0]\nshots: [1]\n",
+        encoding="utf-8",
+    )
+    done = run_tool(config, override, "--output", tmp_path / "out")
+    last = [line for line in done.stderr.splitlines() if line and "it/s" not in line and "part" not in line]
+    assert done.returncode == 2, done.stderr
+    assert len(last) == 1 and message in last[0]
+
+
+def test_correspondence_without_landmarks_is_refused(nuts_and_balls):
+    dataset = load_dataset("folder", nuts_and_balls)
+    store = ShapeStore(dataset, "none", None)
+
+    with pytest.raises(ValueError, match="no landmarks"):
+        tuning_objective("correspondence", "correspondence", [store(shape) for shape in dataset.shapes[:2]])
+    with pytest.raises(ValueError, match="no correspondence"):
+        dataset.corresponding(*choose_pairs(dataset, "all", 1, 0)[0])
+
+
+@pytest.mark.parametrize(
+    ("task", "shots", "expected"),
+    [
+        ("segmentation", 5, ProbeObjective),
+        ("segmentation", 4, RoundTripObjective),
+        ("segmentation", 1, RoundTripObjective),
+        ("classification", 5, RoundTripObjective),
+    ],
+)
+def test_only_enough_labelled_surfaces_are_tuned_by_a_probe(peanuts, task, shots, expected):
+    dataset = load_dataset("folder", peanuts)
+    store = ShapeStore(dataset, "none", None)
+    assert type(tuning_objective("auto", task, [store(shape) for shape in dataset.shapes[:shots]])) is expected
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_read(path):
+    config = load_config(TransferConfig, path)
+    assert config.data.name and config.output.parts[:2] == ("runs", "transfer")
+
+
+def test_every_vertex_gets_a_feature_however_the_voxels_lie(checkpoint):
+    extractor = FeatureExtractor.from_pretrained(checkpoint)
+    vertices, faces, _ = peanut(0)
+    for voxel_size in (0.02, 0.1, 5.0):
+        features = vertex_features(extractor, vertices, faces, voxel_size=voxel_size)
+        assert features.shape == (len(vertices), 8) and np.isfinite(features).all()
+    assert extractor.voxel_size == 0.05, "the extractor itself stays at its own size"
+    assert extractor.at(0.1).model is extractor.model
+    points = surface_points(vertices, faces, 0.1, seed=3).points
+    np.testing.assert_array_equal(points[: len(vertices)], vertices)
+    np.testing.assert_array_equal(points, surface_points(vertices, faces, 0.1, seed=3).points)
+
+
+def run_tool(*arguments):
+    command = [sys.executable, ROOT / "tools" / "transfer.py", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
