@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional as F
 
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
-from sparsefeat.synthetic.creatures import make_creatures
 from sparsefeat.losses import LossConfig, PairFeatures, pair_loss, point_info_nce
 from sparsefeat.models import create_model
 from sparsefeat.models.voxel_cloud import voxelize
@@ -20,6 +19,7 @@ from sparsefeat.pretrain.loop import build_model, pretrain
 from sparsefeat.pretrain.sampling import PairRequest
 from sparsefeat.pretrain.shapes import ShapePairDataset, ShapesConfig, load_shapes, surface_cloud
 from sparsefeat.sparse import SparseTensor
+from sparsefeat.synthetic.creatures import make_creatures
 
 SMALL = {"channels": [4, 4], "tr_channels": [4, 4], "depth": 1, "out_channels": 8, "conv1_kernel_size": 5}
 WHOLE = {"dropout": 0.0, "jitter": 0.0, "bent": 0.0, "damaged": 0.0}

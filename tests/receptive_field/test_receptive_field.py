@@ -96,13 +96,15 @@ def test_soft_voxels_become_the_ordinary_ones_as_they_sharpen():
     soft = soft_voxels(points, sharpness=1e-7)
     full = soft.occupancy > 0.999
     expected = torch.unique(torch.floor(points), dim=0)
-    assert torch.equal(soft.coordinates[full][:, 1:].double(), expected)
+    cells = soft.cells + torch.tensor(soft.origin)
+    assert torch.equal(cells[full].double(), expected)
     assert soft.occupancy[~full].sum() < 0.5
 
 
 def test_a_point_on_a_face_holds_both_cells_by_half():
     soft = soft_voxels(torch.tensor([[1.0, 0.5, 0.5]], dtype=torch.float64))
-    held = {tuple(c[1:].tolist()): float(o) for c, o in zip(soft.coordinates, soft.occupancy, strict=True)}
+    cells = soft.cells + torch.tensor(soft.origin)
+    held = {tuple(c.tolist()): float(o) for c, o in zip(cells, soft.occupancy, strict=True)}
     assert held[0, 0, 0] == pytest.approx(0.5) and held[1, 0, 0] == pytest.approx(0.5)
 
 
