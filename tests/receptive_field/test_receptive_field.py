@@ -163,7 +163,7 @@ def test_pair_kernels_are_differentiable_by_the_points_themselves(kind):
 def test_a_query_away_from_the_points_is_refused():
     network = SoftNetwork(small_network().double())
     points = torch.from_numpy(ellipsoid(200))
-    with pytest.raises(ValueError, match="1 of 1 queries have no voxel"):
+    with pytest.raises(ValueError, match="1 of 1 points have no voxel around them"):
         network(points, torch.tensor(0.1), torch.full((1, 3), 9.0, dtype=torch.float64))
 
 
