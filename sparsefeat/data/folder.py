@@ -15,11 +15,11 @@ from sparsefeat.data.shape_files import (
     mesh_loader,
     open_folder,
     read_names,
-    read_text,
 )
 from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset, split_per_class
 from sparsefeat.errors import InputError
 from sparsefeat.io import yaml12
+from sparsefeat.io.text import read_text
 
 # Files of the layout; `sparsefeat.synthetic.creatures` writes it.
 SPLITS, INDIVIDUALS, TEMPLATES = "splits.yaml", "individuals.yaml", "templates.yaml"

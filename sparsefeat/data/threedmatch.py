@@ -24,12 +24,12 @@ from sparsefeat.errors import InputError
 from sparsefeat.io.gtlog import (
     LogBlock,
     read_info,
-    read_lines,
     read_log,
     read_overlaps,
     write_info,
     write_log,
 )
+from sparsefeat.io.text import read_lines
 
 __all__ = [
     "FragmentPair",

@@ -91,10 +91,7 @@ def test_polygons_become_triangles_of_the_same_outline(tmp_path, suffix, polygon
         path.write_text("\n".join(lines + ["f " + " ".join(str(i + 1) for i in p) for p in polygons]))
     mesh = read_mesh(path)
     assert len(mesh.faces) == triangles and len(mesh.vertices) == 12
-    assert (
-        len(mesh.repairs) == 1
-        and f"cut into {triangles - (suffix != '.ply' and triangles > 4)} tri" in mesh.repairs[0]
-    )
+    assert len(mesh.repairs) == 1 and f"cut into {triangles - (triangles > 4)} tri" in mesh.repairs[0]
     # Edges within a polygon are used once in either direction; what remains is its outline.
     edges = {tuple(e) for f in mesh.faces for e in zip(f, np.roll(f, -1), strict=True)}
     outline = {(a, b) for a, b in edges if (b, a) not in edges}

@@ -139,9 +139,8 @@ EMPTY = {
     "binary.ply": ply_header("binary_big_endian", rows=0),
     "binary.pcd": PCD.replace("5", "0").format("binary").encode(),
     "compressed.pcd": PCD.replace("5", "0").format("binary_compressed").encode() + bytes(8),
-    "a.xyz": b"# nothing\n",
+    "a.xyz": b"0\n",
     "a.off": b"OFF\n0 0 0\n",
-    "a.obj": b"o nothing\n",
 }
 
 
@@ -192,6 +191,9 @@ BROKEN = {
     "junk.off": (b"hello\n", "not an OFF file"),
     "counts.off": (b"OFF\na b\n", "malformed"),
     "cut.off": (b"OFF\n5 1 0\n0 0 0\n1 1 1\n", "2: cut off, expected 5"),
+    "nothing.xyz": (b"# nothing\n", "no number in it"),
+    "words.txt": (b"to do: scan the hall\n", "no number in it"),
+    "nothing.obj": (b"o nothing\n", "no vertices"),
     "short.obj": (b"v 1 2\n", "malformed: '1 2'"),
     "points.las": (b"", "unknown suffix '.las', expected one of .ply, .pcd, .npz"),
 }  # fmt: skip
