@@ -36,7 +36,7 @@ def read(path: Path, faces: bool = False) -> Geometry:
     encoding = header["DATA"][0].lower()
     readers = {"ascii": _read_ascii, "binary": _read_binary, "binary_compressed": _read_compressed}
     if encoding not in readers:
-        raise InputError(f"{path}: DATA {encoding!r}, expected ascii, binary or binary_compressed")
+        raise InputError(f"{path}: DATA {encoding[:40]!r}, expected ascii, binary or binary_compressed")
     columns = readers[encoding](data, position, fields, rows, path)
     points = np.empty((rows, 3), dtype=np.float64)
     for axis, name in enumerate("xyz"):

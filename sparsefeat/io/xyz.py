@@ -17,6 +17,7 @@ _DECIMAL_COMMA = re.compile(rb"[-+]?[0-9]*,[0-9]+(?:[eEdD][-+]?[0-9]+)?")
 _BLANKS_SEPARATE = re.compile(rb"[^\s,;][ \t]+[^\s,;]")
 # What cannot be where a comma is the decimal sign: none or two in a number, or one beside a point.
 _NO_DECIMAL_COMMA = re.compile(rb",(?![0-9])|,[^\s;,]*,|\.[^\s;,.]*,|,[^\s;,.]*\.")
+_MAYBE_DECIMAL_COMMA = re.compile(rb"(?<![0-9.])[0-9]+,[0-9]+(?![0-9.])")
 _EMPTY_COLUMN = re.compile(rb"^[ \t]*[,;]|,[ \t]*,|;[ \t]*;", re.MULTILINE)
 _COLORS = (("r", "g", "b"), ("red", "green", "blue"))
 
@@ -102,14 +103,19 @@ def _blanks_and_points(body: bytes, line: int, path: Path) -> bytes:
     if b"," not in body and b";" not in body:
         return body
     body = re.sub(rb"[,;][ \t]*$", b"", body, flags=re.MULTILINE)
-    if b"," in body and (b";" in body or _BLANKS_SEPARATE.search(body)):
+    decimal = b"," in body and (b";" in body or _BLANKS_SEPARATE.search(body))
+    odd = None
+    if decimal:
         odd = _NO_DECIMAL_COMMA.search(body)
-        if odd:
-            number, shown = text.line_at(body, odd.start())
-            raise InputError(
-                f"{path}, line {line + number}: {shown!r} has commas beside other separators, expected each to be "
-                "the decimal sign of a number, or commas alone between the columns"
-            )
+    elif re.search(rb",[ \t]", body):  # commas with blanks separate, and what are those without?
+        odd = _MAYBE_DECIMAL_COMMA.search(body)
+    if odd:
+        number, shown = text.line_at(body, odd.start())
+        raise InputError(
+            f"{path}, line {line + number}: {shown!r} has commas beside other separators, expected each to be "
+            "the decimal sign of a number, or commas alone between the columns"
+        )
+    if decimal:
         body = body.replace(b",", b".")
     empty = _EMPTY_COLUMN.search(body)
     if empty:
