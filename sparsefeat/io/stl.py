@@ -68,16 +68,19 @@ def _ascii(data: bytes, path: Path) -> np.ndarray:
     named = re.sub(rb"^[ \t]*(?:end)?solid\b[^\n]*", b"", data, flags=re.MULTILINE | re.IGNORECASE)
     words = named.lower().split()
     size = len(_FACET)
-    for place, expected in enumerate(_FACET):
-        column = words[place::size]
-        if expected != b"." and set(column) - {expected}:
-            facet = next(row for row, word in enumerate(column) if word != expected)
-            line, shown = text.word_line(named, facet * size + place)
-            raise InputError(
-                f"{path}, line {line}: facet {facet} (from 0): {shown!r}, expected {expected.decode()!r}"
-            )
-    if len(words) % size or ends < solids:
+    if ends < solids or not words and not solids:
         raise InputError(f"{path}: cut off in the text after {len(words) // size} triangles, no 'endsolid'")
+    odd = [
+        (next(row for row, word in enumerate(column) if word != expected) * size + place, expected)
+        for place, expected in enumerate(_FACET)
+        if expected != b"." and set(column := words[place::size]) - {expected}
+    ]
+    if odd or len(words) % size:
+        place, expected = min(odd, default=(len(words), _FACET[len(words) % size]))
+        line, shown = text.word_line(named, place)
+        raise InputError(
+            f"{path}, line {line}: triangle {place // size} (from 0): {shown!r}, expected {expected.decode()!r}"
+        )
     corners = [text.numbers(words[place::size]) for place in _CORNERS]
     for place, column in zip(_CORNERS, corners, strict=True):
         if len(column) < len(words) // size:
