@@ -21,7 +21,7 @@ import torch
 
 from sparsefeat.errors import InputError
 from sparsefeat.io.damage import DAMAGE, describe
-from sparsefeat.io.unpickle import Inert, Maker, Record, checked_key, unpickle
+from sparsefeat.io.unpickle import ITEM_COST, Inert, Maker, Record, checked_key, unpickle
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -303,7 +303,7 @@ def _absorb(record: Record, state: Any) -> int:
     for part in parts:
         for name, value in part.items():
             record.setdefault(name, value)
-    return sum(map(len, parts))
+    return ITEM_COST * sum(map(len, parts))
 
 
 def _dtype(value: Any) -> np.dtype:

@@ -46,7 +46,9 @@ States = Mapping[type, Callable[[Any, Any], int]]
 _REFUSED = (
     "INST OBJ NEWOBJ_EX PERSID EXT1 EXT2 EXT4 BYTEARRAY8 NEXT_BUFFER READONLY_BUFFER".split()
 )  # no checkpoint has them
+_KEY_TYPES = (str, int, float, bytes, type(None))
 _COST = 64  # bytes that an object made by a call counts as, at least
+ITEM_COST = 32  # and every item of a list or dictionary that it may copy
 _ALLOWANCE = 1 << 16
 
 
@@ -86,7 +88,7 @@ def checked_key(value: Any) -> Any:
     """``value`` if it is a number, text or None, or a tuple of these: all that a key in a checkpoint can be."""
     # Tuples within tuples could be deep enough to overflow the interpreter's stack when hashed.
     for part in value if type(value) is tuple else (value,):
-        if not isinstance(part, str | int | float | bytes | None):
+        if not isinstance(part, _KEY_TYPES):
             raise TypeError(f"{_describe(value)} as a key")
     return value
 
@@ -122,8 +124,9 @@ class _Unpickler(pickle._Unpickler):
         arguments, called = self.stack.pop(), self.stack[-1]
         if not isinstance(called, Maker) or not isinstance(arguments, tuple):
             raise InputError(f"the file calls {_describe(called)}, which nothing may; refused, nothing was run")
-        sized = (len(part) for part in arguments if isinstance(part, str | bytes | list | dict | tuple))
-        self.spend(_COST + sum(sized))
+        texts = sum(len(part) for part in arguments if isinstance(part, (str, bytes)))
+        items = sum(len(part) for part in arguments if isinstance(part, (list, dict, tuple)))
+        self.spend(_COST + texts + ITEM_COST * items)
         self.stack[-1] = called.make(*arguments)
 
     load_newobj = load_reduce

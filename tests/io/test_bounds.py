@@ -192,7 +192,7 @@ def text(value: str) -> bytes:
 
 MILLION = text("x" * 1_000_000) + b"q\0"
 NESTED = b"\x80\x02]q\0" + b"0(h\0h\0lq\0" * 40 + b"0"  # lists that hold the last one twice, 2^40 in all
-DEEP = b"\x80\x02)" + b"\x85" * 300_000
+DEEP = b"\x80\x02)" + b"\x85" * 150_000
 
 
 @pytest.mark.parametrize(

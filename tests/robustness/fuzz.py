@@ -185,6 +185,32 @@ def run(reader: str, seed: int, first: int, count: int, say=print) -> dict:
     return totals
 
 
+def write_report(path: Path, found: dict, seed: int, minutes: float) -> None:
+    """Write the counts, beside those of other readers that an earlier call has written."""
+    import numpy
+    import safetensors
+    import torch
+    import trimesh
+    import yaml
+
+    before = json.loads(path.read_text()) if path.is_file() else {"readers": {}, "minutes": 0.0}
+    readers = before["readers"] | found
+    total = sum(counts["inputs"] for counts in readers.values())
+    versions = {m.__name__: m.__version__ for m in (numpy, torch, trimesh, safetensors, yaml)}
+    report = {
+        "command": f"python tests/robustness/fuzz.py --inputs {total} --seed {seed}",
+        "date": datetime.date.today().isoformat(),
+        "versions": {"python": platform.python_version(), **versions},
+        "limits": {"memory_bytes": MEMORY, "seconds_per_input": SECONDS},
+        "inputs": total,
+        "bad": sum(len(counts["bad"]) for counts in readers.values()),
+        "minutes": round(before["minutes"] + minutes, 1),
+        "readers": readers,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
 def main() -> int:
     if sys.argv[1:2] == ["--worker"]:
         reader, *numbers = sys.argv[2:]
@@ -207,28 +233,9 @@ def main() -> int:
         found[reader] = run(reader, arguments.seed, arguments.first, -(-arguments.inputs // len(readers)))
         print(f"{reader}: {found[reader]['inputs']} inputs, {len(found[reader]['bad'])} bad", flush=True)
     bad = sum(len(counts["bad"]) for counts in found.values())
-    total = sum(counts["inputs"] for counts in found.values())
-    print(f"{total} inputs, {bad} bad")
+    print(f"{sum(counts['inputs'] for counts in found.values())} inputs, {bad} bad")
     if arguments.json:
-        import numpy
-        import safetensors
-        import torch
-        import trimesh
-        import yaml
-
-        versions = {m.__name__: m.__version__ for m in (numpy, torch, trimesh, safetensors, yaml)}
-        report = {
-            "command": f"python tests/robustness/fuzz.py --inputs {arguments.inputs} --seed {arguments.seed}",
-            "date": datetime.date.today().isoformat(),
-            "versions": {"python": platform.python_version(), **versions},
-            "limits": {"memory_bytes": MEMORY, "seconds_per_input": SECONDS},
-            "inputs": total,
-            "bad": bad,
-            "minutes": round((time.monotonic() - start) / 60, 1),
-            "readers": found,
-        }
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+        write_report(arguments.json, found, arguments.seed, (time.monotonic() - start) / 60)
     return 1 if bad else 0
 
 
