@@ -190,7 +190,7 @@ def find_inputs(
     for given in inputs:
         with opening(given):
             folder = given.is_dir()
-            found = sorted(p for p in given.rglob("*") if _is_input(p, given, output, suffixes)) if folder else [given]
+            found = sorted(p for p in _walk(given, fail) if _is_input(p, given, output, suffixes)) if folder else [given]
             places = [(path.resolve(), path) for path in found]
         if folder and given.resolve() == output.resolve():
             raise InputError(f"{output}: is the folder of the inputs; results go elsewhere, choose another output folder")
@@ -210,6 +210,30 @@ def find_inputs(
             if target.resolve() in seen:
                 raise InputError(f"{path}: its result would overwrite {target}, choose another folder")
     return names
+
+
+def _walk(root: Path, fail: Callable[[Path, Exception], None]) -> Iterator[Path]:
+    """The files below a folder, at any depth, also in linked folders; each folder once, whatever links to it."""
+    top = root.resolve()
+    real, linked, seen = [root], [], set()
+    while real or linked:
+        # Real folders first, so that a file has the name of its own folder where a link leads there too.
+        folder = real.pop() if real else linked.pop(0)
+        resolved = folder.resolve()
+        above = folder != root and top.is_relative_to(resolved)
+        if resolved in seen or above:
+            continue
+        seen.add(resolved)
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            fail(folder, InputError(f"cannot be read ({error.strerror or error})"))
+            continue
+        for entry in entries:
+            if not entry.is_dir():
+                yield entry
+            else:
+                (linked if entry.is_symlink() else real).append(entry)
 
 
 def _is_input(path: Path, root: Path, output: Path, suffixes: Sequence[str]) -> bool:

@@ -17,7 +17,7 @@ from sparsefeat.extract.surfaces import expected_voxels
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.lock import output_folder
 from sparsefeat.io.meshes import MESH_SUFFIXES, read_mesh
-from sparsefeat.mesh.interpolation import nearest_voxels
+from sparsefeat.mesh.nearest import nearest_voxels
 from sparsefeat.mesh.pictures import draw_voxels
 from sparsefeat.mesh.voxelization import voxelize_mesh
 

@@ -1,8 +1,8 @@
 """Meshes: reading and checking, surface sampling, voxelisation, and the way back from voxels to vertices."""
 
 from sparsefeat.io.meshes import MESH_SUFFIXES, Mesh, read_mesh
-from sparsefeat.mesh.interpolation import VoxelInterpolation, nearest_voxels, trilinear_weights
-from sparsefeat.mesh.sampling import SurfaceSamples, sample_poisson_disk, sample_surface
+from sparsefeat.mesh.nearest import nearest_voxels
+from sparsefeat.mesh.sampling import SurfaceSamples, sample_surface
 from sparsefeat.mesh.voxelization import MeshVoxels, voxelize_mesh
 
 __all__ = [
@@ -10,11 +10,8 @@ __all__ = [
     "Mesh",
     "MeshVoxels",
     "SurfaceSamples",
-    "VoxelInterpolation",
     "nearest_voxels",
     "read_mesh",
-    "sample_poisson_disk",
     "sample_surface",
-    "trilinear_weights",
     "voxelize_mesh",
 ]

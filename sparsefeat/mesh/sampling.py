@@ -1,4 +1,4 @@
-"""Points on the surface of a mesh: uniform by area, or apart from each other by a radius."""
+"""Points on the surface of a mesh, uniform by area."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from sparsefeat.errors import InputError
 from sparsefeat.io.meshes import check_mesh
 
-# Candidates per sample that a Poisson-disk sampling starts from. A maximal one holds up to about
-# area / (radius² · 0.7) samples; with this many darts per disc, holes for one more are rare.
-_DARTS_PER_DISC = 24
 _MAX_SAMPLES = 1 << 28
 
 
@@ -69,68 +65,6 @@ def sample_surface(
     if not (total > 0 and math.isfinite(total)):
         raise InputError(f"the mesh has area {total:g}, expected a positive one")
     return _draw(vertices, faces, areas, normals, int(count), np.random.default_rng(seed))
-
-
-def sample_poisson_disk(
-    vertices: np.ndarray,
-    faces: np.ndarray,
-    radius: float,
-    *,
-    seed: int | np.random.Generator = 0,
-) -> SurfaceSamples:
-    """Draw points no two of which are closer than ``radius``, and which leave no larger gaps than need be.
-
-    Dart throwing: of a dense area-uniform sampling, in random order, each point is kept if none that was
-    kept before is nearer than the radius (straight through space, not along the surface). The neighbours
-    come from a k-d tree. Every dart ends up within the radius of a kept point.
-    Source: Cook, "Stochastic sampling in computer graphics", 1986, section 3, on surfaces.
-
-    Args:
-        vertices: Shape (N, 3).
-        faces: Shape (F, 3).
-        radius: the smallest distance allowed, in the unit of the vertices.
-        seed: number, or a generator to draw from.
-
-    Raises:
-        InputError: not a mesh, no area at all, or a radius that is not positive or needs too many points.
-    """
-    vertices, faces = check_mesh(vertices, faces)
-    radius = _check_positive(radius, "radius")
-    areas, normals = _areas(vertices, faces)
-    total = float(areas.sum())
-    if not (total > 0 and math.isfinite(total)):
-        raise InputError(f"the mesh has area {total:g}, expected a positive one")
-    discs = _check_length(radius, "radius", total / (math.pi / 4 * radius**2) * _DARTS_PER_DISC)
-    darts = _draw(
-        vertices, faces, areas, normals, math.ceil(discs) + _DARTS_PER_DISC, np.random.default_rng(seed)
-    )
-    keep = _thin(darts.points, radius)
-    return SurfaceSamples(*(array[keep] for array in darts))
-
-
-def _thin(points: np.ndarray, radius: float) -> np.ndarray:
-    """Rows, ascending, of the first points of which none is nearer than ``radius`` to an earlier one."""
-    tree = cKDTree(points)
-    state = np.zeros(len(points), dtype=np.int8)  # 1 kept, -1 dropped
-    # Rows in blocks: the k-d tree answers a block at once, and a block's own conflicts are few.
-    block = 4096
-    start = 0
-    open_rows = np.arange(len(points))
-    while start < len(open_rows):
-        rows = open_rows[start : start + block]
-        start += block
-        rows = rows[state[rows] == 0]
-        if not len(rows):
-            continue
-        # A little larger, and compared exactly below: the tree's own rounding decides nothing.
-        near = tree.query_ball_point(points[rows], radius * (1 + 1e-9))
-        for row, neighbours in zip(rows, near, strict=True):
-            if state[row]:
-                continue
-            others = np.array(neighbours)
-            state[others[((points[others] - points[row]) ** 2).sum(1) < radius * radius]] = -1
-            state[row] = 1
-    return np.flatnonzero(state == 1)
 
 
 def _draw(

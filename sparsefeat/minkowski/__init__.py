@@ -3,8 +3,9 @@
 Write ``import sparsefeat.minkowski as ME``, or call :func:`install` once so that code which says
 ``import MinkowskiEngine as ME`` runs unchanged. Names, argument names and defaults are the engine's,
 and so are the results, except where the engine is wrong: labels of points that disagree, the
-maximum over a field, products across maps, target coordinates given as such, single-voxel clouds,
-several clouds in one manager. ``detach``, ``float`` and ``double`` return a new tensor.
+maximum over a field, products across maps, expanded coordinates of even kernels, target coordinates
+given as such, single-voxel clouds, several clouds in one manager. ``detach``, ``float`` and ``double``
+return a new tensor. ``docs/minkowski.md`` has what runs and all differences.
 """
 
 # ruff: noqa: F401

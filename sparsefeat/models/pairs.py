@@ -7,7 +7,7 @@ changes. Their smooth functions take the place of the cells, so that
 ``out[o] = sum_k (sum_i phi_k(o, i) x[i]) W[k]``. Positions are those of the points, not of the voxels'
 centres; what depends on the grid is only which points share a voxel and which voxels are near enough to meet.
 
-Normals have no sides, and on edges or lines there is none; so the surface at a voxel is described by a
+A fitted normal has no sign, and edges and lines have no normal; so the surface at a voxel is described by a
 tensor, the inverse square of the neighbourhood's covariance scaled to trace 1. On a plane that is n n^T.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,8 +28,9 @@ from sparsefeat.sparse.coordinate_map import CoordinateMapKey
 from sparsefeat.sparse.coordinates import as_tuple, constant
 from sparsefeat.sparse.functional import strided_key, upsampled_key
 from sparsefeat.sparse.manager import CoordinateManager
-from sparsefeat.sparse.precision import widen
-from sparsefeat.sparse.weighted import PairWeights, weighted_sums
+from sparsefeat.sparse.precision import autocast_dtype, widen
+from sparsefeat.sparse.sums import group_sums
+from sparsefeat.sparse.weighted import Pairs, PairWeights, weighted_convolution, weighted_sums
 
 RADII = (0.9, 1.7, 2.5)
 """Centres of the radial functions, in cells; a window of 3 cells has the first two, a larger one all."""
@@ -40,13 +41,13 @@ SCARCE = 0.5
 ANGLES = 5
 """Functions of direction for each radial one."""
 GRAZING = 0.1
-"""Sine of the angle to the surface below which a side no longer says which of its normals points outwards."""
+"""Sine of the angle to the surface below which a direction does not decide which normal points outwards."""
 FLATNESS = 0.04
 """Added to variances, in squares of a cell: the roughness below which a surface counts as a plane."""
 # Means of the functions have about these sizes on indoor scans; dividing by them gives all kernel cells a
 # similar say in the beginning.
 _SCALE = (1.0, 0.3, 0.3, 0.3, 0.1)
-_SCALE_WITH_SIDES = (1.0, 0.3, 0.3, 0.2, 0.2)
+_SCALE_ORIENTED = (1.0, 0.3, 0.3, 0.2, 0.2)
 _SCALE_CHIRAL = 0.1
 
 _DOWN = Kernel(
@@ -62,17 +63,19 @@ class Level(NamedTuple):
     Attributes:
         position: their means, in voxels. Shape: (3, V).
         surface: surface tensors of their neighbourhoods: xx, yy, zz, xy, xz, yz. Shape: (6, V).
-        shape: invariants of the neighbourhoods. Shape: (V, ``PointFrames.channels``).
+        size: one over the norm of each. Shape: (V,).
         weight: how much of the surface each stands for, against others of its level. Shape: (V,).
         normal: unit normals that point outwards, shorter where that is uncertain; None where outside is not
             known at all. Shape: (3, V).
+        shape: invariants of the neighbourhoods. Shape: (V, ``PointFrames.channels``).
     """
 
     position: Tensor
     surface: Tensor
-    shape: Tensor
+    size: Tensor
     weight: Tensor
     normal: Tensor | None
+    shape: Tensor
 
 
 class _Levels:
@@ -83,7 +86,7 @@ class _Levels:
     """
 
     def __init__(
-        self, base: CoordinateMapKey, position: Tensor, weight: Tensor, side: Tensor | None, dtype: torch.dtype,
+        self, base: CoordinateMapKey, position: Tensor, weight: Tensor, outward: Tensor | None, dtype: torch.dtype,
         chiral: bool = False,
     ):
         self.base = base
@@ -91,7 +94,7 @@ class _Levels:
         self.dtype = dtype
         self.position = position
         self.weight = weight
-        self.side = side
+        self.outward = outward
         self._made: dict[CoordinateMapKey, Level] = {}
         self._weights: dict[tuple, PairWeights] = {}
 
@@ -109,16 +112,16 @@ class _Levels:
         if cached not in self._weights:
             levels = self(manager, source), self(manager, target)
 
-            def weigh(rows: Tensor, targets: Tensor) -> Tensor:
-                return pair_functions(rows, targets, *levels, unit, radii, self.chiral)
+            def weigh(pairs: Pairs) -> list[Tensor]:
+                return pair_functions(pairs, *levels, unit, radii, self.chiral)
 
-            self._weights[cached] = PairWeights(plan, weigh, own=source == target)
+            self._weights[cached] = PairWeights.of(plan, weigh, own=source == target)
         return self._weights[cached]
 
     def _make(self, manager: CoordinateManager, key: CoordinateMapKey) -> Level:
         stride = max(key.tensor_stride)
         total = _moments(self.position / stride) * self.weight
-        weight, side = self.weight[:, 0], self.side
+        weight, outward = self.weight[:, 0], self.outward
         window = Kernel.of(5)
         if key != self.base:
             plan = manager.block_map(self.base, key)
@@ -126,35 +129,34 @@ class _Levels:
             inside = _at(weight, plan.in_rows)
             voxels = len(manager[key])
             weight = weight.new_zeros(voxels).scatter_reduce(0, plan.out_rows, inside, "amax")
-            total = total.new_zeros(voxels, 10).index_add_(0, plan.out_rows, _at(total, plan.in_rows))
-            if side is not None:
-                given = _at(side * self.weight, plan.in_rows)
-                side = side.new_zeros(voxels, 3).index_add_(0, plan.out_rows, given)
-                side = side / total[:, :1].clamp(min=1e-12)
+            total = group_sums(total, plan, (0,))
+            if outward is not None:
+                outward = group_sums(outward * self.weight, plan, (0,)) / total[:, :1].clamp(min=1e-12)
             window = Kernel.of(3)
         mean = (total[:, 1:4].t() / total[:, 0].clamp(min=1e-12)).contiguous()
         plan = manager.kernel_map(key, key, window)
         reach = (window.size[0] + 1) / 2
         place = mean.to(self.dtype)
 
-        def near(rows: Tensor, targets: Tensor) -> Tensor:
-            distance = sum((_at(c, rows) - _at(c, targets)).square() for c in place)
-            return (1 - distance / reach**2).clamp(min=0).square()[None].to(total)
+        def near(pairs: Pairs) -> list[Tensor]:
+            distance = sum((_at(c, pairs.rows) - _at(c, pairs.targets)).square() for c in place)
+            return [(1 - distance / reach**2).clamp(min=0).square().to(total)]
 
         # In float64, so that the covariance may be a difference of moments.
-        total = weighted_sums(total, PairWeights(plan, near))[:, 0].t()
+        total = weighted_sums(total, PairWeights.of(plan, near))[:, 0].t()
         count = total[0].clamp(min=1e-12)
         centre = total[1:4] / count
         covariance = total[4:] / count - _outer(centre)
         covariance = torch.cat([covariance[:3] + FLATNESS, covariance[3:]])
         surface = _surface(covariance)
         shape, normal = _statistics(covariance, centre - mean, count), None
-        if side is not None:
-            normal = _times(surface, side.t())
+        if outward is not None:
+            normal = torch.stack(_times(surface, outward.t()))
             normal = normal * (_dot(normal, normal) + GRAZING**2).rsqrt()
             shape = torch.cat([shape, _dot(centre - mean, normal)[:, None]], 1)
             normal = normal.to(self.dtype)
-        return Level(*(part.to(self.dtype) for part in (mean * stride, surface, shape, weight)), normal)
+        mean, surface, weight, shape = (part.to(self.dtype) for part in (mean * stride, surface, weight, shape))
+        return Level(mean, surface, _inner(surface, surface).rsqrt(), weight, normal, shape)
 
 
 class PointTensor(SparseTensor):
@@ -178,11 +180,11 @@ class PointFrames(nn.Module):
     Shape: (V, 3 or 4) -> (V, ``channels``); rows stay.
     """
 
-    def __init__(self, dimension: int = 3, sides: bool = False, chiral: bool = False):
+    def __init__(self, dimension: int = 3, oriented: bool = False, chiral: bool = False):
         super().__init__()
-        self.sides = sides
+        self.oriented = oriented
         self.chiral = chiral
-        self.channels = 7 + sides
+        self.channels = 7 + oriented
         if dimension != 3:
             raise InputError(f"pair kernels need three spatial dimensions, got {dimension}")
         self.window = Kernel.of(5)
@@ -196,10 +198,10 @@ class PointFrames(nn.Module):
         # MPS has no float64.
         given = x.features.to(torch.float32 if x.device.type == "mps" else torch.float64)
         position = (corner - low).to(given) + (given[:, :3] + 0.5) * stride
-        side = given[:, 3:6] if self.sides else None
+        outward = given[:, 3:6] if self.oriented else None
         weight = given[:, -1:] if given.shape[1] % 3 else torch.ones_like(given[:, :1])
         dtype = torch.promote_types(x.dtype, torch.float32)
-        levels = _Levels(x.key, position, weight, side, dtype, self.chiral)
+        levels = _Levels(x.key, position, weight, outward, dtype, self.chiral)
         out = PointTensor(levels(x.manager, x.key).shape.to(x.dtype), manager=x.manager, key=x.key)
         out.levels = levels
         return out
@@ -207,6 +209,15 @@ class PointFrames(nn.Module):
 
 def _at(values: Tensor, rows: Tensor) -> Tensor:
     return values.index_select(0, rows)  # several times faster than values[rows]
+
+
+def _columns(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    """Columns of values. Shape: (V,) or (N, V), (P,) -> (P,) or (N, P)."""
+    # Numbers of one kind side by side: gathering rows of three or six and multiplying is several times slower.
+    if values is None or values.ndim == 1 or not values.requires_grad:
+        return None if values is None else values.index_select(-1, rows)
+    # The gradient of single ones is many times faster.
+    return torch.stack([_at(each, rows) for each in values])
 
 
 def _outer(v: Tensor) -> Tensor:
@@ -229,19 +240,18 @@ def _adjugate(m: Tensor) -> Tensor:
     ])
 
 
-def _times(m: Tensor, v: Tensor) -> Tensor:
+def _times(m: Sequence[Tensor], v: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Shape: (6, N), (3, N) -> (3, N)."""
     a, b, c, d, e, f = m
-    x, y, z = v
-    return torch.stack([a * x + d * y + e * z, d * x + b * y + f * z, e * x + f * y + c * z])
+    return _dot((a, d, e), v), _dot((d, b, f), v), _dot((e, f, c), v)
 
 
-def _dot(v: Tensor, w: Tensor) -> Tensor:
+def _dot(v: Sequence[Tensor], w: Sequence[Tensor]) -> Tensor:
     """Shape: (3, N), (3, N) -> (N,)."""
-    return v[0] * w[0] + v[1] * w[1] + v[2] * w[2]
+    return torch.addcmul(torch.addcmul(v[0] * w[0], v[1], w[1]), v[2], w[2])
 
 
-def _inner(m: Tensor, n: Tensor) -> Tensor:
+def _inner(m: Sequence[Tensor], n: Sequence[Tensor]) -> Tensor:
     """Sum of the products of all nine entries. Shape: (6, N), (6, N) -> (N,)."""
     return m[0] * n[0] + m[1] * n[1] + m[2] * n[2] + 2 * (m[3] * n[3] + m[4] * n[4] + m[5] * n[5])
 
@@ -272,50 +282,46 @@ def _statistics(covariance: Tensor, centre: Tensor, count: Tensor) -> Tensor:
 
 
 def pair_functions(
-    rows: Tensor, targets: Tensor, source: Level, target: Level, unit: float, radii: int, chiral: bool = False
-) -> Tensor:
-    """phi of pairs of points. Shape: (P,), (P,) -> (radii * ANGLES, P); zero for a point and itself.
+    pairs: Pairs, source: Level, target: Level, unit: float, radii: int, chiral: bool = False
+) -> list[Tensor]:
+    """phi of pairs of points: radii * ANGLES functions, (P,) each; zero for a point and itself.
 
-    With ``chiral``, ``radii`` more rows follow: the triple product of the ray and both normals, which changes its
-    sign where a shape is reflected. All other functions are the same for a shape and its mirror image.
+    With ``chiral``, ``radii`` more follow: the triple product of the ray and both normals, which changes its sign
+    where a shape is reflected. All other functions are the same for a shape and its mirror image.
     """
-    # Numbers of one kind side by side: gathering rows of three or six and multiplying is several times slower.
-    line = [_at(a, rows) - _at(b, targets) for a, b in zip(source.position, target.position)]
-    line = torch.stack(line) / unit
-    there = torch.stack([_at(a, rows) for a in source.surface])
-    here = torch.stack([_at(a, targets) for a in target.surface])
+    there, here = ([_columns(part, rows) for part in level[:5]] for level, rows in zip((source, target), pairs[:2]))
+    position, surface, size, weight, normal = there
+    line = position - here[0]
+    if unit != 1:
+        line = line / unit
     # A root has no slope at zero; clamped a little above it, none is asked for.
     distance = _dot(line, line).clamp(min=1e-12).sqrt()
     ray = line / distance
-    away = _times(here, ray)
-    rise = _dot(away, ray).clamp(1e-12, 1).sqrt()
-    size, size_here = (_inner(s, s).rsqrt() for s in (source.surface, target.surface))
-    bend = (1 - _inner(here, there) * _at(size, rows) * _at(size_here, targets)).clamp(1e-12, 1).sqrt()
-    if source.normal is None:
-        toward = _times(there, ray)
-        fall = _dot(toward, ray).clamp(1e-12, 1).sqrt()
-        angles, scale = (rise, fall, bend, _dot(away, toward)), _SCALE
+    away = _times(here[1], ray)
+    roots = [_dot(away, ray), 1 - _inner(here[1], surface) * size * here[2]]
+    if normal is None:
+        toward = _times(surface, ray)
+        roots.insert(1, _dot(toward, ray))
+        others, scale = [_dot(away, toward)], _SCALE
     else:
         # Seen from outside: whether the other lies above this surface, and whether it turns towards this point.
-        here_out = torch.stack([_at(a, targets) for a in target.normal])
-        there_out = torch.stack([_at(a, rows) for a in source.normal])
-        angles, scale = (rise, bend, _dot(here_out, ray), _dot(there_out, ray)), _SCALE_WITH_SIDES
-    weight = _at(source.weight, rows)
+        others, scale = [_dot(here[4], ray), _dot(normal, ray)], _SCALE_ORIENTED
+    angles = [root.clamp(1e-12, 1).sqrt() for root in roots] + others
+    angles = [angle / size for angle, size in zip(angles, scale[1:])]
     if source is target:
-        weight = torch.where(rows == targets, 0, weight)
-    twist = _dot(ray, torch.linalg.cross(here_out, there_out, dim=0)) if chiral else None
+        weight = weight.masked_fill(pairs.rows == pairs.targets, 0)
+    scarce = SCARCE * target.weight[pairs.start : pairs.stop]
+    twist = _dot(ray, torch.linalg.cross(here[4], normal, dim=0)) / _SCALE_CHIRAL if chiral else None
     phi, twisted = [], []
     for centre in RADII[:radii]:
         # A Gaussian's likeness that ends, and costs no exponential.
         radial = (1 - ((distance - centre) / REACH).square()).clamp(min=0).square() * weight
         # A surface that lies askew in the grid occupies more voxels: means do not notice, sums would.
-        total = radial.new_zeros(len(target.weight)).index_add(0, targets, radial)
-        radial = radial * _at(1 / (total + SCARCE * target.weight).clamp(min=1e-12), targets)
+        radial = radial * _at(1 / (pairs.totals(radial) + scarce).clamp(min=1e-12), pairs.places)
         phi += [radial, *(radial * angle for angle in angles)]
-        if chiral:
+        if twist is not None:
             twisted.append(radial * twist)
-    scale = constant(scale * radii + (_SCALE_CHIRAL,) * len(twisted), distance.device, distance.dtype)
-    return torch.stack(phi + twisted).div_(scale[:, None])
+    return phi + twisted
 
 
 class PairConvolution(nn.Module):
@@ -363,7 +369,9 @@ class PairConvolution(nn.Module):
             plan = manager.kernel_map(x.key, key, self.window)
         unit = float(min(*x.tensor_stride, *key.tensor_stride)) * self.window.dilation[0]
         weights = levels.weights(manager, plan, x.key, key, unit, self.radii)
-        out = weighted_sums(widen(x.features), weights).flatten(1).to(x.dtype) @ self.kernel.flatten(0, 1)
+        dtype = autocast_dtype(x.device.type)
+        kernel = self.kernel if dtype is None or x.dtype == torch.float64 else self.kernel.to(dtype)
+        out = weighted_convolution(widen(x.features), kernel, weights)
         return x.replace(out if self.bias is None else out + self.bias, key)
 
     def extra_repr(self) -> str:

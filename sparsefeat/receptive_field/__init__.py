@@ -1,11 +1,10 @@
 """How large a neighbourhood a feature sees, as a parameter: voxel size and dilation, tuned by gradient, and measured.
 
-The voxel grid has no derivative by its own size, so gradients come from what varies continuously. Three ways,
-cheapest first:
+The voxel grid has no derivative by its own size, so gradients come from what varies continuously. Two ways, the
+cheaper first:
 
 - :class:`ScaleLadder`: features at a few voxel sizes, blended smoothly in the logarithm of the size;
-- :class:`SoftNetwork`: voxels that appear and fade as points move through a grid of continuous size;
-- :class:`LocalGrids`: the same with a grid centred at each point: slow, the reference for the other two.
+- :class:`SoftNetwork`: voxels that appear and fade as points move through a grid of continuous size.
 """
 
 from sparsefeat.receptive_field.dilation import ContinuousDilation
@@ -15,14 +14,13 @@ from sparsefeat.receptive_field.objectives import (
     CorrespondenceObjective,
     CycleObjective,
     DistributionObjective,
-    HeadObjective,
     Objective,
     ProbeObjective,
     RoundTripObjective,
 )
 from sparsefeat.receptive_field.parameter import PositiveParameter
 from sparsefeat.receptive_field.shapes import SurfaceShape
-from sparsefeat.receptive_field.soft import LocalGrids, SoftNetwork
+from sparsefeat.receptive_field.soft import SoftNetwork
 from sparsefeat.receptive_field.tuning import (
     GridSearch,
     TunedReceptiveField,
@@ -36,8 +34,6 @@ __all__ = [
     "CycleObjective",
     "DistributionObjective",
     "GridSearch",
-    "HeadObjective",
-    "LocalGrids",
     "MeasuredReceptiveField",
     "Objective",
     "PositiveParameter",

@@ -7,11 +7,11 @@ shape are looked up at its key points.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from sparsefeat.errors import InputError
@@ -127,62 +127,6 @@ class ProbeObjective(Objective):
         if bool((label < 0).any()):
             feature, label = feature[label >= 0], label[label >= 0]
         return F.pad(feature, (0, 1), value=1.0), F.one_hot(label, self.classes).to(feature.dtype)
-
-
-class HeadObjective(Objective):
-    """Loss of any head on held-out shapes, the head being trained on the others along the way.
-
-    Before each value the head takes a few steps on the present features of the other shapes, without
-    gradients for these. With no shape held out it is the plain training loss. The value falls as the head learns,
-    wherever the voxel size goes: for the method "soft", with a head that has been trained a while.
-
-    Args:
-        head: features (n, C) -> predictions, in float32.
-        labels: per shape (N,) labels of its vertices, -1 where unknown.
-        held_out: numbers of the shapes that the value is taken on.
-        loss: predictions, labels -> scalar; its inputs are restricted to known labels.
-        inner_steps, learning_rate: Adam steps of the head per value.
-    """
-
-    def __init__(
-        self,
-        head: nn.Module,
-        labels: Sequence[np.ndarray],
-        held_out: Sequence[int] = (),
-        loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-        inner_steps: int = 10,
-        learning_rate: float = 1e-2,
-    ):
-        self.head = head
-        self.labels = [np.asarray(label, dtype=np.int64) for label in labels]
-        self.held_out = frozenset(held_out)
-        if len(self.held_out) >= len(self.labels):
-            raise InputError(f"all {len(self.labels)} shapes are held out, expected some to train the head on")
-        self.loss = loss
-        self.inner_steps = inner_steps
-        self.optimizer = torch.optim.Adam(head.parameters(), lr=learning_rate)
-
-    def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
-        training, value = [], []
-        for feature, shape in zip(features, shapes, strict=True):
-            labels = torch.from_numpy(self.labels[shape][self.shapes[shape].keypoints]).to(feature.device)
-            known = labels >= 0
-            for view in feature.float():
-                pair = (view[known], labels[known])
-                if shape in self.held_out:
-                    value.append(pair)
-                else:
-                    training.append(pair)
-        value = value or training
-        if training:
-            x = torch.cat([pair[0] for pair in training]).detach()
-            y = torch.cat([pair[1] for pair in training])
-            for _ in range(self.inner_steps):
-                self.optimizer.zero_grad()
-                self.loss(self.head(x), y).backward()
-                self.optimizer.step()
-        x, y = (torch.cat(part) for part in zip(*value, strict=True))
-        return self.loss(self.head(x), y)
 
 
 class CorrespondenceObjective(Objective):

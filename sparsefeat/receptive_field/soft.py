@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor, nn
 
 from sparsefeat.errors import InputError
@@ -57,50 +54,6 @@ class SoftNetwork(nn.Module):
         """
         cloud = soft_voxels(points / voxel_size, normals, sharpness=self.sharpness)
         return cloud.read_off(run_softly(self.model, cloud), queries / voxel_size, "trilinear")
-
-
-class LocalGrids(nn.Module):
-    """The exact reference: a grid of its own around each key point, whose cells are softly occupied.
-
-    The key point is the centre of cell 0, whatever the voxel size, so that nothing depends on where a global
-    grid happens to lie and nothing is interpolated. Cells up to ``radius`` away take part. One pass per key
-    point: slow.
-
-    Args:
-        model: as for :class:`SoftNetwork`.
-        radius: voxels; None: as far as the network sees, which makes it exact.
-        sharpness: see :func:`soft_voxels`.
-    """
-
-    def __init__(self, model: Network, radius: int | None = None, sharpness: float = DEFAULT_SHARPNESS):
-        super().__init__()
-        _check_model(model)
-        self.model = model
-        self.radius = math.ceil(model.receptive_field / 2) if radius is None else radius
-        self.sharpness = sharpness
-
-    def forward(
-        self, points: Tensor, voxel_size: Tensor, keypoints: Tensor, normals: Tensor | None = None
-    ) -> Tensor:
-        """Features at the key points; normals as for :class:`SoftNetwork`, the key points themselves have none.
-
-        Shape: (N, 3), () or (1,), (Q, 3), (N, 3) -> (Q, C).
-        """
-        place, batch, outer = [], [], []
-        if normals is not None:
-            normals = torch.cat([normals.new_zeros(1, 3), normals])
-        for index, keypoint in enumerate(keypoints):
-            local = torch.cat([keypoint[None], points]) - keypoint
-            near = (local.detach().abs() <= (self.radius + 1.5) * voxel_size.detach()).all(1)
-            place.append(local[near] / voxel_size + 0.5)
-            batch.append(torch.full((int(near.sum()),), index, device=points.device))
-            if normals is not None:
-                outer.append(normals[near])
-        cloud = soft_voxels(
-            torch.cat(place), torch.cat(outer) if outer else None, torch.cat(batch), self.sharpness, self.radius
-        )
-        own = (cloud.cells + torch.tensor(cloud.origin, device=points.device) == 0).all(1)
-        return run_softly(self.model, cloud)[own]
 
 
 def run_softly(model: Network, cloud: VoxelCloud) -> Tensor:

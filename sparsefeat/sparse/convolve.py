@@ -12,6 +12,7 @@ from torch.autograd import Function
 
 from sparsefeat.sparse import arithmetic, derivatives, operators
 from sparsefeat.sparse.kernel_map import KernelMap
+from sparsefeat.sparse.precision import autocast_dtype
 
 
 class _Convolve(Function):
@@ -53,17 +54,6 @@ class _WeightGradient(Function):
 _eager = derivatives.Operations(_Convolve.apply, _Gradients.apply, _WeightGradient.apply)
 
 
-def _autocast_dtype(device_type: str) -> torch.dtype | None:
-    """The dtype that autocast asks for on this device, or None."""
-    try:
-        enabled = torch.is_autocast_enabled(device_type)
-    except TypeError:  # torch < 2.4 has one function per device
-        enabled = torch.is_autocast_cpu_enabled() if device_type == "cpu" else torch.is_autocast_enabled()
-        cast = torch.get_autocast_cpu_dtype() if device_type == "cpu" else torch.get_autocast_gpu_dtype()
-        return cast if enabled else None
-    return torch.get_autocast_dtype(device_type) if enabled else None
-
-
 def convolve_rows(
     features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | None = None
 ) -> Tensor:
@@ -87,7 +77,7 @@ def convolve_rows(
         )
     if len(features) != plan.n_in:
         raise ValueError(f"convolution: the kernel map has {plan.n_in} input rows, the features {len(features)}")
-    cast = _autocast_dtype(features.device.type)
+    cast = autocast_dtype(features.device.type)
     if cast is not None and features.dtype != torch.float64:
         features, weight = features.to(cast), weight.to(cast)
     if features.dtype != weight.dtype:

@@ -70,6 +70,33 @@ class Search:
         cells_in, cells_out, counts = zip(*pairs)
         return torch.cat(cells_in), torch.cat(cells_out), list(counts)
 
+    def find_by_output(self, order: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """The same pairs output by output, in cell order for each: positions of inputs, and pairs per output.
+
+        Args:
+            order: the outputs' positions in the order that is wanted; None: as they are. Shape: (n_out,).
+
+        Returns:
+            Shape (P,), (n_out,) int32; None where there is no dense table, without which this is slow.
+        """
+        table = self.source.table
+        if table is None:
+            return None
+        keys = self.target_keys.int()
+        keys = keys if order is None else keys.index_select(0, order)
+        shifts = constant(self._shifts(), keys.device, torch.int32)
+        at_once = _LOOK_UPS_AT_ONCE.get(keys.device.type, _LOOK_UPS_AT_ONCE_ELSEWHERE)
+        sources, counts = [], []
+        for part in keys.split(max(1, at_once // len(shifts))):
+            places = part[:, None] + shifts
+            if not self.same:
+                places.clamp_(0, len(table) - 1)
+            found = table.index_select(0, places.view(-1))
+            there = found >= 0
+            sources.append(found.index_select(0, _places(there)))
+            counts.append(there.view(places.shape).sum(1, dtype=torch.int32))
+        return torch.cat(sources), torch.cat(counts)
+
     def _look_up(self) -> _Found:
         """One look-up in the dense table per cell and output, in blocks of bounded memory."""
         volume, table = self.kernel.volume, self.source.table

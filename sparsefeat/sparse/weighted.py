@@ -1,8 +1,12 @@
-"""Weighted sums of neighbours: a convolution's arithmetic where weights depend on pairs, not on cells."""
+"""A convolution whose weights depend on pairs, not on cells: ``out[o] = sum_k (sum_i weight_k(i, o) x[i]) W[k]``.
+
+It is computed function by function, and each time either the products are summed or the sums multiplied, so
+that nothing is ever as large as functions times rows times channels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +19,34 @@ from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.kernel_map import KernelMap, RowOrder
 
 _PAIRING = ("pairing",)
+_PAIRS_AT_ONCE = 2**14
+"""Pairs that are weighed at once for each thread of a CPU: a few dozen numbers for each of them fit its cache."""
+_PAIRS_AT_ONCE_ELSEWHERE = 2**24
+
+
+class Pairs(NamedTuple):
+    """All pairs of some output rows that follow each other: what weighs them takes a few thousand at once.
+
+    Attributes:
+        rows: input row of each pair. Shape: (P,).
+        targets: output row of each, ascending. Shape: (P,).
+        places: of the targets among the output rows from ``start`` on. Shape: (P,).
+        start, stop: the output rows that they are of.
+    """
+
+    rows: Tensor
+    targets: Tensor
+    places: Tensor
+    start: int
+    stop: int
+
+    def totals(self, values: Tensor) -> Tensor:
+        """Sums of values (P,) over the pairs of each output row. Shape: (stop - start,)."""
+        return values.new_zeros(self.stop - self.start).index_add(0, self.places, values)
+
+
+Weigh = Callable[[Pairs], Sequence[Tensor]]
+"""Returns W weights of each pair. Shape: (P,) each."""
 
 
 class Pairing(NamedTuple):
@@ -24,12 +56,16 @@ class Pairing(NamedTuple):
         rows: input row of each pair. Shape: (P,) int32 where that is enough, since it halves what a sum reads
             beside the features; else int64.
         splits: output row o has the pairs from ``splits[o]`` to ``splits[o + 1]``. Shape: (n_out + 1,), as rows.
-        targets: output row of each pair. Shape: (P,) int64.
+        targets: output row of each pair. Shape: (P,), as rows.
+        blocks: first and last output row and first and last pair (the last ones excluded) of what is weighed at once.
+        order: of a transpose, the numbers of its pairs in the pairing of the map that was searched. Shape: (P,) int64.
     """
 
     rows: Tensor
     splits: Tensor
     targets: Tensor
+    blocks: list[tuple[int, int, int, int]]
+    order: Tensor | None
 
 
 def pairing(plan: KernelMap) -> Pairing:
@@ -44,17 +80,31 @@ def has_pairing(plan: KernelMap) -> bool:
 
 @compile_disabled
 def _make_pairing(plan: KernelMap) -> Pairing:
-    order = plan.out_order
-    rows = plan.in_rows.index_select(0, order.pairs)
-    targets = torch.repeat_interleave(
-        torch.arange(plan.n_out, device=rows.device), order.splits.diff(), output_size=len(rows)
-    )
-    index = _index_dtype(plan.n_in, len(rows))
-    return Pairing(rows.to(index), order.splits.to(index), targets)
+    if plan.transposed:
+        there = pairing(plan.transpose)
+        order = RowOrder(there.rows, plan.n_out)
+        rows, targets = (part.index_select(0, order.pairs) for part in (there.targets, there.rows))
+        return Pairing(rows, order.splits.to(rows.dtype), targets, _make_blocks(order.splits, len(rows)), order.pairs)
+    rows, counts = plan.by_output()
+    index = torch.int32 if max(plan.n_in, plan.n_out, len(rows)) < 2**31 else torch.int64
+    targets = torch.arange(plan.n_out, dtype=index, device=rows.device)
+    targets = targets.repeat_interleave(counts, output_size=len(rows))
+    splits = F.pad(counts.cumsum(0), (1, 0))
+    return Pairing(rows.to(index), splits.to(index), targets, _make_blocks(splits, len(rows)), None)
 
 
-def _index_dtype(*sizes: int) -> torch.dtype:
-    return torch.int32 if max(sizes) < 2**31 else torch.int64
+def _make_blocks(splits: Tensor, pairs: int) -> list[tuple[int, int, int, int]]:
+    rows = len(splits) - 1
+    at_once = _PAIRS_AT_ONCE_ELSEWHERE
+    if splits.device.type == "cpu":
+        at_once = _PAIRS_AT_ONCE * torch.get_num_threads()
+    if pairs <= at_once:
+        return [(0, rows, 0, pairs)]
+    wanted = torch.arange(at_once, pairs, at_once, device=splits.device)
+    starts = torch.searchsorted(splits, wanted).unique()
+    bounds = torch.stack([starts, splits.index_select(0, starts)]).tolist()
+    starts, firsts = ([0, *bound] for bound in bounds)
+    return list(zip(starts, [*starts[1:], rows], firsts, [*firsts[1:], pairs]))
 
 
 class PairWeights:
@@ -62,156 +112,215 @@ class PairWeights:
 
     Args:
         plan: which rows meet.
-        weigh: returns the weights (W, P) of pairs from their input and output rows, (P,) each.
+        columns: the weights, pairs in the order of :func:`pairing`. Shape: (W, P).
         own: inputs and outputs are the same rows, and each sum is preceded by the row itself.
     """
 
-    def __init__(self, plan: KernelMap, weigh: Callable[[Tensor, Tensor], Tensor], own: bool = False):
-        pairs = pairing(plan)
-        self.plan, self.own = plan, own
-        self.columns = weigh(pairs.rows, pairs.targets).contiguous()
-        self._back: _Back | None = None
+    def __init__(self, plan: KernelMap, columns: Tensor, own: bool = False):
+        self.plan, self.columns, self.own = plan, columns, own
+        self._transpose: PairWeights | None = None
+
+    @classmethod
+    def of(cls, plan: KernelMap, weigh: Weigh, own: bool = False) -> PairWeights:
+        """Those that ``weigh`` computes."""
+        return cls(plan, _weigh(plan, weigh), own)
 
     @property
-    def back(self) -> _Back:
-        """What the transpose of the sums needs, made when first asked for."""
-        if self._back is None:
-            self._back = _back(self.plan, self.columns.detach(), self.own)
-        return self._back
+    def transpose(self) -> PairWeights:
+        """The same weights for the map with input and output exchanged; no gradient leads back."""
+        if self._transpose is None:
+            columns = self.columns.detach().index_select(1, _order_back(self.plan))
+            self._transpose = PairWeights(self.plan.transpose, columns, self.own)
+        return self._transpose
+
+
+def _weigh(plan: KernelMap, weigh: Weigh) -> Tensor:
+    """Shape: (W, P)."""
+    pairs = pairing(plan)
+    if operators.wanted():
+        # A graph must not depend on how many blocks there are, and its compiler makes blocks of its own.
+        return torch.stack([*weigh(Pairs(pairs.rows, pairs.targets, pairs.targets, 0, plan.out_handle.shape[0]))])
+    parts: list[Tensor] = []
+    columns = None
+    for start, stop, first, last in pairs.blocks:
+        targets = pairs.targets[first:last]
+        weights = weigh(Pairs(pairs.rows[first:last], targets, targets - start, start, stop))
+        if weights[0].requires_grad:
+            parts.append(torch.stack([*weights]))
+            continue
+        if columns is None:
+            columns = weights[0].new_empty(len(weights), len(pairs.rows))
+        for column, values in zip(columns, weights):
+            column[first:last] = values
+    return torch.cat(parts, 1) if columns is None else columns
+
+
+def _order_back(plan: KernelMap) -> Tensor:
+    """Pairs as numbered by the pairing of the map, in the order of that of its transpose. Shape: (P,) int64."""
+    if not plan.transposed:
+        return pairing(plan.transpose).order
+    order = pairing(plan).order
+    return torch.empty_like(order).index_copy_(0, order, torch.arange(len(order), device=order.device))
 
 
 def weighted_sums(features: Tensor, weights: PairWeights) -> Tensor:
     """``out[o, w] = sum over pairs (i, o) of weight[pair, w] * features[i]``.
 
-    Shape: (n_in, C) -> (n_out, W, C), or (n_out, 1 + W, C) with the rows themselves. Differentiable in the
-    features to any order, and once in weights that have a gradient.
+    Shape: (n_in, C) -> (n_out, W, C), or (n_out, 1 + W, C) with the rows themselves. Derivatives as for
+    :func:`weighted_convolution`.
+    """
+    sums, channels = len(weights.columns) + weights.own, features.shape[1]
+    each = torch.eye(sums * channels, dtype=features.dtype, device=features.device)
+    return weighted_convolution(features, each.view(sums, channels, -1), weights).view(-1, sums, channels)
+
+
+def weighted_convolution(features: Tensor, kernel: Tensor, weights: PairWeights) -> Tensor:
+    """``out[o] = sum_k (sum over pairs (i, o) of weight_k[pair] * features[i]) @ kernel[k]``.
+
+    Differentiable in features and kernel to any order, and once in weights that have a gradient.
+
+    Args:
+        features: Shape (n_in, C), float32 or float64: sums are kept in it.
+        kernel: in the type that products are computed in. Shape: (W, C, C_out), or (1 + W, C, C_out) where the first
+            is for the rows themselves.
+        weights: of the pairs.
+
+    Returns:
+        Shape (n_out, C_out), of the kernel's type.
     """
     if operators.wanted():
         plan = weights.plan
         handle = plan.out_handle
-        return _as_operator(features, weights.columns, handle, plan.transposed, weights.own, False, handle.shape[0])
-    return _Gather.apply(features, weights.columns, weights)
+        return torch.ops.sparsefeat.weighted_convolution(
+            features, kernel, weights.columns, handle, plan.transposed, weights.own, handle.shape[0]
+        )
+    return _Convolution.apply(features, kernel, weights.columns, weights)
 
 
-class _Back(NamedTuple):
-    """Numbers of (output row, sum) in order of input row, where each row begins, and their weights."""
+class _Convolution(Function):
+    @staticmethod
+    def forward(ctx, features: Tensor, kernel: Tensor, columns: Tensor, weights: PairWeights) -> Tensor:
+        ctx.weights = weights
+        ctx.save_for_backward(features, kernel)
+        return _convolve(features, kernel, weights)
 
-    rows: Tensor
-    splits: Tensor
-    weights: Tensor
-
-
-def _back(plan: KernelMap, columns: Tensor, own: bool) -> _Back:
-    order, rows, splits = plan.derived(
-        ("pairing back", len(columns), own), lambda: _order_back(plan, len(columns), own)
-    )
-    return _Back(rows, splits, columns.t().contiguous().index_select(0, order).flatten())
-
-
-def _order_back(plan: KernelMap, weights: int, own: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs in order of input row, and what of :class:`_Back` does not depend on the weights."""
-    pairs, count = pairing(plan), weights + own
-    order = RowOrder(pairs.rows.long(), plan.n_in)
-    index = _index_dtype(plan.n_out * count, len(pairs.rows) * weights)
-    numbers = torch.arange(int(own), count, dtype=index, device=pairs.rows.device)
-    rows = (pairs.targets.index_select(0, order.pairs) * count).to(index)[:, None] + numbers
-    return order.pairs, rows.flatten(), (order.splits * weights).to(index)
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (features, kernel), weights, needs = ctx.saved_tensors, ctx.weights, ctx.needs_input_grad
+        if not torch.is_grad_enabled():
+            return *_gradients(features, kernel, grad, weights, needs), None
+        # Derivatives are asked for that have derivatives themselves.
+        wide = grad.to(features.dtype)
+        to_features = weighted_convolution(wide, kernel.transpose(1, 2), weights.transpose).to(features.dtype)
+        to_kernel = weighted_sums(features, weights).flatten(1).t() @ wide
+        to_columns = _to_columns(features.detach(), kernel.detach(), grad.detach(), weights) if needs[2] else None
+        return to_features, to_kernel.view(kernel.shape).to(kernel.dtype), to_columns, None
 
 
-def _gather(features: Tensor, columns: Tensor, plan: KernelMap, own: bool) -> Tensor:
-    out = features.new_empty(plan.n_out, len(columns) + own, features.shape[1])
-    rows, pairs = features.contiguous(), pairing(plan)
-    if own:
-        out[:, 0] = rows
-    for number, column in enumerate(columns, int(own)):
-        out[:, number] = _bag(rows, pairs.rows, pairs.splits, column)
+def _convolve(features: Tensor, kernel: Tensor, weights: PairWeights) -> Tensor:
+    features, own = features.detach(), int(weights.own)
+    pairs, given = pairing(weights.plan), features.to(kernel.dtype)
+    out = features.new_zeros(weights.plan.n_out, kernel.shape[2])
+    # Sums and products may be exchanged: products are computed where there are fewer numbers.
+    multiply_first = weights.plan.n_in * kernel.shape[2] <= weights.plan.n_out * kernel.shape[1]
+    with torch.autocast(features.device.type, enabled=False):
+        if own:
+            _add_product(out, given, kernel[0])
+        for column, matrix in zip(weights.columns, kernel[own:]):
+            if multiply_first:
+                out += _bag((given @ matrix).to(features.dtype), pairs, column)
+            else:
+                _add_product(out, _bag(features, pairs, column).to(kernel.dtype), matrix)
+    return out.to(kernel.dtype)
+
+
+def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """``out += a @ b``; sums are kept in the type of ``out``."""
+    if out.dtype == a.dtype:
+        out.addmm_(a, b)
+    else:
+        out += a @ b
+
+
+def _gradients(
+    features: Tensor, kernel: Tensor, grad: Tensor, weights: PairWeights, needs: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Those to features, kernel and columns of the weights."""
+    features, kernel = features.detach(), kernel.detach()
+    to_columns = _to_columns(features, kernel, grad, weights) if needs[2] else None
+    if not needs[0]:
+        return None, _to_kernel(features, kernel, grad, weights) if needs[1] else None, to_columns
+    # sum_o weight_k(i, o) grad[o] is all that either gradient needs.
+    back, given, wide = weights.transpose, features.to(kernel.dtype), grad.to(features.dtype)
+    pairs = pairing(back.plan)
+    to_features, to_kernel = torch.zeros_like(features), torch.empty_like(kernel)
+    for number, matrix in enumerate(kernel):
+        sums = grad if back.own and number == 0 else _bag(wide, pairs, back.columns[number - back.own])
+        sums = sums.to(kernel.dtype)
+        _add_product(to_features, sums, matrix.t())
+        if needs[1]:
+            torch.mm(given.t(), sums, out=to_kernel[number])
+    return to_features, to_kernel if needs[1] else None, to_columns
+
+
+def _to_kernel(features: Tensor, kernel: Tensor, grad: Tensor, weights: PairWeights) -> Tensor:
+    pairs, to_kernel = pairing(weights.plan), torch.empty_like(kernel)
+    for number, out in enumerate(to_kernel):
+        own = weights.own and number == 0
+        sums = features if own else _bag(features, pairs, weights.columns[number - weights.own])
+        torch.mm(sums.to(kernel.dtype).t(), grad, out=out)
+    return to_kernel
+
+
+def _to_columns(features: Tensor, kernel: Tensor, grad: Tensor, weights: PairWeights) -> Tensor:
+    """Shape: (W, P)."""
+    pairs, wide = pairing(weights.plan), grad.to(features.dtype)
+    met, out = features.index_select(0, pairs.rows), torch.empty_like(weights.columns)
+    for column, matrix in zip(out, kernel[int(weights.own) :]):
+        to_sums = wide @ matrix.t().to(wide.dtype)
+        column.copy_((to_sums.index_select(0, pairs.targets) * met).sum(1))
     return out
 
 
-def _spread(sums: Tensor, back: _Back, own: bool) -> Tensor:
-    out = _bag(sums.reshape(-1, sums.shape[2]), *back)
-    return out.add_(sums[:, 0]) if own else out
-
-
-def _by_weight(features: Tensor, grad: Tensor, plan: KernelMap, own: bool) -> Tensor:
-    """Gradient to the weights. Shape: (n_in, C), (n_out, W, C) -> (W, P)."""
-    pairs = pairing(plan)
-    given, sums = features.index_select(0, pairs.rows), grad[:, int(own) :]
-    return torch.stack([
-        (sums[:, n].index_select(0, pairs.targets) * given).sum(1) for n in range(sums.shape[1])
-    ])
-
-
-def _bag(rows: Tensor, indices: Tensor, splits: Tensor, weights: Tensor) -> Tensor:
+def _bag(rows: Tensor, pairs: Pairing, column: Tensor) -> Tensor:
+    """``out[o] = sum over pairs (i, o) of column[pair] * rows[i]``. Shape: (n_in, C) -> (n_out, C)."""
     return F.embedding_bag(
-        indices, rows, splits, mode="sum", include_last_offset=True, per_sample_weights=weights.to(rows.dtype)
+        pairs.rows, rows.contiguous(), pairs.splits, mode="sum", include_last_offset=True,
+        per_sample_weights=column.detach().to(rows.dtype),
     )
 
 
-class _Gather(Function):
-    @staticmethod
-    def forward(ctx, features: Tensor, columns: Tensor, weights: PairWeights) -> Tensor:
-        ctx.weights = weights
-        ctx.save_for_backward(features if ctx.needs_input_grad[1] else None)
-        return _gather(features, columns, weights.plan, weights.own)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        weights, by_weight = ctx.weights, None
-        if ctx.needs_input_grad[1]:
-            by_weight = _by_weight(ctx.saved_tensors[0].detach(), grad.detach(), weights.plan, weights.own)
-            by_weight = by_weight.to(weights.columns.dtype)
-        return _Spread.apply(grad, weights) if ctx.needs_input_grad[0] else None, by_weight, None
+def _run(features, kernel, columns, handle, transposed, own, count):
+    return _convolve(features, kernel, PairWeights(KernelMap.behind(handle, transposed), columns, own))
 
 
-class _Spread(Function):
-    """The transpose of :class:`_Gather`. Shape: (n_out, W, C) -> (n_in, C)."""
-
-    @staticmethod
-    def forward(ctx, sums: Tensor, weights: PairWeights) -> Tensor:
-        ctx.weights = weights
-        return _spread(sums, weights.back, weights.own)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        return _Gather.apply(grad, ctx.weights.columns.detach(), ctx.weights), None
+def _run_back(features, kernel, columns, grad, handle, transposed, own, *needs):
+    weights = PairWeights(KernelMap.behind(handle, transposed), columns, own)
+    found = _gradients(features, kernel, grad, weights, needs)
+    return [features.new_empty(0) if each is None else each for each in found]
 
 
-def _as_operator(
-    rows: Tensor, columns: Tensor, handle: Tensor, transposed: bool, own: bool, back: bool, count: int
-) -> Tensor:
-    return torch.ops.sparsefeat.weighted_sums(rows, columns, handle, transposed, own, back, count)
+def _shaped_back(features, kernel, columns, grad, handle, transposed, own, *needs):
+    given = zip((features, kernel, columns), needs)
+    return [torch.empty_like(each) if wanted else features.new_empty(0) for each, wanted in given]
 
 
-def _run(rows, columns, handle, transposed, own, back, count):
-    plan = KernelMap.behind(handle, transposed)
-    return _spread(rows, _back(plan, columns, own), own) if back else _gather(rows, columns, plan, own)
-
-
-def _shaped(rows, columns, handle, transposed, own, back, count):
-    return rows.new_empty(count, rows.shape[2]) if back else rows.new_empty(count, len(columns) + own, rows.shape[1])
-
-
-def _backward(needs, rows, columns, handle, transposed, own, back, count, grad):
-    fixed, by_weight = columns.detach(), None
-    if needs[1] and not back:
-        by_weight = torch.ops.sparsefeat.weighted_sums_by_weight(
-            rows.detach(), grad.detach(), handle, transposed, own, columns.shape[1]
-        ).to(columns.dtype)
-    to_rows = _as_operator(grad, fixed, handle, transposed, own, not back, rows.shape[0]) if needs[0] else None
-    return to_rows, by_weight, *[None] * 5
+def _backward(needs, features, kernel, columns, handle, transposed, own, count, grad):
+    found = torch.ops.sparsefeat.weighted_convolution_gradients(
+        features, kernel, columns, grad, handle, transposed, own, *needs[:3]
+    )
+    return *(each if wanted else None for each, wanted in zip(found, needs)), *[None] * 4
 
 
 operators.define(
-    "weighted_sums",
-    "(Tensor rows, Tensor columns, Tensor handle, bool transposed, bool own, bool back, SymInt count) -> Tensor",
-    _run, _shaped, _backward,
+    "weighted_convolution",
+    "(Tensor features, Tensor kernel, Tensor columns, Tensor handle, bool transposed, bool own, SymInt count) -> Tensor",
+    _run, lambda features, kernel, columns, handle, transposed, own, count: kernel.new_empty(count, kernel.shape[2]),
+    _backward,
 )
 operators.define(
-    "weighted_sums_by_weight",
-    "(Tensor features, Tensor grad, Tensor handle, bool transposed, bool own, SymInt pairs) -> Tensor",
-    lambda features, grad, handle, transposed, own, pairs: _by_weight(
-        features, grad, KernelMap.behind(handle, transposed), own
-    ),
-    lambda features, grad, handle, transposed, own, pairs: grad.new_empty(grad.shape[1] - own, pairs),
+    "weighted_convolution_gradients",
+    "(Tensor features, Tensor kernel, Tensor columns, Tensor grad, Tensor handle, bool transposed, bool own, "
+    "bool to_features, bool to_kernel, bool to_columns) -> Tensor[]",
+    _run_back, _shaped_back,
 )

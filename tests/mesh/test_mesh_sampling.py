@@ -1,4 +1,4 @@
-"""Samples lie on the surface, as dense as asked, and apart where asked."""
+"""Samples lie on the surface, as dense as asked."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy.spatial import cKDTree
 from scipy.stats import chi2
 
-from sparsefeat.mesh import read_mesh, sample_poisson_disk, sample_surface
+from sparsefeat.mesh import read_mesh, sample_surface
 
 
 def uneven_mesh() -> tuple[np.ndarray, np.ndarray]:
@@ -78,46 +77,14 @@ def test_spacing_gives_one_sample_per_square():
     assert len(samples.points) == math.ceil(areas(vertices, faces).sum() / 0.25)
 
 
-@pytest.mark.parametrize(("function", "amount"), [(sample_surface, 100), (sample_poisson_disk, 0.7)])
-def test_a_seed_decides_and_a_generator_goes_on(function, amount):
+def test_a_seed_decides_and_a_generator_goes_on():
     mesh = uneven_mesh()
-
-    def sample(vertices, faces, seed):
-        return function(vertices, faces, amount, seed=seed)
-
-    one, again, other = sample(*mesh, seed=1), sample(*mesh, seed=1), sample(*mesh, seed=2)
-    np.testing.assert_array_equal(one.points, again.points)
-    assert one.points.shape != other.points.shape or (one.points != other.points).any()
+    one, again, other = (sample_surface(*mesh, 100, seed=seed).points for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
     rng = np.random.default_rng(1)
-    np.testing.assert_array_equal(sample(*mesh, seed=rng).points, one.points)
-    following = sample(*mesh, seed=rng)
-    assert following.points.shape != one.points.shape or (following.points != one.points).any()
-
-
-def test_poisson_samples_are_apart_and_leave_no_gaps():
-    vertices, faces = uneven_mesh()
-    radius = 0.35
-    samples = sample_poisson_disk(vertices, faces, radius, seed=4)
-    check_on_surface(samples, vertices, faces)
-    distance = cKDTree(samples.points).query(samples.points, 2)[0][:, 1]
-    assert distance.min() >= radius
-    # Of 20000 places on the surface hardly one could hold a further sample.
-    places = sample_surface(vertices, faces, 20_000, seed=5).points
-    gaps = cKDTree(samples.points).query(places)[0]
-    assert (gaps > radius).mean() < 0.005 and gaps.max() < 1.5 * radius
-
-
-def test_poisson_density_on_a_flat_square():
-    square = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0.0]])
-    radius = 0.03
-    count = len(sample_poisson_disk(square, [[0, 1, 2], [0, 2, 3]], radius).points)
-    # Random packings of discs of diameter r that hold no further one cover 0.547 of the plane.
-    discs = 0.547 / (math.pi / 4 * radius**2)
-    assert 0.93 * discs < count < 1.08 * discs
-
-
-def test_a_radius_larger_than_the_mesh_gives_one_sample():
-    assert len(sample_poisson_disk(np.eye(3), [[0, 1, 2]], 10.0).points) == 1
+    np.testing.assert_array_equal(sample_surface(*mesh, 100, seed=rng).points, one)
+    assert (sample_surface(*mesh, 100, seed=rng).points != one).any()
 
 
 @pytest.mark.parametrize(
@@ -129,9 +96,7 @@ def test_a_radius_larger_than_the_mesh_gives_one_sample():
         (lambda v, f: sample_surface(v, f, 1.5), "count 1.5, expected a whole number"),
         (lambda v, f: sample_surface(v, f, spacing=0.0), "spacing 0.0, expected a positive number"),
         (lambda v, f: sample_surface(v, f, spacing=1e-9), "spacing 1e-09 needs .* points, expected at most"),
-        (lambda v, f: sample_poisson_disk(v, f, float("nan")), "radius nan, expected a positive number"),
         (lambda v, f: sample_surface(v * 0, f, 3), "area 0, expected a positive one"),
-        (lambda v, f: sample_poisson_disk(v * 0, f, 1.0), "area 0, expected a positive one"),
         (lambda v, f: sample_surface(v, [[0, 1, 7]], 3), "expected 0 to 2"),
     ],
 )
@@ -147,6 +112,4 @@ def test_no_samples_are_an_empty_result():
 
 def test_a_real_body(dataset):
     mesh = read_mesh(dataset("faust") / "registrations" / "tr_reg_001.ply")
-    samples = sample_poisson_disk(mesh.vertices, mesh.faces, 0.05)
-    check_on_surface(samples, mesh.vertices, mesh.faces)
-    assert cKDTree(samples.points).query(samples.points, 2)[0][:, 1].min() >= 0.05
+    check_on_surface(sample_surface(mesh.vertices, mesh.faces, spacing=0.05), mesh.vertices, mesh.faces)

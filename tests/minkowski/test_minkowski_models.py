@@ -231,6 +231,36 @@ def test_the_minkowski_backend_on_an_installation_of_ours(name):
     assert_close(y.F, expected.F, 1e-9)
 
 
+@pytest.mark.parametrize("make", [lambda: FCGFNet("BN"), lambda: FCGFNet("IN"), PointContrastNet])
+def test_networks_run_with_float64_as_the_default_type(make):
+    torch.set_default_dtype(torch.float64)
+    try:
+        net = make()
+        features, coordinates = make_input()
+        field = ME.TensorField(features, coordinates + 0.5)
+        y = net(field.sparse())
+        y.F.sum().backward()
+        assert y.F.dtype == y.slice(field).F.dtype == torch.float64
+        assert all(p.dtype == p.grad.dtype == torch.float64 for p in net.parameters())
+        assert ME.MinkowskiInterpolation()(y, field.C[:5]).dtype == torch.float64
+        narrow = net.float()(field.sparse().float())
+        assert narrow.F.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(narrow.F, net(field.sparse().float()).F)
+
+
+@pytest.mark.parametrize("make", [lambda: FCGFNet("BN"), lambda: FCGFNet("IN"), PointContrastNet])
+def test_a_cloud_has_the_same_features_alone_and_in_a_batch(make):
+    net = make().double().eval()
+    features, coordinates = make_input()
+    together = net(ME.SparseTensor(features, coordinates))
+    for batch in coordinates[:, 0].unique():
+        here = coordinates[:, 0] == batch
+        alone = net(ME.SparseTensor(features[here], coordinates[here]))
+        assert_close(together.F[here], alone.F, 1e-9)
+
+
 def test_a_training_step_lowers_the_loss():
     torch.manual_seed(0)
     net = FCGFNet("BN").double()

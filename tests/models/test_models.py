@@ -127,15 +127,58 @@ def test_output_rows_are_input_rows_and_have_unit_norm(name, train):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_a_cloud_has_the_same_features_alone_and_in_a_batch():
-    model = models.ResUNetBN2C(1, 8, conv1_kernel_size=5, **NARROW).eval()
-    a, b = make_cloud(1), make_cloud(2)
-    both = SparseTensor(
-        torch.cat([a.F, b.F]),
-        coordinates=torch.cat([a.C, b.C + torch.tensor([1, 0, 0, 0], dtype=torch.int32)]),
-    )
+WIDTHS = {
+    "ResUNetBN2C": NARROW,
+    "ResUNetIN2C": NARROW,
+    "SimpleNetBN2": NARROW,
+    "SimpleNetIN": {"channels": (4, 6, 8), "tr_channels": (4, 6, 8)},
+    "Res16UNet14A": {"planes": (4, 6, 8, 10, 8, 6, 4, 4), "initial": 4},
+}
+"""A narrow network of each kind: both norms, blocks or none, with and without a first large kernel."""
+
+
+def narrow_network(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return create_model(name, in_channels=1, out_channels=8, normalize_feature=True, **WIDTHS[name]).eval()
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_a_cloud_has_the_same_features_alone_and_in_a_batch(name):
+    """Rows of the two clouds alternate, the second lies a kilometre away, and the third is one voxel."""
+    model = narrow_network(name).double()
+    alone = [make_cloud(1).to(torch.float64), make_cloud(2).to(torch.float64), make_cloud(3, voxels=1).to(torch.float64)]
+    far = torch.tensor([0, 2**14, -(2**14), 0], dtype=torch.int32)
+    alone[1] = SparseTensor(alone[1].F, alone[1].C + far)
+    batch = torch.repeat_interleave(torch.arange(3, dtype=torch.int32), torch.tensor([len(x) for x in alone]))
+    coordinates = torch.cat([x.C for x in alone])
+    coordinates[:, 0] = batch
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(model(both).F, torch.cat([model(a).F, model(b).F]), rtol=1e-5, atol=1e-6)
+        together = model(SparseTensor(torch.cat([x.F for x in alone])[order], coordinates[order])).F
+        expected = torch.cat([model(x).F for x in alone])
+    assert expected[: len(alone[0])].std(0).min() > 1e-4
+    torch.testing.assert_close(together, expected[order], rtol=0, atol=1e-10)
+
+
+@pytest.fixture
+def float64_by_default():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_networks_do_not_depend_on_the_default_type(name, float64_by_default):
+    cloud = make_cloud()
+    model = narrow_network(name)
+    assert all(p.dtype == torch.float64 for p in model.parameters())
+    wide = model(cloud.to(torch.float64)).F
+    wide.sum().backward()
+    narrow = model.float()(cloud).F
+    assert wide.dtype == torch.float64 and narrow.dtype == torch.float32
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(narrow, model(cloud).F)
+    torch.testing.assert_close(model.double()(cloud.to(torch.float64)).F, wide, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("voxels", [0, 1])

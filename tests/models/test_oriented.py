@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from local_grids import LocalGrids
 from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
 
@@ -14,10 +15,12 @@ from sparsefeat.evaluate.keypoints import FragmentDescriber
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.surfaces import outer_normals, surface_points, vertex_features
 from sparsefeat.models import create_model
+from sparsefeat.models.pairs import Level, pair_functions
 from sparsefeat.models.voxel_cloud import voxelize
 from sparsefeat.pretrain.config import DataConfig, ModelConfig, PretrainConfig
 from sparsefeat.pretrain.loop import pretrain
-from sparsefeat.receptive_field.soft import LocalGrids, SoftNetwork
+from sparsefeat.receptive_field.soft import SoftNetwork
+from sparsefeat.sparse.weighted import Pairs
 
 SMALL = {"channels": [4, 4], "tr_channels": [4, 4], "depth": 1, "out_channels": 8, "conv1_kernel_size": 5}
 
@@ -51,12 +54,48 @@ def icosphere() -> tuple[np.ndarray, np.ndarray]:
     return np.array(mesh.vertices) * (1, 0.7, 0.5), np.array(mesh.faces)
 
 
-def test_a_turn_or_a_reflection_of_points_and_sides_changes_nothing():
+def test_a_turn_or_a_reflection_of_points_and_normals_changes_nothing():
     model, (points, normals) = network(), ball()
     expected = features(model, points, normals)
     for turn in (torch.eye(3)[[1, 2, 0]], torch.diag(torch.tensor([1.0, -1.0, -1.0])), -torch.eye(3)):
         turn = turn.double()
         torch.testing.assert_close(features(model, points @ turn.T, normals @ turn.T), expected, atol=1e-9, rtol=0)
+
+
+def test_a_chiral_function_changes_its_sign_under_reflection_and_nothing_else_does():
+    generator = torch.Generator().manual_seed(3)
+    count, pairs = 30, 200
+    position, normal = (torch.randn(3, count, dtype=torch.float64, generator=generator) for _ in range(2))
+    normal, weight = F.normalize(normal, dim=0), torch.ones(count, dtype=torch.float64)
+    rows, targets = torch.randint(count, (2, pairs), generator=generator)
+    targets = targets.sort().values
+
+    def functions(turn: torch.Tensor) -> torch.Tensor:
+        moved = turn @ normal
+        x, y, z = moved
+        surface = torch.stack([x * x, y * y, z * z, x * y, x * z, y * z])
+        level = Level(turn @ position, surface, weight, weight, moved, torch.zeros(count, 0))
+        return torch.stack(pair_functions(Pairs(rows, targets, targets, 0, count), level, level, 1.0, 2, chiral=True))
+
+    still = functions(torch.eye(3, dtype=torch.float64))
+    assert still.shape[0] == 12 and still[10:].abs().max() > 0.1
+    rotation = torch.from_numpy(Rotation.random(random_state=1).as_matrix())
+    torch.testing.assert_close(functions(rotation), still, atol=1e-9, rtol=0)
+    mirrored = functions(torch.diag(torch.tensor([-1.0, 1, 1], dtype=torch.float64)) @ rotation)
+    torch.testing.assert_close(mirrored[:10], still[:10], atol=1e-9, rtol=0)
+    torch.testing.assert_close(mirrored[10:], -still[10:], atol=1e-9, rtol=0)
+
+
+def test_a_chiral_network_does_not_mind_turns_but_reflections():
+    model, (points, normals) = network(chiral=True), ball()
+    # Bent out of symmetry: an ellipsoid is its own mirror image.
+    points = points + 0.3 * (points.roll(1, 1) / 4).sin()
+    _, rows = np.unique(points.floor().numpy(), axis=0, return_index=True)
+    points, normals = points[rows], normals[rows]
+    expected = features(model, points, normals)
+    turn = torch.eye(3)[[1, 2, 0]].double()
+    torch.testing.assert_close(features(model, points @ turn.T, normals @ turn.T), expected, atol=1e-9, rtol=0)
+    assert (features(model, -points, -normals) - expected).abs().mean() > 1e-3 * expected.abs().mean()
 
 
 def test_a_ball_is_not_a_hollow_to_a_network_of_oriented_networks():

@@ -13,7 +13,7 @@ from sparsefeat.models import create_model
 from sparsefeat.models.pairs import PairConvolution, PointFrames, PointTensor
 from sparsefeat.models.reach import measure_reach
 from sparsefeat.sparse import Kernel, SparseTensor, operators
-from sparsefeat.sparse.weighted import PairWeights, weighted_sums
+from sparsefeat.sparse.weighted import PairWeights, weighted_convolution, weighted_sums
 
 SMALL = {"channels": [4, 4, 6], "tr_channels": [4, 4, 4], "depth": 2, "out_channels": 8}
 SMALL |= {"conv1_kernel_size": 5}
@@ -58,17 +58,33 @@ def test_features_are_the_same_in_all_orientations_of_the_grid():
         torch.testing.assert_close(features(model, points @ turn.T), expected, atol=1e-9, rtol=0)
 
 
-def test_a_batch_gives_what_its_clouds_give_alone():
-    model, points = network(), ellipsoid().float()
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.float64, 1e-9)], ids=["float32", "float64"])
+def test_a_batch_gives_what_its_clouds_give_alone(dtype, tolerance):
+    """The second cloud lies a kilometre away from the first."""
+    model, points = network().to(dtype), ellipsoid().to(dtype)
     other = points[: len(points) // 2] + 3
     cells = torch.cat([points, other]).floor()
+    offsets = torch.cat([points, other]) - cells - 0.5
     batch = torch.cat([torch.zeros(len(points), 1), torch.ones(len(other), 1)])
-    x = SparseTensor(
-        torch.cat([points, other]) - cells - 0.5, torch.cat([batch, cells], 1).int(), reduce="error"
-    )
-    together = model(x).features
-    torch.testing.assert_close(together[: len(points)], features(model, points), atol=1e-4, rtol=0)
-    torch.testing.assert_close(together[len(points) :], features(model, other), atol=1e-4, rtol=0)
+    place = torch.cat([batch, cells], 1).int()
+    place[len(points) :, 1] += 2**14
+    together = model(SparseTensor(offsets, place, reduce="error")).features
+    torch.testing.assert_close(together[: len(points)], features(model, points), atol=tolerance, rtol=0)
+    torch.testing.assert_close(together[len(points) :], features(model, other), atol=tolerance, rtol=0)
+
+
+def test_features_do_not_depend_on_the_default_type():
+    points = ellipsoid()
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = network()
+        assert all(p.dtype == torch.float64 for p in model.parameters())
+        wide, narrow = features(model, points), features(model.float(), points.float())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert wide.dtype == torch.float64 and narrow.dtype == torch.float32
+    torch.testing.assert_close(features(model, points.float()), narrow, rtol=0, atol=1e-6)
+    torch.testing.assert_close(features(model.double(), points), wide, rtol=0, atol=1e-5)
 
 
 def test_gradients_are_exact():
@@ -140,7 +156,7 @@ def test_weighted_sums_and_their_gradients_are_those_of_the_definition():
     x = SparseTensor(torch.ones(len(coordinates), 1), torch.nn.functional.pad(coordinates.int(), (1, 0)))
     plan = x.manager.kernel_map(x.key, x.manager.stride(x.key, 2), Kernel.of(3))
     weight = torch.randn(len(x), plan.n_out, 3, dtype=torch.float64, generator=generator)
-    weights = PairWeights(plan, lambda rows, targets: weight[rows, targets].t())
+    weights = PairWeights.of(plan, lambda pairs: weight[pairs.rows, pairs.targets].t())
     given = torch.randn(len(x), 5, dtype=torch.float64, generator=generator, requires_grad=True)
     meets = torch.zeros(len(x), plan.n_out, dtype=torch.float64)
     meets[plan.in_rows, plan.out_rows] = 1
@@ -150,8 +166,36 @@ def test_weighted_sums_and_their_gradients_are_those_of_the_definition():
     assert torch.autograd.gradgradcheck(lambda f: weighted_sums(f, weights), given)
 
     def by_weight(values):
-        own = PairWeights(plan, lambda rows, targets: values[rows, targets].t())
+        own = PairWeights.of(plan, lambda pairs: values[pairs.rows, pairs.targets].t())
         return weighted_sums(given.detach(), own)
+
+    assert torch.autograd.gradcheck(by_weight, weight.requires_grad_())
+
+
+@pytest.mark.parametrize("channels", [2, 6])
+@pytest.mark.parametrize("back", [False, True])
+def test_a_weighted_convolution_and_its_derivatives_are_those_of_the_definition(channels, back, monkeypatch):
+    # Products before sums or after them, by the numbers of rows and channels on either side; pairs in several blocks.
+    monkeypatch.setattr("sparsefeat.sparse.weighted._PAIRS_AT_ONCE", 16)
+    generator = torch.Generator().manual_seed(2)
+    coordinates = torch.unique(torch.randint(0, 4, (40, 3), generator=generator), dim=0)
+    x = SparseTensor(torch.ones(len(coordinates), 1), torch.nn.functional.pad(coordinates.int(), (1, 0)))
+    plan = x.manager.kernel_map(x.key, x.manager.stride(x.key, 2), Kernel.of(3))
+    plan = plan.transpose if back else plan
+    weight = torch.randn(plan.n_in, plan.n_out, 3, dtype=torch.float64, generator=generator)
+    weights = PairWeights.of(plan, lambda pairs: weight[pairs.rows, pairs.targets].t())
+    given = torch.randn(plan.n_in, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    kernel = torch.randn(3, 3, channels, dtype=torch.float64, generator=generator, requires_grad=True)
+    meets = torch.zeros(plan.n_in, plan.n_out, dtype=torch.float64)
+    meets[plan.in_rows, plan.out_rows] = 1
+    expected = torch.einsum("iow,ic,wcd->od", weight * meets[:, :, None], given, kernel)
+    torch.testing.assert_close(weighted_convolution(given, kernel, weights), expected)
+    assert torch.autograd.gradcheck(lambda f, k: weighted_convolution(f, k, weights), (given, kernel))
+    assert torch.autograd.gradgradcheck(lambda f, k: weighted_convolution(f, k, weights), (given, kernel))
+
+    def by_weight(values):
+        own = PairWeights.of(plan, lambda pairs: values[pairs.rows, pairs.targets].t())
+        return weighted_convolution(given.detach(), kernel.detach(), own)
 
     assert torch.autograd.gradcheck(by_weight, weight.requires_grad_())
 
@@ -163,11 +207,14 @@ def test_weighted_sums_as_operators_are_registered_as_torch_wants_them():
     plan = x.manager.kernel_map(x.key, x.key, Kernel.of(3))
     columns = torch.rand(2, plan.n_pairs, dtype=torch.float64, requires_grad=True)
     rows = torch.rand(len(x), 3, dtype=torch.float64, requires_grad=True)
-    sums = torch.rand(len(x), 3, 3, dtype=torch.float64, requires_grad=True)
+    kernel = torch.rand(3, 3, 4, dtype=torch.float64, requires_grad=True)
     ops, handle, opcheck = torch.ops.sparsefeat, plan.handles[1], torch.library.opcheck
-    opcheck(ops.weighted_sums, (rows, columns, handle, False, True, False, len(x)))
-    opcheck(ops.weighted_sums, (sums, columns.detach(), handle, False, True, True, len(x)))
-    opcheck(ops.weighted_sums_by_weight, (rows.detach(), sums.detach(), handle, False, True, plan.n_pairs))
+    opcheck(ops.weighted_convolution, (rows, kernel, columns, handle, False, True, len(x)))
+    opcheck(ops.weighted_convolution, (rows, kernel, columns.detach(), handle, True, True, len(x)))
+    given = [each.detach() for each in (rows, kernel, columns)]
+    grad = torch.rand(len(x), 4, dtype=torch.float64)
+    for needs in ((True, True, True), (False, True, False), (True, False, False)):
+        opcheck(ops.weighted_convolution_gradients, (*given, grad, handle, False, True, *needs))
 
 
 def test_an_output_does_not_keep_the_points_of_its_pass():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from engine_oracle import PATHS, assert_close, cloud, numbers, sparse, take_path
+from engine_oracle import PATHS, assert_close, cloud, numbers, rows_at, sparse, take_path
 from test_engine_empty import LAYERS
 from test_engine_sharing import UNet, unet
 
@@ -87,6 +87,58 @@ def test_operations_in_lower_precision(name, dtype):
         results.append((y, torch.autograd.grad(y, leaf, numbers(*y.shape, seed=9).to(kind))[0]))
     for a, b in zip(results[1], results[0]):
         assert_close(a, b, tolerance=ROUNDING[dtype])
+
+
+@pytest.fixture
+def float64_by_default():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", [name for name in LAYERS if name not in ("dropout",)])
+def test_layers_do_not_depend_on_the_default_type(name, dtype, float64_by_default):
+    layer = LAYERS[name]()
+    assert all(p.dtype == torch.float64 for p in layer.parameters())
+    layer.to(dtype)
+    coordinates = cloud(120, side=7)
+    found = []
+    for default in (torch.float64, torch.float32):
+        torch.set_default_dtype(default)
+        leaf = numbers(len(coordinates), 4, dtype=dtype).requires_grad_()
+        found.append(run(layer, SparseTensor(leaf, coordinates), leaf))
+    for one, other in zip(*found):
+        assert one.dtype == dtype and torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_do_not_depend_on_the_default_type(name, dtype, float64_by_default):
+    coordinates = cloud(120, side=7)
+    x = SparseTensor(numbers(len(coordinates), 4, dtype=dtype), coordinates)
+    y = OPERATIONS[name](x)
+    torch.set_default_dtype(torch.float32)
+    assert y.dtype == dtype
+    assert_close(y, OPERATIONS[name](x), 1e-5)  # a field's points at half voxels have the default type themselves
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name not in ("dropout", "batch norm", "sync batch norm")])
+def test_a_cloud_gives_the_same_alone_and_in_a_batch(name):
+    torch.manual_seed(0)
+    layer = LAYERS[name]().double()
+    if "batch norm" in name and "statistics" not in name:
+        layer.eval()
+    elif name.startswith("batch norm without statistics"):
+        pytest.skip("its statistics are those of the batch")
+    coordinates = cloud(200, side=7, batches=3)
+    features = numbers(len(coordinates), 4)
+    together = layer(SparseTensor(features, coordinates))
+    for batch in range(3):
+        mine, here = coordinates[:, 0] == batch, together.C[:, 0] == batch
+        alone = layer(SparseTensor(features[mine], coordinates[mine]))
+        rows = rows_at(alone.C, together.C[here])
+        assert_close(alone.F[rows], together.F[here], tolerance=1e-12)
 
 
 def test_averages_of_many_voxels_in_float16():

@@ -1,4 +1,4 @@
-"""Whole networks in bfloat16 on the CPU, by conversion and by autocast, against float32."""
+"""Whole networks in bfloat16 and float16 on the CPU, by conversion and by autocast, against float32."""
 
 from __future__ import annotations
 
@@ -39,18 +39,25 @@ def clouds(channels: int, dtype: torch.dtype = torch.float32) -> SparseTensor:
     return SparseTensor(features.to(dtype), coordinates, reduce="error")
 
 
+ERROR = {torch.bfloat16: 0.07, torch.float16: 0.01}
+"""Mean distance from float32's features, as a share of their own mean distance from their mean.
+
+Measured: up to 0.034 with the 8 bits of bfloat16, up to 0.0045 with the 11 of float16.
+"""
+
+
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", ERROR, ids=["bfloat16", "float16"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_inference_in_bfloat16_is_that_of_float32_within_its_precision(kind):
+def test_inference_in_half_precision_is_that_of_float32_within_its_precision(kind, dtype):
     model = network(kind)
     expected = model(clouds(model.in_channels)).F
     spread = (expected - expected.mean(0)).norm(dim=1).mean()
-    converted = copy.deepcopy(model).bfloat16()(clouds(model.in_channels, torch.bfloat16)).F
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    converted = copy.deepcopy(model).to(dtype)(clouds(model.in_channels, dtype)).F
+    with torch.autocast("cpu", dtype=dtype):
         cast = model(clouds(model.in_channels)).F
-    assert converted.dtype == torch.bfloat16
-    # Eight bits, some twenty layers: errors of a hundredth or so; unit vectors that differ by more than that.
+    assert converted.dtype == dtype
     for found in (converted.float(), cast.float()):
         assert torch.isfinite(found).all()
         assert F.cosine_similarity(found, expected).mean() > 0.999
-        assert (found - expected).norm(dim=1).mean() < 0.15 * spread
+        assert (found - expected).norm(dim=1).mean() < ERROR[dtype] * spread

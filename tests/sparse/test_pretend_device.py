@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from local_grids import LocalGrids
 from pretend_device import PretendDevice, Pretended
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +20,7 @@ from sparsefeat.extract import FeatureExtractor
 from sparsefeat.losses import LossConfig, PairFeatures, pair_loss
 from sparsefeat.mesh import voxelize_mesh
 from sparsefeat.models import create_model
-from sparsefeat.receptive_field.soft import LocalGrids, SoftNetwork
+from sparsefeat.receptive_field.soft import SoftNetwork
 from sparsefeat.sparse import (
     Kernel,
     SparseTensor,

@@ -84,8 +84,8 @@ def make_creature(
     rng = np.random.default_rng(moves)
     who = np.random.default_rng(individual)
     cones = _posed(group.body(kind, who), pose, group.pose, rng)
+    wanted = round(vertices * np.exp(rng.uniform(-_COUNT_SPREAD, _COUNT_SPREAD)))
     if triangulation is None:
-        wanted = round(vertices * np.exp(rng.uniform(-_COUNT_SPREAD, _COUNT_SPREAD)))
         mesh = surface.triangulate(wanted, grid)
     else:
         mesh = _shared(family, vertices, triangulation)

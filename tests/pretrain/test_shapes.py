@@ -1,0 +1,188 @@
+"""Pretraining on deforming shapes: the pairs are right, seeded, and something is learned from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sparsefeat.checkpoint import from_pretrained, save_checkpoint
+from sparsefeat.losses import LossConfig, PairFeatures, pair_loss, point_info_nce
+from sparsefeat.models import create_model
+from sparsefeat.models.voxel_cloud import voxelize
+from sparsefeat.pretrain.config import DataConfig, ModelConfig, OptimizerConfig, PretrainConfig
+from sparsefeat.pretrain.log import read_log
+from sparsefeat.pretrain.loop import build_model, pretrain
+from sparsefeat.pretrain.sampling import PairRequest
+from sparsefeat.pretrain.shapes import ShapePairDataset, ShapesConfig, load_shapes, surface_cloud
+from sparsefeat.sparse import SparseTensor
+from sparsefeat.synthetic.creatures import make_creatures
+
+SMALL = {"channels": [4, 4], "tr_channels": [4, 4], "depth": 1, "out_channels": 8, "conv1_kernel_size": 5}
+WHOLE = {"dropout": 0.0, "jitter": 0.0, "bent": 0.0, "damaged": 0.0}
+
+
+@pytest.fixture(scope="module")
+def hands(tmp_path_factory) -> str:
+    """Four hands: two individuals in two poses."""
+    root = tmp_path_factory.mktemp("creatures") / "hands"
+    make_creatures(
+        root, seed=3, count=4, poses=2, families=["hand"], vertices=2500, landmark_count=2500, triangulations=2, workers=1
+    )
+    return str(root)
+
+
+def config(root: str, **options) -> PretrainConfig:
+    shapes = ShapesConfig([root], validation_roots=[root], voxels=(0.05, 0.075))
+    return PretrainConfig(
+        data=DataConfig(shapes=shapes, validation_pairs=2, workers=options.pop("workers", 0)),
+        model=ModelConfig(kernels="pair", oriented=True, **SMALL, **options.pop("model", {})),
+        loss=LossConfig("point_info_nce", points=256, one_place=True),
+        optimizer=OptimizerConfig("adam", 3e-3, weight_decay=0.0),
+        voxel_size=0.05, voxel_points="mean", batch_size=1, epochs=None, pictures=False, validate_every=0,
+        **({"steps": 6, "save_every": 3} | options),
+    )  # fmt: skip
+
+
+def test_a_request_gives_the_same_bits_again_and_another_one_others(hands):
+    shapes = ShapesConfig([hands], damaged=1.0)
+    dataset = ShapePairDataset(load_shapes(shapes, None), shapes, 0.05)
+    first, again, other = (dataset[PairRequest(1, seed)] for seed in (5, 5, 6))
+    for side in ("source", "target"):
+        for name in ("points", "cells", "normal"):
+            assert torch.equal(getattr(getattr(first, side), name), getattr(getattr(again, side), name))
+    assert torch.equal(first.matches, again.matches)
+    assert not torch.equal(first.source.points[:50], other.source.points[:50])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_landmarks_stay_where_they_are_on_the_body_when_it_is_turned_and_damaged(hands, seed):
+    shapes = ShapesConfig([hands], **WHOLE | {"damaged": 1.0, "dropout": 0.3})
+    shape = load_shapes(shapes, None)[seed % 4]
+    cloud = surface_cloud(shape, 0.03, shapes, np.random.default_rng(seed))
+    left = np.flatnonzero(cloud.landmarks >= 0)
+    assert 0 < len(left) < len(shape.landmarks)
+    # A motion changes no distance; noise and sparse clouds move points by a fraction of a voxel.
+    place = cloud.points[cloud.landmarks[left]]
+    rest = shape.vertices[shape.landmarks[left]] / 0.03
+    rows = np.random.default_rng(0).integers(len(left), size=(2, 200))
+    apart = np.linalg.norm(place[rows[0]] - place[rows[1]], axis=1)
+    assert np.abs(apart - np.linalg.norm(rest[rows[0]] - rest[rows[1]], axis=1)).max() < 2.0
+
+
+def test_without_damage_landmarks_are_exact(hands):
+    shapes = ShapesConfig([hands], **WHOLE)
+    shape = load_shapes(shapes, None)[0]
+    cloud = surface_cloud(shape, 0.03, shapes, np.random.default_rng(1))
+    place, rest = cloud.points[cloud.landmarks], shape.vertices[shape.landmarks] / 0.03
+    centred = [points - points.mean(0) for points in (place, rest)]
+    u, _, v = np.linalg.svd(centred[1].T @ centred[0])
+    assert np.linalg.det(u @ v) == pytest.approx(1)
+    assert np.abs(centred[1] @ (u @ v) - centred[0]).max() < 1e-4
+
+
+def test_matches_are_the_voxels_that_landmarks_are_in(hands):
+    shapes = ShapesConfig([hands], voxels=(0.04, 0.0401), same_individual=1.0, **WHOLE)
+    loaded = load_shapes(shapes, None)
+    sample = ShapePairDataset(loaded, shapes, 0.05)[PairRequest(2, 3)]
+    rng = np.random.default_rng(3)
+    voxel = float(np.exp(rng.uniform(*np.log(shapes.voxels))))
+    partner = ShapePairDataset(loaded, shapes, 0.05)._partner(2, rng)
+    clouds = [surface_cloud(loaded[k], voxel, shapes, rng) for k in (2, partner)]
+    expected = set()
+    for places in zip(*(np.floor(cloud.points[cloud.landmarks]).astype(int) for cloud in clouds), strict=True):
+        expected.add((*places[0], *places[1]))
+    found = [
+        cloud.cells[sample.matches[:, side]].numpy() + np.array(cloud.origin)
+        for side, cloud in enumerate((sample.source, sample.target))
+    ]
+    assert {(*first, *second) for first, second in zip(*found, strict=True)} == expected
+
+
+def test_pairs_are_of_one_individual_as_often_as_asked_for(hands):
+    shapes = load_shapes(ShapesConfig([hands]), None)
+    for share in (0.0, 1.0):
+        dataset = ShapePairDataset(shapes, ShapesConfig([hands], same_individual=share), 0.05)
+        partners = [dataset._partner(0, np.random.default_rng(seed)) for seed in range(20)]
+        assert all((shapes[p].individual == shapes[0].individual) == (share == 1.0) and p != 0 for p in partners)
+
+
+def test_a_tiny_network_learns_from_two_shapes(hands, tmp_path):
+    run = config(hands, steps=60, save_every=60)
+    pretrain(run, tmp_path / "run")
+    steps, validations = read_log(tmp_path / "run")
+    loss = [line["loss"] for line in steps]
+    assert np.mean(loss[-15:]) < np.mean(loss[:15]) - 0.3
+    assert 0 <= validations[-1]["validation"]["hits"] <= 1
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stopped_run_resumes_to_the_same_bits(hands, tmp_path, workers):
+    run = config(hands, workers=workers)
+    pretrain(run, tmp_path / "whole")
+    calls = iter(range(100))
+    pretrain(run, tmp_path / "cut", should_stop=lambda: next(calls) >= 3)
+    pretrain(run, tmp_path / "cut", resume=True)
+    whole, resumed = (torch.load(tmp_path / name / "last.pt")["model"] for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_chiral_weights_that_start_from_others_change_nothing_yet(hands, tmp_path):
+    torch.manual_seed(0)
+    plain = create_model("ResUNetBN2C", in_channels=6, kernels="pair", oriented=True, **SMALL)
+    save_checkpoint(tmp_path / "plain.safetensors", plain, 0.05)
+    model = build_model(ModelConfig(init=str(tmp_path / "plain.safetensors"), kernels="pair", oriented=True,
+                                    chiral=True))  # fmt: skip
+    assert model.config["chiral"]
+    points = torch.from_numpy(np.random.default_rng(0).normal(size=(400, 3)) * 4)
+    cloud = voxelize(points, 1.0, normals=F.normalize(points))
+    expected, got = (
+        m.eval()(SparseTensor(m.inputs(cloud), cloud.coordinates, reduce="error")).features for m in (plain, model)
+    )
+    assert torch.allclose(expected, got, atol=1e-5)
+    save_checkpoint(tmp_path / "chiral.safetensors", model, 0.05)
+    assert from_pretrained(tmp_path / "chiral.safetensors").config["chiral"]
+
+
+def test_places_that_are_near_in_either_cloud_are_no_negatives():
+    generator = torch.Generator().manual_seed(0)
+    f, g = (F.normalize(torch.randn(6, 8, generator=generator)) for _ in range(2))
+    itself = torch.eye(6, dtype=torch.bool)
+    assert torch.allclose(point_info_nce(f, g, 0.1, itself), point_info_nce(f, g, 0.1))
+    assert point_info_nce(f, g, 0.1, torch.ones(6, 6, dtype=torch.bool)).abs() < 1e-6
+    x = torch.tensor([[0.0, 0, 0], [0.01, 0, 0], [5, 0, 0], [9, 0, 0]])
+    y = torch.tensor([[0.0, 0, 0], [3, 0, 0], [7, 0, 0], [7.01, 0, 0]])
+    near = itself[:4, :4].clone()
+    near[0, 1] = near[1, 0] = near[2, 3] = near[3, 2] = True
+    rows = torch.arange(4)[:, None].expand(-1, 2)
+    pair = PairFeatures(f[:4], g[:4], x, y, rows, deformed=True)
+    loss = pair_loss(pair, LossConfig("point_info_nce", 4, 0.1, one_place=True), 0.05, torch.Generator())
+    assert torch.allclose(loss, point_info_nce(f[:4], g[:4], 0.1, near))
+
+
+@pytest.mark.parametrize("name", ["cycle", "hardest_contrastive"])
+def test_other_losses_take_deformed_pairs_too(name):
+    generator = torch.Generator().manual_seed(1)
+    y = torch.randn(40, 3, generator=generator)
+    g = F.normalize(torch.randn(40, 16, generator=generator))
+    turned = torch.randperm(40, generator=generator)
+    # Cloud 0 is somewhere else altogether; its matched features are equal.
+    matches = torch.stack([torch.arange(40), turned], 1)
+    pair = PairFeatures(g[turned], g, torch.zeros(40, 3) + 100, y, matches, deformed=True)
+    loss = LossConfig(name, 40, 0.02, positive_margin=0.0)
+    wrong = pair._replace(features0=g)
+    low, high = (pair_loss(p, loss, 0.05, torch.Generator().manual_seed(0)) for p in (pair, wrong))
+    assert low < 0.5 * high
+
+
+def test_wrong_shapes_are_refused_in_one_line(hands, tmp_path):
+    with pytest.raises(ValueError, match="voxels is"):
+        ShapesConfig([hands], voxels=(0.1, 0.05))
+    with pytest.raises(ValueError, match="no shapes to train on"):
+        pretrain(replace(config(hands), data=DataConfig(shapes=ShapesConfig([]))), tmp_path)
+    with pytest.raises(ValueError, match="needs rigid motions"):
+        replace(config(hands), loss=LossConfig("cycle", cycle_form="landing"))
