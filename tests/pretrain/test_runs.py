@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +225,12 @@ def test_wrong_options_make_nothing(tmp_path, capsys, given, message):
     error = capsys.readouterr().err
     assert message in error and len(error.strip().splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_killed_worker_is_one_line(config, tmp_path, monkeypatch):
+    from sparsefeat.pretrain.pairs import PairDataset
+
+    monkeypatch.setattr(PairDataset, "__getitem__", lambda self, request: os.kill(os.getpid(), signal.SIGKILL))
+    with_worker = replace(config, data=replace(config.data, workers=1, validation_pairs=0))
+    with pytest.raises(InputError, match="a worker process was killed"):
+        pretrain(with_worker, tmp_path / "run")

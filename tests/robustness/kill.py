@@ -141,7 +141,7 @@ def make_data(folder: Path) -> None:
         "data: {validation_pairs: 0, workers: 1}\n"
         "model: {conv1_kernel_size: 3, depth: 1, channels: [8, 8], tr_channels: [8, 8], out_channels: 8}\n"
         "loss: {points: 64}\noptimizer: {name: adam, lr: 0.01, schedule: cosine}\n"
-        "voxel_size: 0.1\nbatch_size: 1\nepochs: null\nsteps: 12\nvalidate_every: 0\nsave_every: 3\npictures: false\n"
+        "voxel_size: 0.1\nbatch_size: 1\nepochs: null\nsteps: 6\nvalidate_every: 0\nsave_every: 2\npictures: false\n"
     )
     (folder / "transfer.yaml").write_text(
         "task: segmentation\ndata: {options: {train_share: 0.5}}\n"
