@@ -11,6 +11,7 @@ A tool runs in a child that is forked from this process, so that a kill costs no
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -112,7 +113,7 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
 
 
-def make_data(folder: Path) -> None:
+def make_inputs(folder: Path) -> None:
     """Small inputs for all cases."""
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
@@ -165,13 +166,16 @@ def run(
     # Once, here, and not in each child.
     for module in (*(f"cli.{CASES[case].verb}" for case in cases), *_MODULES):
         import_module(f"sparsefeat.{module}")
+    with contextlib.suppress(ImportError):
+        import_module("torch.utils.tensorboard")  # an extra
+    import_module("torch._dynamo")  # every optimiser imports it
     rng = random.Random(seed)
     outcomes = {}
     end = time.monotonic() + limit_s
     with tempfile.TemporaryDirectory(prefix="kills-") as work:
         data = Path(work, "data")
         data.mkdir()
-        make_data(data)
+        make_inputs(data)
         for name in cases:
             outcomes[name] = _attack(name, CASES[name], Path(work), kills, rng, say, end)
             found = outcomes[name]
