@@ -205,7 +205,7 @@ def test_a_run_resumes_past_a_damaged_log_line(config, tmp_path):
         ("optimizer.warmup_steps=-1", "warmup_steps"),
         ("optimizer.clip_norm=0", "clip_norm"),
         ("rotation.max_deg=200", "max_deg"),
-        ("model.name=ResUNetBN2D", "ResUNetBN2D"),
+        ("model.name=ResUNetBN9", "ResUNetBN9"),
         ("model.out_channels=0", "out_channels"),
         ("seed=-1", "seed"),
         ("validate_every=-1", "validate_every"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsefeat.data.threedmatch import find_pairs, test_pairs
+from sparsefeat.data import threedmatch
 from sparsefeat.errors import InputError
 from sparsefeat.synthetic.fragments import Fragment, check_fusion, write_scene
 
@@ -20,10 +20,10 @@ def test_a_scene_without_pairs_does_not_spoil_the_set(tmp_path, layout):
     write_scene(tmp_path, "alone", fragments(5.0), layout)
     write_scene(tmp_path, "room", fragments(0.1), layout)
     assert not (tmp_path / "alone-evaluation").exists() and not (tmp_path / "room-evaluation-lo").exists()
-    assert [len(listed) for listed in test_pairs(tmp_path).values()] == [1]
-    assert [pair.scene for pair in find_pairs(tmp_path, ["alone", "room"])] == ["room"]
+    assert [len(listed) for listed in threedmatch.test_pairs(tmp_path).values()] == [1]
+    assert [pair.scene for pair in threedmatch.find_pairs(tmp_path, ["alone", "room"])] == ["room"]
     with pytest.raises(InputError, match="no list of these pairs"):
-        test_pairs(tmp_path, pairs="3DLoMatch")
+        threedmatch.test_pairs(tmp_path, pairs="3DLoMatch")
 
 
 def test_lists_of_an_earlier_run_go_where_there_are_no_pairs_any_more(tmp_path):
