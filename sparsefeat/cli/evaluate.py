@@ -28,7 +28,7 @@ COLUMNS = ("FMR", "IR", "FMR_mutual", "IR_mutual", "RR")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``sparsefeat evaluate``; returns the exit code."""
     args = parse(argv)
-    return run_tool(lambda: args.run(args), args, "interrupted" + ("; --resume goes on" if args.json else ""))
+    return run_tool(lambda: args.run(args), args, "interrupted" + ("; --resume goes on" if getattr(args, "json", None) else ""))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

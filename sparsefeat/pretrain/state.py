@@ -57,9 +57,10 @@ def check_output(output: Path, resume: bool, overwrite: bool) -> None:
     if resume and not (output / "last.pt").is_file():
         raise InputError(f"{output / 'last.pt'}: nothing to resume from; expected the last.pt of an earlier run")
     if not resume and not overwrite and (steps := _begun(output)) is not None:
+        goes_on = "--resume goes on with it, " if (output / "last.pt").is_file() else ""
         raise InputError(
-            f"{output}: holds a run that was begun before, of {steps} steps; --resume goes on with it, --overwrite "
-            "begins anew, or name another output"
+            f"{output}: holds a run that was begun before, of {steps} steps; {goes_on}--overwrite begins anew, or name "
+            "another output"
         )
 
 
@@ -71,10 +72,12 @@ def remove_run(output: Path) -> None:
 
 
 def _begun(output: Path) -> int | None:
-    """Steps that a run in this folder has done at least; None: there is none. Before the first nothing is lost."""
-    steps = [line["step"] for line in read_log(output)[0]]
-    there = any((output / name).is_file() for name in ("last.pt", "last.safetensors"))
-    return max(steps, default=0) if steps or there else None
+    """Steps that a run in this folder has done; None: there is none, or it was cut before it saved anything."""
+    steps, validations = read_log(output)
+    saved = any((output / name).is_file() for name in ("last.pt", "last.safetensors"))
+    # The best of a run that only validated is the untrained network.
+    trained = (output / "best.safetensors").is_file() and any(line["step"] > 0 for line in validations)
+    return max((line["step"] for line in steps), default=0) if saved or trained else None
 
 
 def load_state(

@@ -70,18 +70,18 @@ def test_beginning_again_without_saying_so_is_refused_and_touches_nothing(config
     assert content(run) == before
 
 
-def test_a_run_that_is_begun_but_saved_nothing_yet_is_not_overwritten_either(config, run):
-    for name in ("last.pt", "last.safetensors", "best.safetensors"):
+def test_a_best_network_that_cannot_be_gone_on_from_is_not_overwritten_either(config, run):
+    for name in ("last.pt", "last.safetensors"):
         (run / name).unlink()
-    with pytest.raises(InputError, match="holds a run"):
+    with pytest.raises(InputError, match=r"of 4 steps; --overwrite"):
         pretrain(config, run)
 
 
-def test_a_folder_in_which_no_step_was_done_can_be_begun_in(config, run):
+def test_a_folder_in_which_nothing_was_saved_yet_can_be_begun_in(config, run):
     for name in ("last.pt", "last.safetensors"):
         (run / name).unlink()
     lines = (run / "log.jsonl").read_text().splitlines()
-    (run / "log.jsonl").write_text(lines[0] + "\n")  # the validation before the first step
+    (run / "log.jsonl").write_text("\n".join(lines[:2]) + "\n")  # the validation before the first step, and that step
     assert pretrain(config, run).step == STEPS
 
 
