@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     prepare_result(args)
     check_file("--json", args.json)
     check_file("--plot", args.plot)
+    if args.plot is not None and not args.plot.lower().endswith((".png", ".pdf")):
+        raise InputError(f"--plot {args.plot}: expected a name that ends in .png or .pdf")
     device, dtypes = ("cuda", "fp32,tf32,fp16,bf16") if args.preset == "cuda" else ("cpu", "fp32")
     options = Options(
         cases=tuple(args.cases), preset=args.preset, engines=tuple(split(args.engines)),
