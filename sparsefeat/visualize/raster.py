@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from sparsefeat.errors import InputError
 
 # (up, direction from the object to a viewer at azimuth 0), by the name of the axis that points up.
-_AXES = {
+AXES = {
     "x": ((1, 0, 0), (0, 0, 1)),
     "y": ((0, 1, 0), (0, 0, 1)),
     "z": ((0, 0, 1), (0, -1, 0)),
@@ -45,9 +45,9 @@ class View:
 
     def axes(self) -> np.ndarray:
         """Rows: right, up and towards the viewer. Shape: (3, 3)."""
-        if self.up not in _AXES:
-            raise InputError(f"view: up: expected one of {', '.join(_AXES)}, got {self.up!r}")
-        up, front = (np.array(a, dtype=float) for a in _AXES[self.up])
+        if self.up not in AXES:
+            raise InputError(f"view: up: expected one of {', '.join(AXES)}, got {self.up!r}")
+        up, front = (np.array(a, dtype=float) for a in AXES[self.up])
         azimuth, elevation = np.radians([self.azimuth_deg, self.elevation_deg])
         level = np.cos(azimuth) * front + np.sin(azimuth) * np.cross(up, front)
         towards = np.cos(elevation) * level + np.sin(elevation) * up
