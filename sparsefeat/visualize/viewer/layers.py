@@ -41,12 +41,14 @@ class ReceptiveField:
         tuned: the size that tuning found, marked on the slider; or None.
         cells: voxels along the edge, so that the page can say the voxel size; or None.
         form: "cube" or "sphere".
+        about: what the size means, a sentence for the page.
     """
 
     size: float
     tuned: float | None = None
-    cells: int | None = None
+    cells: float | None = None
     form: str = "cube"
+    about: str = ""
 
 
 def per_shape(given: Any, shapes: Sequence[Shape], what: str, width: bool = False) -> list[np.ndarray | None]:

@@ -90,7 +90,7 @@ def build_scene(
     scene.description = {
         "title": title if title is not None else _title(items),
         "unit": unit,
-        "up": up or ("y" if any(s.faces is not None for s in items) else "-y"),
+        "up": up or _likely_up(items),
         "posed": poses is not None,
         "shapes": [_describe(scene, s, r, n) for s, r, n in zip(items, rows, notes, strict=True)],
         "layers": [],
@@ -116,13 +116,23 @@ def build_scene(
     if matched:
         scene.description["matches"] = _matches(scene, matched, items)
     if field is not None:
-        scene.description["field"] = {k: getattr(field, k) for k in ("size", "tuned", "cells", "form")}
+        scene.description["field"] = {k: getattr(field, k) for k in ("size", "tuned", "cells", "form", "about")}
     return scene
 
 
 def _title(items: Sequence[Shape]) -> str:
     names = [s.name for s in items]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _likely_up(items: Sequence[Shape]) -> str:
+    """Depth cameras have y down. Of a mesh, z is up where it stands on z = 0 and not on y = 0; else y is."""
+    first = items[0].vertices
+    if items[0].faces is None:
+        return "-y"
+    low, extent = first.min(0), np.ptp(first, axis=0).max()
+    stands = np.abs(low) < 0.01 * extent
+    return "z" if stands[2] and not stands[1] else "y"
 
 
 def _shown(items: Sequence[Shape], most: int) -> tuple[list[np.ndarray], list[str]]:
@@ -170,7 +180,10 @@ def _describe(scene: Scene, shape: Shape, rows: np.ndarray, note: str) -> dict[s
 def _feature_colors(scene: Scene, found: list, thin: list) -> dict[str, Any]:
     colors = PcaColors.fit([f for f in found if f is not None])
     arrays = [None if f is None else scene.add(np.rint(colors(f) * 255), np.uint8) for f in thin]
-    about = "First three principal components as red, green, blue. One basis for all shapes: similar colours are similar features."
+    about = (
+        "The three strongest principal components as red, green and blue, on one basis for all shapes: "
+        "similar colours are similar features."
+    )
     return {"kind": "colors", "name": "Features", "about": about, "arrays": arrays}
 
 

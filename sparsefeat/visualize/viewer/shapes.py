@@ -92,6 +92,8 @@ def _is_rows(given: Any) -> bool:
 
 def _as_shape(given: Any, index: int) -> Shape:
     name = f"shape {index}"
+    if isinstance(given, Shape):
+        return given
     if isinstance(given, (str, os.PathLike)):
         return _read(Path(given))
     path = getattr(given, "path", None)

@@ -60,7 +60,8 @@ def view(
         transforms: (4, 4) per shape, into one frame; a single matrix moves the first shape.
         receptive_field: edge of the cube that a feature looks at, in the unit of the shapes, or a
             :class:`ReceptiveField`; drawn around the point that is clicked.
-        up: the axis that points up: x, y, z, -x, -y or -z; default: y for meshes, -y (depth cameras) for clouds.
+        up: the axis that points up: x, y, z, -x, -y or -z; default: -y (depth cameras) for clouds; z for a mesh
+            that stands on z = 0, else y.
         unit: shown beside lengths, such as "m".
         title: of the page.
         max_points: drawn of all shapes together; more are thinned out at random, and the page says so.

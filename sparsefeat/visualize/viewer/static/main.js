@@ -27,6 +27,9 @@ const MOUSE = [
 const CLICK_PIXELS = 4;
 const HOVER_MS = 40;
 const MOVE_MS = 350;
+// Lines that are shown at first: the surest ones; and how visible they are, at most.
+const LINES_AT_FIRST = 150;
+const LINE_ALPHA = 0.8;
 
 const message = document.getElementById("message");
 start().catch((error) => {
@@ -69,6 +72,7 @@ async function start() {
   };
   const panel = new Panel(document.getElementById("panel"), data, layers, actions);
   panel.setTints(data.shapes.map((_, k) => paint.tint(k)));
+  document.getElementById("tools").append(...Panel.tools(actions));
   makeHelp();
 
   const captions = data.shapes.map((shape) => element("div", { class: "caption", textContent: shape.name }));
@@ -189,6 +193,7 @@ async function start() {
       setLayer(state.before ?? 0);
     }
     placeField();
+    updateMatches();
     say(pick);
     stage.request();
   }
@@ -264,6 +269,9 @@ async function start() {
     panel.setMatchCount(shown, known ? right : null);
     stage.lineMaterial.uniforms.least.value = Math.max(state.least, -1e30);
     stage.lineMaterial.uniforms.shown.value = state.shown;
+    // Many lines, and lines over colours that a click asked for, step back.
+    const crowd = Math.min(1, Math.sqrt(LINES_AT_FIRST / Math.max(shown, 1)));
+    stage.lineMaterial.uniforms.alpha.value = LINE_ALPHA * Math.max(0.2, crowd) * (state.pick ? 0.4 : 1);
     stage.request();
   }
 
@@ -394,6 +402,10 @@ async function start() {
   setTheme(root.dataset.theme);
   panel.setArrangement(false);
   setLayer(0);
+  if (data.matches?.confident) {
+    const sorted = Float32Array.from(data.arrays[data.matches.confidence]).sort();
+    if (sorted.length > LINES_AT_FIRST) state.least = panel.confidence.set(sorted[sorted.length - LINES_AT_FIRST]);
+  }
   updateMatches();
   stage.render();
   root.dataset.ready = "true";

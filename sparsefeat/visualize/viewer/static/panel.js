@@ -52,9 +52,12 @@ export function slider({ id, name, low, high, value, say, onInput, mark }) {
     track.append(bar);
     root.append(element("span", { class: "says" }, text));
   }
+  // Returns the number that the slider can stand at, next to the one that is wanted.
   const set = (number) => {
     input.value = high > low ? Math.round(((number - low) / (high - low)) * steps) : 0;
-    show(number);
+    const there = numberAt(Number(input.value));
+    show(there);
+    return there;
   };
   input.addEventListener("input", () => {
     const number = numberAt(Number(input.value));
@@ -139,7 +142,8 @@ export class Panel {
     const parts = [toggles];
     if (matches.confident) {
       const sorted = Float32Array.from(sure).sort();
-      const [low, high] = [sorted[0], sorted[sorted.length - 1]];
+      const [least, most] = [sorted[0], sorted[sorted.length - 1]];
+      const [low, high] = least >= 0 && most <= 1 ? [0, 1] : [least, most];
       this.confidence = slider({
         id: "confidence",
         name: "Confidence at least",
@@ -184,8 +188,23 @@ export class Panel {
       mark: tuned === null ? null : { at: Math.log(tuned), text: `tuned: ${this.length(tuned)}` },
     });
     this.field = control;
-    const text = "What the feature of a point depends on. Click a point to see it.";
-    return section("Receptive field", control.root, element("p", { class: "about", textContent: text }));
+    const text = field.about || "What the feature of a point depends on.";
+    return section("Receptive field", control.root, this.about(`${text} Click a point to see it.`));
+  }
+
+  /** Buttons over the view. */
+  static tools(actions) {
+    const choices = [
+      ["reset", "Reset", "First view (r)", actions.reset],
+      ["picture", "Picture", "Download the view as a PNG (p)", actions.picture],
+      ["theme", "Light / dark", "Light or dark (t)", actions.theme],
+      ["keys", "?", "Keyboard and mouse (?)", actions.help],
+    ];
+    return choices.map(([id, textContent, title, action]) => {
+      const button = element("button", { type: "button", id, textContent, title });
+      button.addEventListener("click", () => action());
+      return button;
+    });
   }
 
   makeView() {
@@ -193,7 +212,7 @@ export class Panel {
     const { actions, data } = this;
     if (data.shapes.length > 1) {
       const apart = element("button", { type: "button", id: "apart", textContent: "Side by side" });
-      const together = element("button", { type: "button", id: "together", textContent: data.posed ? "In one frame" : "Own coordinates" });
+      const together = element("button", { type: "button", id: "together", textContent: data.posed ? "In one frame" : "Overlaid" });
       apart.addEventListener("click", () => actions.together(false));
       together.addEventListener("click", () => actions.together(true));
       parts.push(element("div", { class: "choices" }, apart, together));
@@ -228,14 +247,6 @@ export class Panel {
     this.up.addEventListener("change", () => actions.up(this.up.value));
     const row = element("div", { class: "choices" }, this.up);
     row.style.marginTop = "9px";
-    for (const [id, text, title, action] of [
-      ["reset", "Reset", "First view (r)", actions.reset],
-      ["picture", "Picture", "Download the view as a PNG (p)", actions.picture],
-    ]) {
-      const button = element("button", { type: "button", id, textContent: text, title });
-      button.addEventListener("click", () => action());
-      row.append(button);
-    }
     parts.push(row);
     return section("View", ...parts);
   }
@@ -249,11 +260,8 @@ export class Panel {
       const error = Math.max(0.1, 100 * features.error).toFixed(1);
       notes.push(`Feature distances use ${kept} in 8 bits (${share} of the variance). Mean error of a distance: ${error} % of the mean distance.`);
     }
-    const theme = element("button", { type: "button", id: "theme", textContent: "Light or dark", title: "t" });
-    const help = element("button", { type: "button", id: "keys", textContent: "Keys ?", title: "?" });
-    theme.addEventListener("click", () => this.actions.theme());
-    help.addEventListener("click", () => this.actions.help());
-    const made = element("footer", {}, element("div", { class: "choices" }, theme, help));
+    const made = element("footer");
+    if (!notes.length) made.hidden = true;
     for (const note of notes) made.append(element("p", { class: "note", id: "precision", textContent: note }));
     return made;
   }

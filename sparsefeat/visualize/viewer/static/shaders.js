@@ -93,6 +93,7 @@ uniform vec2 step0;
 uniform vec2 range;
 uniform vec3 background;
 uniform float strength;
+uniform float grain;
 in vec2 uv0;
 out vec4 pixel;
 // Logarithm of the distance, so that a step counts by its share of the distance.
@@ -105,14 +106,16 @@ void main() {
   float own = far(uv0);
   float shade = 0.0;
   if (own < 1e3) {
+    // Steps below the size of a point are grain of a cloud, not an edge.
+    float slack = grain / exp2(own);
     for (int k = 0; k < 8; k++) {
       float angle = 0.785398 * float(k);
-      shade += max(0.0, own - far(uv0 + step0 * vec2(cos(angle), sin(angle))));
+      shade += max(0.0, own - far(uv0 + step0 * vec2(cos(angle), sin(angle))) - slack);
     }
   }
   // The edge of the image is half surface, half nothing.
   vec3 surface = color.a > 0.0 ? color.rgb / color.a : background;
-  pixel = vec4(mix(background, surface * exp(-strength * min(shade, 0.16)), color.a), 1.0);
+  pixel = vec4(mix(background, surface * exp(-strength * min(shade, 0.1)), color.a), 1.0);
 }`,
 };
 

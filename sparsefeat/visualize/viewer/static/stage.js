@@ -15,7 +15,9 @@ const FRONT = {
 const AZIMUTH = (-25 * Math.PI) / 180;
 const ELEVATION = (16 * Math.PI) / 180;
 const FIELD_OF_VIEW = 30;
-const GAP = 0.12; // between shapes side by side, as a share of the widest
+// Between shapes side by side, as a share of the widest; lines between them need room.
+const GAP = 0.12;
+const GAP_OF_LINES = 0.4;
 const PICK_RADIUS = 5; // pixels around the cursor in which a point counts as hit
 const CORNERS = [[0, -1, 0], [0, 1, 0], [1, -1, 0], [1, 1, 0]];
 
@@ -68,7 +70,8 @@ export class Stage {
       step0: { x: 0, y: 0 },
       range: { x: 0, y: 0 },
       background: [1, 1, 1],
-      strength: 9,
+      strength: 7,
+      grain: 0,
     });
     this.finish.depthTest = this.finish.depthWrite = false;
     const whole = new THREE.BufferGeometry();
@@ -132,7 +135,7 @@ export class Stage {
       viewport: { x: 1, y: 1 },
       width: 1,
       least: -1e30,
-      alpha: Math.min(0.85, Math.max(0.25, 14 / Math.sqrt(total))),
+      alpha: 0.8,
       shown: [1, 1, 1],
       colors: [0, 0, 0, 0, 0, 0, 0, 0, 0],
     });
@@ -174,7 +177,7 @@ export class Stage {
       this.bounds = this.shapes.map(({ position }, k) => boundsOf(position, poses[k]));
       this.boundsUp = this.up;
     }
-    const apart = sideBySide(this.bounds);
+    const apart = sideBySide(this.bounds, this.lines ? GAP_OF_LINES : GAP);
     const whole = this.bounds.reduce(union);
     const middle = [0, 1, 2].map((axis) => (whole.low[axis] + whole.high[axis]) / 2);
     this.shapes.forEach((made, k) => {
@@ -224,6 +227,8 @@ export class Stage {
   placeField() {
     for (const object of this.fieldObjects) {
       object.visible = Boolean(this.field);
+      // Sides around everything would only tint the picture.
+      if (object === this.fieldSides && this.field?.size > this.radius) object.visible = false;
       if (!this.field) continue;
       const { shape, index, size } = this.field;
       const made = this.shapes[shape];
@@ -254,7 +259,7 @@ export class Stage {
     this.finish.uniforms.background.value = background;
     if (this.lineMaterial) this.lineMaterial.uniforms.colors.value = [...wrong, ...right, ...accent];
     this.fieldEdges.material.uniforms.color.value.set(...accent, 0.95);
-    this.fieldSides.material.uniforms.color.value.set(...accent, 0.05);
+    this.fieldSides.material.uniforms.color.value.set(...accent, 0.06);
     this.request();
   }
 
@@ -265,8 +270,8 @@ export class Stage {
     const middle = new THREE.Vector3(...[0, 1, 2].map((axis) => (all.high[axis] + all.low[axis]) / 2));
     const slope = Math.tan((FIELD_OF_VIEW * Math.PI) / 360);
     const tall = half[1] * Math.cos(ELEVATION) + half[2] * Math.sin(ELEVATION);
-    const needed = Math.max(tall / slope, half[0] / (slope * this.camera.aspect)) * 1.12;
-    const distance = needed + half[2] * Math.cos(ELEVATION) + half[1] * Math.sin(ELEVATION);
+    const needed = Math.max(tall / slope, half[0] / (slope * this.camera.aspect)) * 1.08;
+    const distance = needed + 0.7 * half[2];
     this.radius = Math.hypot(...half) || 1;
     const away = new THREE.Vector3(0, Math.sin(ELEVATION), Math.cos(ELEVATION));
     this.camera.position.copy(middle).addScaledVector(away, distance || 1);
@@ -307,12 +312,15 @@ export class Stage {
     const pixels = canvas.height / (2 * Math.tan((FIELD_OF_VIEW * Math.PI) / 360));
     for (const made of this.shapes) {
       for (const { material: m } of [made.object, made.pick]) {
-        // A disc as wide as the diagonal of its patch leaves no gap.
-        m.uniforms.size.value = (made.shape.spacing || this.radius / 50) * 1.45 * this.pointScale;
+        m.uniforms.size.value = this.discSize(made);
         m.uniforms.pixels.value = pixels;
         m.uniforms.smallest.value = 1.5 * ratio;
       }
     }
+    const clouds = this.shapes.filter((made) => !made.faces);
+    const grains = clouds.map((made) => this.discSize(made));
+    // The logarithm of base 2 grows by 1.44 times the share.
+    this.finish.uniforms.grain.value = clouds.length ? 1.44 * 0.75 * Math.max(...grains) : 0;
     const reach = 1.2 * ratio;
     this.finish.uniforms.step0.value = { x: reach / canvas.width, y: reach / canvas.height };
     this.finish.uniforms.range.value = { x: camera.near, y: camera.far };
@@ -329,6 +337,11 @@ export class Stage {
     renderer.render(this.screen, camera);
     renderer.render(this.above, camera);
     this.onRender?.();
+  }
+
+  /** Discs somewhat wider than the diagonal of the patch that a point stands for, since few lie on a grid. */
+  discSize(made) {
+    return (made.shape.spacing || this.radius / 50) * 1.6 * this.pointScale;
   }
 
   /** Where a point of a shape is on the canvas, in CSS pixels; null where it cannot be seen at all. */
@@ -431,11 +444,11 @@ function boundsOf(position, matrix) {
   return { low, high };
 }
 
-function sideBySide(bounds) {
+function sideBySide(bounds, gap) {
   const columns = bounds.length <= 4 ? bounds.length : Math.ceil(Math.sqrt(1.6 * bounds.length));
   const rows = Math.ceil(bounds.length / columns);
   const side = (axis) => Math.max(...bounds.map(({ low, high }) => high[axis] - low[axis]));
-  const stride = [side(0) * (1 + GAP), side(1) * (1 + 2 * GAP)];
+  const stride = [side(0) * (1 + gap), side(1) * (1 + 2 * GAP)];
   return bounds.map(({ low, high }, k) => {
     const [row, column] = [Math.floor(k / columns), k % columns];
     const place = [(column - (columns - 1) / 2) * stride[0], ((rows - 1) / 2 - row) * stride[1], 0];
