@@ -12,6 +12,7 @@ from sparsefeat.mesh import voxelize_mesh
 from sparsefeat.models import create_model
 from sparsefeat.receptive_field import tune_receptive_field
 from sparsefeat.sparse import CoordinateManager, SparseTensor, TensorField, collate, quantize
+from sparsefeat.visualize.viewer import view
 
 __version__ = "0.1.0"
 
@@ -29,5 +30,6 @@ __all__ = [
     "receptive_field",
     "save_checkpoint",
     "tune_receptive_field",
+    "view",
     "voxelize_mesh",
 ]

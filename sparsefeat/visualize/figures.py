@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 
 from sparsefeat.errors import InputError
 from sparsefeat.io.atomic import atomic_write
-from sparsefeat.visualize.raster import CAMERA_VIEW, View, fit_frame, rasterize, spacing
+from sparsefeat.visualize.raster import CAMERA_VIEW, View, disc_radius, fit_frame, rasterize
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DPI = 100
 _THEMES = {
@@ -108,6 +110,8 @@ def draw_matches(
     Raises:
         InputError: empty clouds, rows out of range, shapes that do not fit.
     """
+    from matplotlib.collections import LineCollection
+
     theme = theme_colors(background)
     ends = [np.asarray(points0, dtype=np.float64), np.asarray(points1, dtype=np.float64)]
     matches, inliers = np.asarray(matches).reshape(-1, 2), np.asarray(inliers, dtype=bool).reshape(-1)
@@ -244,11 +248,14 @@ def _check_clouds(points, colors) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def _radius(cloud: np.ndarray, radius: float | None) -> float:
-    # Half the diagonal of a grid of that spacing is 0.71: surfaces close.
-    return radius if radius is not None else 0.75 * spacing(cloud)
+    return disc_radius(cloud) if radius is None else radius
 
 
 def new_figure(width: int, height: int, theme: dict) -> Figure:
+    # Imported here, since it takes a while and most who import the package draw nothing.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=theme["background"])
     FigureCanvasAgg(figure)
     return figure

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from sparsefeat.errors import InputError
 from sparsefeat.visualize.colors import PcaColors
 from sparsefeat.visualize.palette import class_colors
-from sparsefeat.visualize.raster import AXES, spacing
+from sparsefeat.visualize.raster import AXES, disc_radius
 from sparsefeat.visualize.viewer import layers
 from sparsefeat.visualize.viewer.quantize import quantize_features
 from sparsefeat.visualize.viewer.shapes import Shape, as_shapes
@@ -23,6 +23,9 @@ MAX_MATCHES = 5_000
 
 _FEWEST = 1000  # points that a small shape beside large ones keeps
 _SCALE = "viridis"
+# Of how many times more points than are drawn an even choice is made, and its steps.
+_MANY = 4
+_HALVINGS = 24
 
 
 class Scene:
@@ -122,7 +125,7 @@ def build_scene(
 
 def _title(items: Sequence[Shape]) -> str:
     names = [s.name for s in items]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return " and ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _likely_up(items: Sequence[Shape]) -> str:
@@ -140,21 +143,56 @@ def _shown(items: Sequence[Shape], most: int) -> tuple[list[np.ndarray], list[st
     finite = [np.flatnonzero(np.isfinite(s.vertices).all(1)) for s in items]
     counts = np.array([len(f) for f in finite])
     total = int(counts.sum())
-    rng = np.random.default_rng(0)
     rows, notes = [], []
     for shape, keep, count in zip(items, finite, counts, strict=True):
         note = []
         if len(keep) < len(shape.vertices):
-            note.append(f"{len(shape.vertices) - len(keep):,} points without coordinates left out")
+            note.append(f"{_number(len(shape.vertices) - len(keep))} points without coordinates left out")
         if total > most:
             share = max(min(_FEWEST, most // len(items)), int(most * count / total), 1)
             if share < count:
-                keep = keep[np.sort(rng.choice(count, share, replace=False))]
+                keep = keep[thin_evenly(shape.vertices[keep], share)]
                 kind = "points" if shape.faces is None else "vertices, without faces"
-                note.append(f"thinned: {len(keep):,} of {count:,} {kind} drawn")
+                note.append(f"thinned: {_number(len(keep))} of {_number(count)} {kind} drawn")
         rows.append(keep)
         notes.append("; ".join(note))
     return rows, notes
+
+
+def thin_evenly(points: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
+    """Rows of at most ``most`` points, one per cell of a grid, so that surfaces keep no gaps; ascending.
+
+    Args:
+        points: finite. Shape: (N, 3)
+        most: at least 1; of more points than that, nearly as many are kept.
+        seed: of the random choice among points that are very many.
+    """
+    rows = np.arange(len(points))
+    if len(rows) <= most:
+        return rows
+    if len(rows) > _MANY * most:
+        rows = np.sort(np.random.default_rng(seed).choice(len(rows), _MANY * most, replace=False))
+    place = points[rows] - points[rows].min(0)
+    extent = float(place.max())
+    # Between cells that hold everything and cells that hold one point each, halved on a logarithmic scale.
+    coarse, fine = extent, extent * 2.0**-20
+    kept = np.zeros(1, dtype=np.int64)
+    for _ in range(_HALVINGS):
+        edge = np.sqrt(coarse * fine)
+        cells = np.floor(place / edge).astype(np.int64)
+        sides = cells.max(0) + 1
+        first = np.unique((cells[:, 0] * sides[1] + cells[:, 1]) * sides[2] + cells[:, 2], return_index=True)[1]
+        if len(first) > most:
+            fine = edge
+        else:
+            coarse, kept = edge, first
+            if len(first) > 0.95 * most:
+                break
+    return rows[np.sort(kept)]
+
+
+def _number(count: int) -> str:
+    return f"{count:,}".replace(",", "\u202f")
 
 
 def _describe(scene: Scene, shape: Shape, rows: np.ndarray, note: str) -> dict[str, Any]:
@@ -170,7 +208,7 @@ def _describe(scene: Scene, shape: Shape, rows: np.ndarray, note: str) -> dict[s
         "faces": 0 if shape.faces is None else len(shape.faces),
         "note": note,
         "center": center.tolist(),
-        "spacing": spacing(points),
+        "disc": 2 * disc_radius(points),
         "position": scene.add(local),
         "index": scene.add(shape.faces, np.uint32) if mesh else None,
         "rows": None if whole else scene.add(rows, np.uint32),

@@ -404,7 +404,10 @@ async function start() {
   setLayer(0);
   if (data.matches?.confident) {
     const sorted = Float32Array.from(data.arrays[data.matches.confidence]).sort();
-    if (sorted.length > LINES_AT_FIRST) state.least = panel.confidence.set(sorted[sorted.length - LINES_AT_FIRST]);
+    if (sorted.length > LINES_AT_FIRST) {
+      state.least = sorted[sorted.length - LINES_AT_FIRST];
+      panel.confidence.set(state.least);
+    }
   }
   updateMatches();
   stage.render();

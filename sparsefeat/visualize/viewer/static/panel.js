@@ -52,12 +52,9 @@ export function slider({ id, name, low, high, value, say, onInput, mark }) {
     track.append(bar);
     root.append(element("span", { class: "says" }, text));
   }
-  // Returns the number that the slider can stand at, next to the one that is wanted.
   const set = (number) => {
     input.value = high > low ? Math.round(((number - low) / (high - low)) * steps) : 0;
-    const there = numberAt(Number(input.value));
-    show(there);
-    return there;
+    show(number);
   };
   input.addEventListener("input", () => {
     const number = numberAt(Number(input.value));

@@ -51,7 +51,6 @@ export class Stage {
     this.arrange(0);
     new ResizeObserver(() => this.resize()).observe(canvas);
     this.resize();
-    this.reset();
   }
 
   // ---- what is drawn
@@ -90,7 +89,7 @@ export class Stage {
     geometry.setAttribute("color", new THREE.BufferAttribute(colors, 3, true));
     const made = { geometry, position, colors, count: position.length / 3, faces: null, shape, visible: true };
     made.matrix = new THREE.Matrix4();
-    const uniforms = { cut: 1e30, size: shape.spacing || 1, pixels: 1, smallest: 1 };
+    const uniforms = { cut: 1e30, size: 1, pixels: 1, smallest: 1 };
     if (shape.index === null) {
       made.object = new THREE.Points(geometry, material(shaders.cloud, uniforms));
       made.pick = new THREE.Points(geometry, material(shaders.pickCloud, { ...uniforms, first: 0 }));
@@ -177,7 +176,7 @@ export class Stage {
       this.bounds = this.shapes.map(({ position }, k) => boundsOf(position, poses[k]));
       this.boundsUp = this.up;
     }
-    const apart = sideBySide(this.bounds, this.lines ? GAP_OF_LINES : GAP);
+    const apart = sideBySide(this.bounds, this.lines ? GAP_OF_LINES : GAP, this.camera.aspect);
     const whole = this.bounds.reduce(union);
     const middle = [0, 1, 2].map((axis) => (whole.low[axis] + whole.high[axis]) / 2);
     this.shapes.forEach((made, k) => {
@@ -291,7 +290,10 @@ export class Stage {
     this.target.setSize(this.canvas.width, this.canvas.height);
     this.camera.aspect = width / height;
     this.camera.updateProjectionMatrix();
-    if (!this.touched && before !== this.camera.aspect) this.reset();
+    if (!this.touched && before !== this.camera.aspect) {
+      this.arrange(this.together);
+      this.reset();
+    }
     this.render();
   }
 
@@ -339,9 +341,8 @@ export class Stage {
     this.onRender?.();
   }
 
-  /** Discs somewhat wider than the diagonal of the patch that a point stands for, since few lie on a grid. */
   discSize(made) {
-    return (made.shape.spacing || this.radius / 50) * 1.6 * this.pointScale;
+    return (made.shape.disc || this.radius / 50) * this.pointScale;
   }
 
   /** Where a point of a shape is on the canvas, in CSS pixels; null where it cannot be seen at all. */
@@ -444,11 +445,15 @@ function boundsOf(position, matrix) {
   return { low, high };
 }
 
-function sideBySide(bounds, gap) {
-  const columns = bounds.length <= 4 ? bounds.length : Math.ceil(Math.sqrt(1.6 * bounds.length));
-  const rows = Math.ceil(bounds.length / columns);
+/** Where shapes go in rows and columns: a pair in one row, more as they are largest on a canvas of this aspect. */
+function sideBySide(bounds, gap, aspect) {
   const side = (axis) => Math.max(...bounds.map(({ low, high }) => high[axis] - low[axis]));
-  const stride = [side(0) * (1 + gap), side(1) * (1 + 2 * GAP)];
+  const stride = [side(0) * (1 + gap), (side(1) + side(2) * Math.sin(ELEVATION)) * (1 + 2 * GAP)];
+  const rowsFor = (columns) => Math.ceil(bounds.length / columns);
+  const needed = (columns) => Math.max((columns * stride[0]) / aspect, rowsFor(columns) * stride[1]);
+  let columns = bounds.length;
+  if (bounds.length > 2) for (let k = columns; k > 0; k--) if (needed(k) < needed(columns)) columns = k;
+  const rows = rowsFor(columns);
   return bounds.map(({ low, high }, k) => {
     const [row, column] = [Math.floor(k / columns), k % columns];
     const place = [(column - (columns - 1) / 2) * stride[0], ((rows - 1) / 2 - row) * stride[1], 0];
