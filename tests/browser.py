@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,15 @@ class Browser:
         if path is not None:
             Path(path).write_bytes(png)
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+    def wait_for_picture(self, right: Callable[[np.ndarray], bool]) -> None:
+        """Return once what is seen is right."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            if right(self.screenshot()):
+                return
+            time.sleep(0.2)
+        raise TimeoutError(f"the picture stays wrong; {self.errors}")
 
     def close(self) -> None:
         """End this browser."""

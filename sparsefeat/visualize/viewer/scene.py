@@ -174,6 +174,8 @@ def thin_evenly(points: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
         rows = np.sort(np.random.default_rng(seed).choice(len(rows), _MANY * most, replace=False))
     place = points[rows] - points[rows].min(0)
     extent = float(place.max())
+    if extent == 0:
+        return rows[:1]
     # Between cells that hold everything and cells that hold one point each, halved on a logarithmic scale.
     coarse, fine = extent, extent * 2.0**-20
     kept = np.zeros(1, dtype=np.int64)
