@@ -24,8 +24,8 @@ _NORMAL_NEIGHBOURS = 16
 _MAX_SHADED = 1_500_000
 # Pixels are computed this much finer along both axes and averaged.
 _OVERSAMPLE = 2
-# Fine pixels. A sparse cloud is drawn as separate dots rather than as blobs.
-_MAX_RADIUS_PX = 9.0
+# As a share of the picture's width. A sparser cloud is drawn as separate dots rather than as blobs.
+_MAX_RADIUS = 0.012
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def rasterize(
         frame.width * _OVERSAMPLE,
         frame.height * _OVERSAMPLE,
     )
-    radius_px = float(np.clip(radius / fine.metres_per_pixel, 1.0, _MAX_RADIUS_PX))
+    radius_px = float(np.clip(radius / fine.metres_per_pixel, 1.0, max(1.0, _MAX_RADIUS * fine.width)))
     image, depth = _splat(fine, seen, colors, radius_px, radius)
     _close_pinholes(image, depth)
     covered = np.isfinite(depth)
