@@ -9,6 +9,8 @@ from sparsefeat.visualize.raster import View
 # A wall: this share of a cloud's points within this share of its extent from one of its sides.
 _THICKNESS = 0.04
 _POINTS = 0.05
+# ... that lie in this share of the squares of a board laid over that side; legs of a table do not.
+_COVERED, _SQUARES = 0.4, 10
 # More than this is no wall of a room but the whole of a flat cloud.
 _FLAT = 0.6
 _TURNS_DEG = np.arange(0.0, 90.0, 1.5)
@@ -42,10 +44,14 @@ def inside(points: np.ndarray, view: View) -> np.ndarray:
     for axis in (axes[best], across[best]):
         # Towards the viewer, who is at the far end of the second coordinate.
         sides.append(ground @ (axis if axis[1] >= 0 else -axis))
+    place = np.stack(sides, 1)
+    place = (place - place.min(0)) / np.maximum(np.ptp(place, axis=0), 1e-12)
+    board = np.minimum((place * _SQUARES).astype(np.int64), _SQUARES - 1)
     walls = []
-    for height in sides:
-        reach = height.max() - height
-        near = reach < _THICKNESS * max(float(reach.max()), 1e-12)
-        if _POINTS < near.mean() < _FLAT:
+    for side in range(3):
+        near = place[:, side] > 1 - _THICKNESS
+        squares = np.delete(board, side, axis=1)[near] @ [_SQUARES, 1]
+        covered = len(np.unique(squares)) / _SQUARES**2
+        if _POINTS < near.mean() < _FLAT and covered > _COVERED:
             walls.append(near)
     return ~np.any(walls, axis=0) if len(walls) >= 2 else np.ones(len(points), dtype=bool)

@@ -49,9 +49,9 @@ def plot_matrix(
     count = len(names)
     side = count * int(np.clip(_LARGEST / count, *_CELL))
     side = max(side, 240)
-    label = 24 + 7 * max(len(name) for name in names)
-    left, top, bottom, right = label + 40, 64 if title else 26, label + 44, 120
-    width, height = left + side + right, top + side + bottom
+    label = 20 + 8 * max(len(name) for name in names)
+    left, top, bottom, right = label + 36, 64 if title else 26, round(0.87 * label) + 36, 120
+    width, height = max(left + side + right, 32 + 9 * len(title or "")), top + side + bottom
     theme = theme_colors("white")
     figure = new_figure(width, height, theme)
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
@@ -73,7 +73,7 @@ def plot_matrix(
                 axes.text(column, row, f"{share:.0f}", **text)
     scale_axes = figure.add_axes(((left + side + 24) / width, bottom / height, 14 / width, side / height))
     scale = figure.colorbar(image, cax=scale_axes, ticks=[0, 25, 50, 75, 100])
-    scale.set_label("% of the points of the true class", fontsize=10, color=theme["text"])
+    scale.set_label("% of the true class", fontsize=10, color=theme["text"])
     scale.ax.tick_params(length=0, labelsize=9, colors=theme["text"])
     scale.outline.set_visible(False)
     if title:

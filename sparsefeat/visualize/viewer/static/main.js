@@ -317,11 +317,10 @@ async function start() {
   /** Captions stand below their shapes, markers on their points. */
   function placeOverlay() {
     captions.forEach((caption, k) => {
-      const { low, high } = stage.shapes[k].box;
-      const below = [(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2];
-      const place = data.shapes.length > 1 && stage.together < 0.5 && stage.shapes[k].visible ? stage.onCanvas(below) : null;
+      const apart = data.shapes.length > 1 && stage.together < 0.5 && stage.shapes[k].visible;
+      const place = apart ? stage.below(k) : null;
       caption.hidden = !place;
-      if (place) caption.style.transform = `translate(${place.x}px, ${place.y + 14}px) translateX(-50%)`;
+      if (place) caption.style.transform = `translate(${place.x}px, ${place.y + 6}px) translateX(-50%)`;
     });
     markers.forEach((marker, k) => {
       const index = marked[k];
@@ -336,11 +335,9 @@ async function start() {
   function picture() {
     const texts = [];
     const rings = [];
-    stage.shapes.forEach(({ box, position }, k) => {
-      if (!captions[k].hidden) {
-        const place = stage.onCanvas([(box.low[0] + box.high[0]) / 2, box.low[1], (box.low[2] + box.high[2]) / 2]);
-        texts.push({ x: place.x, y: place.y + 28, text: data.shapes[k].name });
-      }
+    stage.shapes.forEach(({ position }, k) => {
+      const place = captions[k].hidden ? null : stage.below(k);
+      if (place) texts.push({ x: place.x, y: place.y + 20, text: data.shapes[k].name });
       if (!markers[k].hidden) {
         rings.push({ ...stage.project(k, position.subarray(3 * marked[k], 3 * marked[k] + 3)), picked: state.pick?.shape === k });
       }

@@ -11,16 +11,25 @@ out float height;
 vec4 place(vec3 p) { vec4 world = modelMatrix * vec4(p, 1.0); height = world.y; return modelViewMatrix * vec4(p, 1.0); }
 `;
 
-// A point is a disc of the size of the patch that it stands for.
+// A point is a disc of the size of the patch that it stands for, its middle nearest to the viewer: where discs
+// overlap, each pixel belongs to the nearest point.
 const DISC_SIZE = `
 uniform float size;
 uniform float pixels;
 uniform float smallest;
-float discSize(vec4 seen) { return clamp(size * pixels / -seen.z, smallest, 64.0); }
+flat out vec2 bulge;
+float discSize(vec4 seen) { bulge = vec2(-seen.z, size); return clamp(size * pixels / -seen.z, smallest, 64.0); }
 `;
 
 const DISC = `
-void disc() { vec2 d = gl_PointCoord - 0.5; if (dot(d, d) > 0.25) discard; }
+uniform vec2 range;
+flat in vec2 bulge;
+void disc() {
+  vec2 d = gl_PointCoord - 0.5;
+  if (dot(d, d) > 0.25) discard;
+  float away = bulge.x + bulge.y * dot(d, d);
+  gl_FragDepth = range.y * (away - range.x) / (away * (range.y - range.x));
+}
 `;
 
 export const cloud = {

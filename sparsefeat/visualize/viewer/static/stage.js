@@ -89,7 +89,7 @@ export class Stage {
     geometry.setAttribute("color", new THREE.BufferAttribute(colors, 3, true));
     const made = { geometry, position, colors, count: position.length / 3, faces: null, shape, visible: true };
     made.matrix = new THREE.Matrix4();
-    const uniforms = { cut: 1e30, size: 1, pixels: 1, smallest: 1 };
+    const uniforms = { cut: 1e30, size: 1, pixels: 1, smallest: 1, range: { x: 0, y: 1 } };
     if (shape.index === null) {
       made.object = new THREE.Points(geometry, material(shaders.cloud, uniforms));
       made.pick = new THREE.Points(geometry, material(shaders.pickCloud, { ...uniforms, first: 0 }));
@@ -316,6 +316,7 @@ export class Stage {
       for (const { material: m } of [made.object, made.pick]) {
         m.uniforms.size.value = this.discSize(made);
         m.uniforms.pixels.value = pixels;
+        m.uniforms.range.value = { x: camera.near, y: camera.far };
         m.uniforms.smallest.value = 1.5 * ratio;
       }
     }
@@ -351,8 +352,17 @@ export class Stage {
     return this.onCanvas(point);
   }
 
+  /** The middle of the lower edge of a shape's box, as it is seen. */
+  below(k) {
+    const { low, high } = this.shapes[k].box;
+    const corners = [low[0], high[0]].flatMap((x) => [low[2], high[2]].map((z) => new THREE.Vector3(x, low[1], z)));
+    const places = corners.map((corner) => this.onCanvas(corner));
+    if (places.includes(null)) return null;
+    return { x: places.reduce((sum, { x }) => sum + x / 4, 0), y: Math.max(...places.map(({ y }) => y)) };
+  }
+
   onCanvas(point) {
-    const place = (point.clone ? point.clone() : new THREE.Vector3(...point)).project(this.camera);
+    const place = point.clone().project(this.camera);
     if (place.z < -1 || place.z > 1) return null;
     return {
       x: ((place.x + 1) / 2) * this.canvas.clientWidth,
