@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import fcntl
 import io
 import json
@@ -75,10 +76,18 @@ class Browser:
         self._left = b""
         self._session = None
         target = self._send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self._send("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self._send(f"{domain}.enable")
-        self._send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         features = [
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
             {"name": "prefers-reduced-motion", "value": "reduce"},
@@ -90,11 +99,15 @@ class Browser:
         self.errors.clear()
         self.requests.clear()
         self._send("Page.navigate", url=url)
-        self.wait("document.documentElement.dataset.ready === 'true' || !document.getElementById('message').hidden")
+        self.wait(
+            "document.documentElement.dataset.ready === 'true' || !document.getElementById('message').hidden"
+        )
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
-        answer = self._send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        answer = self._send(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         if "exceptionDetails" in answer:
             raise RuntimeError(str(answer["exceptionDetails"]))
         return answer["result"].get("value")
@@ -127,7 +140,9 @@ class Browser:
     def screenshot(self, path: Path | None = None) -> np.ndarray:
         """What is seen. Shape: (height, width, 3) uint8"""
         # Two frames, so that what was asked for has been drawn.
-        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
+        self.run(
+            "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))"
+        )
         png = base64.b64decode(self._send("Page.captureScreenshot", format="png")["data"])
         if path is not None:
             Path(path).write_bytes(png)
@@ -144,10 +159,8 @@ class Browser:
 
     def close(self) -> None:
         """End this browser."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         os.close(self._out)
         os.close(self._in)
@@ -181,8 +194,14 @@ class Browser:
         if method == "Runtime.exceptionThrown":
             details = given["exceptionDetails"]
             self._complain(details.get("exception", {}).get("description") or details["text"])
-        elif method == "Runtime.consoleAPICalled" and given["type"] in ("error", "warning", "assert"):
-            self._complain(" ".join(str(a.get("value", a.get("description"))) for a in given["args"]))
+        elif method == "Runtime.consoleAPICalled" and given["type"] in (
+            "error",
+            "warning",
+            "assert",
+        ):
+            self._complain(
+                " ".join(str(a.get("value", a.get("description"))) for a in given["args"])
+            )
         elif method == "Log.entryAdded" and given["entry"]["level"] in ("error", "warning"):
             self._complain(given["entry"]["text"])
         elif method == "Network.requestWillBeSent":

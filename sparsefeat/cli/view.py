@@ -61,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
 
 def add_html_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--html FILE`` to a tool that calls :func:`sparsefeat.view` with ``html=args.html``."""
-    parser.add_argument("--html", metavar="FILE", help="write a page to look at the result, one file")
+    parser.add_argument(
+        "--html", metavar="FILE", help="write a page to look at the result, one file"
+    )
 
 
 def read_features(path: str) -> np.ndarray:
@@ -151,7 +153,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _check_count(option: str, files: Sequence[str], shapes: Sequence[Shape]) -> None:
     if len(files) != len(shapes):
-        raise InputError(f"{option}: {len(files)} files for {len(shapes)} inputs, expected one each")
+        raise InputError(
+            f"{option}: {len(files)} files for {len(shapes)} inputs, expected one each"
+        )
 
 
 def _extract(

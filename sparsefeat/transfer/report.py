@@ -128,7 +128,9 @@ def _plot_tuning(result: TransferResult, output: Path) -> list[Path]:
         written.append(path)
     if result.curve:
         path = output / "receptive_field.png"
-        label = "geodesic error x100, nearest feature (lower is better)" if result.maps else "accuracy on held-out shapes"
+        label = "accuracy on held-out shapes"
+        if result.maps:
+            label = "geodesic error x100, nearest feature (lower is better)"
         curve = ([p.voxel_size for p in result.curve], [p.score for p in result.curve])
         shots = result.config.shots
         # Of the run that the curve is for: the most shots, the first seed.

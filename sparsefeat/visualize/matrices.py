@@ -18,7 +18,10 @@ _LARGEST = 720
 
 
 def plot_matrix(
-    matrix: np.ndarray, names: Sequence[str] | None, path: str | os.PathLike, title: str | None = None
+    matrix: np.ndarray,
+    names: Sequence[str] | None,
+    path: str | os.PathLike,
+    title: str | None = None,
 ) -> None:
     """Draw a confusion matrix, each row in percent of its sum, into a PNG.
 
@@ -42,7 +45,10 @@ def plot_matrix(
     met = matrix.any(0) | matrix.any(1)
     if not met.any():
         raise InputError("plot_matrix: expected at least one count, all are 0")
-    matrix, names = matrix[np.ix_(met, met)], [n for n, there in zip(names, met, strict=True) if there]
+    matrix, names = (
+        matrix[np.ix_(met, met)],
+        [n for n, there in zip(names, met, strict=True) if there],
+    )
     total = matrix.sum(1, keepdims=True)
     # A class that is only ever predicted has no shares.
     percent = 100 * np.divide(matrix, total, out=np.full_like(matrix, np.nan), where=total > 0)
@@ -57,7 +63,9 @@ def plot_matrix(
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
     axes.set_facecolor("#eeeeee")
     image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-    axes.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=9)
+    axes.set_xticks(
+        range(count), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=9
+    )
     axes.set_yticks(range(count), names, fontsize=9)
     axes.tick_params(length=0, colors=theme["text"])
     axes.set_xlabel("predicted", fontsize=11, color=theme["text"])
@@ -71,11 +79,15 @@ def plot_matrix(
                 color = "white" if share > 50 else theme["text"] if share >= 0.5 else theme["muted"]
                 text = {"ha": "center", "va": "center", "fontsize": 9, "color": color}
                 axes.text(column, row, f"{share:.0f}", **text)
-    scale_axes = figure.add_axes(((left + side + 24) / width, bottom / height, 14 / width, side / height))
+    scale_axes = figure.add_axes(
+        ((left + side + 24) / width, bottom / height, 14 / width, side / height)
+    )
     scale = figure.colorbar(image, cax=scale_axes, ticks=[0, 25, 50, 75, 100])
     scale.set_label("% of the true class", fontsize=10, color=theme["text"])
     scale.ax.tick_params(length=0, labelsize=9, colors=theme["text"])
     scale.outline.set_visible(False)
     if title:
-        figure.text(16 / width, 1 - 28 / height, title, fontsize=12, color=theme["text"], va="center")
+        figure.text(
+            16 / width, 1 - 28 / height, title, fontsize=12, color=theme["text"], va="center"
+        )
     save_figure(figure, path)

@@ -153,7 +153,9 @@ def test_a_map_carries_the_colours_of_places():
 def test_matches_end_at_their_points_whatever_is_thinned_out():
     clouds = [RNG.random((2000, 3)), RNG.random((2500, 3))]
     rows = RNG.integers(0, 2000, (40, 2))
-    matches = Matches(rows, confidence=RNG.random(40), correct=RNG.random(40) < 0.5, source=1, target=0)
+    matches = Matches(
+        rows, confidence=RNG.random(40), correct=RNG.random(40) < 0.5, source=1, target=0
+    )
     description, arrays = page_of(clouds, matches=matches, max_points=500)
     found = description["matches"]
     ends = arrays[found["ends"]].reshape(40, 2, 3)
@@ -254,7 +256,9 @@ def test_shapes_of_any_library(given, faces, color):
 
 def test_tensors_and_a_list_of_clouds():
     torch = pytest.importorskip("torch")
-    shapes = as_shapes([torch.from_numpy(POINTS), (torch.from_numpy(CORNERS), torch.from_numpy(FACES))])
+    shapes = as_shapes(
+        [torch.from_numpy(POINTS), (torch.from_numpy(CORNERS), torch.from_numpy(FACES))]
+    )
     assert [s.faces is None for s in shapes] == [True, False]
     # Two clouds in a tuple are two clouds, since coordinates have fractions.
     assert len(as_shapes((POINTS, POINTS))) == 2
@@ -266,7 +270,9 @@ def test_files_are_clouds_or_meshes_as_they_have_faces(tmp_path):
     np.savez(tmp_path / "mesh.npz", vertices=CORNERS, faces=FACES)
     lines = [f"v {x} {y} {z}" for x, y, z in CORNERS]
     (tmp_path / "cloud.obj").write_text("\n".join(lines))
-    (tmp_path / "mesh.obj").write_text("\n".join(lines + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in FACES]))
+    (tmp_path / "mesh.obj").write_text(
+        "\n".join(lines + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in FACES])
+    )
     names = ["cloud.ply", "features.npz", "mesh.npz", "cloud.obj", "mesh.obj"]
     shapes = as_shapes([tmp_path / name for name in names])
     assert [s.faces is not None for s in shapes] == [False, False, True, False, True]
@@ -284,12 +290,20 @@ def test_files_are_clouds_or_meshes_as_they_have_faces(tmp_path):
         ("thing.doc", {}, "unknown suffix '.doc'"),
         (object(), {}, "object, expected a path, points"),
         ((CORNERS, FACES + 9), {}, "name a vertex that is not there"),
-        (POINTS, {"features": np.ones((3, 4))}, r"features of shape 0: shape \(3, 4\), expected \(300, C\)"),
+        (
+            POINTS,
+            {"features": np.ones((3, 4))},
+            r"features of shape 0: shape \(3, 4\), expected \(300, C\)",
+        ),
         (POINTS, {"features": np.full((300, 4), np.nan)}, "no finite row"),
         ([POINTS, POINTS], {"features": POINTS}, "a list of 2, one per shape"),
         ([POINTS, POINTS], {"features": [POINTS, POINTS[:, :2]]}, r"\[2, 3\] channels"),
         (POINTS, {"labels": np.full(300, 0.5)}, "labels have fractions"),
-        (POINTS, {"labels": np.zeros(2, int)}, r"Labels of shape 0: shape \(2,\), expected \(300,\)"),
+        (
+            POINTS,
+            {"labels": np.zeros(2, int)},
+            r"Labels of shape 0: shape \(2,\), expected \(300,\)",
+        ),
         (POINTS, {"values": {"error": np.zeros(2)}}, "error of shape 0"),
         ([POINTS, POINTS], {"matches": [[0, 300]]}, "beyond the 300 points of shape 1"),
         (POINTS, {"matches": [[0, 0]]}, "shape 1, expected 0 to 0"),
@@ -316,7 +330,9 @@ def test_what_cannot_be_shown_is_said_in_one_line(tmp_path, given, options, mess
 
 
 def test_no_text_of_the_data_can_become_markup():
-    page = Page(build_scene(POINTS, names=[EVIL], title=EVIL, unit=EVIL, labels=np.repeat([EVIL], 300))).html
+    page = Page(
+        build_scene(POINTS, names=[EVIL], title=EVIL, unit=EVIL, labels=np.repeat([EVIL], 300))
+    ).html
     assert "alert(1)</script>" not in page and "<!--&" not in page
     description, _ = contents(page)
     assert description["title"] == EVIL and description["shapes"][0]["name"] == EVIL
@@ -425,8 +441,14 @@ def test_the_tool_says_in_one_line_what_is_wrong(tmp_path, capsys, options, mess
     write_ply(tmp_path / "a.ply", POINTS)
     (tmp_path / "labels.txt").write_text("1\n2\n")
     np.savez(tmp_path / "empty.npz", points=POINTS)
-    paths = {"a": tmp_path / "a.ply", "labels": tmp_path / "labels.txt", "empty": tmp_path / "empty.npz"}
-    assert tool.main([*(o.format(**paths) for o in options), "--html", f"{tmp_path}/page.html"]) == 2
+    paths = {
+        "a": tmp_path / "a.ply",
+        "labels": tmp_path / "labels.txt",
+        "empty": tmp_path / "empty.npz",
+    }
+    assert (
+        tool.main([*(o.format(**paths) for o in options), "--html", f"{tmp_path}/page.html"]) == 2
+    )
     said = capsys.readouterr().err.strip()
     assert re.search(message, said) and "\n" not in said
     assert not (tmp_path / "page.html").exists()

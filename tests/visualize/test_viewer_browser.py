@@ -11,10 +11,15 @@ from browser import Browser, find_browser
 from sparsefeat.visualize.viewer import Page, ReceptiveField, view
 from sparsefeat.visualize.viewer.scene import build_scene
 
-pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium on the PATH (Debian: apt-get install chromium)")
+pytestmark = pytest.mark.skipif(
+    find_browser() is None, reason="no Chromium on the PATH (Debian: apt-get install chromium)"
+)
 
 EVIL = "</script><script>window.broken = 1</script>"
-CANVAS = (slice(60, 690), slice(300, 1190))  # without the controls, the buttons and the line at the bottom
+CANVAS = (
+    slice(60, 690),
+    slice(300, 1190),
+)  # without the controls, the buttons and the line at the bottom
 
 
 def ball(rng, count: int) -> np.ndarray:
@@ -23,8 +28,12 @@ def ball(rng, count: int) -> np.ndarray:
 
 
 def sphere_mesh(rows: int = 30, columns: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    polar, around = np.meshgrid(np.linspace(0.01, np.pi - 0.01, rows), np.linspace(0, 2 * np.pi, columns), indexing="ij")
-    vertices = np.stack([np.sin(polar) * np.cos(around), np.cos(polar), np.sin(polar) * np.sin(around)], -1)
+    polar, around = np.meshgrid(
+        np.linspace(0.01, np.pi - 0.01, rows), np.linspace(0, 2 * np.pi, columns), indexing="ij"
+    )
+    vertices = np.stack(
+        [np.sin(polar) * np.cos(around), np.cos(polar), np.sin(polar) * np.sin(around)], -1
+    )
     at = np.arange(rows * columns).reshape(rows, columns)
     a, b, c, d = at[:-1, :-1].ravel(), at[1:, :-1].ravel(), at[1:, 1:].ravel(), at[:-1, 1:].ravel()
     return vertices.reshape(-1, 3), np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
@@ -121,11 +130,17 @@ def test_the_served_page_is_the_same_and_fetches_nothing_else(browser):
 def test_a_notebooks_frame_runs_in_its_sandbox(browser, tmp_path):
     rng = np.random.default_rng(0)
     frame = Page(build_scene(ball(rng, 500), ball(rng, 500)))._repr_html_()
-    ready = "<script>document.documentElement.dataset.ready = 'true'</script><p id=message hidden></p>"
-    (tmp_path / "notebook.html").write_text(f"<!doctype html><meta charset=utf-8>{frame}{ready}", encoding="utf-8")
+    ready = (
+        "<script>document.documentElement.dataset.ready = 'true'</script><p id=message hidden></p>"
+    )
+    (tmp_path / "notebook.html").write_text(
+        f"<!doctype html><meta charset=utf-8>{frame}{ready}", encoding="utf-8"
+    )
     browser.open((tmp_path / "notebook.html").as_uri())
     # A sandboxed frame cannot be asked; what it draws can be seen.
-    browser.wait_for_picture(lambda image: np.ptp(image[100:500, 300:1100].astype(int), axis=2).max() > 100)
+    browser.wait_for_picture(
+        lambda image: np.ptp(image[100:500, 300:1100].astype(int), axis=2).max() > 100
+    )
     assert browser.errors == []
 
 
@@ -135,8 +150,12 @@ def test_labels_stay_text(opened):
     assert text(opened, "h1") == f"Balls {EVIL}"
     assert text(opened, ".shape .name") == EVIL
     opened.press("3")
-    assert [opened.run(f"document.querySelectorAll('.classes > div')[{k}].textContent") for k in (0, 1)] == [EVIL, "right"]
-    assert opened.run("document.scripts.length") == 3  # the data's own element is taken out once read
+    assert [
+        opened.run(f"document.querySelectorAll('.classes > div')[{k}].textContent") for k in (0, 1)
+    ] == [EVIL, "right"]
+    assert (
+        opened.run("document.scripts.length") == 3
+    )  # the data's own element is taken out once read
 
 
 def test_a_click_colours_both_shapes_by_distance(opened):
@@ -145,7 +164,9 @@ def test_a_click_colours_both_shapes_by_distance(opened):
     after = opened.screenshot()
     # Left and right half of the view: both shapes.
     for half in (slice(300, 740), slice(740, 1190)):
-        difference = np.abs(before[60:690, half].astype(int) - after[60:690, half].astype(int)).max(-1)
+        difference = np.abs(before[60:690, half].astype(int) - after[60:690, half].astype(int)).max(
+            -1
+        )
         assert (difference > 24).mean() > 0.1
     assert text(opened, "#layers [aria-pressed=true]") == "Distance"
     assert "distance 0" in text(opened, "#readout") and "point" in text(opened, "#readout")
@@ -175,7 +196,9 @@ def test_the_confidence_slider_hides_lines(opened):
     slide(opened, "confidence", 1.0)
     none = opened.screenshot()
     greens = [colored(image, (0.33, 0.45)) for image in (full, half, none)]
-    reds = [colored(image, (0.97, 1.0)) + colored(image, (0.0, 0.03)) for image in (full, half, none)]
+    reds = [
+        colored(image, (0.97, 1.0)) + colored(image, (0.0, 0.03)) for image in (full, half, none)
+    ]
     for found in (greens, reds):
         assert found[0] > 1.5 * found[1] > 0 and found[2] < 0.02 * found[0]
     assert text(opened, "#match-count").startswith("0 of 100 shown")
@@ -256,8 +279,10 @@ def test_dark_and_light(opened):
 
 def test_a_picture_is_a_png_of_the_view(opened):
     opened.run(
-        "(() => { const make = URL.createObjectURL; URL.createObjectURL = (blob) => { window.saved = [blob.type, blob.size];"
-        " return make.call(URL, blob); }; HTMLAnchorElement.prototype.click = function () { window.name0 = this.download; }; })()"
+        "(() => { const make = URL.createObjectURL;"
+        " URL.createObjectURL = (blob) => { window.saved = [blob.type, blob.size]; "
+        " return make.call(URL, blob); };"
+        " HTMLAnchorElement.prototype.click = function () { window.name0 = this.download; }; })()"
     )
     opened.press("p")
     opened.wait("window.name0 !== undefined")

@@ -51,7 +51,9 @@ class ReceptiveField:
     about: str = ""
 
 
-def per_shape(given: Any, shapes: Sequence[Shape], what: str, width: bool = False) -> list[np.ndarray | None]:
+def per_shape(
+    given: Any, shapes: Sequence[Shape], what: str, width: bool = False
+) -> list[np.ndarray | None]:
     """Arrays with one row per point, one array per shape.
 
     Args:
@@ -65,10 +67,14 @@ def per_shape(given: Any, shapes: Sequence[Shape], what: str, width: bool = Fals
     """
     if given is None:
         return [None] * len(shapes)
-    if not (isinstance(given, (list, tuple)) and len(given) == len(shapes) and not _is_row(given[0])):
+    if not (
+        isinstance(given, (list, tuple)) and len(given) == len(shapes) and not _is_row(given[0])
+    ):
         if len(shapes) > 1:
             count = len(given) if isinstance(given, (list, tuple)) else 1
-            raise InputError(f"view: {what}: expected a list of {len(shapes)}, one per shape, got {count}")
+            raise InputError(
+                f"view: {what}: expected a list of {len(shapes)}, one per shape, got {count}"
+            )
         given = [given]
     arrays: list[np.ndarray | None] = []
     for shape, values in zip(shapes, given, strict=True):
@@ -79,8 +85,14 @@ def per_shape(given: Any, shapes: Sequence[Shape], what: str, width: bool = Fals
         if not width and array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         expected = f"({len(shape.vertices)}, C)" if width else f"({len(shape.vertices)},)"
-        if array.ndim != (2 if width else 1) or len(array) != len(shape.vertices) or (width and not array.shape[1]):
-            raise InputError(f"view: {what} of {shape.name}: shape {array.shape}, expected {expected}")
+        if (
+            array.ndim != (2 if width else 1)
+            or len(array) != len(shape.vertices)
+            or (width and not array.shape[1])
+        ):
+            raise InputError(
+                f"view: {what} of {shape.name}: shape {array.shape}, expected {expected}"
+            )
         arrays.append(array)
     return arrays
 
@@ -93,12 +105,16 @@ def check_features(arrays: Sequence[np.ndarray | None]) -> None:
             raise InputError(f"view: features of {array.dtype}, expected numbers")
     widths = sorted({a.shape[1] for a in given})
     if len(widths) > 1:
-        raise InputError(f"view: features with {widths} channels, expected one number of channels for all shapes")
+        raise InputError(
+            f"view: features with {widths} channels, expected one number of channels for all shapes"
+        )
     if given and not any(np.isfinite(a).all(1).any() for a in given):
         raise InputError("view: no finite row in the features")
 
 
-def named_layers(given: Any, shapes: Sequence[Shape], what: str) -> dict[str, list[np.ndarray | None]]:
+def named_layers(
+    given: Any, shapes: Sequence[Shape], what: str
+) -> dict[str, list[np.ndarray | None]]:
     """Layers by name; what comes without a name gets the name ``what``."""
     if given is None:
         return {}
@@ -122,13 +138,22 @@ def as_classes(
     if any(a.dtype.kind in "USO" for a in arrays):
         known = sorted({str(x) for a in arrays for x in np.unique(a.astype(str))})
         numbers = {name: k for k, name in enumerate(known)}
-        layers = [[None if a is None else np.array([numbers[str(x)] for x in a]) for a in layer] for layer in layers]
+        layers = [
+            [None if a is None else np.array([numbers[str(x)] for x in a]) for a in layer]
+            for layer in layers
+        ]
         return layers, dict(enumerate(known))
     for array in arrays:
-        if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and (array == np.rint(array)).all()):
-            raise InputError("view: labels have fractions, expected whole numbers or names (numbers go into values=)")
+        if array.dtype.kind not in "iub" and not (
+            array.dtype.kind == "f" and (array == np.rint(array)).all()
+        ):
+            raise InputError(
+                "view: labels have fractions, expected whole numbers or names (numbers go into values=)"
+            )
     layers = [[None if a is None else a.astype(np.int64) for a in layer] for layer in layers]
-    found = sorted({int(x) for layer in layers for a in layer if a is not None for x in np.unique(a)})
+    found = sorted(
+        {int(x) for layer in layers for a in layer if a is not None for x in np.unique(a)}
+    )
     if names is None:
         names = {}
     elif not isinstance(names, Mapping):
@@ -136,7 +161,9 @@ def as_classes(
     return layers, {k: str(names.get(k, "no label" if k == -1 else k)) for k in found}
 
 
-def checked_matches(given: Any, confidence: Any, correct: Any, shapes: Sequence[Shape]) -> list[Matches]:
+def checked_matches(
+    given: Any, confidence: Any, correct: Any, shapes: Sequence[Shape]
+) -> list[Matches]:
     """Matches as arrays that fit each other and the shapes.
 
     Raises:
@@ -146,17 +173,23 @@ def checked_matches(given: Any, confidence: Any, correct: Any, shapes: Sequence[
         return []
     if isinstance(given, Matches):
         given = [given]
-    elif not (isinstance(given, (list, tuple)) and given and all(isinstance(m, Matches) for m in given)):
+    elif not (
+        isinstance(given, (list, tuple)) and given and all(isinstance(m, Matches) for m in given)
+    ):
         given = [Matches(given, confidence, correct)]
     checked = []
     for match in given:
         rows = as_array(match.rows)
         rows = rows.reshape(-1, 2) if rows.size == 0 else rows
         if rows.ndim != 2 or rows.shape[1] != 2 or (rows.size and rows.dtype.kind not in "iu"):
-            raise InputError(f"view: matches {rows.shape} of {rows.dtype}, expected whole numbers (K, 2)")
+            raise InputError(
+                f"view: matches {rows.shape} of {rows.dtype}, expected whole numbers (K, 2)"
+            )
         for column, index in enumerate((match.source, match.target)):
             if not 0 <= index < len(shapes):
-                raise InputError(f"view: matches name shape {index}, expected 0 to {len(shapes) - 1}")
+                raise InputError(
+                    f"view: matches name shape {index}, expected 0 to {len(shapes) - 1}"
+                )
             count = len(shapes[index].vertices)
             if len(rows) and not (0 <= rows[:, column].min() and rows[:, column].max() < count):
                 raise InputError(f"view: a match beyond the {count} points of {shapes[index].name}")
@@ -164,13 +197,21 @@ def checked_matches(given: Any, confidence: Any, correct: Any, shapes: Sequence[
         for name, values in (("confidence", match.confidence), ("correct", match.correct)):
             array = None if values is None else as_array(values)
             if array is not None and array.shape != (len(rows),):
-                raise InputError(f"view: {name} has shape {array.shape}, expected ({len(rows)},), one per match")
+                raise InputError(
+                    f"view: {name} has shape {array.shape}, expected ({len(rows)},), one per match"
+                )
             extra.append(array)
         sure, right = extra
         if sure is not None and not np.isfinite(sure.astype(np.float64)).all():
             raise InputError("view: a confidence is not finite")
         checked.append(
-            Matches(rows.astype(np.int64), sure, None if right is None else right.astype(bool), match.source, match.target)
+            Matches(
+                rows.astype(np.int64),
+                sure,
+                None if right is None else right.astype(bool),
+                match.source,
+                match.target,
+            )
         )
     return checked
 
@@ -184,7 +225,11 @@ def checked_transforms(given: Any, shapes: Sequence[Shape]) -> np.ndarray | None
     if len(matrices) != len(shapes):
         raise InputError(f"view: {len(shapes)} shapes but {len(matrices)} transforms")
     found = np.stack([np.eye(4) if m is None else as_array(m).astype(np.float64) for m in matrices])
-    if found.shape[1:] != (4, 4) or not np.isfinite(found).all() or not (found[:, 3] == [0, 0, 0, 1]).all():
+    if (
+        found.shape[1:] != (4, 4)
+        or not np.isfinite(found).all()
+        or not (found[:, 3] == [0, 0, 0, 1]).all()
+    ):
         raise InputError("view: expected transforms (4, 4) that end in the row 0 0 0 1")
     return found
 
@@ -200,10 +245,16 @@ def checked_maps(given: Any, shapes: Sequence[Shape]) -> tuple[int, list[np.ndar
     """
     if given is None:
         return None
-    if not (isinstance(given, (list, tuple)) and len(given) == len(shapes) and any(m is None for m in given)):
+    if not (
+        isinstance(given, (list, tuple))
+        and len(given) == len(shapes)
+        and any(m is None for m in given)
+    ):
         given = [given] + [None] * (len(shapes) - 1)
     if [m is None for m in given].count(True) != 1:
-        raise InputError("view: maps: expected rows for every shape but one, and None for the one they are rows of")
+        raise InputError(
+            "view: maps: expected rows for every shape but one, and None for the one they are rows of"
+        )
     reference = next(k for k, m in enumerate(given) if m is None)
     rows = per_shape(list(given), shapes, "map")
     count = len(shapes[reference].vertices)

@@ -85,7 +85,9 @@ def _render(scene: Scene) -> str:
     data = base64.b64encode(blob).decode("ascii")
     # Only what is marked with this runs. It depends on the data, so no text in the data can know it.
     nonce = hashlib.sha256((description + data).encode()).hexdigest()[:32]
-    imports = {name: f"data:text/javascript;base64,{_base64(file)}" for name, file in _MODULES.items()}
+    imports = {
+        name: f"data:text/javascript;base64,{_base64(file)}" for name, file in _MODULES.items()
+    }
     return string.Template(_static("viewer.html")).substitute(
         title=html.escape(scene.description["title"]),
         nonce=nonce,

@@ -37,7 +37,9 @@ class QuantizedFeatures:
     error: float
 
 
-def quantize_features(features: Sequence[np.ndarray], dimensions: int = DIMENSIONS, seed: int = 0) -> QuantizedFeatures:
+def quantize_features(
+    features: Sequence[np.ndarray], dimensions: int = DIMENSIONS, seed: int = 0
+) -> QuantizedFeatures:
     """Quantise the features of several shapes on one basis.
 
     Args:
@@ -57,10 +59,14 @@ def quantize_features(features: Sequence[np.ndarray], dimensions: int = DIMENSIO
     codes = [_encode(np.asarray(f), mean, basis, steps) for f in features]
     total = energy.sum()
     variance = float(energy[: basis.shape[1]].sum() / total) if total > 0 else 1.0
-    return QuantizedFeatures(codes, steps, rows.shape[1], variance, _error(rows, mean, basis, steps, seed))
+    return QuantizedFeatures(
+        codes, steps, rows.shape[1], variance, _error(rows, mean, basis, steps, seed)
+    )
 
 
-def _encode(features: np.ndarray, mean: np.ndarray, basis: np.ndarray, steps: np.ndarray) -> np.ndarray:
+def _encode(
+    features: np.ndarray, mean: np.ndarray, basis: np.ndarray, steps: np.ndarray
+) -> np.ndarray:
     codes = np.empty((len(features), basis.shape[1]), dtype=np.int8)
     for start in range(0, len(features), _FIT_ROWS):
         part = features[start : start + _FIT_ROWS].astype(np.float64)
@@ -71,7 +77,9 @@ def _encode(features: np.ndarray, mean: np.ndarray, basis: np.ndarray, steps: np
     return codes
 
 
-def _error(rows: np.ndarray, mean: np.ndarray, basis: np.ndarray, steps: np.ndarray, seed: int) -> float:
+def _error(
+    rows: np.ndarray, mean: np.ndarray, basis: np.ndarray, steps: np.ndarray, seed: int
+) -> float:
     a, b = np.random.default_rng(seed).integers(len(rows), size=(2, _PAIRS))
     exact = np.linalg.norm(rows[a] - rows[b], axis=1)
     coded = [_encode(rows[k], mean, basis, steps).astype(np.float64) for k in (a, b)]

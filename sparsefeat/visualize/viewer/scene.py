@@ -74,7 +74,11 @@ def build_scene(
     items = as_shapes(shapes, names)
     if up is not None and up not in AXES:
         raise InputError(f"view: up: expected one of {', '.join(AXES)}, got {up!r}")
-    found = [s.features for s in items] if features is None else layers.per_shape(features, items, "features", True)
+    found = (
+        [s.features for s in items]
+        if features is None
+        else layers.per_shape(features, items, "features", True)
+    )
     layers.check_features(found)
     labelled = layers.named_layers(labels, items, "Labels")
     classes, class_names = layers.as_classes(list(labelled.values()), label_names)
@@ -86,7 +90,9 @@ def build_scene(
     for item in items:
         # Row numbers are 32 bits in the page.
         if len(item.vertices) >= 2**31:
-            raise InputError(f"view: {item.name}: {len(item.vertices)} points, expected fewer than 2**31")
+            raise InputError(
+                f"view: {item.name}: {len(item.vertices)} points, expected fewer than 2**31"
+            )
 
     scene = Scene()
     rows, notes = _shown(items, max_points)
@@ -113,13 +119,17 @@ def build_scene(
     if mapped is not None:
         _add_map(scene, items, rows, *mapped)
     if any(s.colors is not None for s in items):
-        tints = [None if s.colors is None else s.colors[r] for s, r in zip(items, rows, strict=True)]
+        tints = [
+            None if s.colors is None else s.colors[r] for s, r in zip(items, rows, strict=True)
+        ]
         arrays = [scene.add(t, np.uint8) for t in tints]
         add({"kind": "colors", "name": "Colours of the file", "about": "", "arrays": arrays})
     if matched:
         scene.description["matches"] = _matches(scene, matched, items)
     if field is not None:
-        scene.description["field"] = {k: getattr(field, k) for k in ("size", "tuned", "cells", "form", "about")}
+        scene.description["field"] = {
+            k: getattr(field, k) for k in ("size", "tuned", "cells", "form", "about")
+        }
     return scene
 
 
@@ -147,7 +157,9 @@ def _shown(items: Sequence[Shape], most: int) -> tuple[list[np.ndarray], list[st
     for shape, keep, count in zip(items, finite, counts, strict=True):
         note = []
         if len(keep) < len(shape.vertices):
-            note.append(f"{_number(len(shape.vertices) - len(keep))} points without coordinates left out")
+            note.append(
+                f"{_number(len(shape.vertices) - len(keep))} points without coordinates left out"
+            )
         if total > most:
             share = max(min(_FEWEST, most // len(items)), int(most * count / total), 1)
             if share < count:
@@ -183,7 +195,9 @@ def thin_evenly(points: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
         edge = np.sqrt(coarse * fine)
         cells = np.floor(place / edge).astype(np.int64)
         sides = cells.max(0) + 1
-        first = np.unique((cells[:, 0] * sides[1] + cells[:, 1]) * sides[2] + cells[:, 2], return_index=True)[1]
+        first = np.unique(
+            (cells[:, 0] * sides[1] + cells[:, 1]) * sides[2] + cells[:, 2], return_index=True
+        )[1]
         if len(first) > most:
             fine = edge
         else:
@@ -239,13 +253,17 @@ def _features(scene: Scene, thin: list) -> dict[str, Any]:
     }
 
 
-def _label_layer(scene: Scene, name: str, layer: list, rows: list, names: dict[int, str]) -> dict[str, Any]:
+def _label_layer(
+    scene: Scene, name: str, layer: list, rows: list, names: dict[int, str]
+) -> dict[str, Any]:
     numbers = list(names)
     colors = np.rint(class_colors(len(numbers)) * 255).astype(int)
     classes, position = [], 0
     for number in numbers:
         grey = number == -1
-        classes.append({"name": names[number], "color": [150] * 3 if grey else colors[position].tolist()})
+        classes.append(
+            {"name": names[number], "color": [150] * 3 if grey else colors[position].tolist()}
+        )
         position += not grey
     arrays = [
         None if a is None else scene.add(np.searchsorted(numbers, a[r]), np.uint16)
@@ -293,7 +311,9 @@ def _add_map(scene: Scene, items: Sequence[Shape], rows: list, reference: int, m
     scene.description["map"] = {"reference": reference, "arrays": targets}
 
 
-def _matches(scene: Scene, matched: Sequence[layers.Matches], items: Sequence[Shape]) -> dict[str, Any]:
+def _matches(
+    scene: Scene, matched: Sequence[layers.Matches], items: Sequence[Shape]
+) -> dict[str, Any]:
     total = sum(len(m.rows) for m in matched)
     rng = np.random.default_rng(0)
     ends, pairs, sure, right = [], [], [], []

@@ -33,7 +33,9 @@ class PageServer:
         try:
             self._server = ThreadingHTTPServer((HOST, port), _handler(path, page.encode()))
         except (OSError, OverflowError) as error:
-            raise InputError(f"port {port}: cannot be used ({error}); leave it out for a free one") from error
+            raise InputError(
+                f"port {port}: cannot be used ({error}); leave it out for a free one"
+            ) from error
         self.port: int = self._server.server_address[1]
         self.url = f"http://{HOST}:{self.port}{path}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)

@@ -73,7 +73,11 @@ def as_array(values: Any) -> np.ndarray:
 
 def _is_pair(given: Any) -> bool:
     """Whether this is (vertices, faces): the second one counts, so it has whole numbers."""
-    if not isinstance(given, tuple) or len(given) != 2 or any(isinstance(x, (str, os.PathLike)) for x in given):
+    if (
+        not isinstance(given, tuple)
+        or len(given) != 2
+        or any(isinstance(x, (str, os.PathLike)) for x in given)
+    ):
         return False
     try:
         points, faces = (as_array(x) for x in given)
@@ -87,7 +91,11 @@ def _is_pair(given: Any) -> bool:
 def _is_rows(given: Any) -> bool:
     """Whether this is a list of points rather than of shapes."""
     first = given[0] if len(given) else None
-    return isinstance(first, (list, tuple)) and len(first) == 3 and all(isinstance(x, (int, float)) for x in first)
+    return (
+        isinstance(first, (list, tuple))
+        and len(first) == 3
+        and all(isinstance(x, (int, float)) for x in first)
+    )
 
 
 def _as_shape(given: Any, index: int) -> Shape:
@@ -110,8 +118,14 @@ def _as_shape(given: Any, index: int) -> Shape:
     ):
         if hasattr(given, points) and (faces is None or hasattr(given, faces)):
             found = getattr(given, colors, None) if colors else _trimesh_colors(given)
-            return _checked(name, getattr(given, points), getattr(given, faces) if faces else None, found)
-    if not hasattr(given, "__array__") and not hasattr(given, "detach") and not isinstance(given, (list, tuple)):
+            return _checked(
+                name, getattr(given, points), getattr(given, faces) if faces else None, found
+            )
+    if (
+        not hasattr(given, "__array__")
+        and not hasattr(given, "detach")
+        and not isinstance(given, (list, tuple))
+    ):
         raise InputError(f"view: {name}: {type(given).__name__}, expected {_EXPECTED}")
     return _checked(name, given, None, None)
 
@@ -119,7 +133,11 @@ def _as_shape(given: Any, index: int) -> Shape:
 def _checked(name: str, points: Any, faces: Any, colors: Any) -> Shape:
     points = as_array(points)
     if faces is not None and as_array(faces).size:
-        return Shape(name, *check_mesh(points, as_array(faces), f"view: {name}"), _as_colors(colors, len(points)))
+        return Shape(
+            name,
+            *check_mesh(points, as_array(faces), f"view: {name}"),
+            _as_colors(colors, len(points)),
+        )
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
         raise InputError(f"view: {name}: {points.shape} of {points.dtype}, expected points (N, 3)")
     points = points.astype(np.float64)
@@ -135,7 +153,11 @@ def _as_colors(colors: Any, count: int) -> np.ndarray | None:
     if colors.ndim != 2 or len(colors) != count or colors.shape[1] not in (3, 4):
         return None  # Open3D's empty colours, or colours of faces
     colors = colors[:, :3]
-    return colors if colors.dtype == np.uint8 else np.rint(np.clip(np.nan_to_num(colors), 0, 1) * 255).astype(np.uint8)
+    return (
+        colors
+        if colors.dtype == np.uint8
+        else np.rint(np.clip(np.nan_to_num(colors), 0, 1) * 255).astype(np.uint8)
+    )
 
 
 def _trimesh_colors(given: Any) -> Any:
@@ -162,7 +184,10 @@ def _has_faces(path: Path, suffix: str) -> bool:
     if suffix == ".ply":
         with open(path, "rb") as file:
             header = file.read(1 << 16).partition(b"end_header")[0]
-        return any(line.split()[:2] == [b"element", b"face"] and line.split()[2:] != [b"0"] for line in header.splitlines())
+        return any(
+            line.split()[:2] == [b"element", b"face"] and line.split()[2:] != [b"0"]
+            for line in header.splitlines()
+        )
     if suffix == ".npz":
         return any(key in FACE_KEYS for key in npz_names(path))
     readers = {".off": polygons.read_off_faces, ".obj": polygons.read_obj_faces}
