@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sparsefeat.models import create_model
     from sparsefeat.receptive_field import tune_receptive_field
     from sparsefeat.sparse import CoordinateManager, SparseTensor, TensorField, collate, quantize
+    from sparsefeat.visualize.viewer import view
 
 __version__ = "0.2.0"
 
@@ -34,6 +35,7 @@ __all__ = [
     "receptive_field",
     "save_checkpoint",
     "tune_receptive_field",
+    "view",
     "voxelize_mesh",
 ]
 
@@ -50,6 +52,7 @@ _ROOMS = {
     "quantize": "sparse",
     "save_checkpoint": "checkpoint",
     "tune_receptive_field": "receptive_field",
+    "view": "visualize.viewer",
     "voxelize_mesh": "mesh",
 }
 

@@ -1,4 +1,4 @@
-"""The public contract of DESIGN.md: names, signatures, exit codes. Change it with a new major version only."""
+"""The public contract: names, signatures, exit codes. Change it with a new major version only."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ SIGNATURES = {
     "models.ResUNetBN2C": "in_channels out_channels bn_momentum normalize_feature conv1_kernel_size",
     "voxelize_mesh": "vertices faces voxel_size",
     "tune_receptive_field": "extractor shapes objective",
+    "view": "",
     "minkowski.install": "",
 }
 
@@ -40,6 +41,7 @@ OPTIONS = {
     "make_data rooms": "--output --seed",
     "make_data creatures": "--output --seed",
     "make_data fuse": "FOLDER --output --seed",
+    "view": "INPUT --html --checkpoint --features --labels",
     "benchmark": "--json --result",
 }
 

@@ -18,6 +18,7 @@ VERBS = {
     "evaluate": "measure features by matching pairs of fragments",
     "voxelize": "write the voxels that meshes touch",
     "make_data": "make rooms or creatures, or fuse a recorded RGB-D sequence",
+    "view": "look at clouds, meshes, features and labels in a browser",
     "benchmark": "measure the speed of the engine",
 }
 

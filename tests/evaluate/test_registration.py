@@ -15,7 +15,12 @@ from sparsefeat.data import threedmatch
 from sparsefeat.data.fragments import load_fragment
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.errors import MissingExtraError
-from sparsefeat.evaluate import RansacRegister, evaluate_matching, fpfh_descriptor, transformation_error
+from sparsefeat.evaluate import (
+    RansacRegister,
+    evaluate_matching,
+    fpfh_descriptor,
+    transformation_error,
+)
 from sparsefeat.evaluate.registration import counts_for_recall
 
 
