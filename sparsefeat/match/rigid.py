@@ -35,7 +35,7 @@ class SpatialCompatibility:
     seeds: int = 200
     neighbours: int = 20
     keep: int = 10
-    max_matches: int = 2000
+    max_matches: int = 1500
 
     def __call__(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Distinct hypotheses and their support, best first.
@@ -45,8 +45,18 @@ class SpatialCompatibility:
             target: Shape (K, 3), their counterparts.
 
         Returns:
-            (H, 4, 4) float64 poses that map source to target, and (H,) support, see :func:`support`.
+            (H, 4, 4) float64 poses that map source to target, and (H,) support, see :func:`support`. H is 0 where
+            no three matches in general position support one pose, as with fewer than three, or with all on a line.
+
+        Raises:
+            InputError: shapes that do not fit, or points that are not finite.
         """
+        if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 3:
+            raise InputError(f"matched points: {tuple(source.shape)} and {tuple(target.shape)}, expected (K, 3) twice")
+        if not bool(torch.isfinite(source).all() and torch.isfinite(target).all()):
+            raise InputError("matched points have NaN or infinite coordinates")
+        if len(source) < 3:
+            return source.new_zeros(0, 4, 4).double(), source.new_zeros(0).double()
         rows = _spread(len(source), self.max_matches, source.device)
         a, b = source[rows].double(), target[rows].double()
         poses = self._propose(a, b)
@@ -54,7 +64,10 @@ class SpatialCompatibility:
         poses = poses[_distinct(poses, scores, a, self.keep, 2 * self.distance)]
         a, b = source.double(), target.double()
         for _ in range(10):
-            poses = kabsch(a.expand(len(poses), -1, -1), b.expand(len(poses), -1, -1), _weights(poses, a, b, self.distance))
+            weights = _weights(poses, a, b, self.distance)
+            poses = kabsch(a.expand(len(poses), -1, -1), b.expand(len(poses), -1, -1), weights)
+        determined = _spans_a_plane(a, _weights(poses, a, b, self.distance), self.distance)
+        poses = poses[determined]
         scores = support(poses, a, b, self.distance)
         kept = _distinct(poses, scores, a, self.keep, 2 * self.distance)
         return poses[kept], scores[kept]
@@ -62,8 +75,7 @@ class SpatialCompatibility:
     def _propose(self, a: Tensor, b: Tensor) -> Tensor:
         first = compatible(a, b, self.distance)
         second = first * (first @ first)
-        strength = second.sum(1)
-        seeds = self._seeds(strength, a)
+        seeds = second.sum(1).argsort(descending=True, stable=True)[: self.seeds]
         k = min(self.neighbours, len(a))
         group = second[seeds].topk(k, dim=1).indices
         a, b = a[group], b[group]
@@ -75,9 +87,6 @@ class SpatialCompatibility:
             weights = torch.einsum("skl,sl->sk", local, weights)
             weights = weights / weights.norm(dim=1, keepdim=True).clamp_min(1e-12)
         return kabsch(a, b, weights.double())
-
-    def _seeds(self, strength: Tensor, a: Tensor) -> Tensor:
-        return strength.argsort(descending=True, stable=True)[: self.seeds]
 
 
 def compatible(source: Tensor, target: Tensor, distance: float) -> Tensor:
@@ -124,6 +133,17 @@ def _weights(poses: Tensor, source: Tensor, target: Tensor, distance: float, pow
     """Tukey's weights of the matches under every pose. Shape: (B, K)."""
     squared = (move(poses, source) - target).square().sum(-1)
     return (1 - squared / distance**2).clamp_min_(0).pow(power)
+
+
+def _spans_a_plane(points: Tensor, weights: Tensor, distance: float) -> Tensor:
+    """Whether the weighted points leave no rotation open: three at least, and not all within ``distance`` of a line.
+
+    Shape: (K, 3), (B, K) -> (B,) bool.
+    """
+    share = weights / weights.sum(1, keepdim=True).clamp_min(1e-12)
+    centred = points - torch.einsum("bk,kd->bd", share, points)[:, None]
+    covariance = torch.einsum("bk,bkd,bke->bde", share, centred, centred)
+    return ((weights > 0).sum(1) >= 3) & (torch.linalg.eigvalsh(covariance)[:, 1] > (distance / 2) ** 2)
 
 
 def _distinct(poses: Tensor, scores: Tensor, points: Tensor, most: int, distance: float) -> Tensor:
