@@ -8,6 +8,8 @@ from sparsefeat import models, receptive_field
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
 from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.match.folder import match_folder
+from sparsefeat.match.register import register
 from sparsefeat.mesh import voxelize_mesh
 from sparsefeat.models import create_model
 from sparsefeat.receptive_field import tune_receptive_field
@@ -24,9 +26,11 @@ __all__ = [
     "collate",
     "create_model",
     "from_pretrained",
+    "match_folder",
     "models",
     "quantize",
     "receptive_field",
+    "register",
     "save_checkpoint",
     "tune_receptive_field",
     "voxelize_mesh",

@@ -16,13 +16,15 @@ from tqdm import tqdm
 from sparsefeat.cli.frame import run_tool
 from sparsefeat.data.threedmatch import FragmentPair, test_pairs
 from sparsefeat.evaluate.descriptors import BASELINES, baseline_descriptor, checkpoint_descriptor
-from sparsefeat.evaluate.keypoints import Describe
+from sparsefeat.evaluate.keypoints import Describe, Fragment
 from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
 from sparsefeat.evaluate.pictures import draw_pair, plot_thresholds
-from sparsefeat.evaluate.registration import RansacRegister
+from sparsefeat.evaluate.registration import RansacRegister, Register
 from sparsefeat.extract import INTERPOLATIONS, check_options
 from sparsefeat.io.atomic import atomic_write
+from sparsefeat.match.estimate import PoseEstimator
 
+REGISTRATIONS = ("compatibility", "ransac")
 COLUMNS = ("FMR", "IR", "FMR_mutual", "IR_mutual", "RR")
 
 
@@ -56,7 +58,13 @@ def add_matching(tasks) -> None:
     add("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="multiples of the voxel size, side by side")
     add("--interpolation", choices=INTERPOLATIONS, default="nearest", help="default: %(default)s")
     add("--dense", action="store_true", help="descriptors see all points of a fragment, not one per voxel")
-    add("--registration", action="store_true", help="registration recall too (RANSAC; needs Open3D)")
+    add(
+        "--registration",
+        choices=REGISTRATIONS,
+        nargs="?",
+        const=REGISTRATIONS[0],
+        help="registration recall too; ransac, to compare with, needs Open3D (default, if given: %(const)s)",
+    )
     add("--baselines", default="", metavar="A,B", help=f"on the same points: {', '.join(BASELINES)}")
     add("--max-pairs-per-scene", type=int, metavar="N", help="a random choice of this many; default: all")
     add("--seed", type=int, default=0, metavar="N", help="of key points, rotations, choices (default: 0)")
@@ -71,8 +79,10 @@ def run_matching(args: argparse.Namespace) -> int:
     check_options(args.interpolation, 1, None, args.views, args.scales)
     pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
     pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
-    register = RansacRegister() if args.registration else None
+    register = RansacRegister() if args.registration == "ransac" else None  # Open3D is missed now, not after the loading
     extractor = checkpoint_descriptor(args.checkpoint, args.voxel_size, args.device)
+    if args.registration == "compatibility":
+        register = compatibility_register(extractor.voxel_size)
     describe = partial(extractor, interpolation=args.interpolation, views=args.views, scales=args.scales)
     descriptors: dict[str, Describe] = {"checkpoint": describe}
     for name in split(args.baselines):
@@ -107,6 +117,16 @@ def run_matching(args: argparse.Namespace) -> int:
         draw_median_pairs(pairs, results["checkpoint"], descriptors["checkpoint"], extractor.voxel_size, args, plots)
         print(f"pictures in {plots}")
     return 0
+
+
+def compatibility_register(voxel_size: float) -> Register:
+    """Our own estimator, on mutual matches."""
+    estimator = PoseEstimator(2 * voxel_size)
+
+    def register(source: Fragment, target: Fragment, matches, mutual, seed):
+        return estimator(source.points, source.features, target.points, target.features, matches[mutual]).best
+
+    return register
 
 
 def prepare_outputs(args: argparse.Namespace) -> Path | None:

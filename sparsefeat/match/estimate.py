@@ -75,7 +75,7 @@ class PoseEstimator:
 
         Args:
             points0: Shape (N, 3), key points of the source; they should cover its surface evenly.
-            features0: Shape (N, C), of unit length.
+            features0: Shape (N, C), compared by their cosines.
             points1: Shape (M, 3), of the target.
             features1: Shape (M, C).
             matches: Shape (K, 2), rows of both; one that is given twice counts once.
@@ -92,6 +92,7 @@ class PoseEstimator:
         transforms, support = SpatialCompatibility(self.distance, keep=self.hypotheses)(source, target)
         if not len(transforms):
             return PoseEstimate(np.zeros((0, 4, 4)), np.zeros(0), {name: np.zeros(0) for name in STATISTICS})
+        features0, features1 = _unit(features0), _unit(features1)
         tree = cKDTree(points1)
         probes = np.arange(0, len(points0), max(1, len(points0) // _PROBES))
         judged = _judge(transforms.numpy(), source, target, points0, features0, features1, tree, probes, self.distance)
@@ -115,6 +116,10 @@ def inlier_mask(
     """Whether the two points of every match come closer than ``distance``. Shape: (K,) bool."""
     moved = points0[matches[:, 0]] @ transform[:3, :3].T + transform[:3, 3]
     return np.linalg.norm(moved - points1[matches[:, 1]], axis=1) < distance
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    return features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
 
 
 def _judge(poses, source, target, points0, features0, features1, tree, probes, distance) -> dict[str, np.ndarray]:
