@@ -79,7 +79,8 @@ def run_matching(args: argparse.Namespace) -> int:
     check_options(args.interpolation, 1, None, args.views, args.scales)
     pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
     pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
-    register = RansacRegister() if args.registration == "ransac" else None  # Open3D is missed now, not after the loading
+    # A missing Open3D is said before the network is loaded.
+    register = RansacRegister() if args.registration == "ransac" else None
     extractor = checkpoint_descriptor(args.checkpoint, args.voxel_size, args.device)
     if args.registration == "compatibility":
         register = compatibility_register(extractor.voxel_size)

@@ -1,4 +1,4 @@
-"""Find where scans fit: `A B` gives the pose of A onto B, `DIR` the poses of all scans of a folder."""
+"""Find where scans fit: `A B` gives the pose of A onto B, `DIR` the poses of all its scans."""
 
 from __future__ import annotations
 
@@ -28,20 +28,47 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="match", description=__doc__)
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="two scans (ply pcd npz npy xyz txt off obj pth), or one folder of scans")
-    add("--output", required=True, metavar="DIR", help="folder for the results, made if it is absent")
+    add(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="two scans (ply pcd npz npy xyz txt off obj pth), or one folder of scans",
+    )
+    add(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder for the results, made if it is absent",
+    )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--rigid", action="store_true", help="scans of one rigid scene (default)")
     kind.add_argument("--shapes", action="store_true", help="shapes that deform: not available yet")
-    add("--checkpoint", metavar="NAME", help="path, sparsefeat/NAME, or hub id; default: by whether viewpoints are known")
-    add("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="multiples of the voxel size, joined")
-    add("--points", type=int, default=5000, metavar="N", help="key points a scan (default: %(default)s)")
+    add(
+        "--checkpoint",
+        metavar="NAME",
+        help="path, sparsefeat/NAME, or hub id; default: by whether viewpoints are known",
+    )
+    add(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="multiples of the voxel size, joined",
+    )
+    add(
+        "--points",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="key points a scan (default: %(default)s)",
+    )
     add(
         "--viewpoint",
         type=float,
         nargs=3,
         metavar=("X", "Y", "Z"),
-        help="where the sensor stood, in the frame of every file; default: what a file says, or unknown",
+        help="where the sensor stood, in the frame of every file; default: what a file says",
     )
     add(
         "--min-confidence",
@@ -57,10 +84,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     if args.shapes:
-        raise InputError("--shapes: matching of deformable shapes is not available yet; scans are matched by --rigid")
+        raise InputError(
+            "--shapes: matching of deformable shapes is not available yet; --rigid matches scans"
+        )
     folder = len(args.inputs) == 1 and Path(args.inputs[0]).is_dir()
     if not folder and len(args.inputs) != 2:
-        raise InputError(f"match: {len(args.inputs)} inputs, expected two scans or one folder of scans")
+        raise InputError(
+            f"match: {len(args.inputs)} inputs, expected two scans or one folder of scans"
+        )
     with opening(args.output):
         Path(args.output).mkdir(parents=True, exist_ok=True)
     return run_folder(args) if folder else run_pair(args)
@@ -69,12 +100,16 @@ def run(args: argparse.Namespace) -> int:
 def run_pair(args: argparse.Namespace) -> int:
     views = [open_view(path, viewpoint=args.viewpoint) for path in args.inputs]
     extractor = choose_extractor(args.checkpoint, views, args.device)
-    source, target = (describe_scan(view, extractor, args.scales, args.points, args.seed) for view in views)
+    source, target = (
+        describe_scan(view, extractor, args.scales, args.points, args.seed) for view in views
+    )
     result = register_scans(source, target, min_confidence=args.min_confidence)
     write_pair(result, source, target, Path(args.output))
-    names = f"{Path(source.name).name} onto {Path(target.name).name}"
+    names = pair_name(source, target)
     if not result.found:
-        print(f"{names}: no credible pose, confidence {result.confidence:.2f}; the scans may not overlap")
+        print(
+            f"{names}: no credible pose, confidence {result.confidence:.2f}; do the scans overlap?"
+        )
     else:
         agree = f"{result.inliers.sum()} of {len(result.matches)} matches agree"
         print(f"{names}: confidence {result.confidence:.2f}, {agree}")
@@ -83,8 +118,12 @@ def run_pair(args: argparse.Namespace) -> int:
     return 0
 
 
+def pair_name(source: Scan, target: Scan) -> str:
+    return f"{Path(source.name).name} onto {Path(target.name).name}"
+
+
 def write_pair(result: Registration, source: Scan, target: Scan, output: Path) -> None:
-    """transform.txt and aligned.ply (of a credible pose only), matches.npz, matches.png, match.json."""
+    """matches.npz, matches.png, match.json; of a credible pose transform.txt and aligned.ply."""
     with atomic_write(output / "matches.npz") as temporary:
         np.savez(temporary, matches=result.matches, inliers=result.inliers)
     draw_matches(
@@ -93,7 +132,7 @@ def write_pair(result: Registration, source: Scan, target: Scan, output: Path) -
         result.matches,
         result.inliers,
         output / "matches.png",
-        title=f"{Path(source.name).name} onto {Path(target.name).name}, confidence {result.confidence:.2f}",
+        title=f"{pair_name(source, target)}, confidence {result.confidence:.2f}",
         verdict="agree with the pose",
     )
     write_json(
@@ -108,7 +147,9 @@ def write_pair(result: Registration, source: Scan, target: Scan, output: Path) -
             "inliers": int(result.inliers.sum()),
             "hypotheses": [
                 {"score": float(score), "transform": transform.tolist()}
-                for score, transform in zip(result.hypotheses.scores, result.hypotheses.transforms, strict=True)
+                for score, transform in zip(
+                    result.hypotheses.scores, result.hypotheses.transforms, strict=True
+                )
             ],
         },
     )
@@ -137,15 +178,19 @@ def run_folder(args: argparse.Namespace) -> int:
         )
     members = write_folder(result, Path(args.output))
     kept = int(result.graph.kept.sum())
-    print(f"{len(result.edges)} of {len(result.pairs)} pairs have a credible pose, {kept} of them agree with the others")
+    print(
+        f"{len(result.edges)} of {len(result.pairs)} pairs have a credible pose, "
+        f"{kept} of these agree with the others"
+    )
     print(f"{len(members)} of {len(result.files)} scans are in one frame; written to {args.output}")
     return 0
 
 
 def write_folder(result: FolderMatches, output: Path) -> np.ndarray:
-    """est.log (pairs that agree), poses.log (every scan), merged.ply and match.json; returns the merged scans' indices.
+    """est.log (pairs that agree), poses.log (every scan), merged.ply and match.json.
 
     merged.ply holds the largest component only: poses of different components do not compare.
+    Returns its scans' indices.
     """
     count, graph = len(result.files), result.graph
     pairs = [(edge.i, edge.j) for edge, kept in zip(result.edges, graph.kept, strict=True) if kept]
@@ -159,7 +204,13 @@ def write_folder(result: FolderMatches, output: Path) -> np.ndarray:
             "scans": [str(path) for path in result.files],
             "component": graph.component.tolist(),
             "pairs": [
-                {"i": i, "j": j, "confidence": pair.confidence, "found": pair.found, "agrees": (i, j) in set(pairs)}
+                {
+                    "i": i,
+                    "j": j,
+                    "confidence": pair.confidence,
+                    "found": pair.found,
+                    "agrees": (i, j) in set(pairs),
+                }
                 for (i, j), pair in result.pairs.items()
             ],
         },
@@ -169,7 +220,9 @@ def write_folder(result: FolderMatches, output: Path) -> np.ndarray:
 
 def write_merged(path: Path, scans: list[Scan], poses) -> None:
     """All points in one frame, coloured by scan."""
-    points = [scan.points @ pose[:3, :3].T + pose[:3, 3] for scan, pose in zip(scans, poses, strict=True)]
+    points = [
+        scan.points @ pose[:3, :3].T + pose[:3, 3] for scan, pose in zip(scans, poses, strict=True)
+    ]
     # Steps of the golden ratio keep the hues of any number of scans apart.
     tints = [colorsys.hsv_to_rgb((0.58 + 0.618 * k) % 1, 0.55, 0.85) for k in range(len(scans))]
     colors = [np.tile(tint, (len(cloud), 1)) for tint, cloud in zip(tints, points, strict=True)]

@@ -1,7 +1,7 @@
 """Fit the constants of :mod:`sparsefeat.match.confidence` on synthetic rooms and print them.
 
-    python tools/make_data.py rooms --output DIR --seed 7716 --rooms 12 --fragments 10 --layout test
-    python -m sparsefeat.match.calibrate DIR [DIR2 ...]
+python tools/make_data.py rooms --output DIR --seed 7716 --rooms 12 --fragments 10 --layout test
+python -m sparsefeat.match.calibrate DIR [DIR2 ...]
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def strangers(pairs: Sequence[FragmentPair], seed: int) -> Iterator[tuple[Path, 
 
 
 def fit(values: np.ndarray, right: np.ndarray) -> tuple[float, np.ndarray]:
-    """Intercept and coefficients of a logistic regression on standardised predictors, for the raw ones.
+    """Intercept and coefficients of a logistic regression on standardised predictors, for the
+    raw ones.
 
     Args:
         values: Shape (P, 6), of :func:`sparsefeat.match.confidence.predictors`.
@@ -54,9 +55,17 @@ def fit(values: np.ndarray, right: np.ndarray) -> tuple[float, np.ndarray]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", nargs="+", type=Path, metavar="DIR", help="rooms in 3DMatch's test layout")
+    parser.add_argument(
+        "data", nargs="+", type=Path, metavar="DIR", help="rooms in 3DMatch's test layout"
+    )
     parser.add_argument("--checkpoint", default=ORIENTED_CHECKPOINT, help="default: %(default)s")
-    parser.add_argument("--most", type=int, default=400, metavar="N", help="overlapping pairs (default: %(default)s)")
+    parser.add_argument(
+        "--most",
+        type=int,
+        default=400,
+        metavar="N",
+        help="overlapping pairs (default: %(default)s)",
+    )
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -81,7 +90,10 @@ def run(args: argparse.Namespace) -> int:
         estimate = statistics(pair.source, pair.target)
         if len(estimate):
             values.append(predictors(estimate))
-            right.append(transformation_error(estimate.best, pair.transform, pair.information) <= MAX_ERROR_M**2)
+            right.append(
+                transformation_error(estimate.best, pair.transform, pair.information)
+                <= MAX_ERROR_M**2
+            )
     for source, target in strangers(pairs, args.seed):
         estimate = statistics(source, target)
         if len(estimate):

@@ -1,4 +1,5 @@
-"""The pose of a pair of described clouds: hypotheses from matches, judged by matches, surfaces and features."""
+"""The pose of a pair of described clouds: hypotheses from matches, judged by matches, surfaces
+and features."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from sparsefeat.errors import InputError
 from sparsefeat.match.refine import refine_pose
 from sparsefeat.match.rigid import SpatialCompatibility, move
 
-# Source key points whose neighbours in the target are looked up; more change the shares by less than 2 %.
+# Source key points whose neighbours in the target are looked up; more change the shares by less
+# than 2 %.
 _PROBES = 1250
 
 
@@ -22,12 +24,13 @@ class PoseEstimate:
 
     Attributes:
         transforms: (H, 4, 4) float64, map the source into the target's frame.
-        scores: (H,) float64: half the share of the matches that support the pose, plus the mean over the
-            source's key points of how much better their features agree with the target's points that they
-            come to lie on than those of random points do (0 for key points that come to lie on none).
-        statistics: name -> (H,) float64: ``inliers`` (matches closer than ``distance``), ``inlier_share``,
-            ``overlap`` (share of the source's key points closer than ``distance`` to the target's),
-            ``close_overlap`` (closer than half of that), ``agreement`` (second term of the score).
+        scores: (H,) float64: half the support by matches as a share of them, plus ``agreement``.
+        statistics: name -> (H,) float64. ``inliers``: matches closer than ``distance``;
+            ``inlier_share``: as a share of all; ``overlap``: share of the source's key points that
+            come to lie within ``distance`` of the target's; ``close_overlap``: within half of it;
+            ``agreement``: mean over the source's key points of the cosine of their feature and the
+            feature that they come to lie on, less the cosine of random pairs; 0 for key points that
+            come to lie on none.
     """
 
     transforms: np.ndarray
@@ -48,7 +51,8 @@ class PoseEstimator:
     """Estimates poses from mutual matches; deterministic, without Open3D.
 
     Attributes:
-        distance: closer than this counts as in place, in the unit of the points; twice the voxel size suits.
+        distance: closer than this counts as in place, in the unit of the points; twice the voxel
+            size suits.
         hypotheses: distinct poses that are judged at most.
         refine: whether the best poses are made more exact by the surfaces (point-to-plane ICP).
     """
@@ -85,33 +89,57 @@ class PoseEstimator:
         """
         matches = np.unique(np.asarray(matches, dtype=np.int64).reshape(-1, 2), axis=0)
         for side, length in enumerate((len(points0), len(points1))):
-            if len(matches) and not (0 <= matches[:, side].min() and matches[:, side].max() < length):
+            if len(matches) and not (
+                0 <= matches[:, side].min() and matches[:, side].max() < length
+            ):
                 raise InputError(f"matches: a row beyond the {length} points of side {side}")
         source = torch.from_numpy(np.ascontiguousarray(points0[matches[:, 0]], dtype=np.float64))
         target = torch.from_numpy(np.ascontiguousarray(points1[matches[:, 1]], dtype=np.float64))
-        transforms, support = SpatialCompatibility(self.distance, keep=self.hypotheses)(source, target)
+        transforms, support = SpatialCompatibility(self.distance, keep=self.hypotheses)(
+            source, target
+        )
         if not len(transforms):
-            return PoseEstimate(np.zeros((0, 4, 4)), np.zeros(0), {name: np.zeros(0) for name in STATISTICS})
+            return PoseEstimate(
+                np.zeros((0, 4, 4)), np.zeros(0), {name: np.zeros(0) for name in STATISTICS}
+            )
         features0, features1 = _unit(features0), _unit(features1)
         tree = cKDTree(points1)
         probes = np.arange(0, len(points0), max(1, len(points0) // _PROBES))
-        judged = _judge(transforms.numpy(), source, target, points0, features0, features1, tree, probes, self.distance)
+        judged = _judge(
+            transforms.numpy(),
+            source,
+            target,
+            points0,
+            features0,
+            features1,
+            tree,
+            probes,
+            self.distance,
+        )
         order = np.argsort(-judged["score"], kind="stable")
         refined = transforms.numpy()[order]
         if self.refine:
             for k in range(min(2, len(refined))):
                 refined[k] = refine_pose(refined[k], points0[probes], points1, 1.5 * self.distance)
-            judged = _judge(refined, source, target, points0, features0, features1, tree, probes, self.distance)
+            judged = _judge(
+                refined, source, target, points0, features0, features1, tree, probes, self.distance
+            )
             order = np.argsort(-judged["score"], kind="stable")
             refined = refined[order]
-        return PoseEstimate(refined, judged["score"][order], {name: judged[name][order] for name in STATISTICS})
+        return PoseEstimate(
+            refined, judged["score"][order], {name: judged[name][order] for name in STATISTICS}
+        )
 
 
 STATISTICS = ("inliers", "inlier_share", "overlap", "close_overlap", "agreement")
 
 
 def inlier_mask(
-    transform: np.ndarray, points0: np.ndarray, points1: np.ndarray, matches: np.ndarray, distance: float
+    transform: np.ndarray,
+    points0: np.ndarray,
+    points1: np.ndarray,
+    matches: np.ndarray,
+    distance: float,
 ) -> np.ndarray:
     """Whether the two points of every match come closer than ``distance``. Shape: (K,) bool."""
     moved = points0[matches[:, 0]] @ transform[:3, :3].T + transform[:3, 3]
@@ -122,7 +150,9 @@ def _unit(features: np.ndarray) -> np.ndarray:
     return features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
 
 
-def _judge(poses, source, target, points0, features0, features1, tree, probes, distance) -> dict[str, np.ndarray]:
+def _judge(
+    poses, source, target, points0, features0, features1, tree, probes, distance
+) -> dict[str, np.ndarray]:
     """Score and statistics of every pose. Shape: (H,) each."""
     poses = torch.from_numpy(poses)
     apart = (move(poses, source) - target).norm(dim=-1)

@@ -58,17 +58,25 @@ def match_folder(
     The time grows with the square of the number of scans.
 
     Args:
-        folder: of scan files (txt excepted), in the order of the numbers in their names; or the files themselves.
+        folder: of scan files (txt excepted), in the order of the numbers in their names; or the
+            files themselves.
         extractor, scales, points, min_confidence, device, seed: as in :func:`sparsefeat.register`.
-        viewpoint: (3,) where the sensor stood, in the frame of every file. None: where each file says so.
+        viewpoint: (3,) where the sensor stood, in the frame of every file. None: where each file
+            says so.
         progress: called with (stage, done, in all, name).
 
     Raises:
         InputError: fewer than two scans, or what :func:`sparsefeat.register` refuses.
     """
-    files = list_scans(folder) if isinstance(folder, (str, os.PathLike)) else [Path(path) for path in folder]
+    files = (
+        list_scans(folder)
+        if isinstance(folder, (str, os.PathLike))
+        else [Path(path) for path in folder]
+    )
     if len(files) < 2:
-        raise InputError(f"{folder}: {len(files)} scans, expected at least 2 ({', '.join(_SUFFIXES)})")
+        raise InputError(
+            f"{folder}: {len(files)} scans, expected at least 2 ({', '.join(_SUFFIXES)})"
+        )
     tell = progress or (lambda *_: None)
     views = []
     for k, path in enumerate(files):
@@ -87,8 +95,12 @@ def match_folder(
         pairs[i, j] = result
         if result.found:
             edges.append(Edge(i, j, result.transform, result.confidence))
-    radius = float(np.median([np.linalg.norm(s.points - s.points.mean(0), axis=1).mean() for s in scans]))
-    graph = optimise_poses(len(files), edges, 2 * extractor.voxel_size, max(radius, extractor.voxel_size))
+    radius = float(
+        np.median([np.linalg.norm(s.points - s.points.mean(0), axis=1).mean() for s in scans])
+    )
+    graph = optimise_poses(
+        len(files), edges, 2 * extractor.voxel_size, max(radius, extractor.voxel_size)
+    )
     return FolderMatches(files, scans, pairs, edges, graph)
 
 
@@ -99,7 +111,11 @@ def list_scans(folder: str | os.PathLike) -> list[Path]:
         InputError: no such folder.
     """
     with opening(folder):
-        found = [path for path in Path(folder).iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file()]
+        found = [
+            path
+            for path in Path(folder).iterdir()
+            if path.suffix.lower() in _SUFFIXES and path.is_file()
+        ]
 
     def natural(path: Path) -> list:
         return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]

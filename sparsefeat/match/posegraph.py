@@ -1,9 +1,10 @@
 """Poses of many scans from poses of pairs, of which some are wrong: a robust pose graph.
 
-The graph starts from the spanning tree of the most credible pairs. Gauss-Newton steps on SE(3) then move all
-poses, while pairs that the others contradict lose their weight (Geman-McClure, its scale lowered step by
-step: graduated non-convexity). Sources: Choi, Zhou, Koltun, "Robust Reconstruction of Indoor Scenes", CVPR
-2015; Yang, Antonante, Tzoumas, Carlone, "Graduated Non-Convexity for Robust Spatial Perception", RA-L 2020.
+The graph starts from the spanning tree of the most credible pairs. Gauss-Newton steps on SE(3)
+then move all poses, while pairs that the others contradict lose their weight (Geman-McClure, its
+scale lowered step by step: graduated non-convexity). Sources: Choi, Zhou, Koltun, "Robust
+Reconstruction of Indoor Scenes", CVPR 2015; Yang, Antonante, Tzoumas, Carlone, "Graduated
+Non-Convexity for Robust Spatial Perception", RA-L 2020.
 """
 
 from __future__ import annotations
@@ -42,10 +43,13 @@ class PoseGraph:
     """Optimised poses.
 
     Attributes:
-        poses: (n, 4, 4) float64, each maps a scan into the frame of the first scan of its component.
-        component: (n,) int64; scans with different numbers are not connected, and their poses do not compare.
+        poses: (n, 4, 4) float64, each maps a scan into the frame of the first scan of its
+            component.
+        component: (n,) int64; scans with different numbers are not connected, and their poses do
+            not compare.
         kept: (number of edges,) bool, whether the edge agrees with the optimised poses.
-        errors: (number of edges,) float64, how far an edge is off the optimised poses, in the unit of the points.
+        errors: (number of edges,) float64, how far an edge is off the optimised poses, in the
+            unit of the points.
     """
 
     poses: np.ndarray
@@ -54,7 +58,8 @@ class PoseGraph:
     errors: np.ndarray
 
     def between(self, i: int, j: int) -> np.ndarray | None:
-        """The pose (4, 4) that maps scan j into the frame of scan i; None if they are not connected."""
+        """The pose (4, 4) that maps scan j into the frame of scan i; None if they are not
+        connected."""
         if self.component[i] != self.component[j]:
             return None
         return np.linalg.inv(self.poses[i]) @ self.poses[j]
@@ -68,25 +73,37 @@ def optimise_poses(
     Args:
         count: number of scans.
         edges: estimated pairs; at most one per pair of scans.
-        tolerance: an edge that is off by more than about this does not agree, in the unit of the points.
+        tolerance: an edge that is off by more than about this does not agree, in the unit of the
+            points.
         radius: of a scan; a rotation by an angle counts as a displacement of the angle times this.
-        steps: Gauss-Newton steps; the scale of the robust loss falls from 10 times the tolerance to the tolerance.
+        steps: Gauss-Newton steps; meanwhile the scale of the robust loss falls from the largest
+            residual to the tolerance.
 
     Raises:
-        InputError: indices out of range, an edge from a scan to itself, a pair given twice, or a transform
+        InputError: indices out of range, an edge from a scan to itself, a pair given twice, or a
+        transform
             that is not finite.
     """
     _check(count, edges)
     if not edges:
-        return PoseGraph(np.tile(np.eye(4), (count, 1, 1)), np.arange(count), np.zeros(0, bool), np.zeros(0))
+        return PoseGraph(
+            np.tile(np.eye(4), (count, 1, 1)), np.arange(count), np.zeros(0, bool), np.zeros(0)
+        )
     i = np.array([edge.i for edge in edges])
     j = np.array([edge.j for edge in edges])
     measured = np.stack([edge.transform for edge in edges]).astype(np.float64)
     confidence = np.array([edge.confidence for edge in edges], dtype=np.float64)
-    credible = confidence + _supporting_triangles(count, i, j, measured, confidence, 2 * tolerance, radius)
+    credible = confidence + _supporting_triangles(
+        count, i, j, measured, confidence, 2 * tolerance, radius
+    )
     poses, component, fixed = _tree_poses(count, i, j, measured, credible)
-    start = max(float(np.linalg.norm(_residuals(poses, i, j, measured, radius), axis=1).max()) / tolerance, 1)
-    scales = tolerance * np.concatenate([start ** np.linspace(1, 0, steps - steps // 3), np.ones(steps // 3)])
+    start = max(
+        float(np.linalg.norm(_residuals(poses, i, j, measured, radius), axis=1).max()) / tolerance,
+        1,
+    )
+    scales = tolerance * np.concatenate(
+        [start ** np.linspace(1, 0, steps - steps // 3), np.ones(steps // 3)]
+    )
     for scale in scales:
         residuals = _residuals(poses, i, j, measured, radius)
         weights = confidence * (scale**2 / (scale**2 + (residuals**2).sum(1))) ** 2
@@ -102,20 +119,30 @@ def _check(count: int, edges: Sequence[Edge]) -> None:
     seen: set[frozenset[int]] = set()
     for edge in edges:
         if not (0 <= edge.i < count and 0 <= edge.j < count) or edge.i == edge.j:
-            raise InputError(f"pose graph: edge {edge.i} {edge.j}, expected two different indices below {count}")
+            raise InputError(
+                f"pose graph: edge {edge.i} {edge.j}, expected two different indices below {count}"
+            )
         if frozenset((edge.i, edge.j)) in seen:
             raise InputError(f"pose graph: the pair {edge.i} {edge.j} is given twice")
         if np.shape(edge.transform) != (4, 4) or not np.isfinite(edge.transform).all():
-            raise InputError(f"pose graph: the transform of {edge.i} {edge.j} is not a finite (4, 4) matrix")
+            raise InputError(
+                f"pose graph: the transform of {edge.i} {edge.j} is not a finite (4, 4) matrix"
+            )
         if not 0 < edge.confidence <= 1:
-            raise InputError(f"pose graph: confidence {edge.confidence} of {edge.i} {edge.j}, expected 0 to 1")
+            raise InputError(
+                f"pose graph: confidence {edge.confidence} of {edge.i} {edge.j}, expected 0 to 1"
+            )
         seen.add(frozenset((edge.i, edge.j)))
 
 
-def _supporting_triangles(count, i, j, measured, confidence, tolerance: float, radius: float) -> np.ndarray:
-    """For every edge the sum over closed triangles of the product of the confidences of its other two edges.
+def _supporting_triangles(
+    count, i, j, measured, confidence, tolerance: float, radius: float
+) -> np.ndarray:
+    """For every edge the sum over closed triangles of the product of the confidences of its
+    other two edges.
 
-    A wrong edge closes triangles by chance only, so that right edges outrank it where there are loops.
+    A wrong edge closes triangles by chance only, so that right edges outrank it where there are
+    loops.
     """
     between: dict[tuple[int, int], tuple[np.ndarray, float]] = {}
     for a, b, transform, belief in zip(i, j, measured, confidence, strict=True):
@@ -161,7 +188,9 @@ def _tree_poses(count, i, j, measured, credible) -> tuple[np.ndarray, np.ndarray
 
 def _logarithm(motion: np.ndarray, radius: float) -> np.ndarray:
     """Translation, and rotation vector times ``radius``. Shape: (E, 4, 4) -> (E, 6)."""
-    return np.hstack([motion[:, :3, 3], radius * Rotation.from_matrix(motion[:, :3, :3]).as_rotvec()])
+    return np.hstack(
+        [motion[:, :3, 3], radius * Rotation.from_matrix(motion[:, :3, :3]).as_rotvec()]
+    )
 
 
 def _residuals(poses, i, j, measured, radius: float) -> np.ndarray:
@@ -172,8 +201,10 @@ def _gauss_newton(poses, i, j, measured, weights, fixed, radius: float) -> np.nd
     """One step of all poses at once; the first pose of each component stays."""
     count, edges = len(poses), len(i)
     residuals = _residuals(poses, i, j, measured, radius)
-    # With poses exp(d) @ pose about each scan's own origin (translation t + d_t, rotation exp(d_r) R), to first
-    # order the residual gains R_z^T R_i^T (d_t_j - d_t_i - d_r_i x (t_j - t_i)) and radius R_j^T (d_r_j - d_r_i).
+    # With poses exp(d) @ pose about each scan's own origin (translation t + d_t, rotation
+    # exp(d_r) R), to first
+    # order the residual gains R_z^T R_i^T (d_t_j - d_t_i - d_r_i x (t_j - t_i)) and radius
+    # R_j^T (d_r_j - d_r_i).
     turn = np.swapaxes(measured[:, :3, :3], 1, 2) @ np.swapaxes(poses[i, :3, :3], 1, 2)
     back = np.swapaxes(poses[j, :3, :3], 1, 2) * radius
     arm = _cross(poses[j, :3, 3] - poses[i, :3, 3])

@@ -8,25 +8,35 @@ from scipy.spatial.transform import Rotation
 
 
 def refine_pose(
-    transform: np.ndarray, source: np.ndarray, target: np.ndarray, distance: float, steps: int = 10, neighbours: int = 12
+    transform: np.ndarray,
+    source: np.ndarray,
+    target: np.ndarray,
+    distance: float,
+    steps: int = 10,
+    neighbours: int = 12,
 ) -> np.ndarray:
     """Move the source so that its points come to lie on the target's tangent planes.
 
-    Every point of the source takes the nearest of the target within ``distance``; distances from that point's
-    plane are weighed by Tukey's function, and the pose of least squares is one linear step. Sources: Chen,
-    Medioni, "Object modelling by registration of multiple range images", 1992; Low, "Linear least-squares
+    Every point of the source takes the nearest of the target within ``distance``; distances from
+    that point's
+    plane are weighed by Tukey's function, and the pose of least squares is one linear step.
+    Sources: Chen,
+    Medioni, "Object modelling by registration of multiple range images", 1992; Low, "Linear
+    least-squares
     optimization for point-to-plane ICP", 2004.
 
     Args:
         transform: Shape (4, 4), where to start; maps source to target.
         source: Shape (N, 3).
         target: Shape (M, 3).
-        distance: points further apart do not pull, in the unit of the points; halved towards the end.
+        distance: points further apart do not pull, in the unit of the points; halved towards the
+            end.
         steps: at most; fewer once nothing moves.
         neighbours: of the target's points that its planes are fitted to.
 
     Returns:
-        (4, 4) float64; ``transform`` itself where fewer than 6 points are in reach or the surfaces leave a
+        (4, 4) float64; ``transform`` itself where fewer than 6 points are in reach or the
+        surfaces leave a
         direction open, as one plane does.
     """
     if len(target) < neighbours:

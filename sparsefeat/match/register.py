@@ -25,12 +25,15 @@ class Registration:
     """Where one scan fits onto another.
 
     Attributes:
-        transform: (4, 4) float64, maps the source into the target's frame; None where no pose is credible, as
+        transform: (4, 4) float64, maps the source into the target's frame; None where no pose is
+            credible, as
             for scans that do not overlap.
-        matches: (K, 2) int64, rows of the source's and the target's points: key points that are each other's
+        matches: (K, 2) int64, rows of the source's and the target's points: key points that are
+            each other's
             nearest neighbours in feature space.
         inliers: (K,) bool, the matches that the pose brings together; none without a pose.
-        confidence: probability that the best hypothesis is right, see :mod:`sparsefeat.match.confidence`.
+        confidence: probability that the best hypothesis is right, see
+            :mod:`sparsefeat.match.confidence`.
         hypotheses: the best distinct poses with their scores, best first, credible or not.
     """
 
@@ -65,16 +68,19 @@ def register(
     """Find the pose that maps one scan onto another.
 
     Args:
-        source: (N, 3) array or tensor, or a file that :func:`sparsefeat.data.fragments.load_fragment` reads.
+        source: (N, 3) array or tensor, or a file that
+            :func:`sparsefeat.data.fragments.load_fragment` reads.
         target: the same, (M, 3).
-        extractor: of the features, or a checkpoint's name. None: ``sparsefeat/rooms-5cm-sides``, whose
-            features depend on the outer side of surfaces, if a viewpoint or normals are known for both scans, else
-            ``sparsefeat/rooms-5cm``; both expect metres.
-        source_viewpoint, target_viewpoint: (3,) where a scan was seen from, in its own frame. None for a
+        extractor: of the features, or a checkpoint's name. None: the released oriented checkpoint
+            if a viewpoint or normals are known for both scans, else the unoriented one (see
+            :mod:`sparsefeat.match.scans`); both expect metres.
+        source_viewpoint, target_viewpoint: (3,) where a scan was seen from, in its own frame.
+            None for a
             file: where it says so.
-        source_normals, target_normals: (N, 3), (M, 3) vectors to the outer side, in place of a viewpoint.
-        scales: factors on the voxel size; features at all of them are joined. (0.7, 1, 1.6, 2.4) finds more
-            poses in several times the time.
+        source_normals, target_normals: (N, 3), (M, 3) vectors to the outer side, in place of a
+            viewpoint.
+        scales: factors on the voxel size; features at all of them are joined, as in
+            (0.7, 1, 1.6, 2.4). Each costs a pass of the network.
         points: key points of a scan at most.
         refine: make the pose more exact by the surfaces (point-to-plane ICP).
         min_confidence: a less credible pose is not returned; 0 always returns the best one, if any.
@@ -104,7 +110,9 @@ def register_scans(
     if not 0 <= min_confidence <= 1:
         raise InputError(f"min_confidence {min_confidence}, expected 0 to 1")
     if source.voxel_size != target.voxel_size:
-        raise InputError(f"voxel sizes {source.voxel_size} and {target.voxel_size}, expected equal ones")
+        raise InputError(
+            f"voxel sizes {source.voxel_size} and {target.voxel_size}, expected equal ones"
+        )
     forward, backward = nearest_both_ways(source.features, target.features)
     matches = np.stack([np.arange(len(forward)), forward], 1)[is_mutual(forward, backward)]
     estimator = PoseEstimator(2 * source.voxel_size, refine=refine)

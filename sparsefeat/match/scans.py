@@ -71,7 +71,10 @@ class Scan:
 
 
 def open_view(
-    points: Points, normals: np.ndarray | Tensor | None = None, viewpoint: Sequence[float] | None = None, name: str = "points"
+    points: Points,
+    normals: np.ndarray | Tensor | None = None,
+    viewpoint: Sequence[float] | None = None,
+    name: str = "points",
 ) -> View:
     """Check points, or read them from a file; a file may say where its points were seen from.
 
@@ -95,17 +98,21 @@ def open_view(
         cloud = tensor.cpu().double().numpy()
     if not len(cloud):
         raise InputError(f"{name}: no points")
-    normals = None if normals is None else as_tensor(normals, f"{name}: normals").cpu().double().numpy()
+    normals = (
+        None if normals is None else as_tensor(normals, f"{name}: normals").cpu().double().numpy()
+    )
     viewpoint = None if viewpoint is None else np.asarray(viewpoint, dtype=np.float64)
     return View(cloud, normals, viewpoint, name)
 
 
 def choose_extractor(
-    extractor: FeatureExtractor | str | os.PathLike | None, views: Sequence[View], device: str | None = None
+    extractor: FeatureExtractor | str | os.PathLike | None,
+    views: Sequence[View],
+    device: str | None = None,
 ) -> FeatureExtractor:
-    """The extractor itself, the one of a checkpoint's name, or for None the released one that suits the views.
+    """The extractor itself, the one of a checkpoint's name, or for None a released one.
 
-    Oriented features are taken where a viewpoint or normals are known for every view.
+    The released oriented checkpoint is taken where a viewpoint or normals are known for every view.
     """
     unknown = [view.name for view in views if not view.oriented]
     if extractor is None:
@@ -114,8 +121,8 @@ def choose_extractor(
         extractor = FeatureExtractor.from_pretrained(extractor, device=device)
     if extractor.knows_sides and unknown:
         warnings.warn(
-            f"{unknown[0]}: neither viewpoint nor normals are known, and the network was trained with them; "
-            f"{UNORIENTED_CHECKPOINT} works without",
+            f"{unknown[0]}: neither viewpoint nor normals are known, but the network was trained with "
+            f"them; {UNORIENTED_CHECKPOINT} works without",
             stacklevel=3,
         )
     return extractor
@@ -133,7 +140,9 @@ def describe_scan(
     points: int = 5000,
     seed: int = 0,
 ) -> Scan:
-    """Features of up to ``points`` key points: a seeded choice of one point per voxel; the network sees all points.
+    """Features of up to ``points`` key points, a seeded choice of one point per voxel.
+
+    The network sees all points.
 
     Raises:
         InputError: what :class:`sparsefeat.FeatureExtractor` refuses, or ``points`` below 3.
@@ -144,8 +153,14 @@ def describe_scan(
     if len(rows) > points:
         rows = rows[np.random.default_rng(seed).choice(len(rows), points, replace=False)]
     rows = np.sort(rows)
-    # The network has no use for what an unoriented one ignores.
     features = extractor(
-        view.points, "trilinear", normals=view.normals, viewpoint=view.viewpoint, rows=rows, scales=scales
+        view.points,
+        "trilinear",
+        normals=view.normals,
+        viewpoint=view.viewpoint,
+        rows=rows,
+        scales=scales,
     )
-    return Scan(view.points, rows, np.asarray(features, dtype=np.float32), extractor.voxel_size, view.name)
+    return Scan(
+        view.points, rows, np.asarray(features, dtype=np.float32), extractor.voxel_size, view.name
+    )

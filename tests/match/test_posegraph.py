@@ -1,4 +1,5 @@
-"""Poses of many scans: wrong pairs are outvoted, what is not connected is said, errors are named."""
+"""Poses of many scans: wrong pairs are outvoted, what is not connected is said, errors are
+named."""
 
 from __future__ import annotations
 

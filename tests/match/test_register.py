@@ -1,4 +1,5 @@
-"""Two scans in, a pose out: arrays, tensors and files, many scans, the command line, and what says no."""
+"""Two scans in, a pose out: arrays, tensors and files, many scans, the command line, and what
+says no."""
 
 from __future__ import annotations
 
@@ -16,7 +17,12 @@ from sparsefeat.extract import FeatureExtractor
 from sparsefeat.io.gtlog import read_log
 from sparsefeat.io.pointcloud import read_points, write_ply
 from sparsefeat.match.calibrate import fit
-from sparsefeat.match.scans import ORIENTED_CHECKPOINT, UNORIENTED_CHECKPOINT, choose_extractor, open_view
+from sparsefeat.match.scans import (
+    ORIENTED_CHECKPOINT,
+    UNORIENTED_CHECKPOINT,
+    choose_extractor,
+    open_view,
+)
 
 
 def box(rng, low, high, count):
@@ -52,7 +58,9 @@ def apply(transform, points):
 
 def off(transform, truth):
     difference = np.linalg.inv(truth) @ transform
-    return np.degrees(Rotation.from_matrix(difference[:3, :3]).magnitude()), np.linalg.norm(difference[:3, 3])
+    return np.degrees(Rotation.from_matrix(difference[:3, :3]).magnitude()), np.linalg.norm(
+        difference[:3, 3]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +70,8 @@ def extractor():
 
 @pytest.fixture(scope="module")
 def scans():
-    """Two parts of one room that share most of it, the second in a frame of its own, and the pose of it."""
+    """Two parts of one room that share most of it, the second in a frame of its own, and the
+    pose of it."""
     room = furnished_room(0)
     truth = pose(1)
     source, target = room[room[:, 0] < 2.9], room[room[:, 0] > 0.7]
@@ -75,7 +84,9 @@ def test_parts_of_a_room_are_brought_together(scans, extractor):
     degrees, metres = off(result.transform, truth)
     assert result.found and degrees < 1 and metres < 0.03
     assert result.transform.dtype == np.float64 and 0.5 <= result.confidence <= 1
-    apart = np.linalg.norm(apply(truth, source[result.matches[:, 0]]) - target[result.matches[:, 1]], axis=1)
+    apart = np.linalg.norm(
+        apply(truth, source[result.matches[:, 0]]) - target[result.matches[:, 1]], axis=1
+    )
     assert result.inliers.shape == (len(result.matches),)
     assert (apart[result.inliers] < 0.15).all() and (apart[~result.inliers] > 0.05).all()
     assert len(result.hypotheses.transforms) == len(result.hypotheses.scores) >= 1
@@ -95,7 +106,9 @@ def test_turning_either_input_turns_the_pose(scans, extractor):
 
 
 def test_scans_of_different_rooms_have_no_pose(extractor):
-    result = sparsefeat.register(furnished_room(0), furnished_room(7)[:, [2, 0, 1]] * [1, -1, 1], extractor)
+    result = sparsefeat.register(
+        furnished_room(0), furnished_room(7)[:, [2, 0, 1]] * [1, -1, 1], extractor
+    )
     assert not result.found and result.transform is None and result.confidence < 0.5
     assert not result.inliers.any()
     assert len(result.hypotheses) > 0
@@ -142,7 +155,9 @@ def test_the_checkpoint_follows_what_is_known(extractor):
 def test_the_confidence_is_fitted_on_raw_predictors():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(4000, 6)) * [1, 10, 0.1, 1, 1, 1] + 5
-    right = rng.random(4000) < 1 / (1 + np.exp(-(2 * (values[:, 0] - 5) - 0.3 * (values[:, 1] - 5))))
+    right = rng.random(4000) < 1 / (
+        1 + np.exp(-(2 * (values[:, 0] - 5) - 0.3 * (values[:, 1] - 5)))
+    )
     intercept, coefficients = fit(values, right)
     assert coefficients[:2] == pytest.approx([2, -0.3], rel=0.15)
     assert intercept + coefficients @ np.full(6, 5.0) == pytest.approx(0, abs=0.3)
@@ -157,7 +172,9 @@ def test_two_files_give_a_pose_on_disk(scans, tmp_path, capsys):
     write_ply(tmp_path / "b.ply", target)
     output = tmp_path / "out"
     assert main([str(tmp_path / "a.ply"), str(tmp_path / "b.ply"), "--output", str(output)]) == 0
-    assert "a.ply onto b.ply: confidence 0." in capsys.readouterr().out.replace("confidence 1.", "confidence 0.")
+    assert "a.ply onto b.ply: confidence 0." in capsys.readouterr().out.replace(
+        "confidence 1.", "confidence 0."
+    )
     degrees, metres = off(np.loadtxt(output / "transform.txt"), truth)
     assert degrees < 1 and metres < 0.03
     report = json.loads((output / "match.json").read_text())
@@ -195,7 +212,11 @@ def test_wrong_input_is_one_line_and_two(tmp_path, capsys):
         "expected two scans or one folder": ["a.ply"],
         "absent.ply": [str(tmp_path / "absent.ply"), str(tmp_path / "absent2.ply")],
         "0 scans, expected at least 2": [str(tmp_path / "empty")],
-        "--shapes: matching of deformable shapes is not available yet": ["a.off", "b.off", "--shapes"],
+        "--shapes: matching of deformable shapes is not available yet": [
+            "a.off",
+            "b.off",
+            "--shapes",
+        ],
     }
     (tmp_path / "empty").mkdir()
     for line, inputs in cases.items():

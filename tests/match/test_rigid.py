@@ -1,4 +1,5 @@
-"""Poses from matches: exact under noise and outliers, refused where nothing fixes them, the same in any frame."""
+"""Poses from matches: exact under noise and outliers, refused where nothing fixes them, the same
+in any frame."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def matched(right, wrong, noise, seed=0):
 def off(transform, truth=TRUTH):
     """Degrees and metres between two poses."""
     difference = np.linalg.inv(truth) @ np.asarray(transform)
-    return np.degrees(Rotation.from_matrix(difference[:3, :3]).magnitude()), np.linalg.norm(difference[:3, 3])
+    return np.degrees(Rotation.from_matrix(difference[:3, :3]).magnitude()), np.linalg.norm(
+        difference[:3, 3]
+    )
 
 
 def test_exact_matches_give_the_exact_pose():
@@ -58,10 +61,15 @@ def test_ninety_percent_of_wrong_matches_and_noise_are_survived(seed):
 def test_kabsch_weighs_and_never_mirrors():
     source, target = matched(4, 1, 0)
     weights = torch.tensor([1.0, 1, 1, 1, 0]).double()
-    np.testing.assert_allclose(kabsch(source[None], target[None], weights[None])[0], TRUTH, atol=1e-12)
+    np.testing.assert_allclose(
+        kabsch(source[None], target[None], weights[None])[0], TRUTH, atol=1e-12
+    )
     flat = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]).double()
     mirrored = flat * torch.tensor([1.0, 1, -1])
-    assert torch.linalg.det(kabsch(flat[None], mirrored[None], torch.ones(1, 4).double())[0, :3, :3]) > 0
+    assert (
+        torch.linalg.det(kabsch(flat[None], mirrored[None], torch.ones(1, 4).double())[0, :3, :3])
+        > 0
+    )
 
 
 def test_three_matches_are_enough_and_two_are_not():
@@ -99,7 +107,9 @@ def test_turning_either_side_turns_the_pose():
     plain = SpatialCompatibility()(source, target)[0][0].numpy()
     turn = pose([1, -2, 0.3], [3, 1, -1])
     moved = torch.from_numpy(apply(turn, source.numpy()))
-    np.testing.assert_allclose(SpatialCompatibility()(moved, target)[0][0], plain @ np.linalg.inv(turn), atol=1e-5)
+    np.testing.assert_allclose(
+        SpatialCompatibility()(moved, target)[0][0], plain @ np.linalg.inv(turn), atol=1e-5
+    )
     moved = torch.from_numpy(apply(turn, target.numpy()))
     np.testing.assert_allclose(SpatialCompatibility()(source, moved)[0][0], turn @ plain, atol=1e-5)
 
@@ -140,7 +150,9 @@ def test_a_match_that_is_given_twice_counts_once():
     _, source, target, matches = estimate(60, 300)
     features = np.ones((len(source), 1), dtype=np.float32)
     once = PoseEstimator(0.1)(source, features, target, features, matches)
-    twice = PoseEstimator(0.1)(source, features, target, features, np.concatenate([matches, matches]))
+    twice = PoseEstimator(0.1)(
+        source, features, target, features, np.concatenate([matches, matches])
+    )
     np.testing.assert_array_equal(once.transforms, twice.transforms)
     np.testing.assert_array_equal(once.statistics["inliers"], twice.statistics["inliers"])
 
