@@ -55,10 +55,8 @@ class SpatialCompatibility:
             InputError: shapes that do not fit, or points that are not finite.
         """
         if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 3:
-            raise InputError(
-                f"matched points: {tuple(source.shape)} and {tuple(target.shape)}, expected (K,
-                3) twice"
-            )
+            shapes = f"{tuple(source.shape)} and {tuple(target.shape)}"
+            raise InputError(f"matched points: {shapes}, expected (K, 3) twice")
         if not bool(torch.isfinite(source).all() and torch.isfinite(target).all()):
             raise InputError("matched points have NaN or infinite coordinates")
         if len(source) < 3:

@@ -121,8 +121,8 @@ def choose_extractor(
         extractor = FeatureExtractor.from_pretrained(extractor, device=device)
     if extractor.knows_sides and unknown:
         warnings.warn(
-            f"{unknown[0]}: neither viewpoint nor normals are known, but the network was trained with "
-            f"them; {UNORIENTED_CHECKPOINT} works without",
+            f"{unknown[0]}: neither viewpoint nor normals are known, but the network was trained "
+            f"with them; {UNORIENTED_CHECKPOINT} works without",
             stacklevel=3,
         )
     return extractor
