@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from sparsefeat import models, receptive_field
     from sparsefeat.checkpoint import from_pretrained, save_checkpoint
     from sparsefeat.extract import FeatureExtractor
+    from sparsefeat.match.folder import match_folder
+    from sparsefeat.match.register import register
     from sparsefeat.mesh import voxelize_mesh
     from sparsefeat.models import create_model
     from sparsefeat.receptive_field import tune_receptive_field
@@ -30,9 +32,11 @@ __all__ = [
     "collate",
     "create_model",
     "from_pretrained",
+    "match_folder",
     "models",
     "quantize",
     "receptive_field",
+    "register",
     "save_checkpoint",
     "tune_receptive_field",
     "view",
@@ -49,7 +53,9 @@ _ROOMS = {
     "collate": "sparse",
     "create_model": "models",
     "from_pretrained": "checkpoint",
+    "match_folder": "match.folder",
     "quantize": "sparse",
+    "register": "match.register",
     "save_checkpoint": "checkpoint",
     "tune_receptive_field": "receptive_field",
     "view": "visualize.viewer",

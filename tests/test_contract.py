@@ -28,6 +28,7 @@ SIGNATURES = {
     "voxelize_mesh": "vertices faces voxel_size",
     "tune_receptive_field": "extractor shapes objective",
     "view": "",
+    "register": "source target extractor",
     "minkowski.install": "",
 }
 
@@ -41,6 +42,7 @@ OPTIONS = {
     "make_data rooms": "--output --seed",
     "make_data creatures": "--output --seed",
     "make_data fuse": "FOLDER --output --seed",
+    "match": "INPUT --output --rigid --shapes --checkpoint --device",
     "view": "INPUT --html --checkpoint --features --labels",
     "benchmark": "--json --result",
 }

@@ -100,6 +100,7 @@ def draw_matches(
     most: int = 200,
     seed: int = 0,
     panel: tuple[int, int] = (640, 560),
+    verdict: str = "are right",
 ) -> None:
     """Draw two clouds side by side and lines between matched points: green inliers over red outliers.
 
@@ -117,6 +118,7 @@ def draw_matches(
         most: lines drawn; more matches are thinned out at random, in the same proportion.
         seed: of the thinning.
         panel: width and height of one cloud's picture, pixels.
+        verdict: what the inliers are, behind their count.
 
     Raises:
         InputError: empty clouds, rows out of range, shapes that do not fit.
@@ -155,7 +157,7 @@ def draw_matches(
         lines.add_collection(LineCollection(some, colors=color, linewidths=0.9, alpha=alpha))
         lines.plot(*some.reshape(-1, 2).T, ".", color=color, markersize=3.5, alpha=0.9)
     share = inliers.mean() if len(inliers) else 0.0
-    counts = f"{int(inliers.sum())} of {len(inliers)} matches are right ({share:.1%})"
+    counts = f"{int(inliers.sum())} of {len(inliers)} matches {verdict} ({share:.1%})"
     if len(keep) < len(matches):
         counts += f", {len(keep)} drawn"
     if title:
