@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from sparsefeat import models, receptive_field
     from sparsefeat.checkpoint import from_pretrained, save_checkpoint
     from sparsefeat.extract import FeatureExtractor
+    from sparsefeat.match.folder import match_folder
+    from sparsefeat.match.register import register
     from sparsefeat.mesh import voxelize_mesh
     from sparsefeat.models import create_model
     from sparsefeat.receptive_field import tune_receptive_field
     from sparsefeat.sparse import CoordinateManager, SparseTensor, TensorField, collate, quantize
+    from sparsefeat.visualize.viewer import view
 
 __version__ = "0.2.0"
 
@@ -29,11 +32,14 @@ __all__ = [
     "collate",
     "create_model",
     "from_pretrained",
+    "match_folder",
     "models",
     "quantize",
     "receptive_field",
+    "register",
     "save_checkpoint",
     "tune_receptive_field",
+    "view",
     "voxelize_mesh",
 ]
 
@@ -47,9 +53,12 @@ _ROOMS = {
     "collate": "sparse",
     "create_model": "models",
     "from_pretrained": "checkpoint",
+    "match_folder": "match.folder",
     "quantize": "sparse",
+    "register": "match.register",
     "save_checkpoint": "checkpoint",
     "tune_receptive_field": "receptive_field",
+    "view": "visualize.viewer",
     "voxelize_mesh": "mesh",
 }
 

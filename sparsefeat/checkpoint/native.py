@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sparsefeat.checkpoint import foreign, legacy
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opens_path
 from sparsefeat.extras import import_extra
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.damage import DAMAGE, describe
@@ -228,6 +228,7 @@ def load_weights(model: Network, state: dict[str, Tensor]) -> None:
     model.load_state_dict(fitted, strict=True, assign=bare)
 
 
+@opens_path
 def find_checkpoint(name_or_path: str | os.PathLike) -> Path:
     """The file that a path, a name ``"sparsefeat/<name>"`` or a hub id stands for; a hub's is downloaded.
 

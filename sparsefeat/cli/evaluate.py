@@ -13,22 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsefeat.cli.frame import ToolParser, add_result_option, prepare_result, run_tool
+from sparsefeat.cli.frame import ToolParser, add_result_option, check_file, prepare_result, run_tool
 from sparsefeat.errors import InputError, opening
 
 if TYPE_CHECKING:
     from sparsefeat.data.threedmatch import FragmentPair
     from sparsefeat.evaluate.journal import PairJournal
-    from sparsefeat.evaluate.keypoints import Describe
+    from sparsefeat.evaluate.keypoints import Describe, Fragment
     from sparsefeat.evaluate.matching import MatchingResult
+    from sparsefeat.evaluate.registration import Register
 
+REGISTRATIONS = ("compatibility", "ransac")
 COLUMNS = ("FMR", "IR", "FMR_mutual", "IR_mutual", "RR")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``sparsefeat evaluate``; returns the exit code."""
     args = parse(argv)
-    return run_tool(lambda: args.run(args), args, "interrupted" + ("; --resume goes on" if getattr(args, "json", None) else ""))
+    goes_on = "; --resume goes on" if getattr(args, "json", None) else ""
+    return run_tool(lambda: args.run(args), args, f"interrupted{goes_on}")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -58,7 +61,13 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
     add("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="multiples of the voxel size, side by side")
     add("--interpolation", choices=("nearest", "trilinear"), default="nearest", help="default: %(default)s")
     add("--dense", action="store_true", help="descriptors see all points of a fragment, not one per voxel")
-    add("--registration", action="store_true", help="registration recall too (RANSAC; needs Open3D)")
+    add(
+        "--registration",
+        choices=REGISTRATIONS,
+        nargs="?",
+        const=REGISTRATIONS[0],
+        help="registration recall too; ransac, to compare with, needs Open3D (default, if given: %(const)s)",
+    )
     add("--baselines", default="", metavar="A,B", help="on the same points: fpfh, random")
     add("--max-pairs-per-scene", type=int, metavar="N", help="a random choice of this many; default: all")
     add("--seed", type=int, default=0, metavar="N", help="of key points, rotations, choices (default: 0)")
@@ -92,8 +101,11 @@ def run_matching(args: argparse.Namespace) -> int:
     checked_device(args.device or "cpu", torch.nn.Identity())
     pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
     pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
-    register = RansacRegister() if args.registration else None
+    # A missing Open3D is said before the network is loaded.
+    register: Register | None = RansacRegister() if args.registration == "ransac" else None
     extractor = checkpoint_descriptor(args.checkpoint, args.voxel_size, args.device)
+    if args.registration == "compatibility":
+        register = compatibility_register(extractor.voxel_size)
     describe = partial(extractor, interpolation=args.interpolation, views=args.views, scales=args.scales)
     descriptors: dict[str, Describe] = {"checkpoint": describe}
     for name in split(args.baselines):
@@ -101,7 +113,7 @@ def run_matching(args: argparse.Namespace) -> int:
 
     results: dict[str, MatchingResult] = {}
     with contextlib.ExitStack() as stack:
-        journal = stack.enter_context(_journal(args, extractor.voxel_size)) if args.json else None
+        journal = stack.enter_context(_journal(args, extractor.voxel_size)) if args.json is not None else None
         for name, described in descriptors.items():
             with Progress(name, sum(map(len, pairs.values())), "pair") as progress:
                 results[name] = evaluate_matching(
@@ -126,7 +138,7 @@ def run_matching(args: argparse.Namespace) -> int:
             with opening(args.json), atomic_write(args.json) as temporary:
                 temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             journal.finish()
-    if args.result:
+    if args.result is not None:
         print(write_result(args.result_task, args.result, report, args.command, [args.seed]))
     if plots:
         plot_thresholds(results, plots)
@@ -165,18 +177,29 @@ def check_numbers(args: argparse.Namespace) -> None:
     ):
         if not fits:
             raise InputError(f"--{name}: expected {expected}, got {value}")
-    if args.resume and not args.json:
+    if args.resume and args.json is None:
         raise InputError("--resume needs --json FILE: what was measured is in FILE.part")
+
+
+def compatibility_register(voxel_size: float) -> Register:
+    """Our own estimator, on mutual matches."""
+    from sparsefeat.match.estimate import PoseEstimator
+
+    estimator = PoseEstimator(2 * voxel_size)
+
+    def register(
+        source: Fragment, target: Fragment, matches: np.ndarray, mutual: np.ndarray | None, seed: Sequence[int]
+    ) -> np.ndarray | None:
+        return estimator(source.points, source.features, target.points, target.features, matches[mutual]).best
+
+    return register
 
 
 def prepare_outputs(args: argparse.Namespace) -> Path | None:
     """Refuse outputs that could not be written; returns the folder of pictures."""
     prepare_result(args)
-    if args.json and not Path(args.json).resolve().parent.is_dir():
-        raise InputError(f"--json {args.json}: the folder {Path(args.json).parent} does not exist")
-    if args.json and Path(args.json).is_dir():
-        raise InputError(f"--json {args.json}: is a folder, expected a file")
-    if not args.plots:
+    check_file("--json", args.json)
+    if args.plots is None:
         return None
     with opening(args.plots):
         Path(args.plots).mkdir(parents=True, exist_ok=True)

@@ -143,7 +143,7 @@ def extract_files(
         if panels:
             result.picture = output / PICTURE_NAME
             titles = [str(path.relative_to(output).with_suffix("")) for path, _, _ in panels]
-            render_points([p for _, p, _ in panels], [c for _, _, c in panels], result.picture, titles=titles)
+            render_points([p for _, p, _ in panels], [c for _, _, c in panels], result.picture, titles=titles, cut_open=True)
     return result
 
 
@@ -186,28 +186,31 @@ def find_inputs(
     """
     inputs = [Path(path) for path in inputs]
     roots: dict[Path, Path] = {}
-    seen: set[Path] = set()
+    seen: set[str] = set()
+    empty: list[Path] = []
     for given in inputs:
         with opening(given):
             folder = given.is_dir()
             found = sorted(p for p in _walk(given, fail) if _is_input(p, given, output, suffixes)) if folder else [given]
-            places = [(path.resolve(), path) for path in found]
-        if folder and given.resolve() == output.resolve():
+        if folder and os.path.realpath(given) == os.path.realpath(output):
             raise InputError(f"{output}: is the folder of the inputs; results go elsewhere, choose another output folder")
         if not found:
-            fail(given, InputError(f"no {kind} in it, expected {', '.join(suffixes)}"))
-        for place, path in places:
+            empty.append(given)
+        for path in found:
+            place = os.path.realpath(path)
             if place not in seen:
                 seen.add(place)
                 roots[path] = given if folder else path.parent
     if not roots:
         shown = ", ".join(map(str, inputs)) or "(nothing)"
         raise InputError(f"{shown}: no {kind} found, expected some of {', '.join(suffixes)}")
+    for given in empty:
+        fail(given, InputError(f"no {kind} in it, expected {', '.join(suffixes)}"))
     names = _distinct_names(roots)
     for path, name in names.items():
         for suffix in results:
             target = output / f"{name}{suffix}"
-            if target.resolve() in seen:
+            if os.path.realpath(target) in seen:
                 raise InputError(f"{path}: its result would overwrite {target}, choose another folder")
     return names
 
@@ -241,8 +244,8 @@ def _is_input(path: Path, root: Path, output: Path, suffixes: Sequence[str]) -> 
         return False
     hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
     # The results of an earlier call, where the output folder lies inside the input folder.
-    output = output.resolve()
-    result = output.is_relative_to(root.resolve()) and path.resolve().is_relative_to(output)
+    results = Path(os.path.realpath(output))
+    result = results.is_relative_to(os.path.realpath(root)) and Path(os.path.realpath(path)).is_relative_to(results)
     return not hidden and not result
 
 
@@ -251,14 +254,14 @@ def _distinct_names(roots: dict[Path, Path]) -> dict[Path, Path]:
     # Of files that lie side by side, such as a.obj and a.glb, no folder tells one from the other.
     folders: dict[Path, list[Path]] = {}
     for path in roots:
-        folders.setdefault(path.resolve().parent, []).append(path)
+        folders.setdefault(Path(os.path.realpath(path)).parent, []).append(path)
     for beside in folders.values():
         for path, name in zip(beside, _distinct_stems(beside), strict=True):
             names[path] = names[path].with_name(name)
     # Each round puts one more folder before the names that still agree.
     for _ in range(max(len(folder.parts) for folder in folders)):
         for path in _clashes(names):
-            above = path.resolve().parent.parts[1:]
+            above = Path(os.path.realpath(path)).parent.parts[1:]
             names[path] = Path(*above[max(0, len(above) - len(names[path].parts)) :], names[path].name)
     return names
 
