@@ -46,7 +46,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 @contextlib.contextmanager
@@ -64,16 +65,18 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent, deep=False, name=path.name)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{_MARK}", dir=path.parent))
-        handle = os.open(temporary, os.O_RDONLY)
+        handle = None if fcntl is None else os.open(temporary, os.O_RDONLY)
     try:
-        _try_lock(handle)
+        if handle is not None:
+            _try_lock(handle)
         yield temporary
         with opening(path):
             os.chmod(temporary, 0o777 & ~_mask())
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def sweep(folder: str | os.PathLike, deep: bool = True, name: str | None = None) -> list[Path]:
@@ -112,13 +115,16 @@ def _leftovers(entries: Iterable[str], name: str | None) -> list[str]:
     return [entry for entry in entries if _LEFTOVER.fullmatch(entry) and entry.startswith((start, whole))]
 
 
-def _temporary_file(path: Path) -> tuple[int, Path]:
-    """An open and locked file beside ``path``."""
+def _temporary_file(path: Path) -> tuple[int | None, Path]:
+    """A file beside ``path``, open and locked where there are locks."""
     while True:
         try:
             handle, name = tempfile.mkstemp(prefix=f".{path.stem}.{_MARK}", suffix=path.suffix, dir=path.parent)
         except OSError as error:
             raise InputError(f"{path}: cannot write there ({error.strerror})") from error
+        if fcntl is None:
+            os.close(handle)
+            return None, Path(name)
         _try_lock(handle)
         # Between the two lines a sweep may have taken it for a leftover.
         if os.fstat(handle).st_nlink:
@@ -127,14 +133,10 @@ def _temporary_file(path: Path) -> tuple[int, Path]:
 
 
 def _try_lock(handle: int) -> bool:
-    """Lock an open file or folder; False if another process holds it. Also true where there are no locks."""
-    if fcntl is None:
-        return True
+    """Lock an open file or folder; False if another process holds it, or where the file system has no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
+    except OSError:
         return False
     return True
 
