@@ -7,19 +7,19 @@ was killed: its lock went with it.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sparsefeat.errors import InputError, opening
 
-try:
-    import fcntl
-except ImportError:  # no such locks here: nothing is swept
-    fcntl = None
+# Without such locks nothing is swept.
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 _MARK = "sparsefeat-"
 _LEFTOVER = re.compile(rf"\..*\.{_MARK}\w{{8}}(\.[^.]*)?")

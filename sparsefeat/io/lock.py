@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import json
 import os
 import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import sweep
 
-try:
-    import fcntl
-except ImportError:  # no such locks here: nobody is kept out
-    fcntl = None
+# Without such locks nobody is kept out.
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 LOCK_NAME = ".sparsefeat.lock"
 

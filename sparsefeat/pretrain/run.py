@@ -58,7 +58,7 @@ def run(
             made = prepare_rooms(config.data, progress)
         say(f"{'made' if made else 'found'} synthetic rooms in {config.data.root}")
     result = pretrain(config, output, device, resume, overfit, main_process, should_stop, overwrite)
-    if not main_process or should_stop() and not result.finished:
+    if not main_process or (should_stop() and not result.finished):
         return
     if result.finished:
         say(f"{output}: this run is finished, all {result.step} steps were done before")

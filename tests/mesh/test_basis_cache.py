@@ -33,7 +33,7 @@ def test_bytes_that_changed_anywhere_give_the_same_basis(entry, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(18), b"not an archive"])
 def test_another_file_or_an_empty_one_is_written_anew(entry, tmp_path, content):
-    vertices, faces, basis, path = entry
+    vertices, faces, _, path = entry
     whole = path.read_bytes()
     path.write_bytes(content)
     laplace_basis(vertices, faces, 5, cache=tmp_path)

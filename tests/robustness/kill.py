@@ -260,7 +260,7 @@ def _kill_once(
 def _start(case: Case, arguments: Sequence[str], out: Path, work: Path):
     """Fork a child that runs the tool in a session of its own: (process, its output)."""
     words = [word.format(out=out, data=work / "data") for word in arguments]
-    log = tempfile.TemporaryFile()
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - the parent closes it
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
