@@ -17,9 +17,11 @@ from sparsefeat.errors import InputError, opening
 
 if TYPE_CHECKING:
     from sparsefeat.data.threedmatch import FragmentPair
-    from sparsefeat.evaluate.keypoints import Describe
+    from sparsefeat.evaluate.keypoints import Describe, Fragment
     from sparsefeat.evaluate.matching import MatchingResult
+    from sparsefeat.evaluate.registration import Register
 
+REGISTRATIONS = ("compatibility", "ransac")
 COLUMNS = ("FMR", "IR", "FMR_mutual", "IR_mutual", "RR")
 
 
