@@ -27,7 +27,7 @@ SIGNATURES = {
     "models.ResUNetBN2C": "in_channels out_channels bn_momentum normalize_feature conv1_kernel_size",
     "voxelize_mesh": "vertices faces voxel_size",
     "tune_receptive_field": "extractor shapes objective",
-    "view": "",
+    "view": "shapes features",
     "register": "source target extractor",
     "minkowski.install": "",
 }

@@ -116,7 +116,7 @@ def read_labels(path: str) -> np.ndarray:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = ToolParser(description=__doc__)
+    parser = ToolParser(prog="sparsefeat view", description=__doc__)
     add = parser.add_argument
     add(
         "inputs",

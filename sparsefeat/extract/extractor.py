@@ -258,6 +258,8 @@ class FeatureExtractor:
         """The inputs per point that a caller gave, as float32. Shape: (N, C_in)."""
         channels = self.in_channels
         if features is None:
+            if channels != 1 and not hasattr(self.model, "inputs"):
+                raise InputError(f"the model takes {channels} channels; give features= of (N, {channels})")
             return None
         inputs = as_tensor(features, "features").float()
         if inputs.shape != (len(cloud), channels):

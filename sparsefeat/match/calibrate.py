@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from sparsefeat.cli.frame import run_tool
 from sparsefeat.data.threedmatch import FragmentPair, test_pairs
 from sparsefeat.evaluate.registration import MAX_ERROR_M, transformation_error
 from sparsefeat.match.confidence import NAMES, predictors
@@ -53,7 +52,8 @@ def fit(values: np.ndarray, right: np.ndarray) -> tuple[float, np.ndarray]:
     return float(model.intercept_[0] - coefficients @ mean), coefficients
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the constants; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "data", nargs="+", type=Path, metavar="DIR", help="rooms in 3DMatch's test layout"
@@ -69,10 +69,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    return run_tool(lambda: run(args), args.data[0])
+    return run(args)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Register pairs that overlap and pairs of different scenes, and fit."""
     pairs = [pair for root in args.data for pair in listed_pairs(root)]
     rng = np.random.default_rng(args.seed)
     pairs = [pairs[k] for k in sorted(rng.permutation(len(pairs))[: args.most])]

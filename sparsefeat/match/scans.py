@@ -18,8 +18,8 @@ from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.inputs import as_tensor, check_points
 from sparsefeat.sparse import quantize
 
-ORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm-sides"
-UNORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm"
+ORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm-oriented-v1"
+UNORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm-v1"
 
 Points = np.ndarray | Tensor | str | os.PathLike
 
@@ -119,7 +119,7 @@ def choose_extractor(
         return _released(UNORIENTED_CHECKPOINT if unknown else ORIENTED_CHECKPOINT, device)
     if not isinstance(extractor, FeatureExtractor):
         extractor = FeatureExtractor.from_pretrained(extractor, device=device)
-    if extractor.knows_sides and unknown:
+    if extractor.oriented and unknown:
         warnings.warn(
             f"{unknown[0]}: neither viewpoint nor normals are known, but the network was trained "
             f"with them; {UNORIENTED_CHECKPOINT} works without",
