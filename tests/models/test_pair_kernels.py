@@ -23,7 +23,7 @@ def network(**options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         options = SMALL | {"kernels": "pair", "normalize_feature": True} | options
-        return create_model("ResUNetBN2C", in_channels=3, **options).eval()
+        return create_model("ResUNetBN2C", **({"in_channels": 3} | options)).eval()
 
 
 def ellipsoid(count: int = 900) -> torch.Tensor:
