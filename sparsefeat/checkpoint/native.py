@@ -12,7 +12,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ def from_pretrained(
     try:
         # No storage for weights that are about to be replaced, and no draw from the global generator.
         with torch.device("meta"):
-            model = create_model(**{**checkpoint.config, **overrides}, backend=backend)
+            model = cast(Network, create_model(**{**checkpoint.config, **overrides}, backend=backend))
         load_weights(model, checkpoint.state)
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: {error if isinstance(error, InputError) else describe(error)}") from error

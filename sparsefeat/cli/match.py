@@ -105,7 +105,7 @@ def run_pair(args: argparse.Namespace) -> int:
     result = register_scans(source, target, min_confidence=args.min_confidence)
     write_pair(result, source, target, Path(args.output))
     names = pair_name(source, target)
-    if not result.found:
+    if result.transform is None:
         print(
             f"{names}: no credible pose, confidence {result.confidence:.2f}; do the scans overlap?"
         )

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from sparsefeat.data.fragments import load_viewpoint
 from sparsefeat.errors import InputError, warn
 from sparsefeat.extract.inputs import (
-    INTERPOLATIONS,
     as_tensor,
     check_options,
     check_points,
@@ -30,7 +29,7 @@ from sparsefeat.extract.tiling import split_into_tiles
 from sparsefeat.io.pointcloud import read_points
 from sparsefeat.models.blocks import network_inputs
 from sparsefeat.models.reach import Reach, evaluating, measure_reach
-from sparsefeat.models.voxel_cloud import VoxelCloud, voxelize
+from sparsefeat.models.voxel_cloud import INTERPOLATIONS, VoxelCloud, voxelize
 
 __all__ = ["DEFAULT_MAX_VOXELS", "INTERPOLATIONS", "FeatureExtractor", "check_options"]
 
@@ -135,7 +134,7 @@ class FeatureExtractor:
         *,
         features: np.ndarray | Tensor | None = None,
         normals: np.ndarray | Tensor | None = None,
-        viewpoint: Sequence[float] | None = None,
+        viewpoint: Sequence[float] | np.ndarray | None = None,
         rows: np.ndarray | Tensor | slice | None = None,
         views: int = 1,
         scales: Sequence[float] = (1.0,),
@@ -275,10 +274,10 @@ class FeatureExtractor:
         """Run the network, in tiles if need be. Shape: (V, C) float32 on ``out_device``."""
         total, max_voxels, halo, progress = len(cloud), request.max_voxels, request.halo, request.progress
         if total <= max_voxels:
-            table = self._run(cloud, features).to(out_device)
+            whole = self._run(cloud, features).to(out_device)
             if progress:
                 progress(total, total)
-            return table
+            return whole
         if self.reach.unbounded:
             raise InputError(
                 f"{total} voxels exceed max_voxels {max_voxels}, and {', '.join(self.reach.unbounded)} in "
@@ -291,14 +290,16 @@ class FeatureExtractor:
                 "since it has no modules of sparsefeat.sparse; give halo= in voxels"
             )
         halo = self.reach.radius if halo is None else halo
-        largest = max(len(tile.rows) for tile in split_into_tiles(cloud.cells, max_voxels, halo, self.reach.stride))
+        tiles = list(split_into_tiles(cloud.cells, max_voxels, halo, self.reach.stride))
+        largest = max(len(tile.rows) for tile in tiles)
         if largest > max_voxels:
             warn(
                 f"{request.where}: up to {largest} voxels run at once, more than max_voxels {max_voxels}: so many lie "
                 f"within {halo} voxels (halo) of a tile that cannot be smaller; a smaller halo needs less, and is approximate"
             )
-        table, done = None, 0
-        for tile in split_into_tiles(cloud.cells, max_voxels, halo, self.reach.stride):
+        table: Tensor | None = None
+        done = 0
+        for tile in tiles:
             part = None if features is None else features[tile.rows.to(features.device)]
             output = self._run(cloud.rows(tile.rows), part)[tile.core].to(out_device)
             if table is None:
@@ -307,6 +308,7 @@ class FeatureExtractor:
             done += len(output)
             if progress:
                 progress(done, total)
+        assert table is not None  # more voxels than fit into one tile
         return table
 
     def _run(self, cloud: VoxelCloud, features: Tensor | None) -> Tensor:
@@ -318,7 +320,8 @@ class FeatureExtractor:
                 f"the model turned {len(x)} voxels into {len(y)} at tensor stride {y.tensor_stride}, "
                 "expected an output at each input voxel"
             )
-        return y.F.float()
+        output: Tensor = y.F.float()
+        return output
 
 
 def _another_pose(cloud: Tensor, number: int, voxel_size: float) -> tuple[Tensor, Tensor]:

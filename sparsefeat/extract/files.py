@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -111,13 +112,13 @@ def extract_files(
         )
         target = output / f"{name}.npz"
         target.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {"points": cloud.points, "features": features}
+        arrays: dict[str, Any] = {"points": cloud.points, "features": features}
         arrays |= {"voxel_size": extractor.voxel_size, "checkpoint": str(checkpoint)}
         if cloud.rows is not None:
             arrays["rows"] = cloud.rows
         with atomic_write(target) as temporary:
             np.savez(temporary, **arrays)
-        return target, features
+        return target, cast(np.ndarray, features)
 
     with output_folder(output):
         samples: list[np.ndarray] = []
@@ -184,11 +185,11 @@ def find_inputs(
     Raises:
         InputError: there is no file at all, or the results would overwrite an input.
     """
-    inputs = [Path(path) for path in inputs]
+    paths = [Path(path) for path in inputs]
     roots: dict[Path, Path] = {}
     seen: set[str] = set()
     empty: list[Path] = []
-    for given in inputs:
+    for given in paths:
         with opening(given):
             folder = given.is_dir()
             found = sorted(p for p in _walk(given, fail) if _is_input(p, given, output, suffixes)) if folder else [given]
@@ -202,7 +203,7 @@ def find_inputs(
                 seen.add(place)
                 roots[path] = given if folder else path.parent
     if not roots:
-        shown = ", ".join(map(str, inputs)) or "(nothing)"
+        shown = ", ".join(map(str, paths)) or "(nothing)"
         raise InputError(f"{shown}: no {kind} found, expected some of {', '.join(suffixes)}")
     for given in empty:
         fail(given, InputError(f"no {kind} in it, expected {', '.join(suffixes)}"))
@@ -218,7 +219,8 @@ def find_inputs(
 def _walk(root: Path, fail: Callable[[Path, Exception], None]) -> Iterator[Path]:
     """The files below a folder, at any depth, also in linked folders; each folder once, whatever links to it."""
     top = root.resolve()
-    real, linked, seen = [root], [], set()
+    real, seen = [root], set()
+    linked: list[Path] = []
     while real or linked:
         # Real folders first, so that a file has the name of its own folder where a link leads there too.
         folder = real.pop() if real else linked.pop(0)
@@ -301,7 +303,7 @@ def _write_colors(
     samples = [rows for rows in samples if len(rows)]
     basis = PcaColors.fit(samples) if samples else None
     rng = np.random.default_rng(0)
-    panels = []
+    panels: list[tuple[Path, np.ndarray, np.ndarray]] = []
     for index, (path, target) in enumerate(list(result.written.items())):
         if progress:
             progress("colours", index, len(result.written), target.stem)
@@ -312,6 +314,7 @@ def _write_colors(
             colors = np.empty((len(points), 3), dtype=np.uint8)
             start = 0
             for part in _parts(target, "features"):
+                assert basis is not None  # a file with rows gave a sample
                 colors[start : start + len(part)] = np.rint(basis(part) * 255)
                 start += len(part)
             write_ply(target.with_suffix(".ply"), points, colors)

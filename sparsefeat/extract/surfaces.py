@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -131,4 +131,5 @@ def vertex_features(
     if voxel_size is not None:
         extractor = extractor.at(voxel_size)
     points, normals = surface_points(vertices, faces, extractor.voxel_size, seed, normals)
-    return extractor(points, interpolation, normals=normals, rows=slice(len(vertices)), views=views)
+    features = extractor(points, interpolation, normals=normals, rows=slice(len(vertices)), views=views)
+    return cast(np.ndarray, features)

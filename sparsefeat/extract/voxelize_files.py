@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,15 +135,17 @@ def _voxelize(
     attributes: tuple[str, ...],
     device: torch.device,
     report: Callable[[str], None] | None,
-) -> dict[str, np.ndarray | float]:
+) -> dict[str, Any]:
     mesh = read_mesh(path)
-    for line in mesh.repairs if report else ():
-        report(f"{path}: {line}")
+    if report:
+        for line in mesh.repairs:
+            report(f"{path}: {line}")
     if voxel_size is None:
         used = mesh.vertices[np.unique(mesh.faces)]
         side = float((used.max(0) - used.min(0)).max())
         if not side > 0:
             raise InputError(f"{path}: all vertices are at one place, so that a resolution gives no size")
+        assert resolution is not None  # one of the two is given
         voxel_size = side / resolution
     count = expected_voxels(mesh.vertices, mesh.faces, voxel_size)
     if count > _MOST_VOXELS:

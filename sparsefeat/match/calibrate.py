@@ -17,8 +17,15 @@ from sklearn.linear_model import LogisticRegression
 from sparsefeat.data.threedmatch import FragmentPair, test_pairs
 from sparsefeat.evaluate.registration import MAX_ERROR_M, transformation_error
 from sparsefeat.match.confidence import NAMES, predictors
+from sparsefeat.match.estimate import PoseEstimate
 from sparsefeat.match.register import register_scans
-from sparsefeat.match.scans import ORIENTED_CHECKPOINT, choose_extractor, describe_scan, open_view
+from sparsefeat.match.scans import (
+    ORIENTED_CHECKPOINT,
+    Scan,
+    choose_extractor,
+    describe_scan,
+    open_view,
+)
 
 
 def listed_pairs(root: Path) -> list[FragmentPair]:
@@ -78,9 +85,9 @@ def run(args: argparse.Namespace) -> int:
     rng = np.random.default_rng(args.seed)
     pairs = [pairs[k] for k in sorted(rng.permutation(len(pairs))[: args.most])]
     extractor = choose_extractor(args.checkpoint, [])
-    scans = {}
+    scans: dict[Path, Scan] = {}
 
-    def statistics(source: Path, target: Path):
+    def statistics(source: Path, target: Path) -> PoseEstimate:
         for path in (source, target):
             if path not in scans:
                 scans[path] = describe_scan(open_view(path), extractor, args.scales)
@@ -92,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         if len(estimate):
             values.append(predictors(estimate))
             right.append(
-                transformation_error(estimate.best, pair.transform, pair.information)
+                transformation_error(estimate.transforms[0], pair.transform, pair.information)
                 <= MAX_ERROR_M**2
             )
     for source, target in strangers(pairs, args.seed):

@@ -44,7 +44,7 @@ def write_pair(result: Registration, source: Scan, target: Scan, output: Path) -
             "target": target.name,
             "found": result.found,
             "confidence": result.confidence,
-            "transform": result.transform.tolist() if result.found else None,
+            "transform": None if result.transform is None else result.transform.tolist(),
             "matches": len(result.matches),
             "inliers": int(result.inliers.sum()),
             "hypotheses": [
@@ -55,7 +55,7 @@ def write_pair(result: Registration, source: Scan, target: Scan, output: Path) -
             ],
         },
     )
-    if not result.found:
+    if result.transform is None:
         # What an earlier run found is not this run's answer.
         for name in ("transform.txt", "aligned.ply"):
             (output / name).unlink(missing_ok=True)
@@ -76,7 +76,7 @@ def write_folder(result: FolderMatches, output: Path) -> np.ndarray:
     write_log(output / "est.log", [(i, j, count, graph.between(i, j)) for i, j in pairs])
     write_log(output / "poses.log", [(k, k, count, pose) for k, pose in enumerate(graph.poses)])
     members = np.flatnonzero(graph.component == np.bincount(graph.component).argmax())
-    write_merged(output / "merged.ply", [result.scans[k] for k in members], graph.poses[members])
+    write_merged(output / "merged.ply", [result.scans[k] for k in members], list(graph.poses[members]))
     write_json(
         output / "match.json",
         {

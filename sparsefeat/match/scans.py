@@ -67,13 +67,14 @@ class Scan:
     @property
     def keypoints(self) -> np.ndarray:
         """Shape: (P, 3)."""
-        return self.points[self.rows]
+        keypoints: np.ndarray = self.points[self.rows]
+        return keypoints
 
 
 def open_view(
     points: Points,
     normals: np.ndarray | Tensor | None = None,
-    viewpoint: Sequence[float] | None = None,
+    viewpoint: Sequence[float] | np.ndarray | None = None,
     name: str = "points",
 ) -> View:
     """Check points, or read them from a file; a file may say where its points were seen from.
