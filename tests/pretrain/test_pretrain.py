@@ -273,7 +273,7 @@ def test_pair_kernels_learn_from_full_rotations_and_can_be_trained_on(fragments,
 
 def test_further_folders_are_trained_on_too_but_never_validated_on(fragments):
     alone, _ = load_pairs(make(fragments).data, 0)
-    both, _ = load_pairs(make(fragments, data__also=[str(fragments)], data__validation_pairs=0).data, 0)
+    both, _ = load_pairs(make(fragments, data__extra_roots=[str(fragments)], data__validation_pairs=0).data, 0)
     assert len(both) == len(alone) + 6
     with pytest.raises(ValueError, match="trained and validated on"):
-        load_pairs(make(fragments, data__also=[str(fragments)]).data, 0)
+        load_pairs(make(fragments, data__extra_roots=[str(fragments)]).data, 0)
