@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
 
 from sparsefeat.data.threedmatch import FragmentPair, test_pairs
 from sparsefeat.evaluate.registration import MAX_ERROR_M, transformation_error
@@ -46,17 +46,30 @@ def strangers(pairs: Sequence[FragmentPair], seed: int) -> Iterator[tuple[Path, 
 
 
 def fit(values: np.ndarray, right: np.ndarray) -> tuple[float, np.ndarray]:
-    """Intercept and coefficients of a logistic regression on standardised predictors, for the
+    """Intercept and coefficients of a logistic regression, none of them negative.
+
+    The predictors are standardised for the penalty, half the sum of squared coefficients; the result is for the
     raw ones.
 
     Args:
-        values: Shape (P, 6), of :func:`sparsefeat.match.confidence.predictors`.
+        values: Shape (P, 4), of :func:`sparsefeat.match.confidence.predictors`.
         right: Shape (P,) bool.
     """
     mean, spread = values.mean(0), values.std(0).clip(1e-9)
-    model = LogisticRegression(C=1.0, max_iter=1000).fit((values - mean) / spread, right)
-    coefficients = model.coef_[0] / spread
-    return float(model.intercept_[0] - coefficients @ mean), coefficients
+    standard, right = (values - mean) / spread, right.astype(np.float64)
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = parameters[1:]
+        logits = parameters[0] + standard @ weights
+        value = np.logaddexp(0, logits).sum() - right @ logits + weights @ weights / 2
+        slope = 1 / (1 + np.exp(-logits)) - right
+        return float(value), np.concatenate([[slope.sum()], standard.T @ slope + weights])
+
+    start = np.zeros(1 + values.shape[1])
+    bounds = [(None, None)] + [(0.0, None)] * values.shape[1]
+    found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
+    coefficients = found[1:] / spread
+    return float(found[0] - coefficients @ mean), coefficients
 
 
 def main(argv: Sequence[str] | None = None) -> int:

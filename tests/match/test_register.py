@@ -154,13 +154,13 @@ def test_the_checkpoint_follows_what_is_known(extractor):
 
 def test_the_confidence_is_fitted_on_raw_predictors():
     rng = np.random.default_rng(0)
-    values = rng.normal(size=(4000, 6)) * [1, 10, 0.1, 1, 1, 1] + 5
-    right = rng.random(4000) < 1 / (
-        1 + np.exp(-(2 * (values[:, 0] - 5) - 0.3 * (values[:, 1] - 5)))
-    )
+    values = rng.normal(size=(4000, 4)) * [1, 10, 0.1, 1] + 5
+    logits = 2 * (values[:, 0] - 5) + 0.3 * (values[:, 1] - 5) - 0.5 * (values[:, 3] - 5)
+    right = rng.random(4000) < 1 / (1 + np.exp(-logits))
     intercept, coefficients = fit(values, right)
-    assert coefficients[:2] == pytest.approx([2, -0.3], rel=0.15)
-    assert intercept + coefficients @ np.full(6, 5.0) == pytest.approx(0, abs=0.3)
+    assert coefficients[:2] == pytest.approx([2, 0.3], rel=0.15)
+    assert coefficients[3] == 0  # what speaks against a pose here is no statistic of the regression
+    assert intercept + coefficients @ np.full(4, 5.0) == pytest.approx(0, abs=0.3)
 
 
 # ---- the command line

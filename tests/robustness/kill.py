@@ -343,10 +343,7 @@ def _broken(place: Path, whole: Path) -> list[str]:
     for name, path in _files(place).items():
         if _is_temporary(name) or name.endswith(".part"):
             continue
-        # A configuration names the folder that it was run in.
-        if name in wanted and path.read_bytes().replace(bytes(place), b"") == wanted[name].read_bytes().replace(
-            bytes(whole), b""
-        ):
+        if name in wanted and _bytes(path) == _bytes(wanted[name]):
             continue
         try:
             if path.suffix == ".safetensors":
@@ -366,11 +363,7 @@ def _difference(place: Path, whole: Path) -> list[str]:
     lines = [f"missing: {name}" for name in wanted if name not in found]
     lines += [f"too much: {name}" for name in found if name not in wanted]
     shared = [name for name in wanted if name in found]
-    return lines + [
-        f"other bytes: {name}"
-        for name in shared
-        if _bytes(found[name]).replace(bytes(place), b"") != _bytes(wanted[name]).replace(bytes(whole), b"")
-    ]
+    return lines + [f"other bytes: {name}" for name in shared if _bytes(found[name]) != _bytes(wanted[name])]
 
 
 def _bytes(path: Path) -> bytes:
