@@ -99,7 +99,9 @@ def run(args: argparse.Namespace) -> int:
         estimate = statistics(pair.source, pair.target)
         if len(estimate):
             if pair.information is None:
-                raise InputError(f"{pair.source}: no information matrix of its pair, expected a gt.info")
+                raise InputError(
+                    f"{pair.source}: no information matrix of its pair, expected a gt.info"
+                )
             values.append(predictors(estimate))
             right.append(
                 transformation_error(estimate.transforms[0], pair.transform, pair.information)
