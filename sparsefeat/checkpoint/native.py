@@ -131,9 +131,19 @@ def save_checkpoint(
         raise InputError(f"{path}: extra cannot be written as JSON ({error})") from error
     try:
         with atomic_write(path) as temporary:
-            temporary.write_bytes(save(state, header))
+            temporary.write_bytes(_with_sorted_texts(save(state, header)))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _with_sorted_texts(file: bytes) -> bytes:
+    """A safetensors file with the texts of its header in order: the library writes them in a random one."""
+    length = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + file[8 + length :]
 
 
 def read_checkpoint(path: str | os.PathLike) -> Checkpoint:

@@ -22,8 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Run the experiment, print its table and write its report."""
     # Imported here, so that --help answers at once.
-    from sparsefeat.errors import opening
+    from sparsefeat.checkpoint import find_checkpoint
+    from sparsefeat.data.shapes import find_loader
     from sparsefeat.io.config import load_config, save_config
+    from sparsefeat.io.lock import output_folder
     from sparsefeat.io.results import write_result
     from sparsefeat.packaged import find_config
     from sparsefeat.progress import Progress
@@ -35,23 +37,25 @@ def run(args: argparse.Namespace) -> int:
     check_file("--json", args.json)
     config = load_config(TransferConfig, find_config(args.config, "transfer"), args.overrides)
     output = args.output or config.output
-    with opening(output):
-        output.mkdir(parents=True, exist_ok=True)
-    with Progress("creatures", unit="shape") as made:
-        make_missing_creatures(config, made)
-    with Progress(config.task, _parts(config), "part") as progress:
-        begun = 0
+    # What can be wrong is found out before creatures are made.
+    find_checkpoint(config.features.checkpoint)
+    find_loader(config.data.name, config.data.options)
+    with output_folder(output):
+        with Progress("creatures", unit="shape") as made:
+            make_missing_creatures(config, made)
+        with Progress(config.task, _parts(config), "part") as progress:
+            begun = 0
 
-        def begins(text: str) -> None:
-            # Called before a part: the one before it is done then.
-            nonlocal begun
-            progress(begun, note=text)
-            begun += 1
+            def begins(text: str) -> None:
+                # Called before a part: the one before it is done then.
+                nonlocal begun
+                progress(begun, note=text)
+                begun += 1
 
-        result = run_transfer(config, begins)
-        progress(_parts(config))
-    save_config(output / "config.yaml", config)
-    written = save_report(result, output, args.json)
+            result = run_transfer(config, begins)
+            progress(_parts(config))
+        save_config(output / "config.yaml", config)
+        written = save_report(result, output, args.json)
     if args.result is not None:
         written.append(write_result("transfer", args.result, to_json(result), args.command, config.seeds))
     print(format_table(result))

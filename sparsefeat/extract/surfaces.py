@@ -6,11 +6,17 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
+from sparsefeat.errors import InputError, warn
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.mesh.geodesic import surface_area
 from sparsefeat.mesh.sampling import sample_surface
 
 SAMPLES_PER_VOXEL_EDGE = 2
 """Surface samples per voxel edge: four to a voxel's face, so that 2 % of the voxels of a flat surface are missed."""
+
+
+MANY_VOXELS = 1e7
+"""Voxels of one surface above which its features may take hours on a CPU."""
 
 
 class SurfacePoints(NamedTuple):
@@ -26,7 +32,11 @@ class SurfacePoints(NamedTuple):
 
 
 def surface_points(
-    vertices: np.ndarray, faces: np.ndarray | None, voxel_size: float, seed: int | np.random.Generator = 0
+    vertices: np.ndarray,
+    faces: np.ndarray | None,
+    voxel_size: float,
+    seed: int | np.random.Generator = 0,
+    normals: np.ndarray | None = None,
 ) -> SurfacePoints:
     """The vertices, then random points of the surface, dense enough for voxels of this size.
 
@@ -38,18 +48,36 @@ def surface_points(
         faces: Shape (F, 3), or None for a cloud, whose points are all that there is.
         voxel_size: in the unit of the vertices.
         seed: number, or a generator to draw from.
+        normals: of a cloud's points, to the outer side. Shape (N, 3). A mesh has its own.
 
     Returns:
         Points and normals; see :func:`outer_normals` for which side is outside.
     """
     vertices = np.asarray(vertices, dtype=np.float64)
     if faces is None:
-        return SurfacePoints(vertices, None)
+        return SurfacePoints(vertices, normals)
+    if normals is not None:
+        raise InputError("normals of a mesh are those of its faces; give normals for a cloud alone (faces=None)")
     samples = sample_surface(vertices, faces, spacing=voxel_size / SAMPLES_PER_VOXEL_EDGE, seed=seed)
+    _warn_of_many_voxels(vertices, faces, voxel_size)
     outwards, of_vertices = outer_normals(vertices, faces)
     return SurfacePoints(
         np.concatenate([vertices, samples.points]), np.concatenate([of_vertices, outwards * samples.normals])
     )
+
+
+def expected_voxels(vertices: np.ndarray, faces: np.ndarray, voxel_size: float) -> float:
+    """About how many voxels a surface touches: a plane in a random direction meets 1.5 cells per cell face of area."""
+    return 1.5 * surface_area(vertices, faces) / voxel_size**2
+
+
+def _warn_of_many_voxels(vertices: np.ndarray, faces: np.ndarray, voxel_size: float) -> None:
+    count = expected_voxels(vertices, faces, voxel_size)
+    if count > MANY_VOXELS:
+        warn(
+            f"the surface has about {count:.2g} voxels of {voxel_size:g}, which may take hours; is the voxel size in the "
+            "unit of the vertices?"
+        )
 
 
 def outer_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.ndarray]:
@@ -77,6 +105,7 @@ def vertex_features(
     vertices: np.ndarray,
     faces: np.ndarray | None,
     *,
+    normals: np.ndarray | None = None,
     voxel_size: float | None = None,
     interpolation: str = "trilinear",
     views: int = 1,
@@ -88,6 +117,7 @@ def vertex_features(
         extractor: the network and its voxel size.
         vertices: Shape (N, 3).
         faces: Shape (F, 3), or None for a cloud.
+        normals: of a cloud's points, to the outer side, for oriented networks. Shape (N, 3).
         voxel_size: in the unit of the vertices; None: that of the extractor.
         interpolation, views: see :class:`FeatureExtractor`; several views make features depend less on the pose.
         seed: of the surface samples.
@@ -96,10 +126,10 @@ def vertex_features(
         (N, C) float32.
 
     Raises:
-        InputError: not a mesh, or what the extractor refuses.
+        InputError: not a mesh, normals beside faces, or what the extractor refuses.
     """
     if voxel_size is not None:
         extractor = extractor.at(voxel_size)
-    points, normals = surface_points(vertices, faces, extractor.voxel_size, seed)
+    points, normals = surface_points(vertices, faces, extractor.voxel_size, seed, normals)
     features = extractor(points, interpolation, normals=normals, rows=slice(len(vertices)), views=views)
     return cast(np.ndarray, features)
