@@ -93,7 +93,8 @@ def sweep(folder: str | os.PathLike, deep: bool = True, name: str | None = None)
     removed: list[Path] = []
     if fcntl is None:
         return removed
-    for place, folders, files in os.walk(folder):
+    top: str = os.fspath(folder)
+    for place, folders, files in os.walk(top):
         for entry in _leftovers([*folders, *files], name):
             path = Path(place, entry)
             # The writer may end, or another sweep be faster.

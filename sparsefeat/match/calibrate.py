@@ -15,6 +15,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from sparsefeat.data.threedmatch import FragmentPair, test_pairs
+from sparsefeat.errors import InputError
 from sparsefeat.evaluate.registration import MAX_ERROR_M, transformation_error
 from sparsefeat.match.confidence import NAMES, predictors
 from sparsefeat.match.estimate import PoseEstimate
@@ -110,6 +111,10 @@ def run(args: argparse.Namespace) -> int:
     for pair in pairs:
         estimate = statistics(pair.source, pair.target)
         if len(estimate):
+            if pair.information is None:
+                raise InputError(
+                    f"{pair.source}: no information matrix of its pair, expected a gt.info"
+                )
             values.append(predictors(estimate))
             right.append(
                 transformation_error(estimate.transforms[0], pair.transform, pair.information)

@@ -76,7 +76,9 @@ def write_folder(result: FolderMatches, output: Path) -> np.ndarray:
     write_log(output / "est.log", [(i, j, count, graph.between(i, j)) for i, j in pairs])
     write_log(output / "poses.log", [(k, k, count, pose) for k, pose in enumerate(graph.poses)])
     members = np.flatnonzero(graph.component == np.bincount(graph.component).argmax())
-    write_merged(output / "merged.ply", [result.scans[k] for k in members], list(graph.poses[members]))
+    write_merged(
+        output / "merged.ply", [result.scans[k] for k in members], list(graph.poses[members])
+    )
     write_json(
         output / "match.json",
         {
