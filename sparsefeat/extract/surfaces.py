@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from sparsefeat.extract import FeatureExtractor
+from sparsefeat.errors import InputError
+from sparsefeat.extract.extractor import DEFAULT_MAX_VOXELS, FeatureExtractor, check_options
+from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.mesh.sampling import sample_surface
 
 SAMPLES_PER_VOXEL_EDGE = 2
@@ -26,7 +29,11 @@ class SurfacePoints(NamedTuple):
 
 
 def surface_points(
-    vertices: np.ndarray, faces: np.ndarray | None, voxel_size: float, seed: int | np.random.Generator = 0
+    vertices: np.ndarray,
+    faces: np.ndarray | None,
+    voxel_size: float,
+    seed: int | np.random.Generator = 0,
+    normals: np.ndarray | None = None,
 ) -> SurfacePoints:
     """The vertices, then random points of the surface, dense enough for voxels of this size.
 
@@ -38,13 +45,16 @@ def surface_points(
         faces: Shape (F, 3), or None for a cloud, whose points are all that there is.
         voxel_size: in the unit of the vertices.
         seed: number, or a generator to draw from.
+        normals: of a cloud's points, to the outer side. Shape (N, 3). A mesh has its own.
 
     Returns:
         Points and normals; see :func:`outer_normals` for which side is outside.
     """
     vertices = np.asarray(vertices, dtype=np.float64)
     if faces is None:
-        return SurfacePoints(vertices, None)
+        return SurfacePoints(vertices, normals)
+    if normals is not None:
+        raise InputError("normals of a mesh are those of its faces; give normals for a cloud alone (faces=None)")
     samples = sample_surface(vertices, faces, spacing=voxel_size / SAMPLES_PER_VOXEL_EDGE, seed=seed)
     outwards, of_vertices = outer_normals(vertices, faces)
     return SurfacePoints(
@@ -52,34 +62,16 @@ def surface_points(
     )
 
 
-def outer_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.ndarray]:
-    """Which way faces are wound, and unit normals of the vertices to the outer side.
-
-    Outside is where the volume that the faces enclose, measured from their common centre, is positive: right for
-    closed surfaces that are wound one way or the other, and a guess that at least does not depend on the pose for
-    open ones.
-
-    Shape: (N, 3), (F, 3) -> 1.0 or -1.0, by which normals of the faces have to be multiplied, and (N, 3) float64,
-    zero where a vertex has no face.
-    """
-    corners = vertices[faces] - vertices[faces].mean((0, 1))
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    outwards = -1.0 if (normals * corners.mean(1)).sum() < 0 else 1.0
-    total = np.zeros_like(vertices)
-    for column in faces.T:
-        np.add.at(total, column, outwards * normals)
-    length = np.linalg.norm(total, axis=1, keepdims=True)
-    return outwards, np.divide(total, length, out=np.zeros_like(total), where=length > 0)
-
-
 def vertex_features(
     extractor: FeatureExtractor,
     vertices: np.ndarray,
     faces: np.ndarray | None,
     *,
+    normals: np.ndarray | None = None,
     voxel_size: float | None = None,
     interpolation: str = "trilinear",
     views: int = 1,
+    scales: Sequence[float] = (1.0,),
     seed: int | np.random.Generator = 0,
 ) -> np.ndarray:
     """Features of a mesh's vertices, however coarse or fine its triangles are against the voxels.
@@ -88,17 +80,23 @@ def vertex_features(
         extractor: the network and its voxel size.
         vertices: Shape (N, 3).
         faces: Shape (F, 3), or None for a cloud.
+        normals: of a cloud's points, to the outer side, for oriented networks. Shape (N, 3).
         voxel_size: in the unit of the vertices; None: that of the extractor.
-        interpolation, views: see :class:`FeatureExtractor`; several views make features depend less on the pose.
+        interpolation, views, scales: see :class:`FeatureExtractor`; several views make features depend less on the
+            pose. The surface is sampled for the smallest of the scales.
         seed: of the surface samples.
 
     Returns:
         (N, C) float32.
 
     Raises:
-        InputError: not a mesh, or what the extractor refuses.
+        InputError: not a mesh, normals beside faces, or what the extractor refuses.
     """
     if voxel_size is not None:
         extractor = extractor.at(voxel_size)
-    points, normals = surface_points(vertices, faces, extractor.voxel_size, seed)
-    return extractor(points, interpolation, normals=normals, rows=slice(len(vertices)), views=views)
+    check_options(interpolation, DEFAULT_MAX_VOXELS, None, views, scales)
+    finest = extractor.voxel_size * min(scales)
+    points, normals = surface_points(vertices, faces, finest, seed, normals)
+    return extractor(
+        points, interpolation, normals=normals, rows=slice(len(vertices)), views=views, scales=scales
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sparsefeat.mesh.normals import fit_normals
 from sparsefeat.synthetic import damage
 
 
@@ -66,7 +67,7 @@ def test_one_view_does_not_see_what_is_behind():
 
 def test_fitted_normals_of_a_ball_are_its_radii():
     points, normals = ball(6000)
-    assert np.median(np.abs((damage.fit_normals(points) * normals).sum(1))) > 0.995
+    assert np.median(np.abs((fit_normals(points) * normals).sum(1))) > 0.995
 
 
 def test_bending_carries_normals_along():
