@@ -8,10 +8,13 @@ configuration does not say, the weights' own shapes do.
 from __future__ import annotations
 
 import math
+import reprlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from sparsefeat.errors import InputError
@@ -37,7 +40,10 @@ _FIELDS = {
 
 
 def find_state(content: Any, key: str | None = None) -> dict[str, Tensor]:
-    """The weights in what a torch file held, by layer name; ``module.`` of DataParallel is taken off.
+    """The weights in what a torch file held, by layer name.
+
+    What wrappers add to the names is taken off: ``module.`` of DataParallel, ``_orig_mod.`` of torch.compile.
+    Arrays of numpy among the weights are weights too, and empty ones are none.
 
     Args:
         content: what :func:`sparsefeat.io.torchfile.read_torch_file` gave.
@@ -50,12 +56,12 @@ def find_state(content: Any, key: str | None = None) -> dict[str, Tensor]:
         found = _get(content, key)
         if not _is_state(found):
             raise InputError(f"no weights under {key!r}; {_where_weights_are(content)}")
-        return _without_prefix(found)
+        return _plain_state(found)
     if _is_state(content):
-        return _without_prefix(content)
+        return _plain_state(content)
     for name in _STATE_KEYS:
         if isinstance(content, dict) and _is_state(content.get(name)):
-            return _without_prefix(content[name])
+            return _plain_state(content[name])
     raise InputError(f"no weights under any of {', '.join(_STATE_KEYS)}; {_where_weights_are(content)}")
 
 
@@ -86,10 +92,9 @@ def check_voxel_size(value: Any) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value <= 0
+        or not 0 < value < math.inf
     ):
-        raise InputError(f"voxel_size: expected a positive number of metres, got {value!r}")
+        raise InputError(f"voxel_size: expected a positive number of metres, got {reprlib.repr(value)}")
     return float(value)
 
 
@@ -147,36 +152,44 @@ def to_cube_order(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def _is_state(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(
-        isinstance(name, str) and isinstance(weights, Tensor) for name, weights in value.items()
-    )  # fmt: skip
+    return (
+        isinstance(value, dict)
+        and all(isinstance(name, str) and isinstance(w, Tensor | np.ndarray) for name, w in value.items())
+        and any(isinstance(w, Tensor) or w.size for w in value.values())
+    )
 
 
-def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    prefix = "module."
-    if all(name.startswith(prefix) for name in state):
-        return {name[len(prefix) :]: weights for name, weights in state.items()}
-    return dict(state)
+def _plain_state(state: dict[str, Tensor | np.ndarray]) -> dict[str, Tensor]:
+    plain = {
+        name.replace("_orig_mod.", ""): torch.from_numpy(weights) if isinstance(weights, np.ndarray) else weights
+        for name, weights in state.items()
+        if isinstance(weights, Tensor) or weights.size
+    }
+    while plain and all(name.startswith("module.") for name in plain):
+        plain = {name.removeprefix("module."): weights for name, weights in plain.items()}
+    return plain
 
 
 def _where_weights_are(content: Any) -> str:
     if not isinstance(content, dict):
         return f"the file holds a {type(content).__name__}"
-    places = [
-        ".".join(path) for path in _paths(content, 3) if path and _is_state(_get(content, ".".join(path)))
-    ]
+    places = [".".join(path)[:80] for path in _paths(content) if _is_state(_get(content, ".".join(path)))][:5]
     if places:
         return f"there are weights under {', '.join(places)}"
-    return f"its keys are {', '.join(repr(name) for name in list(content)[:10])}"
+    return f"its keys are {', '.join(repr(name)[:60] for name in list(content)[:10])}"
 
 
-def _paths(content: Any, depth: int) -> list[tuple[str, ...]]:
-    paths: list[tuple[str, ...]] = [()]
-    if isinstance(content, dict) and depth:
-        for name, value in content.items():
-            if isinstance(name, str) and isinstance(value, dict):
-                paths.extend((name, *rest) for rest in _paths(value, depth - 1))
-    return paths
+def _paths(content: dict) -> list[tuple[str, ...]]:
+    """The places of dictionaries, three deep at most; one that is at several places counts once."""
+    seen, found, pending = {id(content)}, [], [((), content)]
+    while pending:
+        path, inside = pending.pop()
+        for name, value in inside.items():
+            if isinstance(name, str) and isinstance(value, dict) and id(value) not in seen and len(path) < 3:
+                seen.add(id(value))
+                found.append((*path, name))
+                pending.append((found[-1], value))
+    return found
 
 
 def _get(content: Any, key: str) -> Any:
@@ -205,7 +218,11 @@ def _released_fields(config: Any) -> dict[str, Any]:
         for place in places:
             value = _get(config, place) if config is not None else None
             if value is not None and not isinstance(value, dict):
-                given[field] = value
+                if not isinstance(value, str | int | float):
+                    raise InputError(f"config: {place} is a {type(value).__name__}, expected a number or a text")
+                if field == "name" and not isinstance(value, str):
+                    raise InputError(f"config: {place} is {reprlib.repr(value)}, expected the name of a network")
+                given[field] = value[:80] if isinstance(value, str) else value
                 break
     return given
 

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from sparsefeat.checkpoint import foreign, legacy
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opens_path
 from sparsefeat.extras import import_extra
 from sparsefeat.io.atomic import atomic_write
-from sparsefeat.io.torchfile import read_torch_file
+from sparsefeat.io.damage import DAMAGE, describe
+from sparsefeat.io.torchfile import read_torch_file, refuse_pointers
 from sparsefeat.models import Network, create_model
 from sparsefeat.packaged import packaged
 
@@ -87,8 +88,8 @@ def from_pretrained(
         with torch.device("meta"):
             model = create_model(**{**checkpoint.config, **overrides}, backend=backend)
         load_weights(model, checkpoint.state)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: {error}") from error
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: {error if isinstance(error, InputError) else describe(error)}") from error
     model.voxel_size = checkpoint.voxel_size
     model.unit = checkpoint.unit
     return model.to(device).eval()
@@ -143,14 +144,18 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """
     path = _existing_file(path)
     if _is_safetensors(path):
-        return _read_ours(path)
-    content = read_torch_file(path)
+        content, header = _read_safetensors(path)
+        if header.get("format") == _FORMAT and "config" in header:
+            return _ours(content, header, path)
+        found = "weights without our header, and "
+    else:
+        content, found = read_torch_file(path), ""
     try:
         state = foreign.find_state(content)
         config, voxel_size = foreign.read_config(content, state)
         state = foreign.to_cube_order(state, config["name"])
     except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {found}{error}") from error
     return Checkpoint(state, config, voxel_size)
 
 
@@ -165,9 +170,7 @@ def read_state(path: str | os.PathLike, key: str | None = None) -> dict[str, Ten
         InputError: not such a file, or no weights there.
     """
     path = _existing_file(path)
-    if _is_safetensors(path):
-        return _read_safetensors(path)[0]
-    content = read_torch_file(path)
+    content = _read_safetensors(path)[0] if _is_safetensors(path) else read_torch_file(path)
     try:
         return foreign.find_state(content, key)
     except ValueError as error:
@@ -198,6 +201,16 @@ def load_weights(model: Network, state: dict[str, Tensor]) -> None:
     ]
     if problems:
         raise InputError(f"the weights do not fit {type(model).__name__}: {'; '.join(problems)}")
+    broken = [
+        f"{name} ({int((~weights.isfinite()).sum())} of {weights.numel()})"
+        for name, weights in fitted.items()
+        if weights.is_floating_point() and not weights.isfinite().all()
+    ]
+    if broken:
+        more = ", ..." if len(broken) > _SHOWN else ""
+        raise InputError(
+            f"{len(broken)} of {len(fitted)} weights have NaN or infinite values: {', '.join(broken[:_SHOWN])}{more}"
+        )
     # A network without storage takes the tensors as its own; another keeps those that an optimizer may hold.
     bare = any(want.is_meta for want in wanted.values())
     if bare:
@@ -205,6 +218,7 @@ def load_weights(model: Network, state: dict[str, Tensor]) -> None:
     model.load_state_dict(fitted, strict=True, assign=bare)
 
 
+@opens_path
 def find_checkpoint(name_or_path: str | os.PathLike) -> Path:
     """The file that a path, a name ``"sparsefeat/<name>"`` or a hub id stands for; a hub's is downloaded.
 
@@ -228,7 +242,9 @@ def find_checkpoint(name_or_path: str | os.PathLike) -> Path:
         raise InputError(f"{text}: no such checkpoint; there are: {', '.join(known) or 'none'}")
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", text) and not text.endswith(_SUFFIXES) and text[0] != ".":
         return _download(text)
-    raise InputError(f"{text}: no such file")
+    asset = ASSETS / f"{text.removesuffix('.safetensors')}.safetensors"
+    hint = f"; did you mean sparsefeat/{asset.stem}?" if text and "/" not in text and asset.is_file() else ""
+    raise InputError(f"{text}: no such file{hint}")
 
 
 def _download(hub_id: str) -> Path:
@@ -257,10 +273,14 @@ def _is_safetensors(path: Path) -> bool:
     # Its first 8 bytes are the length of the JSON header that follows.
     try:
         with open(path, "rb") as stream:
-            head = stream.read(9)
+            head = stream.read(64)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    return head[8:9] == b"{" or (path.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80\x02")))
+    if head[8:9] == b"{" or (path.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80\x02"))):
+        if head[8:9] != b"{":
+            refuse_pointers(head, path)
+        return True
+    return False
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -269,16 +289,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a safetensors file, or truncated or damaged ({error})") from error
-
-
-def _read_ours(path: Path) -> Checkpoint:
-    state, header = _read_safetensors(path)
-    if header.get("format") != _FORMAT or "config" not in header:
+    except (SafetensorError, OSError, *DAMAGE) as error:
         raise InputError(
-            f"{path}: weights without our header (format {header.get('format')!r}): no network is named"
-        )
+            f"{path}: not a safetensors file, or truncated or damaged ({describe(error)})"
+        ) from error
+
+
+def _ours(state: dict[str, Tensor], header: dict[str, str], path: Path) -> Checkpoint:
     try:
         config, extra = json.loads(header["config"]), json.loads(header.get("extra", "{}"))
         voxel_size = json.loads(header.get("voxel_size", "null"))
@@ -290,8 +307,8 @@ def _read_ours(path: Path) -> Checkpoint:
             raise InputError("config and extra must be JSON objects, and config must have a name")
         if voxel_size is not None:
             voxel_size = foreign.check_voxel_size(voxel_size)
-    except ValueError as error:
-        raise InputError(f"{path}: its header is damaged ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: its header is damaged ({describe(error)})") from error
     try:
         config = legacy.current_network_options(config)
     except InputError as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsefeat.cli.frame import ToolParser, add_result_option, prepare_result, run_tool
+from sparsefeat.cli.frame import ToolParser, add_result_option, check_file, prepare_result, run_tool
 from sparsefeat.errors import InputError
 
 
@@ -55,24 +56,24 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         print("\n".join(case.name for case in select(args.cases or ("*",))))
         return 0
-    if args.resume and not args.json:
+    if args.resume and args.json is None:
         raise InputError("--resume: expected --json FILE too, the file to go on with")
     prepare_result(args)
-    for option, path in (("--json", args.json), ("--plot", args.plot)):
-        # What can be wrong is found out before the minutes of work, not after them.
-        if path and (Path(path).is_dir() or not Path(path).resolve().parent.is_dir()):
-            raise InputError(f"{option} {path}: expected a file in a folder that exists")
+    check_file("--json", args.json)
+    check_file("--plot", args.plot)
+    if args.plot is not None and not args.plot.lower().endswith((".png", ".pdf")):
+        raise InputError(f"--plot {args.plot}: expected a name that ends in .png or .pdf")
     device, dtypes = ("cuda", "fp32,tf32,fp16,bf16") if args.preset == "cuda" else ("cpu", "fp32")
     options = Options(
         cases=tuple(args.cases), preset=args.preset, engines=tuple(split(args.engines)),
         threads=tuple(map(whole, split(args.threads))), dtypes=tuple(split(args.dtypes or dtypes)),
-        device=args.device or device, data=Path(args.data) if Path(args.data).is_dir() else None,
+        device=args.device or device, data=Path(args.data) if os.path.isdir(args.data) else None,
         runs=args.runs, seconds=args.seconds,
     )
-    earlier = read_json(args.json) if args.resume and Path(args.json).exists() else None
+    earlier = read_json(args.json) if args.resume and os.path.exists(args.json) else None
 
     def progress(new: list[dict[str, Any]], rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:
-        if args.json:
+        if args.json is not None:
             # After every case: who is cut short has what was measured until then.
             write_json(args.json, rows, facts)
         print(table(new) if new else failure(facts["failed"][-1]), flush=True)
@@ -89,9 +90,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"wrong: {row['case']} {row['operation']} {row['dtype']}: {Plain.name}: {row['absent'][Plain.name]}")
     if options.device.startswith("cuda") and facts["arithmetic"] != "triton":
         print(f"not by the kernels for CUDA: all convolutions ran in plain {facts['arithmetic']}")
-    if args.result:
+    if args.result is not None:
         print(write_result("benchmark", args.result, {**facts, "results": rows}, args.command, []))
-    if args.plot and rows:
+    if args.plot is not None and rows:
         write_plot(args.plot, rows)
     return int(bool(wrong) or not all(failed["out_of_memory"] for failed in facts["failed"]))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsefeat.cli.frame import ToolParser, add_result_option, prepare_result, run_tool
+from sparsefeat.cli.frame import ToolParser, add_result_option, check_file, prepare_result, run_tool
 from sparsefeat.errors import InputError, opening
 
 if TYPE_CHECKING:
@@ -111,10 +111,10 @@ def run_matching(args: argparse.Namespace) -> int:
             )
         print(table(name, results[name]), flush=True)
     report = as_json(args, results, time.perf_counter() - started)
-    if args.json:
+    if args.json is not None:
         with opening(args.json), atomic_write(args.json) as temporary:
             temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    if args.result:
+    if args.result is not None:
         print(write_result(args.result_task, args.result, report, args.command, [args.seed]))
     if plots:
         plot_thresholds(results, plots)
@@ -126,11 +126,8 @@ def run_matching(args: argparse.Namespace) -> int:
 def prepare_outputs(args: argparse.Namespace) -> Path | None:
     """Refuse outputs that could not be written; returns the folder of pictures."""
     prepare_result(args)
-    if args.json and not Path(args.json).resolve().parent.is_dir():
-        raise InputError(f"--json {args.json}: the folder {Path(args.json).parent} does not exist")
-    if args.json and Path(args.json).is_dir():
-        raise InputError(f"--json {args.json}: is a folder, expected a file")
-    if not args.plots:
+    check_file("--json", args.json)
+    if args.plots is None:
         return None
     with opening(args.plots):
         Path(args.plots).mkdir(parents=True, exist_ok=True)

@@ -173,6 +173,19 @@ def add_result_option(parser: argparse.ArgumentParser, task: str, argv: Sequence
     parser.set_defaults(result_task=task, command=command)
 
 
+def check_file(option: str, path: str | os.PathLike | None) -> None:
+    """Refuse a file that could not be written, before the hours of work.
+
+    Raises:
+        InputError: a folder is there, or none around it.
+    """
+    if path is None:
+        return
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.fspath(path) or os.path.isdir(path) or not os.path.isdir(folder):
+        raise InputError(f"{option} {path}: expected a file in a folder that exists")
+
+
 def prepare_result(args: argparse.Namespace) -> None:
     """Refuse a ``--result`` that could not be written, before the hours of work.
 
@@ -181,7 +194,7 @@ def prepare_result(args: argparse.Namespace) -> None:
     """
     from sparsefeat.io.results import result_path
 
-    if args.result:
+    if args.result is not None:
         folder = result_path(args.result_task, args.result).parent
         with opening(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsefeat.cli.frame import ToolParser, add_result_option, prepare_result, run_tool
+from sparsefeat.cli.frame import ToolParser, add_result_option, check_file, prepare_result, run_tool
 
 if TYPE_CHECKING:
     from sparsefeat.transfer import TransferConfig
@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.transfer.report import to_json
 
     prepare_result(args)
+    check_file("--json", args.json)
     config = load_config(TransferConfig, find_config(args.config, "transfer"), args.overrides)
     output = args.output or config.output
     with opening(output):
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         progress(_parts(config))
     save_config(output / "config.yaml", config)
     written = save_report(result, output, args.json)
-    if args.result:
+    if args.result is not None:
         written.append(write_result("transfer", args.result, to_json(result), args.command, config.seeds))
     print(format_table(result))
     print("\n".join(str(path) for path in written))

@@ -15,12 +15,12 @@ from sparsefeat.data.shape_files import (
     mesh_loader,
     open_folder,
     read_names,
-    read_text,
 )
 from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset, split_per_class
 from sparsefeat.errors import InputError
 from sparsefeat.io import yaml12
 from sparsefeat.io.shape_folder import INDIVIDUALS, PART_NAMES, SPLITS, TEMPLATES
+from sparsefeat.io.text import read_text
 
 
 def load_folder(

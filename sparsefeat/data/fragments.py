@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
+from sparsefeat.io.arrays import Npz
 from sparsefeat.io.pointcloud import POINT_SUFFIXES, read_points
 from sparsefeat.io.torchfile import read_torch_file
 
@@ -50,15 +50,12 @@ def load_viewpoint(path: str | os.PathLike) -> np.ndarray | None:
     """
     path = Path(path)
     if path.suffix.lower() == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                viewpoint = np.asarray(archive["viewpoint"]) if "viewpoint" in archive else None
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: cannot be read ({error})") from error
+        with opening(path), Npz(path) as archive:
+            viewpoint = archive["viewpoint"] if "viewpoint" in archive else None
         if viewpoint is None:
             return None
         if viewpoint.shape != (3,) or viewpoint.dtype.kind not in "fiu" or not np.isfinite(viewpoint).all():
-            raise InputError(f"{path}: viewpoint is {viewpoint.tolist()!r}, expected three finite numbers")
+            raise InputError(f"{path}: viewpoint has shape {viewpoint.shape} of {viewpoint.dtype}, expected three finite numbers")
         return viewpoint.astype(np.float64)
     return np.zeros(3) if path.name.startswith("cloud_bin_") else None
 

@@ -20,7 +20,9 @@ import numpy as np
 from PIL import Image
 
 from sparsefeat.errors import InputError, opens_path
-from sparsefeat.io.gtlog import read_lines, read_log, rigid_problem
+from sparsefeat.io.damage import DAMAGE, describe
+from sparsefeat.io.gtlog import read_log, rigid_problem
+from sparsefeat.io.text import read_lines
 from sparsefeat.synthetic.camera import Intrinsics
 from sparsefeat.synthetic.fragments import Fragment, fuse_fragment, transform, write_scene
 from sparsefeat.synthetic.parallel import run_tasks
@@ -191,8 +193,8 @@ def _read_depth(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             raw = np.asarray(picture)
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken chunks
-        raise InputError(f"{path}: cannot be read as a whole PNG picture ({error})") from error
+    except (OSError, Image.DecompressionBombError, *DAMAGE) as error:
+        raise InputError(f"{path}: cannot be read as a whole PNG picture ({describe(error)})") from error
     if raw.ndim != 2 or raw.dtype.kind not in "ui" or raw.dtype.itemsize < 2:
         raise InputError(f"{path}: {raw.dtype} of shape {raw.shape}, expected one 16-bit channel of depth")
     return raw
@@ -249,7 +251,7 @@ def _find_intrinsics(folder: Path, given) -> tuple[float, float, float, float]:
         try:
             flat = json.loads("\n".join(read_lines(path)))["intrinsic_matrix"]
             matrix = np.array(flat, float).reshape(3, 3).T  # Open3D writes columns
-        except (KeyError, TypeError, ValueError) as error:
+        except DAMAGE as error:
             raise InputError(f"{path}: expected a field 'intrinsic_matrix' of nine numbers") from error
     else:
         matrix = _read_matrix(path, 3)

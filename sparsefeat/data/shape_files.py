@@ -12,6 +12,7 @@ import numpy as np
 from sparsefeat.data.shapes import Shape, ShapeData
 from sparsefeat.errors import InputError
 from sparsefeat.io.meshes import MESH_SUFFIXES, read_mesh
+from sparsefeat.io.text import read_text
 
 
 def open_folder(root: str | os.PathLike, expected: str) -> Path:
@@ -112,16 +113,6 @@ def require_files(paths: Iterable[Path], root: Path, what: str) -> None:
         )
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, or InputError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def read_names(path: Path) -> list[str]:
     """Names, one a line; blank lines are skipped. Raises InputError if there is none."""
     names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
@@ -139,13 +130,13 @@ def read_integers(path: Path) -> np.ndarray:
     text = read_text(path)
     try:
         values = np.array(text.split(), dtype=np.float64)
-        if np.array_equal(values, np.rint(values)):
+        if "_" not in text and (np.abs(values) < 2**53).all() and np.array_equal(values, np.rint(values)):
             return values.astype(np.int64)
     except ValueError:
         pass  # the line is found below
     for number, line in enumerate(text.splitlines(), 1):
         for word in line.split():
-            if not re.fullmatch(r"[-+]?\d+(\.0*)?([eE]\+?\d+)?", word):
+            if not re.fullmatch(r"[-+]?[0-9]{1,15}(\.0*)?", word):
                 raise InputError(f"{path}, line {number}: expected a whole number, got {word[:40]!r}")
     raise InputError(f"{path}: expected whole numbers, one a line")
 

@@ -12,11 +12,11 @@ from sparsefeat.data.shape_files import (
     list_meshes,
     mesh_loader,
     open_folder,
-    read_text,
     require_files,
 )
 from sparsefeat.data.shapes import Shape, ShapeDataset, split_per_class
 from sparsefeat.errors import InputError
+from sparsefeat.io.text import read_text, whole
 
 _LISTS = ("categories.txt", "test.cla")
 
@@ -56,20 +56,21 @@ def _listed(root: Path, path: Path) -> tuple[list[str], list[tuple[Path, int]]]:
     malformed = (
         f"{path}: expected 'PSB 1', '<classes> <shapes>' and blocks '<name> <parent> <count>' with numbers"
     )
-    if len(words) < 4 or words[0] != "PSB" or not words[2].isdigit():
+    if len(words) < 4 or words[0] != "PSB" or (announced := whole(words[2])) is None:
         raise InputError(f"{malformed}; it begins with {' '.join(words[:4])!r}")
     names: list[str] = []
     members: list[tuple[str, int]] = []
     at = 4
     while at < len(words):
         count = words[at + 2] if at + 2 < len(words) else ""
-        numbers = words[at + 3 : at + 3 + int(count)] if count.isdigit() else []
-        if not count.isdigit() or len(numbers) < int(count) or not all(n.isdigit() for n in numbers):
+        size = whole(count)
+        numbers = words[at + 3 : at + 3 + size] if size is not None and size >= 0 else []
+        if size is None or len(numbers) != size or not all(n.isdigit() for n in numbers):
             raise InputError(f"{malformed}; the block of {words[at]!r} is not of that form")
         members += [(number, len(names)) for number in numbers]
         names.append(words[at])
         at += 3 + len(numbers)
-    if len(names) != int(words[2]):
+    if len(names) != announced:
         raise InputError(f"{path}: {len(names)} classes, but it announces {words[2]}")
     for folder in (root / "raw", root):
         for pattern in ("T{}.off", "{}.off"):

@@ -23,10 +23,10 @@ from sparsefeat.data.fragments import FRAGMENT_SUFFIXES
 from sparsefeat.errors import InputError, opens_path
 from sparsefeat.io.gtlog import (
     read_info,
-    read_lines,
     read_log,
     read_overlaps,
 )
+from sparsefeat.io.text import read_lines
 
 _EVALUATION = {"3DMatch": "-evaluation", "3DLoMatch": "-evaluation-lo"}
 _OVERLAP_LIST = re.compile(r"(?P<sequence>.+)-(?P<overlap>[01]\.\d+)\.txt")

@@ -172,28 +172,55 @@ def find_inputs(
     """
     inputs = [Path(path) for path in inputs]
     roots: dict[Path, Path] = {}
-    seen: set[Path] = set()
+    seen: set[str] = set()
+    empty: list[Path] = []
     for given in inputs:
         with opening(given):
             folder = given.is_dir()
-            found = sorted(p for p in given.rglob("*") if _is_input(p, given, output, suffixes)) if folder else [given]
-            places = [(path.resolve(), path) for path in found]
+            found = sorted(p for p in _walk(given, fail) if _is_input(p, given, output, suffixes)) if folder else [given]
         if not found:
-            fail(given, InputError(f"no {kind} in it, expected {', '.join(suffixes)}"))
-        for place, path in places:
+            empty.append(given)
+        for path in found:
+            place = os.path.realpath(path)
             if place not in seen:
                 seen.add(place)
                 roots[path] = given if folder else path.parent
     if not roots:
         shown = ", ".join(map(str, inputs)) or "(nothing)"
         raise InputError(f"{shown}: no {kind} found, expected some of {', '.join(suffixes)}")
+    for given in empty:
+        fail(given, InputError(f"no {kind} in it, expected {', '.join(suffixes)}"))
     names = _distinct_names(roots)
     for path, name in names.items():
         for suffix in results:
             target = output / f"{name}{suffix}"
-            if target.resolve() in seen:
+            if os.path.realpath(target) in seen:
                 raise InputError(f"{path}: its result would overwrite {target}, choose another folder")
     return names
+
+
+def _walk(root: Path, fail: Callable[[Path, Exception], None]) -> Iterator[Path]:
+    """The files below a folder, at any depth, also in linked folders; each folder once, whatever links to it."""
+    top = root.resolve()
+    real, linked, seen = [root], [], set()
+    while real or linked:
+        # Real folders first, so that a file has the name of its own folder where a link leads there too.
+        folder = real.pop() if real else linked.pop(0)
+        resolved = folder.resolve()
+        above = folder != root and top.is_relative_to(resolved)
+        if resolved in seen or above:
+            continue
+        seen.add(resolved)
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            fail(folder, InputError(f"cannot be read ({error.strerror or error})"))
+            continue
+        for entry in entries:
+            if not entry.is_dir():
+                yield entry
+            else:
+                (linked if entry.is_symlink() else real).append(entry)
 
 
 def _is_input(path: Path, root: Path, output: Path, suffixes: Sequence[str]) -> bool:
@@ -201,19 +228,19 @@ def _is_input(path: Path, root: Path, output: Path, suffixes: Sequence[str]) -> 
         return False
     hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
     # The results of an earlier call, where the output folder lies inside the input folder.
-    return not hidden and not path.resolve().is_relative_to(output.resolve())
+    return not hidden and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(output))
 
 
 def _distinct_names(roots: dict[Path, Path]) -> dict[Path, Path]:
     names = {path: path.relative_to(root).with_suffix("") for path, root in roots.items()}
     # Each round puts one more folder before the names that still agree.
-    depth = max(len(path.resolve().parts) for path in roots)
+    depth = max(len(Path(os.path.realpath(path)).parts) for path in roots)
     for _ in range(depth):
         clashes = _clashes(names)
         if not clashes:
             return names
         for path in clashes:
-            folders = path.resolve().with_suffix("").parts[1:]
+            folders = Path(os.path.realpath(path)).with_suffix("").parts[1:]
             names[path] = Path(*folders[-min(len(names[path].parts) + 1, len(folders)) :])
     for path in _clashes(names):
         names[path] = names[path].with_name(path.name.replace(".", "_"))

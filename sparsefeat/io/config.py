@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, Union
 from sparsefeat.errors import InputError
 from sparsefeat.io import yaml12
 from sparsefeat.io.atomic import atomic_write
+from sparsefeat.io.text import decode
 from sparsefeat.io.yaml12 import KeyPath
 
 T = TypeVar("T")
@@ -67,11 +68,10 @@ def load_config(cls: type[T], path: str | os.PathLike, overrides: Sequence[str] 
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot read the configuration ({error.strerror})") from error
+    text = decode(content, path)
     data, lines = yaml12.parse(text, str(path))
     return _build(cls, data, overrides, _Source(str(path), lines))
 

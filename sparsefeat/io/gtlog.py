@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from sparsefeat.errors import InputError
 from sparsefeat.io.atomic import atomic_write
+from sparsefeat.io.text import read_lines, whole
 
 # Rotations in 3DMatch's own gt.log are orthogonal to 5e-4 at worst.
 RIGID_TOLERANCE = 1e-2
@@ -127,11 +127,12 @@ def read_overlaps(path: str | os.PathLike) -> dict[tuple[int, int], float]:
         words = line.replace(",", " ").split()
         if not words:
             continue
+        i, j = (whole(word) for word in (words + ["", ""])[:2])
         try:
-            i, j, overlap = int(words[0]), int(words[1]), float(words[2])
+            overlap = float(words[2])
         except (ValueError, IndexError):
             overlap = math.nan
-        if len(words) != 3 or not 0 <= overlap <= 1:
+        if len(words) != 3 or i is None or j is None or not 0 <= overlap <= 1:
             raise InputError(
                 f"{path}, line {number}: expected 'i,j,overlap' with a share from 0 to 1, "
                 f"got {_shorten(line.split())}"
@@ -143,6 +144,8 @@ def read_overlaps(path: str | os.PathLike) -> dict[tuple[int, int], float]:
 def rigid_problem(matrix: np.ndarray) -> str | None:
     """Say why a (4, 4) matrix is not a rigid motion, or return None if it is."""
     rotation = matrix[:3, :3]
+    if np.abs(rotation).max() > 2:  # far from one, and its square might be too large for a number
+        return "is not a rigid motion: its rotation has a value above 2"
     if not np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-6):
         return f"is not a rigid motion: its last row is {matrix[3].tolist()}, expected 0 0 0 1"
     deviation = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
@@ -153,29 +156,19 @@ def rigid_problem(matrix: np.ndarray) -> str | None:
     return None
 
 
-def read_lines(path: str | os.PathLike) -> list[str]:
-    """Return the lines of a text file, or raise InputError naming it."""
-    try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file (byte {error.start})") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
 def _read_blocks(path: str | os.PathLike, size: int) -> list[LogBlock]:
     lines = [(number, line.split()) for number, line in enumerate(read_lines(path), 1)]
     lines = [(number, words) for number, words in lines if words]
     blocks = []
     for start in range(0, len(lines), size + 1):
         number, words = lines[start]
-        try:
-            i, j, n = (int(word) for word in words)
-        except ValueError as error:
+        header = [whole(word) for word in words]
+        if len(header) != 3 or None in header:
             raise InputError(
                 f"{path}, line {number}: expected a block header 'i j n' of three whole numbers, "
                 f"got {_shorten(words)}"
-            ) from error
+            )
+        i, j, n = header
         rows = lines[start + 1 : start + 1 + size]
         matrix = [_read_row(path, row, size, f"{i} {j} {n}") for row in rows]
         if len(rows) < size:

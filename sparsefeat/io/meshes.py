@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,10 @@ from scipy.sparse.csgraph import connected_components
 
 from sparsefeat.errors import InputError
 from sparsefeat.extras import import_extra
-from sparsefeat.io import polygons
-from sparsefeat.io.pointcloud import read_points
+from sparsefeat.io import obj, off, ply, polygons, stl
+from sparsefeat.io.arrays import Npz
+from sparsefeat.io.damage import parsing
+from sparsefeat.io.polygons import Geometry
 
 # The names under which an npz has its arrays, in the order in which they are looked for.
 VERTEX_KEYS = ("vertices", "verts", "points")
@@ -75,10 +77,12 @@ def read_mesh(path: str | os.PathLike) -> Mesh:
         raise InputError(f"{path}: unknown suffix {path.suffix!r}, expected one of {known}")
     try:
         vertices, faces, repairs = reader(path)
+        vertices, faces = check_mesh(vertices, faces, str(path))
+        return Mesh(vertices, faces, tuple(repairs), tuple(describe_oddities(vertices, faces)), path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    vertices, faces = check_mesh(vertices, faces, str(path))
-    return Mesh(vertices, faces, tuple(repairs), tuple(describe_oddities(vertices, faces)), path)
+    except MemoryError as error:
+        raise InputError(f"{path}: its {path.stat().st_size} bytes do not fit into memory as a mesh") from error
 
 
 def check_mesh(vertices: np.ndarray, faces: np.ndarray, where: str = "mesh") -> tuple[np.ndarray, np.ndarray]:
@@ -156,64 +160,37 @@ def describe_oddities(vertices: np.ndarray, faces: np.ndarray) -> list[str]:
     return notes
 
 
-def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    vertices = read_points(path).points
-    with open(path, "rb") as file:
-        header = file.read(1 << 16).partition(b"end_header")[0]
-    elements = [line.split() for line in header.splitlines() if line.startswith(b"element face")]
-    count = int(elements[0][2]) if elements else 0
-    if not count:
-        return vertices, np.empty((0, 3), dtype=np.int64), []
-    mesh = _load(path, fix_texture=False)
-    faces = np.asarray(getattr(mesh, "faces", np.empty((0, 3), dtype=np.int64)))
-    found = np.asarray(mesh.vertices)
-    # Faces count vertices: had the library merged or moved any, every label would be on a wrong one.
-    if found.shape != vertices.shape or not np.allclose(found, vertices, rtol=1e-6):
-        raise InputError(f"{path}: its faces were read for {len(found)} vertices, it has {len(vertices)}")
-    if len(faces) < count:
-        raise InputError(f"{path}: {len(faces)} triangles of {count} faces; it is cut off or malformed")
-    repairs = []
-    if len(faces) > count:
-        repairs.append(f"{count} faces cut into {len(faces)} triangles, by number of corners")
-    return vertices, faces, repairs
+def _polygons(reader: Callable[[Path, bool], Geometry]) -> Callable[[Path], tuple]:
+    """A reader of meshes that hands over polygons as triangles."""
 
+    def read(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        points, _, corners, counts, repairs = reader(path, True)
+        faces = polygons.triangles(corners, counts)
+        many = int((counts > 3).sum())
+        if not many:
+            return points, faces, list(repairs)
+        pieces = len(faces) - len(counts) + many
+        return points, faces, [*repairs, f"{_count(many, 'polygon')} cut into {pieces} triangles"]
 
-def _read_off(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    return _cut(read_points(path).points, *polygons.read_off_faces(path))
-
-
-def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    return _cut(read_points(path).points, *polygons.read_obj_faces(path))
-
-
-def _cut(
-    vertices: np.ndarray, corners: np.ndarray, counts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    faces = polygons.triangles(corners, counts)
-    many = int((counts > 3).sum())
-    if not many:
-        return vertices, faces, []
-    pieces = len(faces) - len(counts) + many
-    return vertices, faces, [f"{_count(many, 'polygon')} cut into {pieces} triangles"]
+    return read
 
 
 def _read_stl(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    mesh = _load(path)
-    corners = np.asarray(mesh.vertices, dtype=np.float64)
-    faces = np.asarray(mesh.faces)
+    corners = stl.read(path).reshape(-1, 3) + 0.0  # -0 is 0, as it should be below
     # In the order of their first appearance, so that nearby vertices stay near each other.
     _, first, inverse = np.unique(corners, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     vertices = corners[first[order]]
-    faces = rank[inverse.reshape(-1)][faces] if len(faces) else faces
+    faces = rank[inverse.reshape(-1)].reshape(-1, 3)
     return vertices, faces, [f"{len(corners)} corners of triangles welded to {len(vertices)} vertices"]
 
 
 def _read_glb(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    scene = _load(path)
     trimesh = import_extra("trimesh", f"{path}: reading glb")
+
+    scene = _load_glb(path)
     if not isinstance(scene, trimesh.Scene):
         return scene.vertices, scene.faces, []
     vertices, faces, total, moved = [], [], 0, 0
@@ -240,52 +217,46 @@ def _read_glb(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a complete npz file of numbers ({_first_line(error)})") from error
-    if isinstance(archive, np.ndarray):
-        raise InputError(f"{path}: is a single array (npy) with the suffix of an npz")
-    arrays = []
-    with archive:
-        for keys in (VERTEX_KEYS, FACE_KEYS):
-            key = next((key for key in keys if key in archive.files), None)
-            if key is None:
-                found = ", ".join(archive.files) or "(none)"
-                raise InputError(f"{path}: it has the keys {found}, expected one of {', '.join(keys)}")
-            try:
-                arrays.append(archive[key])
-            except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                raise InputError(f"{path}: key {key!r} cannot be read ({_first_line(error)})") from error
-    return arrays[0], arrays[1], []
+    with Npz(path) as archive:
+        return archive.first(VERTEX_KEYS, ""), archive.first(FACE_KEYS, ""), []
 
 
-def _load(path: Path, **options):
+def _load_glb(path: Path):
     # Here, since it takes a moment and most of the package does without.
-    trimesh = import_extra("trimesh", f"{path}: reading {path.suffix[1:]}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # process=False: it would merge, drop and reorder vertices.
-            return trimesh.load(str(path), process=False, **options)
-    except OSError:
-        raise
-    except Exception as error:  # a parser of broken files may fail in any way
-        raise InputError(f"{path}: not a complete {path.suffix[1:]} mesh ({_first_line(error)})") from error
+    trimesh = import_extra("trimesh", f"{path}: reading glb")
+
+    _check_glb(path)
+    with parsing(path, "a complete glb mesh"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # process=False: it would merge, drop and reorder vertices. Pictures of materials are not decoded.
+        return trimesh.load(str(path), process=False, skip_materials=True)
+
+
+def _check_glb(path: Path) -> None:
+    """Refuse a glb whose header promises more than the file has, or whose arrays do."""
+    with open(path, "rb") as file:
+        head = file.read(20)
+        size = path.stat().st_size
+        if len(head) < 20 or head[:4] != b"glTF":
+            raise InputError(f"{path}: not a glb mesh, it begins with {head[:4]!r}")
+        total, length = struct.unpack_from("<II", head, 8)
+        if total > size or length > size - 20:
+            raise InputError(f"{path}: cut off, {max(total, 20 + length)} bytes promised, {size} are there")
+        with parsing(path, "a complete glb mesh"):
+            accessors = json.loads(file.read(length)).get("accessors", [])
+            for accessor in accessors:
+                if not 0 <= accessor["count"] <= size:
+                    raise InputError(f"an array of {str(accessor['count'])[:40]} items in {size} bytes")
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{int(number)} {one if number == 1 else many or one + 's'}"
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 _READERS: dict[str, Callable[[Path], tuple[np.ndarray, np.ndarray, list[str]]]] = {
-    ".ply": _read_ply,
-    ".off": _read_off,
-    ".obj": _read_obj,
+    ".ply": _polygons(ply.read),
+    ".off": _polygons(off.read),
+    ".obj": _polygons(obj.read),
     ".stl": _read_stl,
     ".glb": _read_glb,
     ".npz": _read_npz,

@@ -5,21 +5,22 @@ Format: https://pointclouds.org/documentation/tutorials/pcd_file_format.html
 
 from __future__ import annotations
 
-import io
-import itertools
+import codecs
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
 
 from sparsefeat.errors import InputError
-from sparsefeat.io import plaintext
+from sparsefeat.io import text
+from sparsefeat.io.polygons import Geometry
 
 _KEYWORDS = ("VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPOINT", "POINTS", "DATA")
+_MAX_HEADER_BYTES = 1 << 20
 
 
-def read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def read(path: Path, faces: bool = False) -> Geometry:
     """Return the (N, 3) float64 points and their (N, 3) uint8 colours or None.
 
     Points that the sensor did not see stay in the result as NaN, so that rows keep their meaning in
@@ -29,46 +30,61 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         InputError: not a PCD file, a malformed header, or less data than the header promises.
     """
     with open(path, "rb") as file:
-        header = _read_header(file, path)
-        dtype, rows = _layout(header, path)
-        encoding = header["DATA"][0].lower()
-        if encoding == "ascii":
-            table = _read_ascii(file, dtype, rows, path)
-        elif encoding == "binary":
-            table = _read_binary(file, dtype, rows, path)
-        elif encoding == "binary_compressed":
-            table = _read_compressed(file, dtype, rows, path)
-        else:
-            raise InputError(f"{path}: DATA {encoding!r}, expected ascii, binary or binary_compressed")
-
+        data = file.read()
+    header, position = _read_header(data, path)
+    fields, rows = _fields(header, path)
+    encoding = header["DATA"][0].lower()
+    readers = {"ascii": _read_ascii, "binary": _read_binary, "binary_compressed": _read_compressed}
+    if encoding not in readers:
+        raise InputError(f"{path}: DATA {encoding[:40]!r}, expected ascii, binary or binary_compressed")
+    columns = readers[encoding](data, position, fields, rows, path)
     points = np.empty((rows, 3), dtype=np.float64)
     for axis, name in enumerate("xyz"):
-        points[:, axis] = table[name]
-    return points, _unpack_colors(table)
+        points[:, axis] = columns[name]
+    return Geometry(points, _unpack_colors(columns))
 
 
-def _read_header(file: BinaryIO, path: Path) -> dict[str, list[str]]:
+class _Field(NamedTuple):
+    name: str
+    kind: np.dtype
+    count: int
+
+    @property
+    def size(self) -> int:
+        return self.kind.itemsize * self.count
+
+
+def _read_header(data: bytes, path: Path) -> tuple[dict[str, list[str]], int]:
     header: dict[str, list[str]] = {}
+    position = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+    # After a lone CR, a LF is the first byte of binary data.
+    place = data.find(b"\r", 0, _MAX_HEADER_BYTES)
+    lone = place >= 0 and data[place + 1 : place + 2] != b"\n" and b"\n" not in data[:place]
     number = 0
     while "DATA" not in header:
         number += 1
-        line = file.readline(1 << 16)
-        if not line:
+        end = data.find(b"\r" if lone else b"\n", position, _MAX_HEADER_BYTES) + 1
+        if position == len(data) or not end:
+            # The line with DATA may be the last, where there are no points.
+            end = len(data) if data[position : position + 4] == b"DATA" and len(data) - position < 80 else 0
+        if not end:
             raise InputError(f"{path}: the header ends in line {number} without a DATA line")
+        line = data[position:end]
+        position = end
         words = line.decode("ascii", errors="replace").split()
         if not words or words[0].startswith("#"):
             continue
         keyword = words[0].upper()
         if keyword not in _KEYWORDS:
-            raise InputError(f"{path}, line {number}: not a line of a PCD header: {' '.join(words)[:60]!r}")
+            raise InputError(f"{path}, line {number}: not a line of a PCD header: {text.shown(line)!r}")
         if len(words) < 2:
             raise InputError(f"{path}, line {number}: {keyword} has no value")
         header[keyword] = words[1:]
-    return header
+    return header, position
 
 
-def _layout(header: dict[str, list[str]], path: Path) -> tuple[np.dtype, int]:
-    """Return the type of one point and the number of points."""
+def _fields(header: dict[str, list[str]], path: Path) -> tuple[list[_Field], int]:
+    """Return what one point has, and the number of points."""
     missing = [keyword for keyword in ("FIELDS", "SIZE", "TYPE") if keyword not in header]
     if missing:
         raise InputError(f"{path}: the header has no {', '.join(missing)}")
@@ -79,84 +95,120 @@ def _layout(header: dict[str, list[str]], path: Path) -> tuple[np.dtype, int]:
         if length != len(names):
             raise InputError(f"{path}: {keyword} has {length} values for {len(names)} FIELDS")
     fields = []
-    for index, (name, size, kind, count) in enumerate(zip(names, header["SIZE"], header["TYPE"], counts)):
-        where = f"{path}: field {name!r} has"
+    for name, size, kind, count in zip(names, header["SIZE"], header["TYPE"], counts, strict=True):
+        where = f"{path}: field {name[:40]!r} has"
         if kind.upper() + size not in ("I1", "I2", "I4", "I8", "U1", "U2", "U4", "U8", "F2", "F4", "F8"):
-            raise InputError(f"{where} TYPE {kind} SIZE {size}, expected I, U or F of 1, 2, 4 or 8 bytes")
-        if not count.isdigit():
-            raise InputError(f"{where} COUNT {count}, expected a whole number")
-        scalar = np.dtype(f"<{kind.lower()}{size}")
-        # Padding fields are all called "_"; names must differ in a numpy type.
-        unique = name if name != "_" and name not in names[:index] else f"_{index}"
-        fields.append((unique, scalar) if count == "1" else (unique, scalar, (int(count),)))
-    dtype = np.dtype(fields)
-    absent = [axis for axis in "xyz" if axis not in names or dtype[axis].shape]
+            raise InputError(
+                f"{where} TYPE {kind[:9]} SIZE {size[:9]}, expected I, U or F of 1, 2, 4 or 8 bytes"
+            )
+        items = text.whole(count)
+        if items is None or items < 0:
+            raise InputError(f"{where} COUNT {count[:40]}, expected a whole number")
+        fields.append(_Field(name, np.dtype(f"<{kind.lower()}{size}"), items))
+    absent = [axis for axis in "xyz" if _find(fields, axis) is None]
     if absent:
-        raise InputError(f"{path}: no field {', '.join(absent)}; it has {' '.join(names)}")
-    return dtype, _number_of_points(header, path)
+        raise InputError(f"{path}: no field {', '.join(absent)}; it has {' '.join(names)[:200]}")
+    return fields, _number_of_points(header, path)
+
+
+def _find(fields: list[_Field], name: str) -> int | None:
+    """The place of the first field of that name that has one value; padding is all called "_"."""
+    return next((place for place, f in enumerate(fields) if f.name == name and f.count == 1), None)
 
 
 def _number_of_points(header: dict[str, list[str]], path: Path) -> int:
     sizes = {}
     for keyword in ("WIDTH", "HEIGHT", "POINTS"):
         if keyword in header:
-            if not header[keyword][0].isdigit():
-                raise InputError(f"{path}: {keyword} is {header[keyword][0]!r}, expected a whole number")
-            sizes[keyword] = int(header[keyword][0])
-    if "POINTS" in sizes:
-        return sizes["POINTS"]
-    if "WIDTH" not in sizes:
+            size = text.whole(header[keyword][0])
+            if size is None or size < 0:
+                raise InputError(f"{path}: {keyword} is {header[keyword][0][:40]!r}, expected a whole number")
+            sizes[keyword] = size
+    if "WIDTH" not in sizes and "POINTS" not in sizes:
         raise InputError(f"{path}: the header has neither POINTS nor WIDTH")
-    return sizes["WIDTH"] * sizes.get("HEIGHT", 1)
-
-
-def _read_ascii(file: BinaryIO, dtype: np.dtype, rows: int, path: Path) -> np.ndarray:
-    widths = [int(np.prod(dtype[name].shape, dtype=int)) for name in dtype.names]
-    starts = dict(zip(dtype.names, itertools.accumulate([0, *widths])))
-    scalars = [name for name in dtype.names if not dtype[name].shape]
-    wanted = [name for name in ("x", "y", "z", "rgb", "rgba") if name in scalars]
-    lines = io.TextIOWrapper(file, "ascii", "replace")
-    values = plaintext.parse_table(lines, f"{path}: point (from 0)", rows, [starts[name] for name in wanted])
-    table = np.empty(rows, dtype=[(name, dtype[name]) for name in wanted])
-    with np.errstate(invalid="ignore"):
-        for name, column in zip(wanted, values.T, strict=True):
-            table[name] = column
-    return table
-
-
-def _read_binary(file: BinaryIO, dtype: np.dtype, rows: int, path: Path) -> np.ndarray:
-    start = file.tell()
-    present = file.seek(0, io.SEEK_END) - start
-    if present < rows * dtype.itemsize:
+    product = sizes["WIDTH"] * sizes.get("HEIGHT", 1) if "WIDTH" in sizes else sizes["POINTS"]
+    if sizes.get("POINTS", product) != product:
         raise InputError(
-            f"{path}: cut off, {present // dtype.itemsize} of {rows} points are there "
-            f"({present} bytes, expected {rows * dtype.itemsize})"
+            f"{path}: POINTS is {sizes['POINTS']}, expected WIDTH {sizes['WIDTH']} times HEIGHT {sizes.get('HEIGHT', 1)}"
         )
-    file.seek(start)
-    return np.fromfile(file, dtype, rows)
+    return product
 
 
-def _read_compressed(file: BinaryIO, dtype: np.dtype, rows: int, path: Path) -> np.ndarray:
-    sizes = file.read(8)
-    if rows == 0 and not sizes.strip(b"\0"):
-        return np.empty(0, dtype)
-    if len(sizes) < 8:
+def _read_ascii(
+    data: bytes, position: int, fields: list[_Field], rows: int, path: Path
+) -> dict[str, np.ndarray]:
+    body = text.plain_lines(data[position:], path)
+    width = sum(field.count for field in fields)
+    # A number and its separator are two bytes; the last may end the file.
+    if rows * width > (len(body) + 1) // 2:
+        there = len(body.split()) // width
+        raise InputError(f"{path}: point (from 0) {there}: cut off, expected {rows} points of {width} numbers")
+    values = text.table(body[: text.head(body, rows)])
+    if rows and (values is None or values.shape != (rows, width)):
+        # Numbers count where all are there, whatever the lines.
+        words = body.split()
+        flat = text.numbers(words)
+        row = len(flat) // width
+        if len(flat) < min(len(words), rows * width):
+            line, shown = text.word_line(body, len(flat))
+            raise InputError(f"{path}, line {line} of the data: point (from 0) {row} is malformed: {shown!r}")
+        if row < rows:
+            raise InputError(f"{path}: point (from 0) {row}: cut off, expected {rows} points of {width} numbers")
+        if len(words) > rows * width:
+            raise InputError(
+                f"{path}: {len(words)} numbers, expected {rows} points of {width}: a line is longer than a point"
+            )
+        values = flat.reshape(rows, width)
+    columns, start = {}, 0
+    for place, field in enumerate(fields):
+        if place == _find(fields, field.name) and rows:
+            with np.errstate(invalid="ignore", over="ignore"):
+                columns[field.name] = values[:, start].astype(field.kind)
+        start += field.count
+    return columns if rows else {field.name: np.empty(0, field.kind) for field in fields}
+
+
+def _read_binary(
+    data: bytes, position: int, fields: list[_Field], rows: int, path: Path
+) -> dict[str, np.ndarray]:
+    size = sum(field.size for field in fields)
+    present = len(data) - position
+    if present < rows * size:
+        raise InputError(
+            f"{path}: cut off, {present // size} of {rows} points are there "
+            f"({present} bytes, expected {rows * size})"
+        )
+    columns, offset = {}, position
+    for place, field in enumerate(fields):
+        if place == _find(fields, field.name):
+            columns[field.name] = np.ndarray((rows,), field.kind, data, min(offset, len(data)), (size,))
+        offset += field.size
+    return columns
+
+
+def _read_compressed(
+    data: bytes, position: int, fields: list[_Field], rows: int, path: Path
+) -> dict[str, np.ndarray]:
+    if rows == 0 and not data[position : position + 8].strip(b"\0"):
+        return {field.name: np.empty(0, field.kind) for field in fields}
+    if len(data) - position < 8:
         raise InputError(f"{path}: cut off before the compressed data")
-    packed_size, size = struct.unpack("<II", sizes)
-    packed = file.read(packed_size)
+    packed_size, size = struct.unpack_from("<II", data, position)
+    packed = data[position + 8 : position + 8 + packed_size]
     if len(packed) < packed_size:
         raise InputError(f"{path}: cut off, {len(packed)} of {packed_size} compressed bytes are there")
-    if size < rows * dtype.itemsize:
-        raise InputError(f"{path}: {size} bytes of data for {rows} points of {dtype.itemsize} bytes")
-    data = decompress_lzf(packed, size, str(path))
+    point = sum(field.size for field in fields)
+    if size < rows * point:
+        raise InputError(f"{path}: {size} bytes of data for {rows} points of {point} bytes")
+    # Where nothing is gained, the block is stored as it is.
+    raw = packed if packed_size == size else decompress_lzf(packed, size, str(path))
     # Compressed data is stored field by field, not point by point.
-    table, position = np.empty(rows, dtype), 0
-    for name in dtype.names:
-        field = dtype[name]
-        values = np.frombuffer(data, field.base, rows * int(np.prod(field.shape, dtype=int)), position)
-        table[name] = values.reshape(rows, *field.shape)
-        position += rows * field.itemsize
-    return table
+    columns, offset = {}, 0
+    for place, field in enumerate(fields):
+        if place == _find(fields, field.name):
+            columns[field.name] = np.frombuffer(raw, field.kind, rows, min(offset, len(raw)))
+        offset += rows * field.size
+    return columns
 
 
 def decompress_lzf(packed: bytes, size: int, where: str) -> bytes:
@@ -168,10 +220,13 @@ def decompress_lzf(packed: bytes, size: int, where: str) -> bytes:
     Raises:
         InputError: the data does not decompress to ``size`` bytes.
     """
+    # Three bytes make 264 at most.
+    if size > 88 * len(packed):
+        raise InputError(f"{where}: the compressed data is damaged ({len(packed)} bytes cannot hold {size})")
     out = bytearray()
     position, end = 0, len(packed)
     try:
-        while position < end:
+        while position < end and len(out) <= size:
             control = packed[position]
             position += 1
             if control < 32:
@@ -201,10 +256,10 @@ def decompress_lzf(packed: bytes, size: int, where: str) -> bytes:
     return bytes(out)
 
 
-def _unpack_colors(table: np.ndarray) -> np.ndarray | None:
-    name = next((name for name in ("rgb", "rgba") if name in (table.dtype.names or ())), None)
-    if name is None or table.dtype[name].itemsize != 4:
+def _unpack_colors(columns: dict[str, np.ndarray]) -> np.ndarray | None:
+    name = next((name for name in ("rgb", "rgba") if name in columns), None)
+    if name is None or columns[name].dtype.itemsize != 4:
         return None
     # The three bytes 0x00RRGGBB, often under the disguise of a float.
-    packed = np.ascontiguousarray(table[name]).view(np.uint32)
+    packed = np.ascontiguousarray(columns[name]).view(np.uint32)
     return np.stack([(packed >> shift & 0xFF).astype(np.uint8) for shift in (16, 8, 0)], axis=1)

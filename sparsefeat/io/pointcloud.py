@@ -7,8 +7,6 @@ order, neither merged nor triangulated, so that row i of the result is vertex i 
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat.errors import InputError
-from sparsefeat.io import pcd, plaintext, ply
+from sparsefeat.io import obj, off, pcd, ply, xyz
+from sparsefeat.io.arrays import Npz, read_npy
 from sparsefeat.io.atomic import atomic_write
+from sparsefeat.io.polygons import Geometry
 
 # The names under which points and colours are looked for in an npz, in this order. "pcd" and "color"
 # are those of FCGF's 3DMatch files, "arr_0" what numpy.savez gives to an array without a name.
@@ -69,9 +69,11 @@ def read_points(path: str | os.PathLike, drop_invalid: bool = False) -> PointClo
     if reader is None:
         raise InputError(f"{path}: unknown suffix {path.suffix!r}, expected one of {_supported()}")
     try:
-        points, colors = reader(path)
+        points, colors = reader(path, False)[:2]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except MemoryError as error:
+        raise InputError(f"{path}: its {path.stat().st_size} bytes do not fit into memory as points") from error
     if colors is not None:
         colors = _as_uint8(colors, points, path)
 
@@ -131,48 +133,21 @@ def write_ply(path: str | os.PathLike, points: np.ndarray, colors: np.ndarray | 
         file.write(table.tobytes())
 
 
-def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    archive = _load(path)
-    if isinstance(archive, np.ndarray):
-        raise InputError(f"{path}: is a single array (npy) with the suffix of an npz")
-    with archive:
-        point_key = next((key for key in POINT_KEYS if key in archive.files), None)
-        if point_key is None:
-            raise InputError(
-                f"{path}: no points; it has the keys {', '.join(archive.files) or '(none)'}, "
-                f"expected one of {', '.join(POINT_KEYS)}"
-            )
-        points = _as_points(_member(archive, point_key, path), f"{path}: {point_key!r}")
-        color_key = next((key for key in COLOR_KEYS if key in archive.files), None)
-        colors = None if color_key is None else _member(archive, color_key, path)
+def _read_npz(path: Path, faces: bool) -> Geometry:
+    with Npz(path) as archive:
+        points = archive.first(POINT_KEYS, "no points; ")
+        key = next(key for key in POINT_KEYS if key in archive)
+        points = _as_points(points, f"{path}: {key!r}")
+        color_key = next((key for key in COLOR_KEYS if key in archive), None)
+        colors = None if color_key is None else archive[color_key]
     # FCGF's files may hold an empty or a one-channel colour array; that is no colour.
     if colors is not None and colors.shape != points.shape:
         colors = None
-    return points, colors
+    return Geometry(points, colors)
 
 
-def _read_npy(path: Path) -> tuple[np.ndarray, None]:
-    array = _load(path)
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise InputError(f"{path}: is an archive (npz) with the suffix of an npy")
-    return _as_points(array, f"{path}: array"), None
-
-
-def _load(path: Path) -> np.ndarray | np.lib.npyio.NpzFile:
-    # numpy takes anything that is neither npy nor npz for a pickle, and says so in a ValueError.
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        kind = path.suffix.lower()[1:]
-        raise InputError(f"{path}: not a complete {kind} file of numbers ({_first_line(error)})") from error
-
-
-def _member(archive: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
-    try:
-        return archive[key]
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: key {key!r} cannot be read ({_first_line(error)})") from error
+def _read_npy(path: Path, faces: bool) -> Geometry:
+    return Geometry(_as_points(read_npy(path), f"{path}: array"))
 
 
 def _as_points(array: np.ndarray, where: str) -> np.ndarray:
@@ -209,23 +184,19 @@ def _as_uint8(colors: np.ndarray, points: np.ndarray, path: str | os.PathLike) -
     raise InputError(f"{path}: colors have dtype {colors.dtype}, expected uint8 or floats in [0, 1]")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 def _supported() -> str:
     return ", ".join(POINT_SUFFIXES)
 
 
-_READERS: dict[str, Callable[[Path], tuple[np.ndarray, np.ndarray | None]]] = {
+_READERS: dict[str, Callable[[Path, bool], Geometry]] = {
     ".ply": ply.read,
     ".pcd": pcd.read,
     ".npz": _read_npz,
     ".npy": _read_npy,
-    ".xyz": plaintext.read_xyz,
-    ".txt": plaintext.read_xyz,
-    ".off": plaintext.read_off,
-    ".obj": plaintext.read_obj,
+    ".xyz": xyz.read,
+    ".txt": xyz.read,
+    ".off": off.read,
+    ".obj": obj.read,
 }
 
 POINT_SUFFIXES = tuple(_READERS)

@@ -1,104 +1,50 @@
-"""Faces of text formats, as polygons in the order of the file.
-
-Not by trimesh: where corners of an obj differ in texture or normal it makes new vertices in a new order,
-and it fails on some polygons of off files.
-"""
+"""What readers of meshes hand over: points and polygons in the order of the file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from sparsefeat.errors import InputError
 
+class Geometry(NamedTuple):
+    """Points of a file, and its polygons if they were asked for.
 
-def read_off_faces(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the faces of an OFF file whose vertices have been read, so that its header is known to be good.
-
-    Returns:
-        corners, all faces one after the other, and the number of corners of each face; int64.
-
-    Raises:
-        InputError: a malformed or a missing face.
+    Attributes:
+        points: (N, 3) float64.
+        colors: (N, 3), in the file's type, or None.
+        corners: the vertices of all polygons one after the other, int64.
+        counts: the number of corners of each polygon, int64; all 3 or more.
+        repairs: what differs from the file.
     """
-    corners: list[int] = []
-    counts: list[int] = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        lines = _lines(file)
-        head = next(lines)[1].partition("OFF")[2].split()
-        vertices, faces = (int(word) for word in (head or next(lines)[1].split())[:2])
-        for _ in range(vertices):
-            next(lines)
-        for face in range(faces):
-            number, line = next(lines, (0, ""))
-            words = line.split()
-            if not words:
-                raise InputError(f"{path}: face {face} (from 0): cut off, expected {faces}")
-            try:
-                count = int(words[0])
-                indices = [int(word) for word in words[1 : 1 + count]]
-            except ValueError as error:
-                raise InputError(f"{path}: line {number}: malformed face {line[:60]!r}") from error
-            if count < 3 or len(indices) < count:
-                raise InputError(f"{path}: line {number}: face {line[:60]!r}, expected 3 or more indices")
-            corners += indices
-            counts.append(count)
-    return np.array(corners, dtype=np.int64), np.array(counts, dtype=np.int64)
 
-
-def read_obj_faces(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the faces (lines ``f``) of an OBJ file; see :func:`read_off_faces`.
-
-    Raises:
-        InputError: a malformed face.
-    """
-    corners: list[int] = []
-    counts: list[int] = []
-    seen = 0
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in _lines(file):
-            words = line.split()
-            if words[0] == "v":
-                seen += 1
-            if words[0] != "f":
-                continue
-            try:
-                indices = [int(word.partition("/")[0]) for word in words[1:]]
-            except ValueError as error:
-                raise InputError(f"{path}: line {number}: malformed face {line[:60]!r}") from error
-            if len(indices) < 3 or 0 in indices:
-                shown = line[:60]
-                raise InputError(
-                    f"{path}: line {number}: face {shown!r}, expected 3 or more indices from 1 on"
-                )
-            if min(indices) < -seen:
-                raise InputError(
-                    f"{path}: line {number}: face {line[:60]!r} counts back beyond {seen} vertices"
-                )
-            # A negative index counts back from the last vertex so far.
-            corners += [i - 1 if i > 0 else seen + i for i in indices]
-            counts.append(len(indices))
-    return np.array(corners, dtype=np.int64), np.array(counts, dtype=np.int64)
+    points: np.ndarray
+    colors: np.ndarray | None = None
+    corners: np.ndarray = np.empty(0, dtype=np.int64)
+    counts: np.ndarray = np.empty(0, dtype=np.int64)
+    repairs: tuple[str, ...] = ()
 
 
 def triangles(corners: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Cut polygons into triangles around their first corners. Shape: (sum of counts,), (P,) -> (F, 3)"""
+    if (counts == 3).all():
+        return corners.reshape(-1, 3)
     first = np.repeat(np.cumsum(counts) - counts, counts - 2)
     before = np.repeat(np.cumsum(counts - 2) - (counts - 2), counts - 2)
     step = np.arange(len(first)) - before
     return np.stack([corners[first], corners[first + step + 1], corners[first + step + 2]], 1)
 
 
-def _lines(file) -> Iterator[tuple[int, str]]:
-    """Numbers (from 1) and texts of lines with something in them, without comments, continued ones joined."""
-    joined = ""
-    for number, line in enumerate(file, 1):
-        line = line.partition("#")[0].rstrip()
-        if line.endswith("\\"):
-            joined += line[:-1] + " "
-            continue
-        line, joined = (joined + line).strip(), ""
-        if line:
-            yield number, line
+def strip_triangles(strip: np.ndarray) -> np.ndarray:
+    """The triangles of triangle strips, one after the other with -1 between them. Shape: (K,) -> (F, 3)
+
+    Every second triangle of a strip is turned, so that all have the same side out. A corner given twice in a
+    row only joins parts of a strip: such triangles have no area and are left out.
+    """
+    faces = np.stack([strip[:-2], strip[1:-1], strip[2:]], 1) if len(strip) > 2 else np.empty((0, 3), np.int64)
+    starts = np.concatenate([[-1], np.flatnonzero(strip == -1)])
+    place = np.arange(len(faces))
+    odd = (place - starts[np.searchsorted(starts, place, side="right") - 1] - 1) % 2 == 1
+    faces[odd] = faces[odd][:, [1, 0, 2]]
+    a, b, c = faces.T
+    return faces[(faces != -1).all(1) & (a != b) & (b != c) & (c != a)]

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from sparsefeat.errors import InputError
-from sparsefeat.io.unpickle import Inert, Maker, Record, Unfinished, checked_key, unpickle
+from sparsefeat.io.damage import DAMAGE, describe
+from sparsefeat.io.unpickle import ITEM_COST, Inert, Maker, Record, checked_key, unpickle
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -66,67 +67,86 @@ def read_torch_file(path: str | os.PathLike) -> Any:
     path = Path(path)
     try:
         with open(path, "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            _refuse_other_formats(stream.read(64), path)
             if zipfile.is_zipfile(stream):
-                return _read_zip(stream)
+                return _read_zip(stream, size)
             stream.seek(0)
-            _refuse_other_formats(stream.read(64))
+            if stream.read(4) == b"PK\x03\x04":
+                raise InputError("truncated: it begins as a torch file, and the directory at its end is missing")
             stream.seek(0)
-            return _read_legacy(stream)
+            return _read_legacy(stream, size)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+    except MemoryError as error:
+        raise InputError(f"{path}: does not fit into memory") from error
 
 
-def _refuse_other_formats(head: bytes) -> None:
+def refuse_pointers(head: bytes, path: str | os.PathLike) -> None:
+    """InputError if a file begins with ``head``, and so is what one gets in place of a checkpoint."""
     if not head:
-        raise InputError("not a checkpoint: the file is empty")
-    if head.startswith(b"PK\x03\x04"):
-        raise InputError("truncated: it begins as a torch file, and the directory at its end is missing")
+        raise InputError(f"{path}: not a checkpoint: the file is empty")
     if head.lstrip()[:5].lower() in (b"<!doc", b"<html"):
-        raise InputError("not a checkpoint but a web page (a download that did not work?)")
+        raise InputError(f"{path}: not a checkpoint but a web page (a download that did not work?)")
     if head.startswith(b"version https://git-lfs"):
-        raise InputError("not a checkpoint but a git-lfs pointer (run git lfs pull)")
-    if not head.startswith(b"\x80"):
-        raise InputError(
-            f"not a checkpoint: neither a torch file nor safetensors (it begins with {head[:8]!r})"
-        )
+        raise InputError(f"{path}: not a checkpoint but a git-lfs pointer (run git lfs pull)")
+
+
+def _refuse_other_formats(head: bytes, path: Path) -> None:
+    refuse_pointers(head, path)
+    if not head.startswith((b"\x80", b"PK\x03\x04")):
+        raise InputError(f"not a checkpoint: neither a torch file nor safetensors (it begins with {head[:8]!r})")
 
 
 # --- the zip layout: <name>/data.pkl, and one record <name>/data/<key> per storage ---
 
 
-def _read_zip(stream: BinaryIO) -> Any:
+def _read_zip(stream: BinaryIO, size: int) -> Any:
     try:
-        with zipfile.ZipFile(stream) as archive:
-            records = {info.filename: info for info in archive.infolist()}
-            pickles = [name for name in records if name == "data.pkl" or name.endswith("/data.pkl")]
-            if len(pickles) != 1:
-                raise InputError("not a checkpoint: a zip file without torch's data.pkl")
-            prefix = pickles[0][: -len("data.pkl")]
-            if f"{prefix}constants.pkl" in records:
-                raise InputError(
-                    "a TorchScript program, which would have to be run; save its state_dict instead"
-                )
-            if f"{prefix}byteorder" in records and archive.read(f"{prefix}byteorder") != b"little":
-                raise InputError("written on a big-endian machine, which is not supported")
-            flat: dict[str, torch.Tensor] = {}
+        archive = zipfile.ZipFile(stream)
+        records = {info.filename: info for info in archive.infolist()}
+    except DAMAGE as error:
+        raise InputError(f"damaged or truncated ({describe(error)})") from error
+    left = size
 
-            def storage(key: str, n_bytes: int) -> torch.Tensor:
-                if key not in flat:
-                    info = records.get(f"{prefix}data/{key}")
-                    if info is None:
-                        raise InputError(f"damaged: its record data/{key} is missing")
-                    if info.compress_type != zipfile.ZIP_STORED or info.file_size != n_bytes:
-                        raise InputError(
-                            f"damaged: its record data/{key} has {info.file_size} bytes, expected {n_bytes}"
-                        )
-                    flat[key] = _bytes_tensor(archive.read(info))
-                return flat[key]
+    def read(name: str) -> bytes:
+        nonlocal left
+        info = records[name]
+        # torch packs nothing, so that no record is longer than the file, nor all of them together.
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise InputError(f"damaged: its record {name} is packed, which torch never does")
+        left -= info.file_size
+        if left < 0:
+            raise InputError(f"damaged or truncated: records of more than the {size} bytes of the file")
+        try:
+            return archive.read(info)
+        except (OSError, *DAMAGE) as error:
+            raise InputError(f"damaged or truncated ({describe(error)})") from error
 
-            return unpickle(io.BytesIO(archive.read(pickles[0])), _NAMES, _persistent(storage))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"damaged or truncated ({error})") from error
+    pickles = [name for name in records if name == "data.pkl" or name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise InputError("not a checkpoint: a zip file without torch's data.pkl")
+    prefix = pickles[0][: -len("data.pkl")]
+    if f"{prefix}constants.pkl" in records:
+        raise InputError("a TorchScript program, which would have to be run; save its state_dict instead")
+    if f"{prefix}byteorder" in records and read(f"{prefix}byteorder") != b"little":
+        raise InputError("written on a big-endian machine, which is not supported")
+    flat: dict[str, torch.Tensor] = {}
+
+    def storage(key: str, n_bytes: int) -> torch.Tensor:
+        if key not in flat:
+            info = records.get(f"{prefix}data/{key}")
+            if info is None:
+                raise InputError(f"damaged: its record data/{key[:40]} is missing")
+            if info.file_size != n_bytes:
+                raise InputError(f"damaged: its record data/{key} has {info.file_size} bytes, expected {n_bytes}")
+            flat[key] = _bytes_tensor(read(info.filename))
+        return flat[key]
+
+    data = read(pickles[0])
+    return unpickle(io.BytesIO(data), len(data), _NAMES, _STATES, _persistent(storage))
 
 
 # --- the layout before torch 1.6: five pickles one after the other, then the storages ---
@@ -138,46 +158,46 @@ class _Bounded:
     def __init__(self, stream: BinaryIO, size: int):
         self.stream = stream
         self.size = size
-
-    def tell(self) -> int:
-        return self.stream.tell()
+        self.readline = stream.readline
 
     def read(self, count: int) -> bytes:
         return self.stream.read(min(count, self.size - self.stream.tell()))
 
-    def readline(self) -> bytes:
-        return self.stream.readline()
 
-
-def _read_legacy(file: BinaryIO) -> Any:
-    size = os.fstat(file.fileno()).st_size
+def _read_legacy(file: BinaryIO, size: int) -> Any:
     stream = _Bounded(file, size)
     not_one = "not a checkpoint: a pickle, but not of torch.save"
+
+    def plain() -> Any:
+        return unpickle(stream, size, {}, {})
+
     try:
-        magic = unpickle(stream, {})
-    except ValueError as error:
+        magic = plain()
+    except InputError as error:
         raise InputError(f"{not_one} ({error})") from error
     if magic != _LEGACY_MAGIC:
         raise InputError(not_one)
-    if unpickle(stream, {}) != _LEGACY_PROTOCOL:
+    if plain() != _LEGACY_PROTOCOL:
         raise InputError("written by a torch that is too old (before 0.2)")
-    system = unpickle(stream, {})
+    system = plain()
     if not isinstance(system, dict) or not system.get("little_endian", True):
         raise InputError("written on a big-endian machine, which is not supported")
     flat: dict[str, torch.Tensor] = {}
+    item_sizes: dict[str, int] = {}
+    left = size
 
     def storage(key: str, n_bytes: int) -> torch.Tensor:
+        nonlocal left
         if key not in flat:
-            total = n_bytes + sum(values.numel() for values in flat.values())
-            if total > size:
-                raise InputError(f"damaged or truncated: storages of {total} bytes in a file of {size}")
+            left -= n_bytes
+            if left < 0:
+                raise InputError(f"damaged or truncated: storages of more than the {size} bytes of the file")
             flat[key] = torch.empty(n_bytes, dtype=torch.uint8)
         return flat[key]
 
-    item_sizes: dict[str, int] = {}
-    content = unpickle(stream, _NAMES, _persistent(storage, item_sizes))
-    keys = unpickle(stream, {})
-    if not isinstance(keys, list) or {key for key in keys if isinstance(key, str)} != set(flat):
+    content = unpickle(stream, size, _NAMES, _STATES, _persistent(storage, item_sizes))
+    keys = plain()
+    if not isinstance(keys, list) or [key for key in keys if type(key) is not str] or set(keys) != set(flat):
         raise InputError("damaged: its list of storages does not match its tensors")
     for key in keys:  # their bytes come last, so that the tensors above are filled only now
         count = int.from_bytes(stream.read(8), "little", signed=True)
@@ -214,7 +234,7 @@ def _persistent(
             item_sizes[key] = dtype.itemsize
         values = storage(key, count * dtype.itemsize)
         if values.numel() != count * dtype.itemsize:
-            raise InputError(f"damaged: its storage {key} has two sizes")
+            raise InputError(f"damaged: its storage {key[:40]} has two sizes")
         values = values.view(dtype)
         view = reference[5] if len(reference) == 6 else None
         if view is None:
@@ -229,13 +249,15 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch
     if not isinstance(storage, torch.Tensor) or not isinstance(size, tuple) or not isinstance(stride, tuple):
         raise TypeError("not the arguments of a tensor")
     numbers = (offset, *size, *stride)
-    if len(size) != len(stride) or any(type(number) is not int or number < 0 for number in numbers):
-        raise InputError(f"damaged: a tensor of size {size} and stride {stride} at offset {offset}")
+    if any(type(number) is not int for number in numbers):
+        raise TypeError("not the arguments of a tensor")
+    if len(size) != len(stride) or min(numbers) < 0:
+        raise InputError(f"damaged: a tensor of size {size[:9]} and stride {stride[:9]} at offset {offset}")
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else 0
     # The second condition keeps a few bytes with stride 0 from pretending to be a huge tensor.
     if count and (last >= storage.numel() or count > storage.numel()):
-        raise InputError(f"damaged: a tensor of size {size} in a storage of {storage.numel()} values")
+        raise InputError(f"damaged: a tensor of size {size[:9]} in a storage of {storage.numel()} values")
     return torch.as_strided(storage, size, stride, offset if count else 0)
 
 
@@ -243,44 +265,55 @@ def _bytes_tensor(data: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
 
 
-class _Dtype(Unfinished):
+class _Dtype:
     """``numpy.dtype(code)``, whose byte order follows as state."""
 
     def __init__(self, code: Any, *_: Any):
         # Objects, strings and records are left out: nothing here needs them, and objects can be anything.
         if not isinstance(code, str) or code not in ("b1", *(f"{k}{n}" for k in "iuf" for n in (1, 2, 4, 8))):
-            raise InputError(f"the file holds numpy values of type {code!r}, expected numbers; refused")
-        self.code = code
+            shown = repr(code[:20]) if isinstance(code, str) else f"a {type(code).__name__}"
+            raise InputError(f"the file holds numpy values of type {shown}, expected numbers; refused")
+        self.dtype = np.dtype(code)
 
-    def build(self, state: Any) -> np.dtype:
-        return np.dtype(self.code).newbyteorder({"<": "<", ">": ">"}.get(state[1], "="))
-
-
-class _Array(Unfinished):
-    """``numpy._reconstruct(ndarray, (0,), b"b")``, whose shape, type and values follow as state."""
-
-    def __init__(self, *_: Any):
-        pass
-
-    def build(self, state: Any) -> np.ndarray:
-        _, shape, dtype, column_major, data = state
-        flat = np.frombuffer(_latin1(data), dtype=_finished(dtype))
-        if not isinstance(shape, tuple) or math.prod(shape) != flat.size:
-            raise InputError(f"damaged: {flat.size} numbers for an array of shape {shape}")
-        array = flat.reshape(shape, order="F" if column_major else "C")
-        return array.astype(array.dtype.newbyteorder("="))
+    def take_state(self, state: Any) -> int:
+        self.dtype = self.dtype.newbyteorder(">" if state[1] == ">" else "=")
+        return 0
 
 
-def _finished(dtype: Any) -> np.dtype:
-    if isinstance(dtype, _Dtype):
-        dtype = np.dtype(dtype.code)
-    if not isinstance(dtype, np.dtype):
+def _fill(array: np.ndarray, state: Any) -> int:
+    """Give ``numpy._reconstruct(ndarray, (0,), b"b")`` its shape, type and numbers."""
+    _, shape, dtype, column_major, data = state
+    given, data = _dtype(dtype), _latin1(data)
+    if (
+        not isinstance(shape, tuple)
+        or any(type(n) is not int or n < 0 for n in shape)
+        or math.prod(shape) * given.itemsize != len(data)
+    ):
+        raise InputError(f"damaged: {len(data)} bytes for an array of {given}")
+    native = given.newbyteorder("=")
+    if native != given:
+        data = np.frombuffer(data, given).astype(native).tobytes() if data else data
+    array.__setstate__((1, shape, native, bool(column_major), data))
+    return len(data)
+
+
+def _absorb(record: Record, state: Any) -> int:
+    """Take over the attributes of an object's state; an item of the same name stays."""
+    parts = [part for part in (state if type(state) is tuple else (state,))[:2] if isinstance(part, dict)]
+    for part in parts:
+        for name, value in part.items():
+            record.setdefault(name, value)
+    return ITEM_COST * sum(map(len, parts))
+
+
+def _dtype(value: Any) -> np.dtype:
+    if not isinstance(value, _Dtype):
         raise TypeError("not a numpy type")
-    return dtype
+    return value.dtype
 
 
 def _number(dtype: Any, data: Any) -> int | float | bool:
-    dtype, data = _finished(dtype), _latin1(data)
+    dtype, data = _dtype(dtype), _latin1(data)
     if len(data) != dtype.itemsize:
         raise InputError(f"damaged: {len(data)} bytes for one {dtype}")
     return np.frombuffer(data, dtype=dtype)[0].item()
@@ -293,6 +326,18 @@ def _latin1(text: Any, encoding: Any = "latin1") -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "bytes"):
         raise TypeError("not bytes")
     return text.encode("latin1")
+
+
+def _size(size: Any = ()) -> tuple:
+    if type(size) not in (tuple, list):
+        raise TypeError("not a size")
+    return tuple(size)
+
+
+def _device(*parts: Any) -> str:
+    if len(parts) not in (1, 2) or any(type(part) not in (str, int) for part in parts):
+        raise TypeError("not the arguments of a device")
+    return ":".join(str(part)[:40] for part in parts)
 
 
 def _dictionary(*arguments: Any) -> dict:
@@ -319,8 +364,8 @@ def _allowed_names() -> dict[str, Maker | Inert]:
         "torch._utils._rebuild_tensor": Maker(_tensor),
         "torch._utils._rebuild_tensor_v2": Maker(_tensor),
         "torch._utils._rebuild_parameter": Maker(lambda data, *_: data),
-        "torch.Size": Maker(lambda size=(): tuple(size)),
-        "torch.device": Maker(lambda *parts: ":".join(str(part) for part in parts)),
+        "torch.Size": Maker(_size),
+        "torch.device": Maker(_device),
         "torch.storage.UntypedStorage": Inert("torch.storage.UntypedStorage", torch.uint8),
         "collections.OrderedDict": Maker(_dictionary),
         "collections.defaultdict": Maker(_dictionary),
@@ -336,9 +381,10 @@ def _allowed_names() -> dict[str, Maker | Inert]:
         names[str(dtype)] = Inert(str(dtype), dtype)
     for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
         names[f"{core}.scalar"] = Maker(_number)
-        names[f"{core}._reconstruct"] = Maker(_Array)
+        names[f"{core}._reconstruct"] = Maker(lambda *_: np.empty(0, dtype=np.uint8))
     for builtins in ("builtins", "__builtin__"):
         names[f"{builtins}.set"] = Maker(_flat_set)
+        names[f"{builtins}.bytes"] = Maker(lambda: b"")  # how pickle's older protocols write it
         for kind in _TYPES:
             names[f"{builtins}.{kind}"] = Inert(f"{builtins}.{kind}")
     for kind in _RECORD_CLASSES:
@@ -347,3 +393,10 @@ def _allowed_names() -> dict[str, Maker | Inert]:
 
 
 _NAMES = _allowed_names()
+_STATES = {
+    Record: _absorb,
+    np.ndarray: _fill,
+    _Dtype: _Dtype.take_state,
+    # An OrderedDict of weights has the versions of its layers.
+    dict: lambda dictionary, state: 0,
+}

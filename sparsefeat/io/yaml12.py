@@ -12,6 +12,9 @@ from typing import Any
 import yaml
 
 from sparsefeat.errors import InputError
+from sparsefeat.io.damage import DAMAGE, describe
+
+_MAX_VALUES = 100_000  # that aliases may stand for
 
 KeyPath = tuple[str | int, ...]
 """Keys, and positions in lists, from the top of a document down."""
@@ -76,7 +79,8 @@ def parse(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
         The value (None for an empty text), and the line of every key and list item, from 1.
 
     Raises:
-        InputError: not YAML, a key given twice, or a tag that asks for more than plain values.
+        InputError: not YAML, a key given twice, a tag that asks for more than plain values, or aliases that
+            contain themselves or blow the text up.
     """
     lines: dict[KeyPath, int] = {}
     try:
@@ -85,6 +89,7 @@ def parse(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
             node = loader.get_single_node()
             if node is None:
                 return None, lines
+            _check_aliases(node)
             _number_lines(node, (), lines, set())
             return loader.construct_document(node), lines
         finally:
@@ -94,6 +99,38 @@ def parse(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         where = name if mark is None else f"{name}:{mark.line + 1}"
         raise InputError(f"{where}: not valid YAML: {problem}") from error
+    except InputError as error:
+        raise InputError(f"{name}{error}") from error
+    except DAMAGE as error:  # of tags such as !!bool that do not fit their value
+        raise InputError(f"{name}: not valid YAML: {describe(error)}") from error
+
+
+def _check_aliases(root: yaml.Node) -> None:
+    """Refuse aliases that contain themselves, and those that make many values of a short text.
+
+    An alias stands for all that its anchor has, and so do the aliases within: ten lines can mean a billion values.
+    """
+    sizes: dict[int, int] = {}  # of nodes that are done; 0: being looked at
+    pending = [(root, False)]
+    while pending:
+        node, below_done = pending.pop()
+        children = []
+        if isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        if below_done:
+            sizes[id(node)] = min(10**12, 1 + sum(sizes[id(child)] for child in children))
+            continue
+        if id(node) in sizes:
+            if not sizes[id(node)]:
+                raise InputError(f":{node.start_mark.line + 1}: not valid YAML: an alias that contains itself")
+            continue
+        sizes[id(node)] = 0
+        pending.append((node, True))
+        pending.extend((child, False) for child in children)
+    if sizes[id(root)] > max(_MAX_VALUES, len(sizes)):
+        raise InputError(f": not valid YAML: aliases that stand for {sizes[id(root)]} values, expected {_MAX_VALUES}")
 
 
 def dump(value: Any) -> str:

@@ -91,10 +91,7 @@ def test_polygons_become_triangles_of_the_same_outline(tmp_path, suffix, polygon
         path.write_text("\n".join(lines + ["f " + " ".join(str(i + 1) for i in p) for p in polygons]))
     mesh = read_mesh(path)
     assert len(mesh.faces) == triangles and len(mesh.vertices) == 12
-    assert (
-        len(mesh.repairs) == 1
-        and f"cut into {triangles - (suffix != '.ply' and triangles > 4)} tri" in mesh.repairs[0]
-    )
+    assert len(mesh.repairs) == 1 and f"cut into {triangles - (triangles > 4)} tri" in mesh.repairs[0]
     # Edges within a polygon are used once in either direction; what remains is its outline.
     edges = {tuple(e) for f in mesh.faces for e in zip(f, np.roll(f, -1), strict=True)}
     outline = {(a, b) for a, b in edges if (b, a) not in edges}
@@ -241,3 +238,144 @@ def test_real_meshes(dataset, name, pattern, vertices):
         np.testing.assert_allclose(mesh.vertices, loaded.vertices, rtol=1e-6)
         np.testing.assert_array_equal(mesh.faces, loaded.faces)
         assert mesh.repairs == () and vertices in (None, len(mesh.vertices))
+
+
+# --- stl ---
+
+
+def ascii_stl(triangles, name: str = "thing") -> str:
+    facets = "".join(
+        " facet normal 0 0 0\n  outer loop\n"
+        + "".join(f"   vertex {x:.9g} {y:.9g} {z:.9g}\n" for x, y, z in triangle)
+        + "  endloop\n endfacet\n"
+        for triangle in triangles
+    )
+    return f"solid {name}\n{facets}endsolid {name}\n"
+
+
+def binary_stl(triangles, header: bytes = b"") -> bytes:
+    body = b"".join(bytes(12) + np.asarray(t, "<f4").tobytes() + b"\1\2" for t in triangles)
+    return header.ljust(80, b"\0") + struct.pack("<I", len(triangles)) + body
+
+
+SOUP = VERTICES[FACES]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ascii_stl(SOUP).encode(),
+        (ascii_stl(SOUP[:2], "one") + ascii_stl(SOUP[2:], "two")).encode(),
+        ascii_stl(SOUP, "Zahnrad größe 5 vertex 1 2 3").encode("latin-1"),
+        ascii_stl(SOUP, "").upper().replace("ENDSOLID ", "endsolid").encode(),
+        ascii_stl(SOUP).replace("\n", "\r\n").encode(),
+        ascii_stl(SOUP).replace("\n", "\r").encode(),
+        b"\xef\xbb\xbf" + ascii_stl(SOUP).encode(),
+        ascii_stl(SOUP).replace("\n  ", " ").encode(),
+        binary_stl(SOUP),
+        binary_stl(SOUP, "solid größe".encode("latin-1")),
+        binary_stl(SOUP[:2]) + binary_stl(SOUP[2:]),
+        binary_stl(SOUP) + b"made by a program",
+    ],
+)  # fmt: skip
+def test_all_solids_of_an_stl_are_one_mesh_whatever_their_names(tmp_path, data):
+    (tmp_path / "a.stl").write_bytes(data)
+    mesh = read_mesh(tmp_path / "a.stl")
+    np.testing.assert_allclose(mesh.vertices[mesh.faces], SOUP, atol=1e-6)
+    assert len(mesh.vertices) == len(np.unique(FACES))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"\n", "the file is empty"),
+        (b"solid a\nendsolid a\n", "no vertices"),
+        (binary_stl(SOUP)[:-1], "cut off, 5 triangles promised, 249 bytes are there, expected 250"),
+        (binary_stl(SOUP)[:83], "cut off, 83 bytes"),
+        (binary_stl([]), "no vertices"),
+        (bytes(80) + b"\xff\xff\xff\xff" + bytes(50), "cut off, 4294967295 triangles promised"),
+        (ascii_stl(SOUP).encode()[:-20], "cut off"),
+        (ascii_stl(SOUP).encode()[:300], "cut off"),
+        (ascii_stl(SOUP).partition("endsolid")[0].encode(), "cut off"),
+        (ascii_stl(SOUP).replace("endloop", "vertex 1 2 3\nendloop", 1).encode(), "line 7: .*expected 'endloop'"),
+        (ascii_stl([[[0, 0, 0], [1, 0, 0], [0, 1, 0]]]).replace("0 1 0", "0 l 0").encode(), "line 6: .*three numbers"),
+        (b"hello, this is no stl", "cut off"),
+    ],
+)  # fmt: skip
+def test_an_stl_that_is_cut_or_empty_says_so(tmp_path, data, said):
+    (tmp_path / "a.stl").write_bytes(data)
+    with pytest.raises(ValueError, match=said) as caught:
+        read_mesh(tmp_path / "a.stl")
+    assert "a.stl" in str(caught.value) and "\n" not in str(caught.value)
+
+
+# --- ply as other programs write it ---
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize("polygons", [FACES.tolist(), MIXED])
+def test_headers_with_blank_lines_other_line_ends_and_bytes_behind_the_faces(tmp_path, form, polygons):
+    path = tmp_path / "a.ply"
+    write_ply(path, form, polygons=polygons)
+    expected = read_mesh(path)
+    head, _, body = path.read_bytes().partition(b"end_header\n")
+    variants = [
+        head.replace(b"element face", b"\n\nelement face") + b"end_header\n" + body,
+        (head + b"end_header\n").replace(b"\n", b"\r\n") + body,
+        (head + b"end_header\n").replace(b"\n", b"\r") + body,
+        b"\xef\xbb\xbf" + head + b"end_header\n" + body,
+        head + b"comment TextureFile absent.png\nobj_info scanned\nend_header\n" + body,
+        head + b"end_header\n" + body + (b"\0\1\2" if form != "ascii" else b"\n\n"),
+    ]
+    if form == "ascii":
+        variants.append(head + b"end_header\n\xef\xbb\xbf" + body)
+    for data in variants:
+        path.write_bytes(data)
+        mesh = read_mesh(path)
+        np.testing.assert_array_equal(mesh.vertices, expected.vertices)
+        np.testing.assert_array_equal(mesh.faces, expected.faces)
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian"])
+def test_strips_of_triangles_have_one_side_out(tmp_path, form):
+    strips = [[0, 1, 2, 3, 4, -1, 5, 6, 7], [8, 9, 9, 10, 11]]
+    write_ply(tmp_path / "a.ply", form, polygons=strips)
+    data = (tmp_path / "a.ply").read_bytes()
+    (tmp_path / "a.ply").write_bytes(data.replace(b"element face", b"element tristrips"))
+    mesh = read_mesh(tmp_path / "a.ply")
+    # Every second triangle of a strip is turned; the triangles without area are not there.
+    assert mesh.faces.tolist() == [[0, 1, 2], [2, 1, 3], [2, 3, 4], [5, 6, 7], [9, 10, 11]]
+    assert mesh.repairs == ("strips of triangles cut into 5 triangles",)
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian"])
+def test_faces_with_colours_and_textures_and_several_lists(tmp_path, form):
+    path = tmp_path / "a.ply"
+    order = "" if form == "ascii" else "<"
+    header = f"ply\nformat {form} 1.0\nelement vertex 12\n" + "".join(f"property double {a}\n" for a in "xyz")
+    header += "element face 5\nproperty uchar red\nproperty list uchar uint vertex_index\n"
+    header += "property list uchar float texcoord\nend_header\n"
+    polygons = [[0, 1, 2], [2, 1, 3, 4], [11, 10, 9], [4, 8, 5], [7, 6, 11]]
+    data = header.encode()
+    if form == "ascii":
+        data += "".join(" ".join(map(repr, map(float, v))) + "\n" for v in VERTICES).encode()
+        data += "".join(f"9 {len(p)} {' '.join(map(str, p))} 2 0.5 0.5\n" for p in polygons).encode()
+    else:
+        data += VERTICES.astype("<f8").tobytes()
+        data += b"".join(struct.pack(f"{order}BB{len(p)}IB2f", 9, len(p), *p, 2, 0.5, 0.5) for p in polygons)
+    path.write_bytes(data)
+    mesh = read_mesh(path)
+    np.testing.assert_array_equal(mesh.vertices, VERTICES)
+    assert mesh.faces.tolist() == [[0, 1, 2], [2, 1, 3], [2, 3, 4], [11, 10, 9], [4, 8, 5], [7, 6, 11]]
+
+
+def test_faces_of_two_corners_and_faces_without_a_list_are_refused(tmp_path):
+    write_ply(tmp_path / "a.ply", "ascii", polygons=[[0, 1, 2], [3, 4]])
+    with pytest.raises(ValueError, match="a.ply: face 1 has 2 corners, expected 3 or more"):
+        read_mesh(tmp_path / "a.ply")
+    write_ply(tmp_path / "b.ply", "ascii", polygons=[[0], [1]])
+    text = (tmp_path / "b.ply").read_text().replace("list uchar int vertex_indices", "int a\nproperty int b")
+    (tmp_path / "b.ply").write_text(text)
+    with pytest.raises(ValueError, match="b.ply: element face has no list vertex_indices; it has a, b"):
+        read_mesh(tmp_path / "b.ply")

@@ -139,9 +139,8 @@ EMPTY = {
     "binary.ply": ply_header("binary_big_endian", rows=0),
     "binary.pcd": PCD.replace("5", "0").format("binary").encode(),
     "compressed.pcd": PCD.replace("5", "0").format("binary_compressed").encode() + bytes(8),
-    "a.xyz": b"# nothing\n",
+    "a.xyz": b"0\n",
     "a.off": b"OFF\n0 0 0\n",
-    "a.obj": b"o nothing\n",
 }
 
 
@@ -192,6 +191,9 @@ BROKEN = {
     "junk.off": (b"hello\n", "not an OFF file"),
     "counts.off": (b"OFF\na b\n", "malformed"),
     "cut.off": (b"OFF\n5 1 0\n0 0 0\n1 1 1\n", "2: cut off, expected 5"),
+    "nothing.xyz": (b"# nothing\n", "no number in it"),
+    "words.txt": (b"to do: scan the hall\n", "no number in it"),
+    "nothing.obj": (b"o nothing\n", "no vertices"),
     "short.obj": (b"v 1 2\n", "malformed: '1 2'"),
     "points.las": (b"", "unknown suffix '.las', expected one of .ply, .pcd, .npz"),
 }  # fmt: skip
@@ -313,3 +315,33 @@ def test_real_fragments_are_read(dataset):
     cloud = read_points(path)
     assert len(cloud) > 100_000
     assert 1 < np.ptp(cloud.points, axis=0).max() < 20
+
+
+def test_a_stored_block_and_line_ends_of_pcd(tmp_path):
+    header = PCD.format("binary_compressed").encode()
+    stored = compressed(COLUMNS, len(COLUMNS))
+    crlf, mark = FILES["binary.pcd"].replace(LITTLE, b"").replace(b"\n", b"\r\n"), b"\xef\xbb\xbf"
+    for data in (header + stored, crlf + LITTLE, mark + FILES["binary.pcd"], mark + FILES["ascii.pcd"],
+                 FILES["ascii.pcd"].replace(b"\n", b"\r"), FILES["ascii.pcd"].replace(b"\n", b"\r\n")):  # fmt: skip
+        (tmp_path / "a.pcd").write_bytes(data)
+        np.testing.assert_array_equal(read_points(tmp_path / "a.pcd").points, POINTS)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (PCD.replace("POINTS 5", "POINTS 6").format("binary").encode() + LITTLE * 2, "POINTS is 6, expected WIDTH 5"),
+        (PCD.replace("COUNT 1 1 1", "COUNT 1 1 99999999999").format("binary").encode() + LITTLE, "no field z"),
+        (PCD.replace("5", "99999999999").format("binary").encode() + LITTLE, "cut off, 5 of 99999999999"),
+        (PCD.replace("5", "99999999999").format("ascii").encode() + TEXT.encode(), "cut off, expected 99999999999"),
+        (PCD.format("binary_compressed").encode() + struct.pack("<II", 8, 4294967295) + bytes(8), "cannot hold"),
+        (PCD.format("ascii").encode() + TEXT.replace("-0.5", "abc").encode(), "point .* 3 is malformed: 'abc 2.25 8'"),
+        (PCD.format("ascii").encode() + TEXT.replace("\n", " 9\n").encode(), "a line is longer than a point"),
+        (PCD.replace("x y z", "x y z _ _ x _3 3").replace("4 4 4", "4 4 4 1 1 4 4 4").replace("F F F", "F F F U U F F F")
+         .replace("COUNT 1 1 1", "COUNT 1 1 1 1 1 1 1 1").format("binary").encode() + LITTLE, "cut off, 2 of 5 points"),
+    ],
+)  # fmt: skip
+def test_a_pcd_header_that_promises_more_than_there_is_or_contradicts_itself_is_refused(tmp_path, data, said):
+    (tmp_path / "a.pcd").write_bytes(data)
+    with pytest.raises(ValueError, match=said):
+        read_points(tmp_path / "a.pcd")

@@ -276,7 +276,7 @@ def test_scaling_the_shapes_scales_the_chosen_voxel(waves):
         scaled = [shape * factor for shape in shapes]
         # The start stays where it is: rungs lie elsewhere on the scaled shapes.
         tuned = tune_receptive_field(
-            extractor, scaled, ProbeObjective(labels), start=0.15, bounds=(0.03, 0.6), keypoints=300
+            extractor, scaled, ProbeObjective(labels), start=0.15, bounds=(0.015, 0.6), keypoints=300
         )
         found[factor] = tuned.voxel_size / factor
     assert found[1 / 3] == pytest.approx(found[1.0], rel=0.1)

@@ -1,0 +1,244 @@
+"""Damaged files by the thousand: every reader gives data or one InputError, in bounded time and memory.
+
+    python tests/robustness/fuzz.py --inputs 100000 --seed 0 --json results/robustness/fuzz.json
+    python tests/robustness/fuzz.py --reader mesh.ply --seed 0 --first 1234 --inputs 1      # one input again
+
+Every reader runs in processes of its own with a limit on memory. An input is a valid file (corpus.py) with some of
+its bytes or numbers changed; which ones follows from the seed and the number of the input alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+MEMORY = 1 << 30  # bytes that a reader may add to what it has at the start
+SECONDS = 10.0  # for one input; the corpus is a few kilobytes a file
+
+_NUMBER = re.compile(rb"[0-9]+")
+_NUMBERS = (
+    b"0", b"1", b"-1", b"2", b"3", b"255", b"65536", b"2147483647", b"4294967296", b"9999999999", b"1e400", b"nan",
+    b"-inf", b"1.0D+00", b"1,5", b"1_0", b"0x10", b"99999999999999999999999", b"9" * 5000, "\u00b2".encode(), b"",
+)  # fmt: skip
+_BYTES = (b"\0", b"\xff", b"\x7f", b"\x80", b"\n", b"\r", b" ", b"#", b",", b";", b'"', b"\\", b"-", b"{", b"[", b"&", b"*")
+
+
+class Late(BaseException):
+    """An input takes too long. No Exception, so that no reader catches it."""
+
+
+def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
+    """``data`` with one to four changes."""
+    from corpus import members, repack
+
+    parts = members(data)
+    if parts and rng.random() < 0.7:
+        # Inside of a zip file, whose sums would otherwise catch nearly everything.
+        place = rng.randrange(len(parts))
+        if rng.random() < 0.5:
+            place = next((i for i, (info, _) in enumerate(parts) if info.filename.endswith("data.pkl")), place)
+        parts[place] = (parts[place][0], mutate_plain(parts[place][1], [inner for _, inner in parts], rng))
+        return repack(parts)
+    return mutate_plain(data, others, rng)
+
+
+def mutate_plain(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        place = rng.randrange(len(out) + 1)
+        length = min(rng.choice((1, 1, 2, 4, 8, 64)), len(out) - place)
+        kind = rng.randrange(9)
+        if kind == 0:
+            out[place : place + length] = rng.randbytes(length)
+        elif kind == 1 and place < len(out):
+            out[place] ^= 1 << rng.randrange(8)
+        elif kind == 2:
+            del out[place : place + length]
+        elif kind == 3:
+            out[place:place] = out[place : place + length] * rng.choice((1, 2, 100))
+        elif kind == 4:
+            del out[place:]
+        elif kind == 5:
+            out[place:place] = rng.choice(_BYTES) * rng.choice((1, 1, 1, 3, 2000))
+        elif kind == 6:
+            other = rng.choice(others)
+            start = rng.randrange(len(other) + 1)
+            out[place : place + length] = other[start : start + rng.choice((4, 16, 64, 100000))]
+        elif kind == 7:
+            out[place : place + length] = rng.choice((b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", bytes(4), bytes([128] * 8)))
+        else:
+            numbers = list(_NUMBER.finditer(bytes(out)))
+            if numbers:
+                number = rng.choice(numbers)
+                out[number.start() : number.end()] = rng.choice(_NUMBERS)
+    return bytes(out)
+
+
+def try_one(read, path: Path, seconds: float = SECONDS) -> tuple[str, str]:
+    """How reading a file ends: "read", "refused" or "bad", and what is bad."""
+    from sparsefeat.errors import InputError
+
+    def late(*_):
+        raise Late
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            read(path)
+        return "read", ""
+    except InputError as error:
+        text = str(error)
+        if "\n" in text or path.name not in text or len(text) > 2000:
+            return "bad", f"message of {len(text)} characters: {text[:300]!r}"
+        return "refused", ""
+    except Late:
+        return "bad", f"longer than {seconds} s"
+    except BaseException as error:
+        return "bad", f"{type(error).__name__}: {str(error)[:200]}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def limit_memory(extra: int = MEMORY) -> None:
+    """Let this process have ``extra`` bytes more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    size = pages * resource.getpagesize() + extra
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def input_bytes(reader: str, seed: int, number: int, files: list[bytes]) -> bytes:
+    rng = random.Random(f"{reader} {seed} {number}")
+    return mutate(rng.choice(files), files, rng)
+
+
+def work(reader: str, seed: int, first: int, count: int) -> None:
+    """Try inputs and print a line for each that ends badly, and now and then where we are."""
+    import torch
+    from corpus import READERS, corpus
+
+    torch.set_num_threads(1)
+    suffix, read = READERS[reader]
+    files = corpus(reader)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"input{suffix}"
+        for data in files:
+            path.write_bytes(data)
+            ending, why = try_one(read, path)
+            if ending != "read" and not (reader == "config.yaml" and data == files[-1]):
+                raise SystemExit(f"{reader}: a valid file of the corpus is {ending}: {why}")
+        limit_memory()
+        counts = {"read": 0, "refused": 0, "bad": 0}
+        for number in range(first, first + count):
+            path.write_bytes(input_bytes(reader, seed, number, files))
+            print(json.dumps({"at": number}), flush=True)
+            ending, why = try_one(read, path)
+            counts[ending] += 1
+            print(json.dumps({"done": number, "ending": ending, "why": why}), flush=True)
+
+
+def run(reader: str, seed: int, first: int, count: int, say=print) -> dict:
+    """Try inputs in child processes, also after one of them has died."""
+    totals = {"inputs": 0, "read": 0, "refused": 0, "bad": []}
+    last = first + count
+    while first < last:
+        command = [sys.executable, __file__, "--worker", reader, str(seed), str(first), str(last - first)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        at = None
+        for line in child.stdout:
+            if not line.startswith("{"):
+                continue
+            event = json.loads(line)
+            if "at" in event:
+                at = event["at"]
+                continue
+            totals["inputs"] += 1
+            if event["ending"] == "bad":
+                totals["bad"].append({"input": event["done"], "why": event["why"]})
+                say(f"{reader}: input {event['done']}: {event['why']}")
+            else:
+                totals[event["ending"]] += 1
+            first, at = event["done"] + 1, None
+        error = child.stderr.read()
+        child.wait()
+        if first < last:
+            if at is None:
+                raise SystemExit(f"{reader}: the worker ended with {child.returncode}: {error[-2000:]}")
+            totals["inputs"] += 1
+            totals["bad"].append({"input": at, "why": f"the process ended with {child.returncode}"})
+            say(f"{reader}: input {at}: the process ended with {child.returncode}: {error[-300:]}")
+            first = at + 1
+    return totals
+
+
+def write_report(path: Path, found: dict, seed: int, minutes: float) -> None:
+    """Write the counts, beside those of other readers that an earlier call has written."""
+    import numpy
+    import safetensors
+    import torch
+    import trimesh
+    import yaml
+
+    before = json.loads(path.read_text()) if path.is_file() else {"readers": {}, "minutes": 0.0}
+    readers = before["readers"] | found
+    total = sum(counts["inputs"] for counts in readers.values())
+    versions = {m.__name__: m.__version__ for m in (numpy, torch, trimesh, safetensors, yaml)}
+    report = {
+        "command": f"python tests/robustness/fuzz.py --inputs {total} --seed {seed}",
+        "date": datetime.date.today().isoformat(),
+        "versions": {"python": platform.python_version(), **versions},
+        "limits": {"memory_bytes": MEMORY, "seconds_per_input": SECONDS},
+        "inputs": total,
+        "bad": sum(len(counts["bad"]) for counts in readers.values()),
+        "minutes": round(before["minutes"] + minutes, 1),
+        "readers": readers,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--worker"]:
+        reader, *numbers = sys.argv[2:]
+        work(reader, *map(int, numbers))
+        return 0
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--inputs", type=int, default=100_000, help="in all, shared by the readers")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--reader", action="append", help="only this one; may be given several times")
+    parser.add_argument("--first", type=int, default=0, help="number of the first input of each reader")
+    parser.add_argument("--json", type=Path, help="where to write the counts")
+    arguments = parser.parse_args()
+
+    from corpus import READERS
+
+    readers = arguments.reader or list(READERS)
+    start = time.monotonic()
+    found = {}
+    for reader in readers:
+        found[reader] = run(reader, arguments.seed, arguments.first, -(-arguments.inputs // len(readers)))
+        print(f"{reader}: {found[reader]['inputs']} inputs, {len(found[reader]['bad'])} bad", flush=True)
+    bad = sum(len(counts["bad"]) for counts in found.values())
+    print(f"{sum(counts['inputs'] for counts in found.values())} inputs, {bad} bad")
+    if arguments.json:
+        write_report(arguments.json, found, arguments.seed, (time.monotonic() - start) / 60)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.fspath(Path(__file__).parent))
+    sys.exit(main())
