@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sparsefeat import models, receptive_field
     from sparsefeat.checkpoint import from_pretrained, save_checkpoint
     from sparsefeat.extract import FeatureExtractor
+    from sparsefeat.extract.descriptors import describe
     from sparsefeat.mesh import voxelize_mesh
     from sparsefeat.models import create_model
     from sparsefeat.receptive_field import tune_receptive_field
@@ -28,6 +29,7 @@ __all__ = [
     "TensorField",
     "collate",
     "create_model",
+    "describe",
     "from_pretrained",
     "models",
     "quantize",
@@ -46,6 +48,7 @@ _ROOMS = {
     "TensorField": "sparse",
     "collate": "sparse",
     "create_model": "models",
+    "describe": "extract.descriptors",
     "from_pretrained": "checkpoint",
     "quantize": "sparse",
     "save_checkpoint": "checkpoint",

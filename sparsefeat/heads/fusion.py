@@ -11,28 +11,34 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4)
+PENALTIES = (0.3, 0.03, 3e-3, 3e-4)
 """Tried, of the mean loss over rows; strongest first, so that each fit starts from the one before."""
 
-_FOLDS = 4  # left out in turn, at most
+_FOLDS = 3  # left out in turn, at most
 _PARTS = 3  # of a single shape
-_ROWS = 2000  # learned from and scored on, in each fold
-_ITERATIONS = 60  # of a fit that only chooses
+_ROWS = 1500  # learned from and scored on, in each fold
+_ITERATIONS = 40  # of a fit that only chooses
 _DEFAULT = 1e-3  # penalty where nothing can be left out
 _DOUBT = 0.05  # probability that a member errs whatever it says
 _MARGIN = 0.002  # accuracy that a simpler mixture has to gain over the fitted one
 
 
-class Choice(NamedTuple):
-    """What :func:`choose` found.
+class LeftOut(NamedTuple):
+    """What was predicted of rows that took no part in learning.
 
     Attributes:
-        penalties: of each block, of the mean loss over rows.
-        weights: of each block's log-probabilities. Shape (B,).
+        strengths: of each block's regression (scikit-learn's C, for all rows), the best on these rows.
+        logs: log-probabilities by block, row and class. Shape (B, R, L); R is 0 where nothing could be left out.
+        truth: the rows' class. Shape (R,).
     """
 
-    penalties: list[float]
-    weights: np.ndarray
+    strengths: list[float]
+    logs: np.ndarray
+    truth: np.ndarray
+
+    def only(self, blocks: Sequence[int]) -> LeftOut:
+        """Of some of the blocks."""
+        return LeftOut([self.strengths[k] for k in blocks], self.logs[list(blocks)], self.truth)
 
 
 class Regression:
@@ -62,10 +68,10 @@ class Regression:
         return int(np.max(self._model.n_iter_))
 
 
-def choose(
+def leave_out(
     blocks: Sequence[np.ndarray], y: np.ndarray, of_shape: np.ndarray, seed: int, strength: float | None = None
-) -> Choice:
-    """The penalty of each block and the weights of their mixture.
+) -> LeftOut:
+    """Choose the strength of each block by what it predicts of shapes that are left out.
 
     Args:
         blocks: features of each block. Shape (N, C_b).
@@ -74,19 +80,18 @@ def choose(
         seed: of draws of rows, where there are more than it takes to choose.
         strength: scikit-learn's C for all blocks; None: chosen.
     """
-    given = None if strength is None else 1 / (strength * len(y))
-    even = np.full(len(blocks), 1 / len(blocks))
-    if given is not None and len(blocks) == 1:
-        return Choice([given], even)
-    tried = PENALTIES if given is None else (given,)
-    left_out = _left_out(blocks, y, of_shape, np.random.default_rng(seed), tried)
-    if left_out is None:
-        return Choice([given or _DEFAULT] * len(blocks), even)
-    logs, truth = left_out  # (B, penalties, rows, L), (rows,)
-    loss = -logs[:, :, np.arange(len(truth)), truth].mean(2)
-    best = loss.argmin(1)
-    members = logs[np.arange(len(blocks)), best]
-    return Choice([tried[i] for i in best], _weights(members, truth, even))
+    count = len(blocks)
+    nothing = np.zeros((count, 0, len(np.unique(y)))), np.zeros(0, np.int64)
+    if strength is not None and count == 1:
+        return LeftOut([strength], *nothing)
+    # Penalties are of the mean over rows; scikit-learn's strength is of their sum.
+    tried = PENALTIES if strength is None else (1 / (strength * len(y)),)
+    found = _predict_left_out(blocks, y, of_shape, np.random.default_rng(seed), tried)
+    if found is None:
+        return LeftOut([strength or 1 / (_DEFAULT * len(y))] * count, *nothing)
+    logs, truth = found  # (B, penalties, R, L), (R,)
+    best = (-logs[:, :, np.arange(len(truth)), truth].mean(2)).argmin(1)
+    return LeftOut([1 / (tried[k] * len(y)) for k in best], logs[np.arange(count), best], truth)
 
 
 def log_mixture(probabilities: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
@@ -108,13 +113,12 @@ def _doubted(probabilities: np.ndarray) -> np.ndarray:
     return np.log((1 - _DOUBT) * probabilities + _DOUBT / probabilities.shape[1])
 
 
-def _weights(members: np.ndarray, truth: np.ndarray, even: np.ndarray) -> np.ndarray:
-    """Weights of least loss on what was left out; a simpler mixture where it is more accurate.
-
-    Shape: (B, rows, L), (rows,), (B,) -> (B,).
-    """
-    count = len(even)
-    if count == 1:
+def mixture_weights(left_out: LeftOut) -> np.ndarray:
+    """Weights of least loss on what was left out; a simpler mixture where that is more accurate. Shape (B,)."""
+    members, truth = left_out.logs, left_out.truth
+    count = len(members)
+    even = np.full(count, 1 / count)
+    if count == 1 or not len(truth):
         return even
     rows = np.arange(len(truth))
 
@@ -132,7 +136,7 @@ def _weights(members: np.ndarray, truth: np.ndarray, even: np.ndarray) -> np.nda
     return candidates[int(np.argmax(accuracy))]
 
 
-def _left_out(
+def _predict_left_out(
     blocks: Sequence[np.ndarray],
     y: np.ndarray,
     of_shape: np.ndarray,

@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from sparsefeat.errors import InputError
-from sparsefeat.heads.fusion import Regression, choose, log_mixture
+from sparsefeat.heads.fusion import LeftOut, Regression, leave_out, log_mixture, mixture_weights
 from sparsefeat.heads.samples import Rows, as_list, stack_features, stack_labelled
 
 
@@ -126,18 +126,33 @@ class LinearProbe(_Probe):
         self.max_iterations = max_iterations
         self.blocks = None if blocks is None else list(blocks)
         self.strengths: list[float] = []
+        self._left_out: LeftOut
+        self._members: list[Regression]
         self.weights = np.ones(1)
 
     def _learn(self, x: np.ndarray, y: np.ndarray, of_shape: np.ndarray, seed: int) -> None:
         blocks = self._split(x)
-        chosen = choose(blocks, y, of_shape, seed, self.strength)
-        self.weights = chosen.weights
-        # Penalties are of the mean over rows; scikit-learn's strength is of their sum.
-        self.strengths = [self.strength or 1 / (penalty * len(y)) for penalty in chosen.penalties]
+        self._left_out = leave_out(blocks, y, of_shape, seed, self.strength)
         self._members = [
             Regression(strength, self.max_iterations).fit(block, y)
-            for block, strength in zip(blocks, self.strengths, strict=True)
+            for block, strength in zip(blocks, self._left_out.strengths, strict=True)
         ]
+        self._mix()
+
+    def _mix(self) -> None:
+        self.strengths = list(self._left_out.strengths)
+        self.weights = mixture_weights(self._left_out)
+
+    def only(self, blocks: Sequence[int]) -> LinearProbe:
+        """The probe of some of the blocks, by number, from the same fit; the weights of their mixture are its own."""
+        self._check_fitted()
+        widths = self.blocks or [self._channels]
+        other = LinearProbe(self.strength, self.max_iterations, self.max_samples, [widths[k] for k in blocks])
+        other._classes, other._channels = self._classes, sum(other.blocks)
+        other._members = [self._members[k] for k in blocks]
+        other._left_out = self._left_out.only(blocks)
+        other._mix()
+        return other
 
     def _probabilities(self, x: np.ndarray) -> np.ndarray:
         blocks = zip(self._members, self._split(x), strict=True)
