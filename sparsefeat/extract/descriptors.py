@@ -86,21 +86,31 @@ def describe(
     join = list(join)
     unknown = [name for name in join if name not in MEMBERS]
     if unknown or not join:
-        raise InputError(f"join: got {unknown[0] if unknown else 'nothing'!r}, expected some of {', '.join(MEMBERS)}")
+        raise InputError(
+            f"join: got {unknown[0] if unknown else 'nothing'!r}, expected some of {', '.join(MEMBERS)}"
+        )
     vertices, faces = _as_shape(shape)
     if faces is None and {"ours", "fpfh"} & set(join) and normals is None:
         normals = oriented_normals(vertices)
     area = whole_area or (cloud_area(vertices) if faces is None else surface_area(vertices, faces))
     if not area > 0:
         raise InputError(f"the shape has an area of {area:g}, expected a positive one")
-    basis = laplace_basis(vertices, faces, EIGENPAIRS, cache) if {"hks", "wks"} & set(join) else None
+    basis = (
+        laplace_basis(vertices, faces, EIGENPAIRS, cache) if {"hks", "wks"} & set(join) else None
+    )
     blocks = []
     for name in join:
         if name == "ours":
             extractor = extractor or FeatureExtractor.from_pretrained(DEFAULT_CHECKPOINT)
             size = voxel_size or SHAPE_VOXEL * float(np.sqrt(area))
             block = vertex_features(
-                extractor, vertices, faces, normals=normals, voxel_size=size, views=views, scales=scales
+                extractor,
+                vertices,
+                faces,
+                normals=normals,
+                voxel_size=size,
+                views=views,
+                scales=scales,
             )
         elif name == "fpfh":
             of_vertices = outer_normals(vertices, faces)[1] if faces is not None else normals
@@ -126,7 +136,9 @@ def balance(blocks: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(scaled, 1)
 
 
-def signature(name: str, basis: LaplaceBasis, count: int, whole_area: float | None = None) -> np.ndarray:
+def signature(
+    name: str, basis: LaplaceBasis, count: int, whole_area: float | None = None
+) -> np.ndarray:
     """The signature ``"hks"`` or ``"wks"``. Shape: (N, count) float64.
 
     Args:
@@ -143,7 +155,11 @@ def signature(name: str, basis: LaplaceBasis, count: int, whole_area: float | No
             times = basis.eigenvalues.new_tensor(np.exp(np.linspace(low, high, count)) * whole_area)
         values = heat_kernel_signature(basis, count, times)
     else:
-        energies = None if whole_area is None else tuple(energy / whole_area for energy in ABSOLUTE_ENERGIES)
+        energies = (
+            None
+            if whole_area is None
+            else tuple(energy / whole_area for energy in ABSOLUTE_ENERGIES)
+        )
         values = wave_kernel_signature(basis, count, energies)
     return (values if whole_area is None else values * whole_area).numpy()
 
@@ -180,7 +196,11 @@ def _as_shape(shape: Any) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         points = np.asarray(shape, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {type(shape).__name__}, expected a mesh or points (N, 3)") from error
+        raise InputError(
+            f"{where}: {type(shape).__name__}, expected a mesh or points (N, 3)"
+        ) from error
     if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
-        raise InputError(f"{where}: shape {points.shape}, expected finite points (N, 3), or (vertices, faces)")
+        raise InputError(
+            f"{where}: shape {points.shape}, expected finite points (N, 3), or (vertices, faces)"
+        )
     return points, None

@@ -69,7 +69,11 @@ class Regression:
 
 
 def leave_out(
-    blocks: Sequence[np.ndarray], y: np.ndarray, of_shape: np.ndarray, seed: int, strength: float | None = None
+    blocks: Sequence[np.ndarray],
+    y: np.ndarray,
+    of_shape: np.ndarray,
+    seed: int,
+    strength: float | None = None,
 ) -> LeftOut:
     """Choose the strength of each block by what it predicts of shapes that are left out.
 
@@ -158,7 +162,9 @@ def _predict_left_out(
         if len(known) < 2 or not len(asked):
             continue
         columns = np.searchsorted(classes, known)
-        here = np.full((len(blocks), len(penalties), len(asked), len(classes)), np.log(_DOUBT / len(classes)))
+        here = np.full(
+            (len(blocks), len(penalties), len(asked), len(classes)), np.log(_DOUBT / len(classes))
+        )
         for b, block in enumerate(blocks):
             scaler = StandardScaler().fit(block[learned])
             x, z = scaler.transform(block[learned]), scaler.transform(block[asked])
@@ -181,7 +187,9 @@ def _folds(x: np.ndarray, y: np.ndarray, of_shape: np.ndarray) -> np.ndarray:
     if len(shapes) > 1:
         # In turn among shapes of one class, so that another of it is left to learn from.
         place = np.empty(len(shapes), np.int64)
-        place[np.argsort(y[first], kind="stable")] = np.arange(len(shapes)) % min(_FOLDS, len(shapes))
+        place[np.argsort(y[first], kind="stable")] = np.arange(len(shapes)) % min(
+            _FOLDS, len(shapes)
+        )
         return place[row]
     fold = np.zeros(len(y), np.int64)
     x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-12)
@@ -189,7 +197,9 @@ def _folds(x: np.ndarray, y: np.ndarray, of_shape: np.ndarray) -> np.ndarray:
         rows = np.flatnonzero(y == label)
         centred = x[rows] - x[rows].mean(0)
         axis = np.linalg.eigh(centred.T @ centred)[1][:, -1]
-        fold[rows[np.argsort(centred @ axis, kind="stable")]] = np.arange(len(rows)) * _PARTS // len(rows)
+        fold[rows[np.argsort(centred @ axis, kind="stable")]] = (
+            np.arange(len(rows)) * _PARTS // len(rows)
+        )
     return fold
 
 

@@ -13,13 +13,13 @@ from sparsefeat.heads.samples import Rows, as_list, stack_features
 class LandmarkMetric:
     """Maps features to where Euclidean distances tell points of the body apart.
 
-    Features are standardised, then whitened by their covariance within landmarks, shrunk towards a multiple of the
-    identity; of what remains, the directions in which the landmarks' means vary most are kept. This is linear
+    Features are standardised, then whitened by their covariance within landmarks, shrunk towards its
+    diagonal; of what remains, the directions in which the landmarks' means vary most are kept. This is linear
     discriminant analysis with landmarks as classes (Fukunaga, "Introduction to Statistical Pattern Recognition",
     section 10.2; shrinkage as in Friedman, "Regularized Discriminant Analysis", JASA 1989).
 
     Args:
-        shrinkage: share of the identity in the covariance within landmarks, above 0 to 1.
+        shrinkage: share of its diagonal in the covariance within landmarks, above 0 to 1.
         channels: kept at most; None: all.
     """
 
@@ -59,10 +59,10 @@ class LandmarkMetric:
         means = z[:, used].sum(0) / count[used, None]
         rest = (z[:, used] - means)[there[:, used]]
         within = rest.T @ rest / max(1, len(rest) - used.sum())
-        level = np.trace(within) / len(within)
-        within = (1 - self.shrinkage) * within + self.shrinkage * max(level, 1e-12) * np.eye(len(within))
+        variance = np.maximum(np.diag(within), 1e-12)
+        within = (1 - self.shrinkage) * within + self.shrinkage * np.diag(variance)
         values, vectors = np.linalg.eigh(within)
-        whiten = vectors / np.sqrt(np.maximum(values, 1e-12))
+        whiten = vectors / np.sqrt(np.maximum(values, 1e-12 * values[-1]))
         between = np.cov((means @ whiten).T, aweights=count[used]).reshape(len(within), -1)
         # Eigenvalues ascend: the last directions tell landmarks apart best.
         self._matrix = whiten @ np.linalg.eigh(between)[1][:, ::-1][:, : self.channels]
@@ -78,5 +78,7 @@ class LandmarkMetric:
             raise InputError("LandmarkMetric: call fit first")
         x = stack_features(features, "LandmarkMetric")
         if x.shape[1] != len(self._mean):
-            raise InputError(f"LandmarkMetric: fitted to {len(self._mean)} channels, got {x.shape[1]}")
+            raise InputError(
+                f"LandmarkMetric: fitted to {len(self._mean)} channels, got {x.shape[1]}"
+            )
         return (((x - self._mean) / self._scale) @ self._matrix).astype(np.float32)

@@ -132,7 +132,9 @@ def _pair_bins(
 def _checked(points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     points, normals = np.asarray(points, dtype=np.float64), np.asarray(normals, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3 or normals.shape != points.shape:
-        raise InputError(f"fpfh: expected points and normals (N, 3), got {points.shape}, {normals.shape}")
+        raise InputError(
+            f"fpfh: expected points and normals (N, 3), got {points.shape}, {normals.shape}"
+        )
     if not (np.isfinite(points).all() and np.isfinite(normals).all()):
         raise InputError("fpfh: points or normals have NaN or infinite values")
     return points, normals

@@ -27,6 +27,7 @@ from sparsefeat.mesh.geodesic import geodesic_graph, surface_area
 from sparsefeat.mesh.normals import fit_normals, outer_normals
 from sparsefeat.mesh.sampling import sample_surface
 
+
 class Damaged(NamedTuple):
     """What is left of a surface.
 

@@ -34,7 +34,13 @@ from sparsefeat.synthetic.damage import DAMAGES, Ends, part_ends
 from sparsefeat.synthetic.parallel import run_tasks
 from sparsefeat.transfer.config import CorrespondenceConfig, DataConfig, FeatureConfig
 from sparsefeat.transfer.correspondence import MapScorer, choose_pairs, landmark_metric
-from sparsefeat.transfer.features import Backbone, FeatureSource, PointHistogram, Signature, untrained
+from sparsefeat.transfer.features import (
+    Backbone,
+    FeatureSource,
+    PointHistogram,
+    Signature,
+    untrained,
+)
 from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged
 
 CLEAN = "clean"
@@ -49,12 +55,18 @@ class StudyConfig:
 
     task: Literal["study"] = "study"
     data: DataConfig = field(default_factory=lambda: DataConfig(normalize="area"))
-    held_out: float = 0.0  # score on this share of the training individuals, for development; 0: on data.test
+    held_out: float = (
+        0.0  # score on this share of the training individuals, for development; 0: on data.test
+    )
     labels: dict[str, str | None] = field(default_factory=lambda: {_OWN_LABELS: None})
     # name -> folder with <shape>.txt, one label from 0 a vertex, and parts.json; null: the labels of the data set
-    networks: dict[str, str] = field(default_factory=lambda: {"ours": DEFAULT_CHECKPOINT, "random": "random"})
+    networks: dict[str, str] = field(
+        default_factory=lambda: {"ours": DEFAULT_CHECKPOINT, "random": "random"}
+    )
     # name -> checkpoint; random: the architecture of the first one with random weights
-    hand_made: list[Literal["fpfh", "fpfh_context", "hks", "wks"]] = field(default_factory=lambda: list(_HAND_MADE))
+    hand_made: list[Literal["fpfh", "fpfh_context", "hks", "wks"]] = field(
+        default_factory=lambda: list(_HAND_MADE)
+    )
     joined: dict[str, list[str]] = field(
         default_factory=lambda: {
             "hks + wks": ["hks", "wks"],
@@ -66,9 +78,11 @@ class StudyConfig:
     voxel_size: float = SHAPE_VOXEL  # in the unit of the shapes, after data.normalize
     scales: list[float] = field(default_factory=lambda: list(SHAPE_SCALES))
     views: int = 2  # poses that learned features are averaged over
-    absolute: bool = False  # times of hks and energies of wks for area 1, not of each shape's eigenvalues
-    damages: list[Literal["clean", "cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]] = field(
-        default_factory=lambda: [CLEAN, *DAMAGES]
+    absolute: bool = (
+        False  # times of hks and energies of wks for area 1, not of each shape's eigenvalues
+    )
+    damages: list[Literal["clean", "cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]] = (
+        field(default_factory=lambda: [CLEAN, *DAMAGES])
     )
     clean_only: list[str] = field(default_factory=list)  # labels that are not scored on damages
     shots: list[int] = field(default_factory=lambda: [1, 2, 5, 20])
@@ -77,7 +91,9 @@ class StudyConfig:
     rows: int = 1500  # random vertices of a labelled shape that heads learn from
     test_rows: int = 2500  # random vertices of a test shape that are scored
     max_iterations: int = 100  # of the regressions
-    correspondence: CorrespondenceConfig | None = None  # null: no maps; metric: landmarks of so many training shapes
+    correspondence: CorrespondenceConfig | None = (
+        None  # null: no maps; metric: landmarks of so many training shapes
+    )
     workers: int = 2  # processes
     cache: Path | None = Path("runs/cache/laplace")  # of Laplace bases; null: none
     output: Path = Path("runs/study/shapes")
@@ -87,13 +103,25 @@ class StudyConfig:
         for name, parts in self.joined.items():
             lacking = [part for part in parts if part not in members]
             if lacking or len(parts) < 2:
-                raise InputError(f"joined {name!r}: {parts}, expected two or more of {', '.join(members)}")
+                raise InputError(
+                    f"joined {name!r}: {parts}, expected two or more of {', '.join(members)}"
+                )
             if name in members:
                 raise InputError(f"joined {name!r} has the name of a member")
         if next(iter(self.networks.values()), "") == "random":
-            raise InputError("networks: the first is random, expected a checkpoint, whose architecture it takes")
-        if not self.shots or not self.seeds or not members or self.workers < 1 or min(self.rows, self.test_rows) < 1:
-            raise InputError("shots, seeds and methods must not be empty, workers and rows at least 1")
+            raise InputError(
+                "networks: the first is random, expected a checkpoint, whose architecture it takes"
+            )
+        if (
+            not self.shots
+            or not self.seeds
+            or not members
+            or self.workers < 1
+            or min(self.rows, self.test_rows) < 1
+        ):
+            raise InputError(
+                "shots, seeds and methods must not be empty, workers and rows at least 1"
+            )
         if not 0 <= self.held_out < 1:
             raise InputError(f"held_out: expected a share from 0 to below 1, got {self.held_out}")
 
@@ -120,6 +148,15 @@ class Sample(NamedTuple):
     labels: dict[str, np.ndarray]
 
 
+class Unit(NamedTuple):
+    """A head: which labels it learned, on clean shapes or on shapes of the same damage, on how many, and the seed."""
+
+    labels: str
+    learned: str
+    shots: int
+    seed: int
+
+
 Record = dict[str, Any]
 """``labels``, ``damage``, ``learned`` (clean or same), ``shots``, ``seed``, ``method``, ``accuracy`` and, where parts have
 mirror images, ``mirrored``: the accuracy up to those; or, of maps, ``map``, ``method`` and ``error``."""
@@ -132,7 +169,9 @@ class StudyResult(NamedTuple):
     records: list[Record]
 
 
-def run_study(config: StudyConfig, path: Path, progress: Callable[[str], None] = lambda text: None) -> StudyResult:
+def run_study(
+    config: StudyConfig, path: Path, progress: Callable[[str], None] = lambda text: None
+) -> StudyResult:
     """Measure what the file lacks.
 
     Args:
@@ -145,42 +184,48 @@ def run_study(config: StudyConfig, path: Path, progress: Callable[[str], None] =
     """
     records = _read(path, config)
     setting = _Setting(config)
-    known: dict[tuple[str, str], Sample] = {}
+    samples: dict[tuple[str, str], Sample] = {}
     heads: dict[tuple, LinearProbe] = {}
     for damage in config.damages:
         wanted = [unit for unit in _units(config, damage) if not _measured(records, damage, unit)]
         if not wanted:
             continue
-        shots = {unit: setting.shots(unit[2], unit[3]) for unit in wanted}
-        needed = [(shape.name, damage) for shape in setting.test]
-        needed += [(shape.name, _of(unit, damage)) for unit in wanted for shape in shots[unit]]
-        missing = list(dict.fromkeys(pair for pair in needed if pair not in known))
+        # Of each head that is lacking: the labelled shapes.
+        lacking = {
+            (_learned_on(unit, damage), *unit): [
+                (shape.name, _learned_on(unit, damage))
+                for shape in setting.shots(unit.shots, unit.seed)
+            ]
+            for unit in wanted
+            if (_learned_on(unit, damage), *unit) not in heads
+        }
+        test = [(shape.name, damage) for shape in setting.test]
+        missing = [
+            pair for pair in dict.fromkeys(sum(lacking.values(), test)) if pair not in samples
+        ]
         progress(f"{damage}: descriptors of {len(missing)} shapes")
-        chunks = [missing[first::config.workers] for first in range(min(config.workers, len(missing)))]
-        for k, samples in run_tasks(_describe, [(config, chunk) for chunk in chunks], config.workers):
-            known.update(zip(chunks[k], samples, strict=True))
-        progress(f"{damage}: {len(wanted)} heads")
-        fits = {}
-        for unit in wanted:
-            key = (_of(unit, damage), *unit)
-            if key not in heads:
-                fits[key] = [known[shape.name, key[0]] for shape in shots[unit]]
-        tasks = [(config, samples, key[1], key[-1]) for key, samples in fits.items()]
-        keys = list(fits)
+        parts = [missing[k :: config.workers] for k in range(min(config.workers, len(missing)))]
+        described = run_tasks(_describe, [(config, part) for part in parts], config.workers)
+        for k, found in described:
+            samples.update(zip(parts[k], found, strict=True))
+        progress(f"{damage}: {len(lacking)} heads")
+        keys = list(lacking)
+        tasks = [
+            (config, [samples[pair] for pair in lacking[key]], key[1], key[-1]) for key in keys
+        ]
         for k, probe in run_tasks(_fit, tasks, config.workers):
             heads[keys[k]] = probe
-        test = [known[shape.name, damage] for shape in setting.test]
         for unit in wanted:
-            kind, learned, count, seed = unit
-            probe = heads[(_of(unit, damage), *unit)]
-            mirror = setting.mirrors.get(kind)
-            for method, scores in _score(config, probe, test, kind, mirror).items():
-                records.append(
-                    dict(labels=kind, damage=damage, learned=learned, shots=count, seed=seed, method=method, **scores)
-                )
+            probe, mirror = (
+                heads[(_learned_on(unit, damage), *unit)],
+                setting.mirrors.get(unit.labels),
+            )
+            scores = _score(config, probe, [samples[pair] for pair in test], unit.labels, mirror)
+            for method, values in scores.items():
+                records.append({**unit._asdict(), "damage": damage, "method": method, **values})
             _write(path, config, records)
         # Damaged shapes are not seen again.
-        known = {pair: sample for pair, sample in known.items() if pair[1] == CLEAN}
+        samples = {pair: sample for pair, sample in samples.items() if pair[1] == CLEAN}
     if config.correspondence is not None:
         _maps(config, setting, records, path, progress)
     return StudyResult(config, records)
@@ -198,13 +243,19 @@ class _Setting:
         if config.held_out:
             train, self.test = self.dataset.hold_out(data.train, config.held_out, 0)
         if data.max_test is not None and data.max_test < len(self.test):
-            chosen = np.random.default_rng(config.seeds[0]).permutation(len(self.test))[: data.max_test]
+            chosen = np.random.default_rng(config.seeds[0]).permutation(len(self.test))[
+                : data.max_test
+            ]
             self.test = [self.test[k] for k in sorted(chosen)]
         rows = {shape.name: row for row, shape in enumerate(self.dataset.shapes)}
         splits = {"train": [rows[s.name] for s in train], "test": [rows[s.name] for s in self.test]}
-        self.dataset = replace(self.dataset, splits={name: tuple(split) for name, split in splits.items()})
+        self.dataset = replace(
+            self.dataset, splits={name: tuple(split) for name, split in splits.items()}
+        )
         self.mirrors = {
-            name: np.array(json.loads((Path(root) / "parts.json").read_text(encoding="utf-8"))["mirror"])
+            name: np.array(
+                json.loads((Path(root) / "parts.json").read_text(encoding="utf-8"))["mirror"]
+            )
             for name, root in config.labels.items()
             if root is not None and (Path(root) / "parts.json").is_file()
         }
@@ -218,7 +269,9 @@ class _Setting:
         if damage == CLEAN:
             return clean, np.arange(len(clean.vertices))
         # Any labels are carried along if the rows are.
-        numbered = replace(clean.data, vertex_labels=np.arange(len(clean.vertices)), correspondence=None)
+        numbered = replace(
+            clean.data, vertex_labels=np.arange(len(clean.vertices)), correspondence=None
+        )
         shape = damaged(replace(clean, data=numbered), damage, 0, _bridge_ends(self.dataset, clean))
         return shape, shape.data.vertex_labels
 
@@ -233,9 +286,13 @@ class _Setting:
 def _bridge_ends(dataset: ShapeDataset, shape: LoadedShape) -> Ends | None:
     """On people with part labels: from each hand to trunk, head or leg, and between the legs."""
     names = dataset.part_names or ()
-    if shape.data.vertex_labels is None or not {"hand", "torso", "head", "thigh", "calf"} <= set(names):
+    if shape.data.vertex_labels is None or not {"hand", "torso", "head", "thigh", "calf"} <= set(
+        names
+    ):
         return None
-    hand, torso, head, thigh, calf = (names.index(part) for part in ("hand", "torso", "head", "thigh", "calf"))
+    hand, torso, head, thigh, calf = (
+        names.index(part) for part in ("hand", "torso", "head", "thigh", "calf")
+    )
     of_vertices = shape.data.vertex_labels
     legs = part_ends(shape.faces, of_vertices, [thigh, calf], [thigh, calf])
     return [*part_ends(shape.faces, of_vertices, [hand], [torso, head, thigh, calf]), *legs]
@@ -287,15 +344,23 @@ def _fit(config: StudyConfig, samples: Sequence[Sample], kind: str, seed: int) -
     torch.set_num_threads(1)
     widths = [samples[0].blocks[method].shape[1] for method in config.members]
     probe = LinearProbe(blocks=widths, max_iterations=config.max_iterations)
-    return probe.fit([_stacked(config, s) for s in samples], [s.labels[kind] for s in samples], seed)
+    return probe.fit(
+        [_stacked(config, s) for s in samples], [s.labels[kind] for s in samples], seed
+    )
 
 
-def _stacked(config: StudyConfig, sample: Sample, methods: Sequence[str] | None = None) -> np.ndarray:
+def _stacked(
+    config: StudyConfig, sample: Sample, methods: Sequence[str] | None = None
+) -> np.ndarray:
     return np.concatenate([sample.blocks[method] for method in methods or config.members], 1)
 
 
 def _score(
-    config: StudyConfig, probe: LinearProbe, test: Sequence[Sample], kind: str, mirror: np.ndarray | None
+    config: StudyConfig,
+    probe: LinearProbe,
+    test: Sequence[Sample],
+    kind: str,
+    mirror: np.ndarray | None,
 ) -> dict[str, dict[str, Any]]:
     """Accuracy of each method, pooled over the test shapes."""
     true = np.concatenate([sample.labels[kind] for sample in test])
@@ -304,7 +369,9 @@ def _score(
     for method in config.methods:
         members = config.joined.get(method, [method])
         part = probe.only([config.members.index(member) for member in members])
-        predicted = np.concatenate([part.predict(_stacked(config, sample, members)) for sample in test])
+        predicted = np.concatenate(
+            [part.predict(_stacked(config, sample, members)) for sample in test]
+        )
         right = predicted == true
         found[method] = {"accuracy": float(right[counted].mean())}
         if mirror is not None:
@@ -326,14 +393,22 @@ class _Mixed(FeatureSource):
 
 
 def _maps(
-    config: StudyConfig, setting: _Setting, records: list[Record], path: Path, progress: Callable[[str], None]
+    config: StudyConfig,
+    setting: _Setting,
+    records: list[Record],
+    path: Path,
+    progress: Callable[[str], None],
 ) -> None:
     """Errors of maps between clean test shapes, by all methods."""
     maps = config.correspondence
     assert maps is not None
     pairs = choose_pairs(setting.dataset, "test", maps.pairs, config.seeds[0])
     score = MapScorer(setting.dataset, setting.store, pairs, maps)
-    learned = [setting.store(shape) for shape in setting.shots(maps.metric, config.seeds[0])] if maps.metric else []
+    learned = (
+        [setting.store(shape) for shape in setting.shots(maps.metric, config.seeds[0])]
+        if maps.metric
+        else []
+    )
     sources = make_members(config)
     for method in config.methods:
         if any(record.get("map") and record["method"] == method for record in records):
@@ -344,18 +419,19 @@ def _maps(
         found = {kind.map: kind.error for kind in score(source, False)}
         if learned:
             metric = landmark_metric(source, learned)
-            found |= {f"{kind.map}, metric": kind.error for kind in score(source, False, metric=metric)}
-        records += [dict(map=kind, method=method, error=error, pairs=len(pairs)) for kind, error in found.items()]
+            found |= {
+                f"{kind.map}, metric": kind.error for kind in score(source, False, metric=metric)
+            }
+        records += [
+            {"map": kind, "method": method, "error": error, "pairs": len(pairs)}
+            for kind, error in found.items()
+        ]
         _write(path, config, records)
 
 
-Unit = tuple[str, str, int, int]
-"""Labels, clean or same, shots, seed."""
-
-
-def _of(unit: Unit, damage: str) -> str:
+def _learned_on(unit: Unit, damage: str) -> str:
     """The damage of the labelled shapes."""
-    return CLEAN if unit[1] == CLEAN else damage
+    return CLEAN if unit.learned == CLEAN else damage
 
 
 def _units(config: StudyConfig, damage: str) -> list[Unit]:
@@ -365,15 +441,19 @@ def _units(config: StudyConfig, damage: str) -> list[Unit]:
         if damage != CLEAN and kind in config.clean_only:
             continue
         for learned in (CLEAN,) if damage == CLEAN else (CLEAN, "same"):
-            counts = config.shots if learned == CLEAN or config.damaged_shots is None else config.damaged_shots
-            units += [(kind, learned, count, seed) for count in counts for seed in config.seeds]
+            counts = config.shots
+            if learned != CLEAN and config.damaged_shots is not None:
+                counts = config.damaged_shots
+            units += [Unit(kind, learned, count, seed) for count in counts for seed in config.seeds]
     return units
 
 
 def _measured(records: Sequence[Record], damage: str, unit: Unit) -> bool:
     """Whether the file has it: all methods of a unit are written at once."""
-    keys = ("labels", "learned", "shots", "seed")
-    return any(r.get("damage") == damage and tuple(r[key] for key in keys) == unit for r in records)
+    return any(
+        r.get("damage") == damage and Unit(*(r[key] for key in Unit._fields)) == unit
+        for r in records
+    )
 
 
 def _write(path: Path, config: StudyConfig, records: Sequence[Record]) -> None:
@@ -392,9 +472,13 @@ def _read(path: Path, config: StudyConfig) -> list[Record]:
             found = json.loads(path.read_text(encoding="utf-8"))
             records = found["records"]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: not the result of a study; remove it or choose another --output") from error
+            raise InputError(
+                f"{path}: not the result of a study; remove it or choose another --output"
+            ) from error
     if found["config"] != json.loads(json.dumps(_identity(config))):
-        raise InputError(f"{path}: the result of another study; remove it or choose another --output")
+        raise InputError(
+            f"{path}: the result of another study; remove it or choose another --output"
+        )
     return records
 
 

@@ -32,7 +32,9 @@ def study_rows(result: StudyResult, shots: int, value: str = "accuracy") -> Rows
                     and value in r
                 ]  # fmt: skip
                 if here:
-                    name = f"{kind}, {damage}" + ("" if damage == CLEAN else f", learned on {learned}")
+                    name = f"{kind}, {damage}" + (
+                        "" if damage == CLEAN else f", learned on {learned}"
+                    )
                     rows.append((name, [_mean(here, method, value) for method in config.methods]))
     return rows
 
@@ -42,7 +44,10 @@ def map_rows(result: StudyResult) -> Rows:
     found = [r for r in result.records if "map" in r]
     kinds = dict.fromkeys(r["map"] for r in found)
     errors = {(r["map"], r["method"]): r["error"] for r in found}
-    return [(kind, [errors.get((kind, method), np.nan) for method in result.config.methods]) for kind in kinds]
+    return [
+        (kind, [errors.get((kind, method), np.nan) for method in result.config.methods])
+        for kind in kinds
+    ]
 
 
 def format_study(result: StudyResult) -> str:
@@ -50,7 +55,10 @@ def format_study(result: StudyResult) -> str:
     methods = result.config.methods
     parts = []
     for shots in sorted(set(result.config.shots) | set(result.config.damaged_shots or ())):
-        for value, title in (("accuracy", "accuracy"), ("mirrored", "accuracy up to mirror images")):
+        for value, title in (
+            ("accuracy", "accuracy"),
+            ("mirrored", "accuracy up to mirror images"),
+        ):
             rows = study_rows(result, shots, value)
             if rows:
                 labelled = f"{shots} labelled shape{'s' * (shots > 1)}"
@@ -69,7 +77,13 @@ def save_study(result: StudyResult, output: Path) -> list[Path]:
         return []
     path = output / "study.png"
     title = f"accuracy, {max(counts)} labelled shapes; the best of each row is framed"
-    plot_scores(np.array([values for _, values in rows]), [name for name, _ in rows], result.config.methods, path, title)
+    plot_scores(
+        np.array([values for _, values in rows]),
+        [name for name, _ in rows],
+        result.config.methods,
+        path,
+        title,
+    )
     return [path]
 
 
@@ -88,10 +102,18 @@ def _table(title: str, methods: Sequence[str], rows: Rows, best, digits: int) ->
     for name, values in rows:
         finite = [value for value in values if np.isfinite(value)]
         top = round(best(finite), digits) if finite else None
-        cells = ["" if not np.isfinite(v) else f"{v:.{digits}f}{'*' if round(v, digits) == top else ' '}" for v in values]
+        cells = [
+            "" if not np.isfinite(v) else f"{v:.{digits}f}{'*' if round(v, digits) == top else ' '}"
+            for v in values
+        ]
         lines.append([name, *cells])
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
+        "  ".join(
+            [
+                line[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)),
+            ]
+        ).rstrip()
         for line in lines
     )

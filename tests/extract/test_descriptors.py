@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from surfaces import body
 
 import sparsefeat
 from sparsefeat import FeatureExtractor, InputError, create_model, describe
 from sparsefeat.extract.descriptors import cloud_area
 from sparsefeat.io.meshes import Mesh
 from sparsefeat.mesh.sampling import sample_surface
-from surfaces import body
 
 
 @pytest.fixture(scope="module")
@@ -28,28 +28,43 @@ def extractor() -> FeatureExtractor:
 
 def test_blocks_count_alike(extractor):
     vertices, faces = body()
-    joined = describe((vertices, faces), ("ours", "hks", "wks", "fpfh"), extractor, scales=(1.0, 2.0))
+    joined = describe(
+        (vertices, faces), ("ours", "hks", "wks", "fpfh"), extractor, scales=(1.0, 2.0)
+    )
     assert joined.shape == (len(vertices), 16 + 32 + 32 + 99) and joined.dtype == np.float32
     blocks = np.split(joined, [16, 48, 80], axis=1)
     alive = [block[:, block.std(0) > 0] for block in blocks]
     for block, values in zip(blocks, alive):
-        np.testing.assert_allclose((values**2).sum() / len(vertices), values.shape[1] / block.shape[1] / 4, rtol=1e-3)
+        np.testing.assert_allclose(
+            (values**2).sum() / len(vertices), values.shape[1] / block.shape[1] / 4, rtol=1e-3
+        )
 
 
 def test_every_way_to_give_a_mesh_is_the_same(extractor, tmp_path):
     vertices, faces = body()
     first = describe((vertices, faces), extractor=extractor)
     np.testing.assert_array_equal(first, describe(Mesh(vertices, faces), extractor=extractor))
-    np.testing.assert_array_equal(first, describe(SimpleNamespace(vertices=vertices, faces=faces), extractor=extractor))
-    lines = ["OFF", f"{len(vertices)} {len(faces)} 0", *(" ".join(map(repr, map(float, v))) for v in vertices)]
-    (tmp_path / "body.off").write_text("\n".join(lines + [f"3 {a} {b} {c}" for a, b, c in faces]) + "\n")
+    np.testing.assert_array_equal(
+        first, describe(SimpleNamespace(vertices=vertices, faces=faces), extractor=extractor)
+    )
+    lines = [
+        "OFF",
+        f"{len(vertices)} {len(faces)} 0",
+        *(" ".join(map(repr, map(float, v))) for v in vertices),
+    ]
+    (tmp_path / "body.off").write_text(
+        "\n".join(lines + [f"3 {a} {b} {c}" for a, b, c in faces]) + "\n"
+    )
     np.testing.assert_array_equal(first, describe(tmp_path / "body.off", extractor=extractor))
 
 
 def test_neither_size_nor_place_matters(extractor):
     vertices, faces = body()
     for name, close in (("hks", 1e-4), ("wks", 1e-3), ("fpfh", 1e-4)):
-        first, second = describe((vertices, faces), [name]), describe((30 * vertices + 7, faces), [name])
+        first, second = (
+            describe((vertices, faces), [name]),
+            describe((30 * vertices + 7, faces), [name]),
+        )
         assert np.mean(np.abs(first - second) > close) < 0.01, name
 
 
@@ -75,7 +90,9 @@ def test_signatures_of_a_part_are_those_of_the_whole_if_its_area_is_said():
         errors = []
         for whole_area in (None, area):
             whole = describe((vertices, faces), [name], whole_area=whole_area, balanced=False)[far]
-            piece = describe((vertices[rows], new[part]), [name], whole_area=whole_area, balanced=False)[new[far]]
+            piece = describe(
+                (vertices[rows], new[part]), [name], whole_area=whole_area, balanced=False
+            )[new[far]]
             errors.append(np.median(np.abs(piece - whole) / whole.std(0)))
         assert errors[1] < 0.7 * errors[0], name
 

@@ -35,7 +35,10 @@ def test_a_mixture_is_no_worse_than_its_best_member(count):
     probe = LinearProbe(blocks=BLOCKS).fit(x, y)
     mixed = probe.score(*test)
     cuts = np.split(np.arange(45), np.cumsum(BLOCKS)[:-1])
-    alone = [probe.only([k]).score([part[:, cut] for part in test[0]], test[1]) for k, cut in enumerate(cuts)]
+    alone = [
+        probe.only([k]).score([part[:, cut] for part in test[0]], test[1])
+        for k, cut in enumerate(cuts)
+    ]
     assert mixed > max(alone) + 0.1, "the two blocks complete each other"
     assert probe.weights[2] < 0.2 * probe.weights.max(), "noise counts for little"
 
@@ -54,12 +57,20 @@ def test_some_blocks_of_a_fit_are_what_a_fit_of_them_alone_is():
 def test_the_strength_is_chosen_on_shapes_that_are_left_out():
     rng = np.random.default_rng(0)
     x, y = [], []
-    for _ in range(3):  # each shape has an offset of its own in many channels: what fits one is wrong for another
+    for _ in range(
+        3
+    ):  # each shape has an offset of its own in many channels: what fits one is wrong for another
         labels = rng.integers(0, 2, 60)
-        x.append(np.concatenate([labels[:, None] + rng.normal(size=(60, 1)), rng.normal(size=(60, 50))], 1))
+        x.append(
+            np.concatenate(
+                [labels[:, None] + rng.normal(size=(60, 1)), rng.normal(size=(60, 50))], 1
+            )
+        )
         y.append(labels)
     noisy = LinearProbe().fit(x, y)
-    clear = LinearProbe().fit([values[:, :1] + 10 * labels[:, None] for values, labels in zip(x, y)], y)
+    clear = LinearProbe().fit(
+        [values[:, :1] + 10 * labels[:, None] for values, labels in zip(x, y)], y
+    )
     assert noisy.strengths[0] < clear.strengths[0]
     assert LinearProbe(strength=0.5).fit(x, y).strengths == [0.5]
 

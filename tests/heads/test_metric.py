@@ -15,7 +15,9 @@ def bodies(count: int, seed: int) -> list[np.ndarray]:
     points = np.random.default_rng(0).normal(size=(80, 2))
     rng = np.random.default_rng(seed)
     return [
-        np.concatenate([points + 0.02 * rng.normal(size=points.shape), 20 * rng.normal(size=(80, 4))], 1)
+        np.concatenate(
+            [points + 0.02 * rng.normal(size=points.shape), 20 * rng.normal(size=(80, 4))], 1
+        )
         for _ in range(count)
     ]
 
@@ -31,7 +33,10 @@ def test_points_of_new_bodies_are_found():
 def test_neither_units_nor_lost_landmarks_matter_much():
     learned, (a, b) = bodies(6, 1), bodies(2, 2)
     units = np.array([1e4, 1e-3, 1, 1, 50, 1])
-    plain, scaled = LandmarkMetric().fit(learned), LandmarkMetric().fit([x * units for x in learned])
+    plain, scaled = (
+        LandmarkMetric().fit(learned),
+        LandmarkMetric().fit([x * units for x in learned]),
+    )
     np.testing.assert_allclose(np.linalg.norm(plain(a) - plain(b), axis=1),
                                np.linalg.norm(scaled(a * units) - scaled(b * units), axis=1), rtol=1e-3)  # fmt: skip
     learned[0][:40] = np.nan

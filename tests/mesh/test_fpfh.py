@@ -40,7 +40,9 @@ def by_definition(points: np.ndarray, normals: np.ndarray, radius: float) -> np.
             w = np.cross(u, v)
             alpha, phi = np.dot(v, normals[target]), np.dot(u, line)
             theta = math.atan2(np.dot(w, normals[target]), np.dot(u, normals[target]))
-            for k, share in enumerate(((alpha + 1) / 2, (phi + 1) / 2, (theta + math.pi) / (2 * math.pi))):
+            for k, share in enumerate(
+                ((alpha + 1) / 2, (phi + 1) / 2, (theta + math.pi) / (2 * math.pi))
+            ):
                 simple[p, k * BINS + min(BINS - 1, int(share * BINS))] += 1
         if near[p]:
             simple[p] /= len(near[p])

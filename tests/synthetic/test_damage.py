@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from surfaces import sphere
 
 from sparsefeat.errors import InputError
 from sparsefeat.mesh.geodesic import geodesic_distances, surface_area
 from sparsefeat.mesh.normals import fit_normals, oriented_normals
 from sparsefeat.synthetic import damage
-from surfaces import sphere
 
 
 def ball(count: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

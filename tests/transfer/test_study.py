@@ -18,7 +18,7 @@ from sparsefeat.transfer.study import StudyConfig, run_study
 
 
 def study_of(checkpoint, root, output, **changes):  # noqa: F811
-    options = dict(
+    options = dict(  # noqa: C408
         data=DataConfig(root=root, normalize="area"),
         networks={"ours": str(checkpoint), "random": "random"},
         joined={"hks + wks": ["hks", "wks"], "ours joined": ["ours", "fpfh_context", "hks"]},
@@ -61,7 +61,10 @@ def test_what_is_there_is_not_measured_again(studied, checkpoint, peanuts):  # n
     assert [text.split(":")[0] for text in said] == ["cut", "cut"]
     assert again.records[0]["accuracy"] == -1.0
     key = lambda r: (r["damage"], r["learned"], r["shots"], r["method"])  # noqa: E731
-    new, old = ({key(r): r["accuracy"] for r in records if r is not records[0]} for records in (again.records, result.records))
+    new, old = (
+        {key(r): r["accuracy"] for r in records if r is not records[0]}
+        for records in (again.records, result.records)
+    )
     assert new == old
     with pytest.raises(InputError, match="another study"):
         run_study(study_of(checkpoint, peanuts, path.parent, rows=151), path)
@@ -101,7 +104,9 @@ cache: null
     assert "accuracy up to mirror images, 1 labelled shape" in table and "*" in table
     assert (tmp_path / "out" / "study.png").stat().st_size > 5000
     records = json.loads((tmp_path / "out" / "result.json").read_text())["records"]
-    assert all(r["mirrored"] == 1 for r in records if "mirrored" in r), "each part is the mirror image of the other"
+    assert all(r["mirrored"] == 1 for r in records if "mirrored" in r), (
+        "each part is the mirror image of the other"
+    )
 
 
 def test_a_study_that_cannot_be_is_refused(checkpoint, peanuts, tmp_path):  # noqa: F811
@@ -134,7 +139,14 @@ def test_joined_features_and_damaged_copies_in_a_transfer(checkpoint, peanuts, t
 
 
 def test_a_metric_from_training_shapes_in_correspondence(checkpoint, peanuts, tmp_path):  # noqa: F811
-    config = config_of(checkpoint, peanuts, tmp_path, task="correspondence", methods=["joined", "wks"], rotate=False)
+    config = config_of(
+        checkpoint,
+        peanuts,
+        tmp_path,
+        task="correspondence",
+        methods=["joined", "wks"],
+        rotate=False,
+    )
     config.features.voxel_size = 0.1
     config.correspondence = CorrespondenceConfig(pairs=2, eigenpairs=10, zoomout=0, metric=3)
     maps = run_transfer(config).maps
