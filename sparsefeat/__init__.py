@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from sparsefeat.checkpoint import from_pretrained, save_checkpoint
     from sparsefeat.extract import FeatureExtractor
     from sparsefeat.extract.descriptors import describe
+    from sparsefeat.match.folder import match_folder
+    from sparsefeat.match.register import register
     from sparsefeat.mesh import voxelize_mesh
     from sparsefeat.models import create_model
     from sparsefeat.receptive_field import tune_receptive_field
     from sparsefeat.sparse import CoordinateManager, SparseTensor, TensorField, collate, quantize
+    from sparsefeat.visualize.viewer import view
 
 __version__ = "0.2.0"
 
@@ -31,11 +34,14 @@ __all__ = [
     "create_model",
     "describe",
     "from_pretrained",
+    "match_folder",
     "models",
     "quantize",
     "receptive_field",
+    "register",
     "save_checkpoint",
     "tune_receptive_field",
+    "view",
     "voxelize_mesh",
 ]
 
@@ -50,9 +56,12 @@ _ROOMS = {
     "create_model": "models",
     "describe": "extract.descriptors",
     "from_pretrained": "checkpoint",
+    "match_folder": "match.folder",
     "quantize": "sparse",
+    "register": "match.register",
     "save_checkpoint": "checkpoint",
     "tune_receptive_field": "receptive_field",
+    "view": "visualize.viewer",
     "voxelize_mesh": "mesh",
 }
 

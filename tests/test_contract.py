@@ -1,4 +1,4 @@
-"""The public contract of DESIGN.md: names, signatures, exit codes. Change it with a new major version only."""
+"""The public contract: names, signatures, exit codes. Change it with a new major version only."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ SIGNATURES = {
     "describe": "shape join",
     "voxelize_mesh": "vertices faces voxel_size",
     "tune_receptive_field": "extractor shapes objective",
+    "view": "",
+    "register": "source target extractor",
     "minkowski.install": "",
 }
 
@@ -41,6 +43,8 @@ OPTIONS = {
     "make_data rooms": "--output --seed",
     "make_data creatures": "--output --seed",
     "make_data fuse": "FOLDER --output --seed",
+    "match": "INPUT --output --rigid --shapes --checkpoint --device",
+    "view": "INPUT --html --checkpoint --features --labels",
     "benchmark": "--json --result",
 }
 

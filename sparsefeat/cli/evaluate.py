@@ -56,7 +56,13 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
     add("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="multiples of the voxel size, side by side")
     add("--interpolation", choices=("nearest", "trilinear"), default="nearest", help="default: %(default)s")
     add("--dense", action="store_true", help="descriptors see all points of a fragment, not one per voxel")
-    add("--registration", action="store_true", help="registration recall too (RANSAC; needs Open3D)")
+    add(
+        "--registration",
+        choices=REGISTRATIONS,
+        nargs="?",
+        const=REGISTRATIONS[0],
+        help="registration recall too; ransac, to compare with, needs Open3D (default, if given: %(const)s)",
+    )
     add("--baselines", default="", metavar="A,B", help="on the same points: fpfh, random")
     add("--max-pairs-per-scene", type=int, metavar="N", help="a random choice of this many; default: all")
     add("--seed", type=int, default=0, metavar="N", help="of key points, rotations, choices (default: 0)")
@@ -84,8 +90,11 @@ def run_matching(args: argparse.Namespace) -> int:
     check_options(args.interpolation, 1, None, args.views, args.scales)
     pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
     pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
-    register = RansacRegister() if args.registration else None
+    # A missing Open3D is said before the network is loaded.
+    register: Register | None = RansacRegister() if args.registration == "ransac" else None
     extractor = checkpoint_descriptor(args.checkpoint, args.voxel_size, args.device)
+    if args.registration == "compatibility":
+        register = compatibility_register(extractor.voxel_size)
     describe = partial(extractor, interpolation=args.interpolation, views=args.views, scales=args.scales)
     descriptors: dict[str, Describe] = {"checkpoint": describe}
     for name in split(args.baselines):
@@ -121,6 +130,20 @@ def run_matching(args: argparse.Namespace) -> int:
         draw_median_pairs(pairs, results["checkpoint"], descriptors["checkpoint"], extractor.voxel_size, args, plots)
         print(f"pictures in {plots}")
     return 0
+
+
+def compatibility_register(voxel_size: float) -> Register:
+    """Our own estimator, on mutual matches."""
+    from sparsefeat.match.estimate import PoseEstimator
+
+    estimator = PoseEstimator(2 * voxel_size)
+
+    def register(
+        source: Fragment, target: Fragment, matches: np.ndarray, mutual: np.ndarray | None, seed: Sequence[int]
+    ) -> np.ndarray | None:
+        return estimator(source.points, source.features, target.points, target.features, matches[mutual]).best
+
+    return register
 
 
 def prepare_outputs(args: argparse.Namespace) -> Path | None:

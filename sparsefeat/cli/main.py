@@ -18,6 +18,8 @@ VERBS = {
     "evaluate": "measure features by matching pairs of fragments",
     "voxelize": "write the voxels that meshes touch",
     "make_data": "make rooms or creatures, or fuse a recorded RGB-D sequence",
+    "match": "find the pose of one scan on another, or of all scans of a folder",
+    "view": "look at clouds, meshes, features and labels in a browser",
     "benchmark": "measure the speed of the engine",
 }
 

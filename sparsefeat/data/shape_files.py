@@ -170,7 +170,7 @@ def read_pairs(path: Path, names: Sequence[str]) -> tuple[tuple[int, int], ...]:
             continue
         unknown = [word for word in words if word not in rows]
         if len(words) != 2 or unknown:
-            got = f"{unknown[0]!r}, which is no shape here" if unknown else repr(line[:60])
+            got = f"{unknown[0][:60]!r}, which is no shape here" if unknown else repr(line[:60])
             raise InputError(f"{path}, line {number}: expected the names of two shapes, got {got}")
         pairs.append((rows[words[0]], rows[words[1]]))
     return tuple(pairs)

@@ -247,8 +247,8 @@ def evaluate_matching(
         seed: of key points and rotations.
         rotate: turn every fragment by its own uniform rotation first; the ground truth follows.
         progress: called with (pairs done, pairs in all) after every pair.
-        register: estimates poses from the matches for the registration recall, see
-            :class:`sparsefeat.evaluate.registration.RansacRegister`.
+        register: estimates poses for the registration recall, see
+            :class:`sparsefeat.evaluate.registration.Register`.
         block, device: of the nearest-neighbour search.
         dense: describe a fragment with all its points, before it is thinned to the same key points.
 
@@ -305,7 +305,7 @@ def _evaluate_pair(
     distances = match_distances(source.points, target.points, matches, transform)
     error = None
     if register is not None and counts_for_recall(pair):
-        estimate = register(source.points, target.points, matches, [seed, pair.i, pair.j])
+        estimate = register(source, target, matches, mutual, [seed, pair.i, pair.j])
         if estimate is None:
             error = float("inf")
         else:

@@ -1,21 +1,37 @@
-"""Registration recall: how far a pose is off by the pair's information matrix, and RANSAC by Open3D."""
+"""Registration recall: how far a pose is off by the pair's information matrix, and RANSAC by Open3D to compare with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.errors import InputError
+from sparsefeat.evaluate.keypoints import Fragment
 from sparsefeat.extras import import_extra
 
 # A pose counts as found up to this root mean square error, metres.
 MAX_ERROR_M = 0.2
 
-Register = Callable[[np.ndarray, np.ndarray, np.ndarray, Sequence[int]], "np.ndarray | None"]
+
+class Register(Protocol):
+    """What estimates the pose of a pair."""
+
+    def __call__(
+        self, source: Fragment, target: Fragment, matches: np.ndarray, mutual: np.ndarray, seed: Sequence[int]
+    ) -> np.ndarray | None:
+        """The transform (4, 4) of the source into the target's frame, or None.
+
+        Args:
+            source, target: described fragments.
+            matches: Shape (K, 2), rows of both: every key point of the source and its nearest neighbour.
+            mutual: Shape (K,) bool, which of them are each other's nearest neighbours.
+            seed: entropy.
+        """
 
 
 def transformation_error(estimate: np.ndarray, truth: np.ndarray, information: np.ndarray) -> float:
@@ -83,18 +99,19 @@ class RansacRegister:
         import_extra("open3d", "registration recall")
 
     def __call__(
-        self, points0: np.ndarray, points1: np.ndarray, matches: np.ndarray, seed: Sequence[int] = (0,)
+        self,
+        source: Fragment,
+        target: Fragment,
+        matches: np.ndarray,
+        mutual: np.ndarray | None = None,
+        seed: Sequence[int] = (0,),
     ) -> np.ndarray | None:
-        """Estimate the transform of ``points0`` into the frame of ``points1``.
+        """Estimate the transform of the source into the target's frame from all matches, mutual or not.
 
         Open3D's random numbers are seeded, but it draws them in several threads: equal seeds give equal
         poses only with OMP_NUM_THREADS=1.
 
-        Args:
-            points0: Shape (N, 3), metres.
-            points1: Shape (M, 3), metres.
-            matches: Shape (K, 2) rows.
-            seed: entropy.
+        Args: as :class:`Register` says.
 
         Returns:
             (4, 4) float64, or None if there are fewer than three matches.
@@ -105,8 +122,8 @@ class RansacRegister:
         pipeline = o3d.pipelines.registration
         o3d.utility.random.seed(int(np.random.SeedSequence(list(seed)).generate_state(1)[0] >> 1))
         result = pipeline.registration_ransac_based_on_correspondence(
-            _cloud(o3d, points0),
-            _cloud(o3d, points1),
+            _cloud(o3d, source.points),
+            _cloud(o3d, target.points),
             o3d.utility.Vector2iVector(np.ascontiguousarray(matches, dtype=np.int32)),
             self.distance_m,
             pipeline.TransformationEstimationPointToPoint(False),

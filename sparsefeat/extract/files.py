@@ -143,7 +143,7 @@ def extract_files(
     if panels:
         result.picture = output / PICTURE_NAME
         titles = [str(path.relative_to(output).with_suffix("")) for path, _, _ in panels]
-        render_points([p for _, p, _ in panels], [c for _, _, c in panels], result.picture, titles=titles)
+        render_points([p for _, p, _ in panels], [c for _, _, c in panels], result.picture, titles=titles, cut_open=True)
     return result
 
 

@@ -11,9 +11,8 @@ from sparsefeat.errors import InputError
 from sparsefeat.io import text
 from sparsefeat.io.polygons import Geometry
 
-_VERTEX = re.compile(rb"^[ \t]*v[ \t\v]+(.*)", re.MULTILINE)
-_FACE = re.compile(rb"^[ \t]*f[ \t\v]+(.*)", re.MULTILINE)
-_INCOMPLETE = re.compile(rb"^[ \t]*[vf][ \t\v]*$", re.MULTILINE)
+_VERTEX = re.compile(rb"^[ \t]*v(?!\S)(.*)", re.MULTILINE)
+_FACE = re.compile(rb"^[ \t]*f(?!\S)(.*)", re.MULTILINE)
 _CORNER = re.compile(rb"([-+]?[0-9]{1,18})(?:/[-+0-9]*){0,2}")
 
 
@@ -29,14 +28,11 @@ def read(path: Path, faces: bool) -> Geometry:
     if b"\\" in data:
         # A vertical tab is blank and no line: lines go on, and their numbers can still be counted.
         data = re.sub(rb"\\[ \t]*\n", b"\v", data)
-    incomplete = _INCOMPLETE.search(data)
-    if incomplete:
-        raise InputError(f"{_place(data, incomplete.start(), path)}: {incomplete[0].decode().strip()!r} without numbers")
     lines = _VERTEX.findall(data)
     if not lines:
         raise InputError(f"{path}: no vertices, expected lines 'v x y z'")
     values = text.table(b"\n".join(lines))
-    if values is None or values.shape[1] < 3:
+    if values is None or values.shape[1] < 3 or len(values) < len(lines):
         values = _mixed_vertices(data, path)
     # Colours come last: x y z r g b, or with a weight before them or an opacity behind.
     colors = values[:, 3:6] if values.shape[1] in (6, 7) else None
@@ -70,7 +66,7 @@ def _faces(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
     if b"/" in joined:
         joined = re.sub(rb"(?<=[0-9])/[-+0-9]*(?:/[-+0-9]*)?(?=\s|$)", b"", joined)
     same = text.table(joined)
-    if same is not None and same.size and same.shape[1] >= 3 and same.min() >= 1 and same.max() < 2**53:
+    if same is not None and len(same) == len(lines) > 0 and same.shape[1] >= 3 and same.min() >= 1 and same.max() < 2**53:
         corners = same.astype(np.int64)
         if np.array_equal(corners, same):
             return corners.reshape(-1) - 1, np.full(len(corners), corners.shape[1], dtype=np.int64)

@@ -91,7 +91,7 @@ def read(path: Path, faces: bool) -> Geometry:
         names = [p.name for p in vertex.properties if not p.count_kind]
         missing = [axis for axis in "xyz" if axis not in names]
         if missing:
-            raise InputError(f"{path}: element vertex has no property {', '.join(missing)}; it has {names}")
+            raise InputError(f"{path}: element vertex has no property {', '.join(missing)}; it has {str(names)[:200]}")
         _require_bytes(elements, size, form, path)
         if form == "ascii":
             found = _read_text(text.plain_lines(file.read(), path), elements, faces, path)

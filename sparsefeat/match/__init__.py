@@ -1,1 +1,1 @@
-"""From features to matches."""
+"""From features to matches, and from matches of scans to poses."""

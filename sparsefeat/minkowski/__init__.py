@@ -37,7 +37,11 @@ from sparsefeat.minkowski.broadcast import (
     MinkowskiBroadcastFunction,
     MinkowskiBroadcastMultiplication,
 )
-from sparsefeat.minkowski.common import MinkowskiModuleBase, convert_to_int_list, convert_to_int_tensor
+from sparsefeat.minkowski.common import (
+    MinkowskiModuleBase,
+    convert_to_int_list,
+    convert_to_int_tensor,
+)
 from sparsefeat.minkowski.convolution import (
     MinkowskiChannelwiseConvolution,
     MinkowskiConvolution,
@@ -55,7 +59,10 @@ from sparsefeat.minkowski.coordinate_manager import (
 )
 from sparsefeat.minkowski.diagnostics import print_diagnostics
 from sparsefeat.minkowski.install import install, installed, submodules, uninstall
-from sparsefeat.minkowski.interpolation import MinkowskiInterpolation, MinkowskiInterpolationFunction
+from sparsefeat.minkowski.interpolation import (
+    MinkowskiInterpolation,
+    MinkowskiInterpolationFunction,
+)
 from sparsefeat.minkowski.kernel_generator import (
     KernelGenerator,
     KernelRegion,

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from sparsefeat.minkowski.common import MinkowskiModuleBase
 from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.minkowski.sparse_tensor import SparseTensor
-from sparsefeat.minkowski.tensor import COORDINATE_KEY_DIFFERENT_ERROR, COORDINATE_MANAGER_DIFFERENT_ERROR
+from sparsefeat.minkowski.tensor import (
+    COORDINATE_KEY_DIFFERENT_ERROR,
+    COORDINATE_MANAGER_DIFFERENT_ERROR,
+)
 from sparsefeat.minkowski.tensor import Tensor as Coordinated
 from sparsefeat.minkowski.tensor_field import TensorField
 

@@ -13,7 +13,12 @@ from sparsefeat.minkowski.common import StrideType
 from sparsefeat.minkowski.coordinate_manager import CoordinateManager
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
 from sparsefeat.minkowski.errors import ArgumentError
-from sparsefeat.minkowski.tensor import REDUCTIONS, SparseTensorQuantizationMode, Tensor, manager_for
+from sparsefeat.minkowski.tensor import (
+    REDUCTIONS,
+    SparseTensorQuantizationMode,
+    Tensor,
+    manager_for,
+)
 from sparsefeat.sparse import functional
 from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey

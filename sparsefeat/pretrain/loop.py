@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsefeat.checkpoint import find_checkpoint, from_pretrained, load_weights, read_checkpoint, save_checkpoint
+from sparsefeat.checkpoint import (
+    find_checkpoint,
+    from_pretrained,
+    load_weights,
+    read_checkpoint,
+    save_checkpoint,
+)
 from sparsefeat.errors import InputError, opening
 from sparsefeat.io.config import save_config
 from sparsefeat.losses import PairFeatures, pair_loss

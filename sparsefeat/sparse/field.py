@@ -7,7 +7,12 @@ from torch import Tensor
 
 from sparsefeat.sparse import functional
 from sparsefeat.sparse.compile_disabled import compile_disabled
-from sparsefeat.sparse.coordinates import check_coordinates, constant, offset_coordinates, sorted_unique
+from sparsefeat.sparse.coordinates import (
+    check_coordinates,
+    constant,
+    offset_coordinates,
+    sorted_unique,
+)
 from sparsefeat.sparse.kernel import Kernel
 from sparsefeat.sparse.manager import CoordinateManager
 from sparsefeat.sparse.pooling import sum_rows

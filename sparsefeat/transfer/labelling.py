@@ -10,7 +10,15 @@ import torch
 
 from sparsefeat.errors import InputError
 from sparsefeat.evaluate.labels import confusion_matrix, label_scores
-from sparsefeat.heads import DiffusionNet, KNNProbe, LinearProbe, MLPHead, pool_features, predict, train
+from sparsefeat.heads import (
+    DiffusionNet,
+    KNNProbe,
+    LinearProbe,
+    MLPHead,
+    pool_features,
+    predict,
+    train,
+)
 from sparsefeat.heads.mlp import Standardize
 from sparsefeat.transfer.config import HeadConfig, TransferConfig
 from sparsefeat.transfer.features import FeatureSource

@@ -18,10 +18,11 @@ from sparsefeat.transfer.config import METHODS
 from sparsefeat.transfer.correspondence import MAPS
 from sparsefeat.transfer.labelling import truth
 from sparsefeat.transfer.run import TransferResult
-from sparsefeat.visualize import View, plot_curves, plot_matrix, render_meshes
+from sparsefeat.visualize import View, class_colors, plot_curves, plot_matrix, render_meshes
 from sparsefeat.visualize.meshes import PORTRAIT_VIEW
 
 _PICTURED = 4
+_UNLABELLED = (0.6, 0.6, 0.6)
 
 
 def format_table(result: TransferResult) -> str:
@@ -112,8 +113,9 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def _plot_tuning(result: TransferResult, output: Path) -> list[Path]:
-    """Score over the voxel size, and where each tuning ended."""
+    """The objective that the voxel size was tuned by, and the score on test shapes, over the voxel size."""
     tunings = result.tunings.get("tuned", [])
+    xlabel = "voxel size, in the unit of the shapes"
     written = []
     if tunings:
         path = output / "tuning.png"
@@ -121,12 +123,16 @@ def _plot_tuning(result: TransferResult, output: Path) -> list[Path]:
         # All descents see one objective: together their steps are its curve.
         steps = sorted((step.voxel_size[0], step.objective) for step in tuned.history)
         marks = {f"tuned: {tuned.voxel_sizes[0]:.3g}": tuned.voxel_sizes[0]}
+        ylabel = "objective on the labelled shapes (lower is better)"
         curve = {"objective": tuple(zip(*steps, strict=True))}
-        plot_curves(curve, path, "voxel size, unit of the shapes", "objective", marks=marks, logx=True)
+        title = "How the voxel size was tuned"
+        plot_curves(curve, path, xlabel, ylabel, title=title, marks=marks, logx=True)
         written.append(path)
     if result.curve:
         path = output / "receptive_field.png"
-        label = "nearest-neighbour error x100" if result.maps else "accuracy"
+        label = "accuracy on held-out shapes"
+        if result.maps:
+            label = "geodesic error x100, nearest feature (lower is better)"
         curve = ([p.voxel_size for p in result.curve], [p.score for p in result.curve])
         shots = result.config.shots
         # Of the run that the curve is for: the most shots, the first seed.
@@ -134,7 +140,8 @@ def _plot_tuning(result: TransferResult, output: Path) -> list[Path]:
         marks = {} if own is None else {f"tuned: {own.voxel_size:.3g}": own.voxel_size}
         # From zero, so that noise does not look like a slope; accuracies are drawn from zero to one anyway.
         ylim = (0, 1.2 * max(curve[1])) if result.maps else None
-        plot_curves({label: curve}, path, "voxel size, unit of the shapes", label, marks=marks, ylim=ylim, logx=True)
+        title = "Held-out shapes at other voxel sizes"
+        plot_curves({label: curve}, path, xlabel, label, title=title, marks=marks, ylim=ylim, logx=True)
         written.append(path)
     return written
 
@@ -143,23 +150,29 @@ def _draw_labels(result: TransferResult, output: Path) -> list[Path]:
     best = [m for m in METHODS if m in result.config.methods][0]
     seed, shots = result.config.seeds[0], max(result.config.shots)
     score = next(s for s in result.scores if (s.method, s.seed, s.shots) == (best, seed, shots))
+    count = len(score.confusion)
     names = result.dataset.class_names if result.config.task == "classification" else result.dataset.part_names
+    names = [str(k) for k in range(count)] if names is None else list(names)
     written = []
-    if len(score.confusion) <= 40:
+    if np.count_nonzero(score.confusion.any(0) | score.confusion.any(1)) <= 40:
         path = output / "confusion.png"
-        plot_matrix(score.confusion, names, path, f"{best}, {shots} shots: rows are true, columns predicted")
+        unit = "per class" if result.config.task == "classification" else "shapes"
+        title = f"Held-out shapes, method {best}, trained on {shots} labelled {unit}"
+        plot_matrix(score.confusion, names, path, title)
         written.append(path)
     if result.config.task == "segmentation":
         path = output / "segmentation.png"
-        colors = _palette(len(score.confusion))
-        meshes, titles = [], []
+        colors = np.concatenate([class_colors(count), [_UNLABELLED]])
+        meshes, titles, met = [], [], set()
         for shape in result.shapes[:_PICTURED]:
             labels = {"true": truth(shape, "segmentation"), best: score.predictions[shape.name]}
             for title, values in labels.items():
                 meshes.append((shape.vertices, shape.faces, colors[values]))
+                met |= set(np.unique(values).tolist())
                 # A class folder's name would make titles run into each other.
                 titles.append(f"{shape.name.rpartition('/')[2]}: {title}")
-        render_meshes(meshes, path, titles, _view(result), columns=4)
+        legend = [("no label" if k == -1 else names[k], colors[k]) for k in sorted(met)]
+        render_meshes(meshes, path, titles, _view(result), columns=4, legend=legend)
         written.append(path)
     return written
 
@@ -190,12 +203,3 @@ def _view(result: TransferResult) -> View:
 
 def _first_maps(result: TransferResult) -> Iterable:
     return [m for m in result.maps if not m.rotated][:7]
-
-
-def _palette(count: int) -> np.ndarray:
-    """Colours that differ: hues a golden angle apart, in two lightnesses; the last one, for -1, is grey."""
-    hue = np.arange(count) * 0.618034 % 1
-    light = np.where(np.arange(count) % 2, 0.95, 0.75)
-    ramp = np.abs((hue[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1
-    colors = light[:, None] * (0.25 + 0.75 * np.clip(ramp, 0, 1))
-    return np.concatenate([colors, [[0.6, 0.6, 0.6]]])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 
 from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import atomic_write
-from sparsefeat.visualize.raster import CAMERA_VIEW, View, fit_frame, rasterize, spacing
+from sparsefeat.visualize.cutaway import inside
+from sparsefeat.visualize.raster import CAMERA_VIEW, View, disc_radius, fit_frame, rasterize
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DPI = 100
 _THEMES = {
@@ -22,6 +24,8 @@ _THEMES = {
 _CLOUD = (0.66, 0.70, 0.76)
 _CLOUDS = ((0.96, 0.87, 0.72), (0.75, 0.85, 0.95))
 _INLIER, _OUTLIER = "#16a34a", "#dc2626"
+# A row of a legend, the least width of an entry, and of a letter, pixels.
+_ROW, _ENTRY, _LETTER = 22, 60, 7.2
 # Okabe and Ito's palette: told apart with any colour vision.
 _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")
 
@@ -37,6 +41,7 @@ def render_points(
     shade: bool = True,
     columns: int | None = None,
     panel: tuple[int, int] = (640, 480),
+    cut_open: bool = False,
 ) -> None:
     """Draw clouds side by side, at one scale, into a PNG.
 
@@ -51,6 +56,7 @@ def render_points(
         shade: light surfaces by their estimated normals and darken depth edges.
         columns: panels in a row; default: up to 4, as square as possible.
         panel: width and height of one cloud's picture, pixels.
+        cut_open: leave out the ceiling and the near walls of closed rooms, and say so in their titles.
 
     Raises:
         InputError: no cloud, an empty one, shapes or counts that do not fit, an unknown background.
@@ -59,6 +65,13 @@ def render_points(
     clouds, shown = _check_clouds(points, colors)
     if titles is not None and len(titles) != len(clouds):
         raise InputError(f"render_points: {len(clouds)} clouds but {len(titles)} titles")
+    if cut_open:
+        kept = [inside(cloud, view) for cloud in clouds]
+        if titles is not None:
+            notes = ["" if keep.all() else " (cut open)" for keep in kept]
+            titles = [title + note for title, note in zip(titles, notes, strict=True)]
+        clouds = [cloud[keep] for cloud, keep in zip(clouds, kept, strict=True)]
+        shown = [color[keep] for color, keep in zip(shown, kept, strict=True)]
     columns = columns or (len(clouds) if len(clouds) <= 4 else int(np.ceil(np.sqrt(len(clouds)))))
     rows = -(-len(clouds) // columns)
     band = 34 if titles is not None else 0
@@ -87,6 +100,7 @@ def draw_matches(
     most: int = 200,
     seed: int = 0,
     panel: tuple[int, int] = (640, 560),
+    verdict: str = "are right",
 ) -> None:
     """Draw two clouds side by side and lines between matched points: green inliers over red outliers.
 
@@ -104,10 +118,13 @@ def draw_matches(
         most: lines drawn; more matches are thinned out at random, in the same proportion.
         seed: of the thinning.
         panel: width and height of one cloud's picture, pixels.
+        verdict: what the inliers are, behind their count.
 
     Raises:
         InputError: empty clouds, rows out of range, shapes that do not fit.
     """
+    from matplotlib.collections import LineCollection
+
     theme = theme_colors(background)
     ends = [np.asarray(points0, dtype=np.float64), np.asarray(points1, dtype=np.float64)]
     matches, inliers = np.asarray(matches).reshape(-1, 2), np.asarray(inliers, dtype=bool).reshape(-1)
@@ -140,12 +157,14 @@ def draw_matches(
         lines.add_collection(LineCollection(some, colors=color, linewidths=0.9, alpha=alpha))
         lines.plot(*some.reshape(-1, 2).T, ".", color=color, markersize=3.5, alpha=0.9)
     share = inliers.mean() if len(inliers) else 0.0
-    counts = f"{int(inliers.sum())} of {len(inliers)} matches are right ({share:.1%})"
+    counts = f"{int(inliers.sum())} of {len(inliers)} matches {verdict} ({share:.1%})"
     if len(keep) < len(matches):
         counts += f", {len(keep)} drawn"
     if title:
         write_text(figure, 16, band * 0.55, title, theme["text"], 13, "left")
     write_text(figure, 2 * panel[0] - 16, band * 0.55, counts, theme["muted"], 11, "right")
+    entries = [("right match", _INLIER), ("wrong match", _OUTLIER)]
+    draw_legend(figure, entries, 2 * panel[0] - 2 * 120 - 16, panel[1] + band - _ROW - 6, 2 * 120, theme["text"])
     save_figure(figure, path)
 
 
@@ -244,11 +263,14 @@ def _check_clouds(points, colors) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def _radius(cloud: np.ndarray, radius: float | None) -> float:
-    # Half the diagonal of a grid of that spacing is 0.71: surfaces close.
-    return radius if radius is not None else 0.75 * spacing(cloud)
+    return disc_radius(cloud) if radius is None else radius
 
 
 def new_figure(width: int, height: int, theme: dict) -> Figure:
+    # Imported here, since it takes a while and most who import the package draw nothing.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=theme["background"])
     FigureCanvasAgg(figure)
     return figure
@@ -267,6 +289,44 @@ def write_text(
 ) -> None:
     width, height = figure.get_size_inches() * _DPI
     figure.text(x / width, 1 - y / height, text, color=color, fontsize=size, ha=align, va="center")
+
+
+def legend_height(entries: Sequence[tuple[str, object]], width: float) -> int:
+    """Pixels that :func:`draw_legend` needs."""
+    return -(-len(entries) // _legend_columns(entries, width)) * _ROW
+
+
+def draw_legend(
+    figure: Figure,
+    entries: Sequence[tuple[str, object]],
+    left: float,
+    top: float,
+    width: float,
+    color: str,
+) -> None:
+    """Names beside squares of their colours, in as many columns as fit.
+
+    Args:
+        figure: of :func:`new_figure`.
+        entries: (name, colour of matplotlib).
+        left, top, width: of the space, pixels.
+        color: of the names.
+    """
+    from matplotlib.patches import Rectangle
+
+    columns = _legend_columns(entries, width)
+    whole, high = figure.get_size_inches() * _DPI
+    for k, (name, tint) in enumerate(entries):
+        x = left + (k % columns) * width / columns
+        y = top + (k // columns + 0.5) * _ROW
+        corner = (x / whole, 1 - (y + 6) / high)
+        figure.add_artist(Rectangle(corner, 12 / whole, 12 / high, facecolor=tint, edgecolor="none"))
+        write_text(figure, x + 19, y, name, color, 10, "left")
+
+
+def _legend_columns(entries: Sequence[tuple[str, object]], width: float) -> int:
+    entry = max(_ENTRY, 32 + _LETTER * max(len(name) for name, _ in entries))
+    return max(1, min(len(entries), int(width / entry)))
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:

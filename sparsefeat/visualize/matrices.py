@@ -11,11 +11,22 @@ from matplotlib.patches import Rectangle
 from sparsefeat.errors import InputError
 from sparsefeat.visualize.figures import new_figure, save_figure, theme_colors
 
+# Up to so many classes each share is written into its cell.
+_WRITTEN = 16
+# Of a cell and around the matrix, pixels.
+_CELL = (18, 46)
+_LARGEST = 720
+
 
 def plot_matrix(
-    matrix: np.ndarray, names: Sequence[str] | None, path: str | os.PathLike, title: str | None = None
+    matrix: np.ndarray,
+    names: Sequence[str] | None,
+    path: str | os.PathLike,
+    title: str | None = None,
 ) -> None:
-    """Draw a confusion matrix, each row as shares of its sum, into a PNG.
+    """Draw a confusion matrix, each row in percent of its sum, into a PNG.
+
+    Classes that occur neither as truth nor as prediction are left out.
 
     Args:
         matrix: counts; the row is the true class. Shape: (L, L)
@@ -24,27 +35,62 @@ def plot_matrix(
         title: above it.
 
     Raises:
-        InputError: not square, or as many names as it has not rows.
+        InputError: not square, as many names as it has not rows, or nothing counted.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"plot_matrix: expected a square matrix, got {matrix.shape}")
-    names = [str(k) for k in range(len(matrix))] if names is None else list(names)
+    names = [str(k) for k in range(len(matrix))] if names is None else [str(name) for name in names]
     if len(names) != len(matrix):
         raise InputError(f"plot_matrix: {len(names)} names for {len(matrix)} classes")
-    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    met = matrix.any(0) | matrix.any(1)
+    if not met.any():
+        raise InputError("plot_matrix: expected at least one count, all are 0")
+    matrix, names = (
+        matrix[np.ix_(met, met)],
+        [n for n, there in zip(names, met, strict=True) if there],
+    )
+    total = matrix.sum(1, keepdims=True)
+    # A class that is only ever predicted has no shares.
+    percent = 100 * np.divide(matrix, total, out=np.full_like(matrix, np.nan), where=total > 0)
+    count = len(names)
+    side = count * int(np.clip(_LARGEST / count, *_CELL))
+    side = max(side, 240)
+    label = 20 + 8 * max(len(name) for name in names)
+    left, top, bottom, right = label + 36, 64 if title else 26, round(0.87 * label) + 36, 120
+    width, height = max(left + side + right, 32 + 9 * len(title or "")), top + side + bottom
     theme = theme_colors("white")
-    figure = new_figure(720, 680, theme)
-    axes = figure.add_axes((0.2, 0.2, 0.76, 0.7))
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=9)
-    axes.set_yticks(range(len(names)), names, fontsize=9)
-    if len(names) <= 16:
-        for row, column in np.ndindex(share.shape):
-            color = "white" if share[row, column] > 0.5 else theme["text"]
-            axes.text(column, row, f"{share[row, column]:.2f}".lstrip("0"), ha="center", va="center", fontsize=8, color=color)
+    figure = new_figure(width, height, theme)
+    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    axes.set_facecolor("#eeeeee")
+    image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    axes.set_xticks(
+        range(count), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=9
+    )
+    axes.set_yticks(range(count), names, fontsize=9)
+    axes.tick_params(length=0, colors=theme["text"])
+    axes.set_xlabel("predicted", fontsize=11, color=theme["text"])
+    axes.set_ylabel("true", fontsize=11, color=theme["text"])
+    for spine in axes.spines.values():
+        spine.set_color("#bbbbbb")
+    if count <= _WRITTEN:
+        for row, column in np.ndindex(percent.shape):
+            share = percent[row, column]
+            if np.isfinite(share):
+                color = "white" if share > 50 else theme["text"] if share >= 0.5 else theme["muted"]
+                text = {"ha": "center", "va": "center", "fontsize": 9, "color": color}
+                axes.text(column, row, f"{share:.0f}", **text)
+    scale_axes = figure.add_axes(
+        ((left + side + 24) / width, bottom / height, 14 / width, side / height)
+    )
+    scale = figure.colorbar(image, cax=scale_axes, ticks=[0, 25, 50, 75, 100])
+    scale.set_label("% of the true class", fontsize=10, color=theme["text"])
+    scale.ax.tick_params(length=0, labelsize=9, colors=theme["text"])
+    scale.outline.set_visible(False)
     if title:
-        axes.set_title(title, fontsize=11, color=theme["text"])
+        figure.text(
+            16 / width, 1 - 28 / height, title, fontsize=12, color=theme["text"], va="center"
+        )
     save_figure(figure, path)
 
 

@@ -14,6 +14,8 @@ from sparsefeat.visualize.raster import Frame, View, brightness, edge_darkening,
 _GREY = (0.72, 0.74, 0.78)
 # Pixels are computed this much finer along both axes and averaged.
 _OVERSAMPLE = 2
+# Around a legend, pixels.
+_MARGIN = 12
 # Candidate pixels handled at once: what fits a processor's cache.
 _CHUNK = 200_000
 
@@ -31,6 +33,7 @@ def render_meshes(
     one_scale: bool = False,
     columns: int | None = None,
     panel: tuple[int, int] = (320, 320),
+    legend: Sequence[tuple[str, object]] = (),
 ) -> None:
     """Draw meshes side by side into a PNG; with several views, those of a mesh stand beside each other.
 
@@ -45,6 +48,7 @@ def render_meshes(
         one_scale: draw all meshes at one scale, as large as fits; else each fills its panel.
         columns: panels in a row, a multiple of the number of views; default: as square as possible.
         panel: width and height of one mesh's picture, pixels.
+        legend: (name, colour) below the pictures.
 
     Raises:
         InputError: no mesh, an empty one, shapes or counts that do not fit, an unknown background.
@@ -61,7 +65,12 @@ def render_meshes(
         columns = len(views) * max(1, round(np.sqrt(count / len(views)))) if count > 4 else count
     rows = -(-count // columns)
     band = 26 if titles is not None else 0
-    figure = figures.new_figure(columns * panel[0], rows * (panel[1] + band), theme)
+    width, height = columns * panel[0], rows * (panel[1] + band)
+    space = figures.legend_height(legend, width - 2 * _MARGIN) + 2 * _MARGIN if legend else 0
+    figure = figures.new_figure(width, height + space, theme)
+    if legend:
+        room = (_MARGIN, height + _MARGIN, width - 2 * _MARGIN)
+        figures.draw_legend(figure, legend, *room, theme["text"])
     planes = [vertices @ view.axes()[:2].T for vertices, _, _ in checked for view in views]
     if one_scale:
         frames = fit_frame(planes, *panel)

@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from foreign_checkpoints import (
@@ -358,3 +359,90 @@ def test_a_hub_id_is_downloaded(tmp_path, monkeypatch):
         ValueError, match=r"some-org/model: neither a file here nor a hub repository.*no connection\)"
     ):
         from_pretrained("some-org/model")
+
+
+# --- what stands beside or around the weights ---
+
+
+@LAYOUTS
+def test_empty_arrays_and_tuples_as_keys_beside_the_weights_do_no_harm(tmp_path, zipped):
+    model = small_network()
+    content = released(model, losses=np.array([]), seen={("scene", 3): 1, (0, 1): np.zeros((0, 3), np.float32)})
+    loaded = from_pretrained(save_foreign(content, tmp_path / "a.pth", zipped))
+    assert_same_network(loaded, model)
+    bare = {**model.state_dict(), "history": np.array([])}
+    torch.save(bare, tmp_path / "b.pth", _use_new_zipfile_serialization=zipped)
+    assert read_state(tmp_path / "b.pth").keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module."])
+def test_the_names_of_compiled_and_parallel_networks_are_their_own_again(tmp_path, prefix):
+    model = small_network()
+    state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
+    path = save_foreign(released(model, state_dict=state), tmp_path / "a.pth")
+    assert_same_network(from_pretrained(path), model)
+
+
+def test_a_part_that_was_compiled_has_its_names_again(tmp_path):
+    model = small_network()
+    state = {name.replace("conv2.", "conv2._orig_mod."): value for name, value in model.state_dict().items()}
+    path = save_foreign(released(model, state_dict=state), tmp_path / "a.pth")
+    assert_same_network(from_pretrained(path), model)
+
+
+def test_plain_safetensors_are_inferred_as_the_same_weights_in_a_pth_are(tmp_path):
+    from safetensors.torch import save_file
+
+    model = models.ResUNetIN2B(
+        2, 7, conv1_kernel_size=5, normalize_feature=True, depth=1, channels=(3, 4), tr_channels=(5, 6)
+    )
+    for number, header in enumerate((None, {"format": "pt"})):
+        path = tmp_path / f"{number}.safetensors"
+        save_file(model.state_dict(), path, header)
+        with pytest.warns(UserWarning, match="whether its features are normalised"):
+            loaded = from_pretrained(path)
+        assert_same_network(loaded, model)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_what_a_download_leaves_in_place_of_weights_is_said(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    with pytest.raises(ValueError, match="a git-lfs pointer .run git lfs pull"):
+        from_pretrained(path)
+    path.write_text("<!DOCTYPE html><html></html>")
+    with pytest.raises(ValueError, match="a web page"):
+        from_pretrained(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path, value):
+    model = small_network()
+    state = model.state_dict()
+    state["conv2.kernel"].view(-1)[:3] = value
+    path = save_foreign(released(model, state_dict=state), tmp_path / "a.pth")
+    said = r"1 of \d+ weights have NaN or infinite values: conv2.kernel \(3 of 13824\)"
+    with pytest.raises(ValueError, match=f"a.pth: {said}"):
+        from_pretrained(path)
+
+
+def test_a_name_in_assets_without_its_prefix_gets_a_hint(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "ASSETS", tmp_path)
+    save_checkpoint(tmp_path / "rooms.safetensors", small_network(), 0.05)
+    for name in ("rooms", "rooms.safetensors"):
+        with pytest.raises(ValueError, match=f"{name}: no such file; did you mean sparsefeat/rooms?"):
+            from_pretrained(name)
+    with pytest.raises(ValueError, match="halls: no such file$"):
+        from_pretrained("halls")
+
+
+@pytest.mark.parametrize("value", [[1, [2]], {"a": 1}, (1, 2), b"x"])
+def test_values_of_a_configuration_that_are_no_numbers_are_named(tmp_path, value):
+    content = released(small_network())
+    content["config"] = EasyDict({**content["config"], "voxel_size": value})
+    path = save_foreign(content, tmp_path / "a.pth")
+    if isinstance(value, dict):  # a group of values, which is looked into
+        assert from_pretrained(path).voxel_size is None
+        return
+    with pytest.raises(ValueError, match="a.pth: config: voxel_size is a"):
+        from_pretrained(path)

@@ -15,7 +15,13 @@ from sparsefeat.data import threedmatch
 from sparsefeat.data.fragments import load_fragment
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.errors import MissingExtraError
-from sparsefeat.evaluate import RansacRegister, evaluate_matching, fpfh_descriptor, transformation_error
+from sparsefeat.evaluate import (
+    RansacRegister,
+    evaluate_matching,
+    fpfh_descriptor,
+    transformation_error,
+)
+from sparsefeat.evaluate.keypoints import Fragment
 from sparsefeat.evaluate.registration import counts_for_recall
 
 
@@ -125,8 +131,8 @@ def pairwise_distances(points, viewpoint=None):
     return np.sort(np.linalg.norm(points[:, None] - points[None], axis=2), axis=1)[:, 1:9]
 
 
-def kabsch(points0, points1, matches, seed):
-    a, b = points0[matches[:, 0]], points1[matches[:, 1]]
+def kabsch(source, target, matches, mutual, seed):
+    a, b = source.points[matches[:, 0]], target.points[matches[:, 1]]
     rotation, _ = Rotation.align_vectors(b - b.mean(0), a - a.mean(0))
     matrix = np.eye(4)
     matrix[:3, :3] = rotation.as_matrix()
@@ -154,11 +160,11 @@ def test_the_recall_is_a_mean_over_scenes_of_poses_within_20_cm(pairs):
     """Off by 0.19 m, by 0.21 m, and none found in scene a; exact in scene b: (1/3 + 1) / 2."""
     shifts = iter([0.19, 0.21, None, 0.0])
 
-    def register(points0, points1, matches, seed):
+    def register(source, target, matches, mutual, seed):
         shift = next(shifts)
         if shift is None:
             return None
-        return kabsch(points0, points1, matches, seed) @ pose(translation=[shift, 0, 0])
+        return kabsch(source, target, matches, mutual, seed) @ pose(translation=[shift, 0, 0])
 
     result = evaluate_matching(pairs, pairwise_distances, 1e-4, register=register)
     assert result.RR == pytest.approx((1 / 3 + 1) / 2)
@@ -203,9 +209,10 @@ def test_ransac_finds_the_pose_among_wrong_matches(open3d):
     points1 = points0 @ truth[:3, :3].T + truth[:3, 3] + rng.normal(scale=0.005, size=(400, 3))
     matches = np.stack([np.arange(400)] * 2, 1)
     matches[100:, 1] = rng.integers(0, 400, 300)
-    estimate = RansacRegister()(points0, points1, matches, [1])
+    source, target = (Fragment(points, np.zeros((400, 1)), np.eye(4)) for points in (points0, points1))
+    estimate = RansacRegister()(source, target, matches, seed=[1])
     assert transformation_error(estimate, truth, information_of(points1)) < 0.02**2
-    assert RansacRegister()(points0, points1, matches[:2]) is None
+    assert RansacRegister()(source, target, matches[:2]) is None
 
 
 def test_fpfh_has_33_channels_and_ignores_the_pose(open3d, dataset):

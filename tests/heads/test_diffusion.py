@@ -11,7 +11,14 @@ import torch
 import trimesh
 from surfaces import body, sphere
 
-from sparsefeat.heads import DiffusionNet, HeadTraining, laplace_basis, load_diffusionnet, predict, train
+from sparsefeat.heads import (
+    DiffusionNet,
+    HeadTraining,
+    laplace_basis,
+    load_diffusionnet,
+    predict,
+    train,
+)
 from sparsefeat.heads.diffusion import LearnedDiffusion
 from sparsefeat.mesh.laplacian import _cotangent_laplacian
 

@@ -134,7 +134,7 @@ def test_polygons_of_several_sizes(tmp_path, name, content):
         ("nothing.off", "OFF\n", "numbers of vertices and faces are missing"),
         ("other_digits.off", "OFF\n\u0665 4 0\n", "malformed"),
         ("short.obj", OBJ.replace("v 4 5 6", "v 4 5"), "line 5: vertex .* 4 is malformed: '4 5'"),
-        ("bare.obj", OBJ.replace("v 4 5 6", "v"), "line 5: 'v' without numbers"),
+        ("bare.obj", OBJ.replace("v 4 5 6", "v"), "line 5: vertex .* 4 is malformed: ''"),
         ("word.obj", OBJ.replace("f 1 2 3", "f 1 2 3.5"), "line 6: malformed face"),
         ("continued_word.obj", OBJ.replace("v 4 5 6", "v 4 \\\n5 6").replace("f 1 2 3", "f 1 2 x"), "line 7: malformed"),
         ("nul.obj", OBJ.replace("v 4 5 6", "v 4\0 5 6"), "byte .* is NUL"),

@@ -16,7 +16,14 @@ from engine_oracle import (
     window,
 )
 
-from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor, TensorField, coordinates, modules
+from sparsefeat.sparse import (
+    CoordinateManager,
+    Kernel,
+    SparseTensor,
+    TensorField,
+    coordinates,
+    modules,
+)
 from sparsefeat.sparse import functional as fn
 
 

@@ -17,7 +17,14 @@ from engine_oracle import (
 )
 
 from sparsefeat.models import ResUNetIN2C
-from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor, TensorField, modules, quantize
+from sparsefeat.sparse import (
+    CoordinateManager,
+    Kernel,
+    SparseTensor,
+    TensorField,
+    modules,
+    quantize,
+)
 from sparsefeat.sparse import functional as fn
 
 

@@ -7,7 +7,15 @@ import torch
 from engine_oracle import cloud, numbers
 from torch.autograd import forward_ad
 
-from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor, TensorField, modules, pooling, quantize
+from sparsefeat.sparse import (
+    CoordinateManager,
+    Kernel,
+    SparseTensor,
+    TensorField,
+    modules,
+    pooling,
+    quantize,
+)
 from sparsefeat.sparse.kernel_map import KernelMap
 from sparsefeat.sparse.pooling import pool_groups, pool_neighbours
 

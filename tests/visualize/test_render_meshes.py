@@ -71,6 +71,20 @@ def test_meshes_and_views_stand_side_by_side(tmp_path):
     assert path.read_bytes() == first
 
 
+def test_a_legend_has_the_colours_of_its_entries(tmp_path):
+    mesh = (square(0.0), SQUARE, None)
+    path = tmp_path / "m.png"
+    names = ["head", "right upper arm", "hand"]
+    legend = [(name, color) for name, color in zip(names, (RED, BLUE, (0.0, 0.6, 0.0)), strict=True)]
+    render_meshes([mesh], path, views=[FRONT], panel=(200, 60), legend=legend)
+    image = np.asarray(Image.open(path).convert("RGB"))[60:]
+    # Long names, so each entry has a row of its own.
+    assert image.shape[0] == 3 * 22 + 2 * 12
+    for _, color in legend:
+        drawn = np.abs(image / 255 - color).max(-1) < 0.05
+        assert drawn.sum() == pytest.approx(12 * 12, rel=0.35)
+
+
 @pytest.mark.parametrize(
     ("mesh", "message"),
     [

@@ -11,7 +11,17 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from sparsefeat.visualize import PcaColors, View, draw_matches, pca_colors, plot_curves, render_points
+from sparsefeat.visualize import (
+    PcaColors,
+    View,
+    class_colors,
+    draw_matches,
+    pca_colors,
+    plot_curves,
+    plot_matrix,
+    render_points,
+)
+from sparsefeat.visualize.cutaway import inside
 
 ROOT = Path(__file__).resolve().parents[2]
 RED, GREEN, BLUE = np.eye(3)
@@ -160,6 +170,98 @@ def test_wrong_clouds_are_refused_and_leave_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("width", [240, 640])
+@pytest.mark.parametrize("even", [True, False])
+def test_surfaces_have_no_holes_at_any_size(tmp_path, width, even):
+    rng = np.random.default_rng(0)
+    points = square(0, count=100) if even else np.column_stack([rng.random((10_000, 2)) - 0.5, np.zeros(10_000)])
+    path = tmp_path / "s.png"
+    colors = np.tile(RED, (10_000, 1))
+    render_points([points], [colors], path, view=View(up="y"), shade=False, panel=(width, width))
+    middle = pixels(path)[width // 4 : -width // 4, width // 4 : -width // 4]
+    assert share_of(middle, RED) > (0.9999 if even else 0.98)
+
+
+def box(rng, size, sides=range(6), count=4000):
+    """Points on the given sides of a box: 2k is the low one of axis k, 2k + 1 the high one."""
+    parts = []
+    for side in sides:
+        points = rng.random((count, 3)) * size
+        points[:, side // 2] = (side % 2) * size[side // 2]
+        parts.append(points)
+    return np.concatenate(parts)
+
+
+def test_a_closed_room_is_cut_open_and_says_so(tmp_path):
+    rng = np.random.default_rng(0)
+    turn = View(azimuth_deg=35).axes()
+    room = box(rng, np.array([5.0, 4.0, 2.5])) @ turn
+    view = View(azimuth_deg=20, elevation_deg=30, up="z")
+    keep = inside(room, view)
+    height = room @ turn[1]
+    # The floor and the two far walls are left.
+    assert keep.mean() == pytest.approx(0.5, abs=0.04)
+    assert (height[keep] < 0.97 * height.max()).all()
+    towards = view.axes()[2]
+    assert (room[~keep] @ towards).mean() > (room[keep] @ towards).mean() + 1
+
+
+@pytest.mark.parametrize("azimuth", [20, 110, 200, 290])
+def test_what_is_open_is_drawn_as_it_is(azimuth):
+    view = View(azimuth_deg=azimuth, elevation_deg=30, up="z")
+    towards = view.axes()[2]
+    outwards = [sign * np.eye(3)[axis] for axis in range(3) for sign in (-1, 1)]
+    rng, size = np.random.default_rng(0), np.array([5.0, 4.0, 2.5])
+    far = [side for side, outward in enumerate(outwards) if outward @ towards < 0]
+    near = [side for side in range(4) if side not in far]
+    assert 4 in far  # the floor
+    for sides in (far, [5], [4], [near[0]], [*far, near[0]]):
+        assert inside(box(rng, size, sides), view).all()
+    # A table: a top and four legs.
+    feet = [[0, 0, 0], [4.9, 0, 0], [0, 3.9, 0], [4.9, 3.9, 0]]
+    legs = rng.random((2000, 3)) * [0.05, 0.05, 2.5] + np.repeat(feet, 500, 0)
+    assert inside(np.concatenate([box(rng, size, [5]), legs]), view).all()
+
+
+# ---- matrices
+
+
+def test_a_confusion_matrix_leaves_out_empty_classes(tmp_path):
+    matrix = np.diag([30, 0, 20, 0])
+    matrix[0, 2] = 5
+    names = ["a", "unused", "b", "unused too"]
+    plot_matrix(matrix, names, tmp_path / "all.png", "Title")
+    met = [0, 2]
+    plot_matrix(matrix[np.ix_(met, met)], ["a", "b"], tmp_path / "met.png", "Title")
+    assert (pixels(tmp_path / "all.png") == pixels(tmp_path / "met.png")).all()
+
+
+def test_a_full_share_is_dark_and_none_is_light(tmp_path):
+    plot_matrix(np.eye(20) * 7, None, tmp_path / "m.png")
+    image = pixels(tmp_path / "m.png")
+    dark = np.array([0.03, 0.19, 0.42])  # the end of the scale
+    # 20 cells of 36 pixels, and the upper end of the scale.
+    assert share_of(image, dark, 0.02) * image[..., 0].size == pytest.approx(20 * 36**2, rel=0.1)
+
+
+def test_wrong_matrices_are_refused(tmp_path):
+    for matrix, names, message in (
+        (np.ones((2, 3)), None, "square"),
+        (np.ones((2, 2)), ["a"], "1 names for 2 classes"),
+        (np.zeros((2, 2)), None, "at least one count"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plot_matrix(matrix, names, tmp_path / "m.png")
+
+
+def test_the_first_class_colours_differ_clearly():
+    colors = class_colors(30)
+    assert colors.shape == (30, 3) and colors.min() >= 0 and colors.max() <= 1
+    apart = np.linalg.norm(colors[:, None] - colors[None], axis=2) + np.eye(30)
+    assert apart[:7, :7].min() > 0.25 and apart.min() > 0.03
+    assert np.array_equal(class_colors(5), colors[:5])
+
+
 # ---- matches and curves
 
 
@@ -198,7 +300,12 @@ def test_curves_are_drawn_and_checked(tmp_path):
         plot_curves({}, path, "x", "y")
 
 
-def test_no_display_and_no_global_figure_state_is_needed():
-    code = "import sys, sparsefeat.visualize; print('matplotlib.pyplot' in sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "False"
+def test_no_display_and_no_global_figure_state_is_needed(tmp_path):
+    code = (
+        "import sys, sparsefeat.visualize as v, numpy as np; early = 'matplotlib' in sys.modules;"
+        "v.plot_curves({'a': ([0, 1], [0, 1])}, sys.argv[1], 'x', 'y');"
+        "print(early, 'matplotlib.pyplot' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "c.png")]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "False"]

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsefeat.errors import InputError
-from sparsefeat.synthetic.creatures import hand, humanoid, humanoid_poses, quadruped, quadruped_poses, varied
+from sparsefeat.synthetic.creatures import (
+    hand,
+    humanoid,
+    humanoid_poses,
+    quadruped,
+    quadruped_poses,
+    varied,
+)
 from sparsefeat.synthetic.creatures.body import Body
 from sparsefeat.synthetic.creatures.template import Template
 

@@ -19,7 +19,13 @@ from sparsefeat.synthetic.furniture.standing import (
     ladder,
     rug,
 )
-from sparsefeat.synthetic.furniture.storage import bookshelf, cabinet, fridge, stand_of_boxes, tv_stand
+from sparsefeat.synthetic.furniture.storage import (
+    bookshelf,
+    cabinet,
+    fridge,
+    stand_of_boxes,
+    tv_stand,
+)
 from sparsefeat.synthetic.furniture.tables import desk, pegboard, table
 
 __all__ = ["WALL", "chair", "desk", "office_chair", "rug", "table"]

@@ -1,0 +1,175 @@
+"""The pose of a pair of described clouds: hypotheses from matches, judged by matches, surfaces
+and features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from sparsefeat.errors import InputError
+from sparsefeat.match.refine import refine_pose
+from sparsefeat.match.rigid import SpatialCompatibility, move
+
+# Source key points whose neighbours in the target are looked up; more change the shares by less
+# than 2 %.
+_PROBES = 1250
+
+
+@dataclass(frozen=True, eq=False)
+class PoseEstimate:
+    """Hypotheses of one pair, best first, H of them (none where there is nothing to fit to).
+
+    Attributes:
+        transforms: (H, 4, 4) float64, map the source into the target's frame.
+        scores: (H,) float64: half the support by matches as a share of them, plus ``agreement``.
+        statistics: name -> (H,) float64. ``inliers``: matches closer than ``distance``;
+            ``inlier_share``: as a share of all; ``overlap``: share of the source's key points that
+            come to lie within ``distance`` of the target's; ``close_overlap``: within half of it;
+            ``agreement``: mean over the source's key points of the cosine of their feature and the
+            feature that they come to lie on, less the cosine of random pairs; 0 for key points that
+            come to lie on none.
+    """
+
+    transforms: np.ndarray
+    scores: np.ndarray
+    statistics: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.transforms)
+
+    @property
+    def best(self) -> np.ndarray | None:
+        """The best transform (4, 4), None where there is none."""
+        return self.transforms[0] if len(self) else None
+
+
+@dataclass(frozen=True)
+class PoseEstimator:
+    """Estimates poses from mutual matches; deterministic, without Open3D.
+
+    Attributes:
+        distance: closer than this counts as in place, in the unit of the points; twice the voxel
+            size suits.
+        hypotheses: distinct poses that are judged at most.
+        refine: whether the best poses are made more exact by the surfaces (point-to-plane ICP).
+    """
+
+    distance: float = 0.1
+    hypotheses: int = 5
+    refine: bool = True
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.distance) and self.distance > 0):
+            raise InputError(f"distance {self.distance!r}, expected a positive length")
+        if self.hypotheses < 1:
+            raise InputError(f"hypotheses {self.hypotheses}, expected at least 1")
+
+    def __call__(
+        self,
+        points0: np.ndarray,
+        features0: np.ndarray,
+        points1: np.ndarray,
+        features1: np.ndarray,
+        matches: np.ndarray,
+    ) -> PoseEstimate:
+        """Estimate the transform of ``points0`` into the frame of ``points1``.
+
+        Args:
+            points0: Shape (N, 3), key points of the source; they should cover its surface evenly.
+            features0: Shape (N, C), compared by their cosines.
+            points1: Shape (M, 3), of the target.
+            features1: Shape (M, C).
+            matches: Shape (K, 2), rows of both; one that is given twice counts once.
+
+        Raises:
+            InputError: matches that are not rows of the points.
+        """
+        matches = np.unique(np.asarray(matches, dtype=np.int64).reshape(-1, 2), axis=0)
+        for side, length in enumerate((len(points0), len(points1))):
+            if len(matches) and not (
+                0 <= matches[:, side].min() and matches[:, side].max() < length
+            ):
+                raise InputError(f"matches: a row beyond the {length} points of side {side}")
+        source = torch.from_numpy(np.ascontiguousarray(points0[matches[:, 0]], dtype=np.float64))
+        target = torch.from_numpy(np.ascontiguousarray(points1[matches[:, 1]], dtype=np.float64))
+        transforms, support = SpatialCompatibility(self.distance, keep=self.hypotheses)(
+            source, target
+        )
+        if not len(transforms):
+            return PoseEstimate(
+                np.zeros((0, 4, 4)), np.zeros(0), {name: np.zeros(0) for name in STATISTICS}
+            )
+        features0, features1 = _unit(features0), _unit(features1)
+        tree = cKDTree(points1)
+        probes = np.arange(0, len(points0), max(1, len(points0) // _PROBES))
+        judged = _judge(
+            transforms.numpy(),
+            source,
+            target,
+            points0,
+            features0,
+            features1,
+            tree,
+            probes,
+            self.distance,
+        )
+        order = np.argsort(-judged["score"], kind="stable")
+        refined = transforms.numpy()[order]
+        if self.refine:
+            for k in range(min(2, len(refined))):
+                refined[k] = refine_pose(refined[k], points0[probes], points1, 1.5 * self.distance)
+            judged = _judge(
+                refined, source, target, points0, features0, features1, tree, probes, self.distance
+            )
+            order = np.argsort(-judged["score"], kind="stable")
+            refined = refined[order]
+        return PoseEstimate(
+            refined, judged["score"][order], {name: judged[name][order] for name in STATISTICS}
+        )
+
+
+STATISTICS = ("inliers", "inlier_share", "overlap", "close_overlap", "agreement")
+
+
+def inlier_mask(
+    transform: np.ndarray,
+    points0: np.ndarray,
+    points1: np.ndarray,
+    matches: np.ndarray,
+    distance: float,
+) -> np.ndarray:
+    """Whether the two points of every match come closer than ``distance``. Shape: (K,) bool."""
+    moved = points0[matches[:, 0]] @ transform[:3, :3].T + transform[:3, 3]
+    return np.linalg.norm(moved - points1[matches[:, 1]], axis=1) < distance
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    return features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+
+
+def _judge(
+    poses, source, target, points0, features0, features1, tree, probes, distance
+) -> dict[str, np.ndarray]:
+    """Score and statistics of every pose. Shape: (H,) each."""
+    poses = torch.from_numpy(poses)
+    apart = (move(poses, source) - target).norm(dim=-1)
+    inliers = (apart < distance).sum(1).double().numpy()
+    support = (1 - (apart / distance).square()).clamp_min(0).sum(1).numpy() / len(source)
+    moved = move(poses, torch.from_numpy(np.asarray(points0[probes], dtype=np.float64))).numpy()
+    near, row = tree.query(moved, distance_upper_bound=distance)
+    hit = np.isfinite(near)
+    # What features of unrelated points have in common, by the product of the means.
+    chance = float(features0.mean(0) @ features1.mean(0))
+    alike = np.einsum("pc,hpc->hp", features0[probes], features1[np.where(hit, row, 0)]) - chance
+    agreement = np.where(hit, alike, 0).mean(1).astype(np.float64)
+    return {
+        "score": support / 2 + agreement,
+        "inliers": inliers,
+        "inlier_share": inliers / len(source),
+        "overlap": hit.mean(1),
+        "close_overlap": (near < distance / 2).mean(1),
+        "agreement": agreement,
+    }

@@ -1,0 +1,123 @@
+"""Many scans in, one frame out: every pair is matched, and a pose graph makes the poses agree."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from sparsefeat.data.fragments import FRAGMENT_SUFFIXES
+from sparsefeat.errors import InputError, opening
+from sparsefeat.extract import FeatureExtractor
+from sparsefeat.match.posegraph import Edge, PoseGraph, optimise_poses
+from sparsefeat.match.register import SCALES, Registration, register_scans
+from sparsefeat.match.scans import Scan, choose_extractor, describe_scan, open_view
+
+# Found in a folder, a txt is rarely a cloud: data sets keep their lists and notes in such files.
+_SUFFIXES = tuple(suffix for suffix in FRAGMENT_SUFFIXES if suffix != ".txt")
+
+
+@dataclass(frozen=True, eq=False)
+class FolderMatches:
+    """What :func:`match_folder` found, n scans.
+
+    Attributes:
+        files: the scans, in the order of all indices.
+        scans: described, in the same order.
+        pairs: (i, j) with i < j -> the registration of scan j onto scan i, of every pair.
+        edges: the pairs with a credible pose, as they went into the graph.
+        graph: optimised poses; ``graph.kept`` says which edges agree with them.
+    """
+
+    files: list[Path]
+    scans: list[Scan]
+    pairs: dict[tuple[int, int], Registration]
+    edges: list[Edge]
+    graph: PoseGraph
+
+
+def match_folder(
+    folder: str | os.PathLike | Sequence[str | os.PathLike],
+    extractor: FeatureExtractor | str | os.PathLike | None = None,
+    *,
+    viewpoint: Sequence[float] | None = None,
+    scales: Sequence[float] = SCALES,
+    points: int = 5000,
+    min_confidence: float = 0.5,
+    device: str | None = None,
+    seed: int = 0,
+    progress: Callable[[str, float, int, str], None] | None = None,
+) -> FolderMatches:
+    """Register every pair of scans and find poses of all that agree.
+
+    The time grows with the square of the number of scans.
+
+    Args:
+        folder: of scan files (txt excepted), in the order of the numbers in their names; or the
+            files themselves.
+        extractor, scales, points, min_confidence, device, seed: as in :func:`sparsefeat.register`.
+        viewpoint: (3,) where the sensor stood, in the frame of every file. None: where each file
+            says so.
+        progress: called with (stage, done, in all, name).
+
+    Raises:
+        InputError: fewer than two scans, or what :func:`sparsefeat.register` refuses.
+    """
+    files = (
+        list_scans(folder)
+        if isinstance(folder, (str, os.PathLike))
+        else [Path(path) for path in folder]
+    )
+    if len(files) < 2:
+        raise InputError(
+            f"{folder}: {len(files)} scans, expected at least 2 ({', '.join(_SUFFIXES)})"
+        )
+    tell = progress or (lambda *_: None)
+    views = []
+    for k, path in enumerate(files):
+        tell("reading", k, len(files), path.name)
+        views.append(open_view(path, viewpoint=viewpoint))
+    extractor = choose_extractor(extractor, views, device)
+    scans = []
+    for k, view in enumerate(views):
+        tell("describing", k, len(files), files[k].name)
+        scans.append(describe_scan(view, extractor, scales, points, seed))
+    pairs, edges = {}, []
+    every = list(combinations(range(len(files)), 2))
+    for done, (i, j) in enumerate(every):
+        tell("matching", done, len(every), f"{files[j].name} onto {files[i].name}")
+        result = register_scans(scans[j], scans[i], min_confidence=min_confidence)
+        pairs[i, j] = result
+        if result.found:
+            edges.append(Edge(i, j, result.transform, result.confidence))
+    radius = float(
+        np.median([np.linalg.norm(s.points - s.points.mean(0), axis=1).mean() for s in scans])
+    )
+    graph = optimise_poses(
+        len(files), edges, 2 * extractor.voxel_size, max(radius, extractor.voxel_size)
+    )
+    return FolderMatches(files, scans, pairs, edges, graph)
+
+
+def list_scans(folder: str | os.PathLike) -> list[Path]:
+    """The scan files of a folder, in the order of the numbers in their names.
+
+    Raises:
+        InputError: no such folder.
+    """
+    with opening(folder):
+        found = [
+            path
+            for path in Path(folder).iterdir()
+            if path.suffix.lower() in _SUFFIXES and path.is_file()
+        ]
+
+    def natural(path: Path) -> list:
+        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+
+    return sorted(found, key=natural)

@@ -1,0 +1,166 @@
+"""A scan as matching needs it: its points, some of them as key points, and their features."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsefeat.data.fragments import load_fragment, load_viewpoint
+from sparsefeat.errors import InputError
+from sparsefeat.extract import FeatureExtractor
+from sparsefeat.extract.inputs import as_tensor, check_points
+from sparsefeat.sparse import quantize
+
+ORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm-sides"
+UNORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm"
+
+Points = np.ndarray | Tensor | str | os.PathLike
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Points, and what is known of the outer side of their surface.
+
+    Attributes:
+        points: (N, 3) float64.
+        normals: (N, 3) vectors to the outer side, or None.
+        viewpoint: (3,) where the points were seen from, or None.
+        name: for messages.
+    """
+
+    points: np.ndarray
+    normals: np.ndarray | None
+    viewpoint: np.ndarray | None
+    name: str
+
+    @property
+    def oriented(self) -> bool:
+        """Whether the outer side of the surface is known."""
+        return self.normals is not None or self.viewpoint is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A described scan.
+
+    Attributes:
+        points: (N, 3) float64, all points.
+        rows: (P,) int64, the key points' rows of ``points``, ascending.
+        features: (P, C) float32, of the key points.
+        voxel_size: of the features, in the unit of the points.
+        name: for messages.
+    """
+
+    points: np.ndarray
+    rows: np.ndarray
+    features: np.ndarray
+    voxel_size: float
+    name: str
+
+    @property
+    def keypoints(self) -> np.ndarray:
+        """Shape: (P, 3)."""
+        return self.points[self.rows]
+
+
+def open_view(
+    points: Points,
+    normals: np.ndarray | Tensor | None = None,
+    viewpoint: Sequence[float] | None = None,
+    name: str = "points",
+) -> View:
+    """Check points, or read them from a file; a file may say where its points were seen from.
+
+    Args:
+        points: (N, 3) array or tensor, N > 0, or the path of a file that
+            :func:`sparsefeat.data.fragments.load_fragment` reads.
+        normals, viewpoint: as :class:`sparsefeat.FeatureExtractor` takes them.
+        name: of an array or tensor, for messages; a file's is its path.
+
+    Raises:
+        InputError: a file that cannot be read, or points that are not finite (N, 3) or none.
+    """
+    if isinstance(points, (str, os.PathLike)):
+        name = os.fspath(points)
+        cloud = load_fragment(points)
+        if normals is None and viewpoint is None:
+            viewpoint = load_viewpoint(points)
+    else:
+        tensor = as_tensor(points, name)
+        check_points(tensor, name)
+        cloud = tensor.cpu().double().numpy()
+    if not len(cloud):
+        raise InputError(f"{name}: no points")
+    normals = (
+        None if normals is None else as_tensor(normals, f"{name}: normals").cpu().double().numpy()
+    )
+    viewpoint = None if viewpoint is None else np.asarray(viewpoint, dtype=np.float64)
+    return View(cloud, normals, viewpoint, name)
+
+
+def choose_extractor(
+    extractor: FeatureExtractor | str | os.PathLike | None,
+    views: Sequence[View],
+    device: str | None = None,
+) -> FeatureExtractor:
+    """The extractor itself, the one of a checkpoint's name, or for None a released one.
+
+    The released oriented checkpoint is taken where a viewpoint or normals are known for every view.
+    """
+    unknown = [view.name for view in views if not view.oriented]
+    if extractor is None:
+        return _released(UNORIENTED_CHECKPOINT if unknown else ORIENTED_CHECKPOINT, device)
+    if not isinstance(extractor, FeatureExtractor):
+        extractor = FeatureExtractor.from_pretrained(extractor, device=device)
+    if extractor.knows_sides and unknown:
+        warnings.warn(
+            f"{unknown[0]}: neither viewpoint nor normals are known, but the network was trained "
+            f"with them; {UNORIENTED_CHECKPOINT} works without",
+            stacklevel=3,
+        )
+    return extractor
+
+
+@lru_cache(maxsize=2)
+def _released(name: str, device: str | None) -> FeatureExtractor:
+    return FeatureExtractor.from_pretrained(name, device=device)
+
+
+def describe_scan(
+    view: View,
+    extractor: FeatureExtractor,
+    scales: Sequence[float] = (1.0,),
+    points: int = 5000,
+    seed: int = 0,
+) -> Scan:
+    """Features of up to ``points`` key points, a seeded choice of one point per voxel.
+
+    The network sees all points.
+
+    Raises:
+        InputError: what :class:`sparsefeat.FeatureExtractor` refuses, or ``points`` below 3.
+    """
+    if points < 3:
+        raise InputError(f"points: expected at least 3 key points, got {points}")
+    rows = quantize(torch.from_numpy(view.points), voxel_size=extractor.voxel_size).index.numpy()
+    if len(rows) > points:
+        rows = rows[np.random.default_rng(seed).choice(len(rows), points, replace=False)]
+    rows = np.sort(rows)
+    features = extractor(
+        view.points,
+        "trilinear",
+        normals=view.normals,
+        viewpoint=view.viewpoint,
+        rows=rows,
+        scales=scales,
+    )
+    return Scan(
+        view.points, rows, np.asarray(features, dtype=np.float32), extractor.voxel_size, view.name
+    )

@@ -1,0 +1,26 @@
+// What the page uses of three.js; README.txt says how three.min.js is built from this.
+export {
+  BoxGeometry,
+  BufferAttribute,
+  BufferGeometry,
+  DepthTexture,
+  DoubleSide,
+  EdgesGeometry,
+  GLSL3,
+  InstancedBufferAttribute,
+  InstancedBufferGeometry,
+  LineSegments,
+  Matrix4,
+  Mesh,
+  NearestFilter,
+  PerspectiveCamera,
+  Points,
+  Scene,
+  ShaderMaterial,
+  UnsignedIntType,
+  Vector3,
+  Vector4,
+  WebGLRenderTarget,
+  WebGLRenderer,
+} from "three";
+export { OrbitControls } from "three/addons/controls/OrbitControls.js";

@@ -1,0 +1,225 @@
+"""Two scans in, a pose out: arrays, tensors and files, many scans, the command line, and what
+says no."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+import sparsefeat
+from sparsefeat.cli.match import main
+from sparsefeat.errors import InputError
+from sparsefeat.extract import FeatureExtractor
+from sparsefeat.io.gtlog import read_log
+from sparsefeat.io.pointcloud import read_points, write_ply
+from sparsefeat.match.calibrate import fit
+from sparsefeat.match.scans import (
+    ORIENTED_CHECKPOINT,
+    UNORIENTED_CHECKPOINT,
+    choose_extractor,
+    open_view,
+)
+
+
+def box(rng, low, high, count):
+    """Points on the faces of a box."""
+    points = rng.uniform(0, 1, (count, 3))
+    points[np.arange(count), np.arange(count) % 3] = rng.integers(0, 2, count)
+    return low + points * (np.asarray(high) - low)
+
+
+def furnished_room(seed, density=1.0):
+    """A corner of a room with boxes of many sizes in it, metres."""
+    rng = np.random.default_rng(seed)
+    walls = rng.uniform(0, 1, (int(9000 * density), 3)) * [3.6, 3.0, 1.6]
+    walls[np.arange(len(walls)), np.arange(len(walls)) % 3] = 0
+    parts = [walls]
+    for _ in range(14):
+        low = rng.uniform(0, 1, 3) * [3.0, 2.4, 0.8]
+        parts.append(box(rng, low, low + rng.uniform(0.15, 0.7, 3), int(700 * density)))
+    return np.concatenate(parts)
+
+
+def pose(seed):
+    rng = np.random.default_rng(seed)
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_quat(rng.normal(size=4)).as_matrix()
+    matrix[:3, 3] = rng.normal(size=3)
+    return matrix
+
+
+def apply(transform, points):
+    return points @ transform[:3, :3].T + transform[:3, 3]
+
+
+def off(transform, truth):
+    difference = np.linalg.inv(truth) @ transform
+    return np.degrees(Rotation.from_matrix(difference[:3, :3]).magnitude()), np.linalg.norm(
+        difference[:3, 3]
+    )
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return FeatureExtractor.from_pretrained(UNORIENTED_CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def scans():
+    """Two parts of one room that share most of it, the second in a frame of its own, and the
+    pose of it."""
+    room = furnished_room(0)
+    truth = pose(1)
+    source, target = room[room[:, 0] < 2.9], room[room[:, 0] > 0.7]
+    return apply(np.linalg.inv(truth), source), target, truth
+
+
+def test_parts_of_a_room_are_brought_together(scans, extractor):
+    source, target, truth = scans
+    result = sparsefeat.register(source, torch.from_numpy(target), extractor)
+    degrees, metres = off(result.transform, truth)
+    assert result.found and degrees < 1 and metres < 0.03
+    assert result.transform.dtype == np.float64 and 0.5 <= result.confidence <= 1
+    apart = np.linalg.norm(
+        apply(truth, source[result.matches[:, 0]]) - target[result.matches[:, 1]], axis=1
+    )
+    assert result.inliers.shape == (len(result.matches),)
+    assert (apart[result.inliers] < 0.15).all() and (apart[~result.inliers] > 0.05).all()
+    assert len(result.hypotheses.transforms) == len(result.hypotheses.scores) >= 1
+    again = sparsefeat.register(source, torch.from_numpy(target), extractor)
+    np.testing.assert_array_equal(again.transform, result.transform)
+
+
+def test_turning_either_input_turns_the_pose(scans, extractor):
+    source, target, truth = scans
+    turn = pose(5)
+    moved = sparsefeat.register(apply(turn, source), target, extractor)
+    degrees, metres = off(moved.transform, truth @ np.linalg.inv(turn))
+    assert degrees < 1 and metres < 0.04
+    moved = sparsefeat.register(source, apply(turn, target), extractor)
+    degrees, metres = off(moved.transform, turn @ truth)
+    assert degrees < 1 and metres < 0.04
+
+
+def test_scans_of_different_rooms_have_no_pose(extractor):
+    result = sparsefeat.register(
+        furnished_room(0), furnished_room(7)[:, [2, 0, 1]] * [1, -1, 1], extractor
+    )
+    assert not result.found and result.transform is None and result.confidence < 0.5
+    assert not result.inliers.any()
+    assert len(result.hypotheses) > 0
+    forced = sparsefeat.register(
+        furnished_room(0), furnished_room(7)[:, [2, 0, 1]] * [1, -1, 1], extractor, min_confidence=0
+    )
+    np.testing.assert_array_equal(forced.transform, result.hypotheses.transforms[0])
+
+
+def test_real_fragments_register_from_files(dataset):
+    folder = dataset("threedmatch_test") / "7-scenes-redkitchen"
+    (block,) = [b for b in read_log(f"{folder}-evaluation/gt.log") if (b.i, b.j) == (0, 2)]
+    result = sparsefeat.register(folder / "cloud_bin_2.ply", folder / "cloud_bin_0.ply")
+    degrees, metres = off(result.transform, block.matrix)
+    assert degrees < 5 and metres < 0.15 and result.confidence > 0.5
+
+
+def test_what_cannot_be_registered_is_named(scans, extractor, tmp_path):
+    source, target, _ = scans
+    with pytest.raises(InputError, match=r"source: shape \(4, 2\)"):
+        sparsefeat.register(np.ones((4, 2)), target, extractor)
+    with pytest.raises(InputError, match="target: no points"):
+        sparsefeat.register(source, np.zeros((0, 3)), extractor)
+    with pytest.raises(InputError, match="absent.ply"):
+        sparsefeat.register(tmp_path / "absent.ply", target, extractor)
+    with pytest.raises(InputError, match="min_confidence 2"):
+        sparsefeat.register(source, target, extractor, min_confidence=2)
+    with pytest.raises(InputError, match="at least 3 key points"):
+        sparsefeat.register(source, target, extractor, points=2)
+    tiny = sparsefeat.register(source[:1], target, extractor)
+    assert not tiny.found and tiny.confidence == 0
+
+
+def test_the_checkpoint_follows_what_is_known(extractor):
+    points = np.ones((1, 3))
+    known, unknown = open_view(points, viewpoint=(0, 0, 1)), open_view(points)
+    assert choose_extractor(None, [known, known]).knows_sides
+    assert not choose_extractor(None, [known, unknown]).knows_sides
+    assert choose_extractor(extractor, [known]) is extractor
+    with pytest.warns(UserWarning, match="neither viewpoint nor normals"):
+        choose_extractor(ORIENTED_CHECKPOINT, [unknown])
+
+
+def test_the_confidence_is_fitted_on_raw_predictors():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4000, 6)) * [1, 10, 0.1, 1, 1, 1] + 5
+    right = rng.random(4000) < 1 / (
+        1 + np.exp(-(2 * (values[:, 0] - 5) - 0.3 * (values[:, 1] - 5)))
+    )
+    intercept, coefficients = fit(values, right)
+    assert coefficients[:2] == pytest.approx([2, -0.3], rel=0.15)
+    assert intercept + coefficients @ np.full(6, 5.0) == pytest.approx(0, abs=0.3)
+
+
+# ---- the command line
+
+
+def test_two_files_give_a_pose_on_disk(scans, tmp_path, capsys):
+    source, target, truth = scans
+    write_ply(tmp_path / "a.ply", source)
+    write_ply(tmp_path / "b.ply", target)
+    output = tmp_path / "out"
+    assert main([str(tmp_path / "a.ply"), str(tmp_path / "b.ply"), "--output", str(output)]) == 0
+    assert "a.ply onto b.ply: confidence 0." in capsys.readouterr().out.replace(
+        "confidence 1.", "confidence 0."
+    )
+    degrees, metres = off(np.loadtxt(output / "transform.txt"), truth)
+    assert degrees < 1 and metres < 0.03
+    report = json.loads((output / "match.json").read_text())
+    assert report["found"] is True and report["inliers"] > 10
+    merged = read_points(output / "aligned.ply")
+    assert len(merged) == len(source) + len(target) and len(np.unique(merged.colors, axis=0)) == 2
+    np.testing.assert_allclose(merged.points[-len(target) :], target, atol=1e-5)
+    assert np.load(output / "matches.npz")["matches"].shape == (report["matches"], 2)
+    assert (output / "matches.png").stat().st_size > 0
+
+
+def test_a_folder_gives_poses_of_all(tmp_path, capsys):
+    room = furnished_room(0)
+    truth = [np.eye(4), pose(1), pose(2)]
+    parts = [room[room[:, 0] < 2.9], room[room[:, 0] > 0.6], room[room[:, 1] < 2.6]]
+    for k, (part, frame) in enumerate(zip(parts, truth, strict=True)):
+        write_ply(tmp_path / f"scan_{k}.ply", apply(np.linalg.inv(frame), part))
+    write_ply(tmp_path / "scan_10.ply", furnished_room(7)[:, [2, 0, 1]] * [1, -1, 1])
+    output = tmp_path / "out"
+    assert main([str(tmp_path), "--output", str(output)]) == 0
+    assert "3 of 4 scans are in one frame" in capsys.readouterr().out
+    blocks = {(b.i, b.j): b.matrix for b in read_log(output / "est.log")}
+    assert set(blocks) == {(0, 1), (0, 2), (1, 2)}
+    for (i, j), matrix in blocks.items():
+        degrees, metres = off(matrix, np.linalg.inv(truth[i]) @ truth[j])
+        assert degrees < 1 and metres < 0.04
+    frames = [b.matrix for b in read_log(output / "poses.log")]
+    np.testing.assert_allclose(np.linalg.inv(frames[1]) @ frames[2], blocks[1, 2], atol=1e-6)
+    assert len(read_points(output / "merged.ply")) == sum(map(len, parts))
+    assert json.loads((output / "match.json").read_text())["component"] == [0, 0, 0, 1]
+
+
+def test_wrong_input_is_one_line_and_two(tmp_path, capsys):
+    cases = {
+        "expected two scans or one folder": ["a.ply"],
+        "absent.ply": [str(tmp_path / "absent.ply"), str(tmp_path / "absent2.ply")],
+        "0 scans, expected at least 2": [str(tmp_path / "empty")],
+        "--shapes: matching of deformable shapes is not available yet": [
+            "a.off",
+            "b.off",
+            "--shapes",
+        ],
+    }
+    (tmp_path / "empty").mkdir()
+    for line, inputs in cases.items():
+        assert main([*inputs, "--output", str(tmp_path / "out")]) == 2
+        printed = capsys.readouterr()
+        assert line in printed.err and printed.err.count("\n") == 1 and printed.out == ""
