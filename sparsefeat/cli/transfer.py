@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsefeat.cli.frame import ToolParser, add_result_option, check_file, prepare_result, run_tool
 
 if TYPE_CHECKING:
+    from sparsefeat.progress import Progress
     from sparsefeat.transfer import TransferConfig
 
 
@@ -43,15 +44,7 @@ def run(args: argparse.Namespace) -> int:
     with Progress("creatures", unit="shape") as made:
         make_missing_creatures(config, made)
     with Progress(config.task, _parts(config), "part") as progress:
-        begun = 0
-
-        def begins(text: str) -> None:
-            # Called before a part: the one before it is done then.
-            nonlocal begun
-            progress(begun, note=text)
-            begun += 1
-
-        result = run_transfer(config, begins)
+        result = run_transfer(config, _begins(progress))
         progress(_parts(config))
     save_config(output / "config.yaml", config)
     written = save_report(result, output, args.json)
@@ -60,6 +53,18 @@ def run(args: argparse.Namespace) -> int:
     print(format_table(result))
     print("\n".join(str(path) for path in written))
     return 0
+
+
+def _begins(progress: Progress) -> Callable[[str], None]:
+    """What is called before each part: the one before it is done then."""
+    begun = 0
+
+    def begins(text: str) -> None:
+        nonlocal begun
+        progress(begun, note=text)
+        begun += 1
+
+    return begins
 
 
 def _asks_for_study(path: Path) -> bool:
@@ -90,14 +95,7 @@ def _run_study(args: argparse.Namespace, path: Path) -> int:
     save_config(output / "config.yaml", config)
     target = args.json or output / "result.json"
     with Progress(config.task, regimes(config), "part") as progress:
-        begun = 0
-
-        def begins(text: str) -> None:
-            nonlocal begun
-            progress(begun, note=text)
-            begun += 1
-
-        result = run_study(config, target, begins)
+        result = run_study(config, target, _begins(progress))
         progress(regimes(config))
     written = [target, *save_study(result, output)]
     if args.result is not None:

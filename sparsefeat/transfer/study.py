@@ -389,7 +389,8 @@ class _Mixed(FeatureSource):
         self.method, self.members = method, members
 
     def describe(self, shape: LoadedShape) -> np.ndarray:
-        return balance([member(shape) for member in self.members])
+        blocks = [member(shape) for member in self.members]
+        return balance(blocks) if len(blocks) > 1 else blocks[0]
 
 
 def _maps(
