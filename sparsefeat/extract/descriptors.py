@@ -90,33 +90,36 @@ def describe(
             f"join: got {unknown[0] if unknown else 'nothing'!r}, expected some of {', '.join(MEMBERS)}"
         )
     vertices, faces = _as_shape(shape)
-    if faces is None and {"ours", "fpfh"} & set(join) and normals is None:
-        normals = oriented_normals(vertices)
     area = whole_area or (cloud_area(vertices) if faces is None else surface_area(vertices, faces))
     if not area > 0:
         raise InputError(f"the shape has an area of {area:g}, expected a positive one")
-    basis = (
-        laplace_basis(vertices, faces, EIGENPAIRS, cache) if {"hks", "wks"} & set(join) else None
-    )
+    size = float(np.sqrt(area))
+    if faces is None and normals is None and {"ours", "fpfh"} & set(join):
+        normals = oriented_normals(vertices)
+    basis = None
     blocks = []
     for name in join:
         if name == "ours":
             extractor = extractor or FeatureExtractor.from_pretrained(DEFAULT_CHECKPOINT)
-            size = voxel_size or SHAPE_VOXEL * float(np.sqrt(area))
             block = vertex_features(
                 extractor,
                 vertices,
                 faces,
                 normals=normals,
-                voxel_size=size,
+                voxel_size=voxel_size or SHAPE_VOXEL * size,
                 views=views,
                 scales=scales,
             )
         elif name == "fpfh":
-            of_vertices = outer_normals(vertices, faces)[1] if faces is not None else normals
-            radii = CONTEXT_RADII if context else ()
-            block = multi_scale_fpfh(vertices, of_vertices, float(np.sqrt(area)), context=radii)
+            # A cloud's normals were given or fitted above.
+            outer = normals if faces is None else outer_normals(vertices, faces)[1]
+            assert outer is not None
+            block = multi_scale_fpfh(
+                vertices, outer, size, context=CONTEXT_RADII if context else ()
+            )
         else:
+            if basis is None:
+                basis = laplace_basis(vertices, faces, EIGENPAIRS, cache)
             block = signature(name, basis, SIGNATURE_CHANNELS, whole_area)
         blocks.append(np.asarray(block, dtype=np.float32))
     return balance(blocks) if balanced else np.concatenate(blocks, 1)
@@ -155,11 +158,9 @@ def signature(
             times = basis.eigenvalues.new_tensor(np.exp(np.linspace(low, high, count)) * whole_area)
         values = heat_kernel_signature(basis, count, times)
     else:
-        energies = (
-            None
-            if whole_area is None
-            else tuple(energy / whole_area for energy in ABSOLUTE_ENERGIES)
-        )
+        energies = None
+        if whole_area is not None:
+            energies = (ABSOLUTE_ENERGIES[0] / whole_area, ABSOLUTE_ENERGIES[1] / whole_area)
         values = wave_kernel_signature(basis, count, energies)
     return (values if whole_area is None else values * whole_area).numpy()
 
