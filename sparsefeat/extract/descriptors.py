@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -24,9 +24,6 @@ from sparsefeat.mesh.signatures import (
     heat_kernel_signature,
     wave_kernel_signature,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MEMBERS = ("ours", "hks", "wks", "fpfh")
 DEFAULT_CHECKPOINT = "sparsefeat/rooms-5cm-oriented-v1"
@@ -152,17 +149,15 @@ def signature(
             shape's own eigenvalues.
     """
     if name == "hks":
-        times: Tensor | None = None
-        if whole_area is not None:
-            low, high = np.log(ABSOLUTE_TIMES)
-            times = basis.eigenvalues.new_tensor(np.exp(np.linspace(low, high, count)) * whole_area)
-        values = heat_kernel_signature(basis, count, times)
-    else:
-        energies = None
-        if whole_area is not None:
-            energies = (ABSOLUTE_ENERGIES[0] / whole_area, ABSOLUTE_ENERGIES[1] / whole_area)
-        values = wave_kernel_signature(basis, count, energies)
-    return (values if whole_area is None else values * whole_area).numpy()
+        if whole_area is None:
+            return heat_kernel_signature(basis, count).numpy()
+        low, high = np.log(ABSOLUTE_TIMES)
+        times = basis.eigenvalues.new_tensor(np.exp(np.linspace(low, high, count)) * whole_area)
+        return whole_area * heat_kernel_signature(basis, count, times).numpy()
+    energies = None
+    if whole_area is not None:
+        energies = (ABSOLUTE_ENERGIES[0] / whole_area, ABSOLUTE_ENERGIES[1] / whole_area)
+    return wave_kernel_signature(basis, count, energies).numpy()
 
 
 def cloud_area(points: np.ndarray) -> float:

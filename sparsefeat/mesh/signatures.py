@@ -75,7 +75,8 @@ def wave_kernel_signature(
         basis: of the shape.
         count: number of energies T.
         energies: lowest and highest energy, in 1 / the squared unit of the vertices, in place of the eigenvalues: a
-            part of a shape then has about the signature that it has in the whole one. Values are then in 1 / area.
+            part of a shape then has about the signature that it has in the whole one. Values are then divided by the
+            number of eigenvalues that a flat surface has per area, not by the sum of the weights.
 
     Returns:
         (N, T), in the type and on the device of the basis.
@@ -87,19 +88,22 @@ def wave_kernel_signature(
         raise InputError(f"wave_kernel_signature: expected a count of at least 1, got {count}")
     logarithm = _positive(basis).log()
     low, high = float(logarithm[0]), float(logarithm[-1])
-    scale = basis.area
     if energies is not None:
         if not 0 < energies[0] < energies[1]:
             raise InputError(f"wave_kernel_signature: energies {energies}, expected two positive ones, lower first")
-        low, high, scale = math.log(energies[0]), math.log(energies[1]), 1
+        low, high = math.log(energies[0]), math.log(energies[1])
     width = 0.07 * (high - low)
     middles = torch.linspace(
         low + 2 * width, high - 2 * width, count, dtype=logarithm.dtype, device=logarithm.device
     )
     exponents = -(middles - logarithm[:, None]).square() / (2 * width**2)
-    # The largest is taken out of each sum: far from all eigenvalues every weight would vanish.
-    weights = torch.softmax(exponents, 0)
-    return scale * (basis.eigenvectors[:, -len(logarithm) :].square() @ weights)
+    squares = basis.eigenvectors[:, -len(logarithm) :].square()
+    if energies is None:
+        return basis.area * (squares @ torch.softmax(exponents, 0))
+    # Weyl's law: a surface has area / 4 pi eigenvalues per unit of energy. Dividing by the number that there are, as
+    # above, would make the values of a part larger than those of the whole.
+    expected = middles.exp() * (math.sqrt(2 * math.pi) * width * math.exp(width**2 / 2) / (4 * math.pi))
+    return squares @ (exponents.exp() / expected)
 
 
 def _positive(basis: LaplaceBasis) -> Tensor:
