@@ -14,6 +14,7 @@ from sparsefeat.errors import InputError
 from sparsefeat.io.config import load_config
 from sparsefeat.transfer import format_table, run_transfer
 from sparsefeat.transfer.config import CorrespondenceConfig, DataConfig
+from sparsefeat.transfer.labelling import score_labels
 from sparsefeat.transfer.study import StudyConfig, run_study
 
 
@@ -82,7 +83,7 @@ def test_the_tool_writes_one_json_one_table_and_one_figure(checkpoint, peanuts, 
     file = tmp_path / "study.yaml"
     file.write_text(f"""
 task: study
-data: {{name: folder, root: {peanuts}, normalize: area}}
+data: {{name: folder, root: {peanuts}, normalize: area, options: {{train_share: 0.5}}}}
 labels: {{mirrored: {root}}}
 networks: {{ours: {checkpoint}}}
 hand_made: [hks, wks]
@@ -113,7 +114,7 @@ def test_a_study_that_cannot_be_is_refused(checkpoint, peanuts, tmp_path):  # no
     for changes, message in (
         ({"joined": {"x": ["ours", "shot"]}}, "expected two or more of ours"),
         ({"joined": {"hks": ["ours", "wks"]}}, "name of a member"),
-        ({"networks": {"a": "random"}}, "first is random"),
+        ({"networks": {"a": "random"}, "joined": {}}, "first is random"),
         ({"shots": []}, "must not be empty"),
         ({"held_out": 1.0}, "held_out"),
     ):
@@ -126,7 +127,7 @@ def test_the_shipped_studies_can_be_read():
         assert load_config(StudyConfig, path).task == "study"
 
 
-def test_joined_features_and_damaged_copies_in_a_transfer(checkpoint, peanuts, tmp_path):  # noqa: F811
+def test_joined_features_and_damaged_copies_in_a_transfer(checkpoint, peanuts, tmp_path, monkeypatch):  # noqa: F811
     config = config_of(checkpoint, peanuts, tmp_path, methods=["joined", "hks"], rotate=False)
     config.features.voxel_size = 0.1
     config.features.scales = [1.0, 2.0]
@@ -134,8 +135,16 @@ def test_joined_features_and_damaged_copies_in_a_transfer(checkpoint, peanuts, t
     assert [s.method for s in plain.scores] == ["joined", "hks"] and "joined" in format_table(plain)
     assert plain.scores[0].accuracy > plain.scores[1].accuracy - 0.05
     config.damage = ["cut", "cloud"]
+    learned = []
+
+    def watched(method, source, shots, *others):
+        learned.append([shape.name for shape in shots])
+        return score_labels(method, source, shots, *others)
+
+    monkeypatch.setattr("sparsefeat.transfer.run.score_labels", watched)
     damaged = run_transfer(config)
-    assert damaged.scores[0].accuracy != plain.scores[0].accuracy
+    assert len(learned[0]) == 6 and sum(name.endswith(" cut 0") for name in learned[0]) == 2
+    assert damaged.scores[0].accuracy > 0.8
 
 
 def test_a_metric_from_training_shapes_in_correspondence(checkpoint, peanuts, tmp_path):  # noqa: F811
@@ -148,6 +157,7 @@ def test_a_metric_from_training_shapes_in_correspondence(checkpoint, peanuts, tm
         rotate=False,
     )
     config.features.voxel_size = 0.1
+    config.data.test = "all"
     config.correspondence = CorrespondenceConfig(pairs=2, eigenpairs=10, zoomout=0, metric=3)
     maps = run_transfer(config).maps
     assert len(maps) == 4 and all(np.isfinite(m.error) for m in maps)
