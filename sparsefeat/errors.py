@@ -1,4 +1,4 @@
-"""Errors that a user can set right; any other exception is a bug of ours."""
+"""Errors that a user can set right, and warnings; any other exception is a bug of ours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import functools
 import inspect
 import os
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,8 +22,23 @@ class InputError(ValueError):
     """
 
 
+class InputWarning(UserWarning):
+    """Input is as expected, and yet the result will be poor or late. The message says why, and what helps.
+
+    The command line prints the message as one line.
+    """
+
+
 class MissingExtraError(InputError, ImportError):
     """An optional package is missing. The message names the package, the extra, and what works without it."""
+
+
+def warn(message: str) -> None:
+    """Issue an :class:`InputWarning` that points to the caller outside of this package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, InputWarning, stacklevel=level)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ SIGNATURES = {
     "describe": "shape join",
     "voxelize_mesh": "vertices faces voxel_size",
     "tune_receptive_field": "extractor shapes objective",
-    "view": "",
+    "view": "shapes features",
     "register": "source target extractor",
     "minkowski.install": "",
 }

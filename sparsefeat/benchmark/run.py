@@ -100,7 +100,7 @@ def run_benchmark(
         raise InputError(f"device {options.device!r} cannot be used: {str(error).splitlines()[0]}") from error
     cases = select(options.cases or PRESETS[options.preset])
     engines, missing = installed(list(options.engines))
-    used = arithmetic.arithmetic_for(torch.empty(0, device=device)).__name__.rpartition(".")[2]
+    used = "torch" if arithmetic.arithmetic_for(torch.empty(0, device=device)) is arithmetic.plain else "triton"
     if device.type == "cuda" and used != "torch":
         # Kernels of our own run there: their numbers and times are measured against those without them.
         engines.insert(1, Plain())

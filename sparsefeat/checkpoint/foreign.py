@@ -21,7 +21,7 @@ from sparsefeat.errors import InputError
 from sparsefeat.io.unpickle import Record
 from sparsefeat.models import model_class, model_names
 from sparsefeat.models.blocks import kernel_edge
-from sparsefeat.models.res16unet import Res16UNet
+from sparsefeat.models.res16unet import Res16UNet, Res16UNet34C
 from sparsefeat.models.unet import UNet
 from sparsefeat.sparse import Kernel
 
@@ -136,7 +136,7 @@ def to_cube_order(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """
     if not issubclass(model_class(name), Res16UNet):
         return dict(state)
-    hybrid = [(0, 0, 0)]
+    hybrid: list[tuple[int, ...]] = [(0, 0, 0)]
     for axis in range(3):
         hybrid += [(*c[:axis], step, *c[axis + 1 :]) for c in list(hybrid) for step in (-1, 1)]
     order = [hybrid.index(cell) for cell in Kernel.of(3).cells]
@@ -181,7 +181,9 @@ def _where_weights_are(content: Any) -> str:
 
 def _paths(content: dict) -> list[tuple[str, ...]]:
     """The places of dictionaries, three deep at most; one that is at several places counts once."""
-    seen, found, pending = {id(content)}, [], [((), content)]
+    seen = {id(content)}
+    found: list[tuple[str, ...]] = []
+    pending: list[tuple[tuple[str, ...], dict]] = [((), content)]
     while pending:
         path, inside = pending.pop()
         for name, value in inside.items():
@@ -266,22 +268,22 @@ def _infer_unet(state: Mapping[str, Tensor]) -> dict[str, Any]:
     final = "final.kernel" in state
     last_norm = _norm_kind(state, "norm1_tr") != "none"
 
-    def fits(model: type) -> bool:
+    def fits(model: type[UNet]) -> bool:
         # What a network's class decides, and no argument of it. A norm that is "none" leaves no trace.
         same_norm = model.LAST_NORM == last_norm or norm == "none"
         return (
             (model.BLOCK_NORM is not None) == (block_norm is not None) and model.FINAL == final and same_norm
         )
 
-    def closeness(model: type) -> tuple[int, ...]:
+    def closeness(model: type[UNet]) -> tuple[int, ...]:
         first = 0 if final else 1  # without a last layer, the finest width up is that of the features
         same_widths = list(model.CHANNELS[: depth + 1]) == channels
         same_widths &= list(model.TR_CHANNELS[first : depth + 1]) == tr_channels[first:]
         same_norms = (model.NORM, model.BLOCK_NORM) == (norm, block_norm)
         return (same_widths and same_norms, same_widths, same_norms, model.DEPTH == depth)
 
-    candidates = [model_class(known) for known in model_names()]
-    candidates = [model for model in candidates if issubclass(model, UNet) and fits(model)]
+    models = map(model_class, model_names())
+    candidates = [model for model in models if issubclass(model, UNet) and fits(model)]
     if not candidates:
         raise InputError("unknown network: a U-net whose layers are those of no ResUNet or SimpleNet")
     return {
@@ -297,7 +299,7 @@ def _infer_unet(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _infer_res16unet(state: Mapping[str, Tensor]) -> dict[str, Any]:
     depth = max((level for level in range(1, 5) if f"block{level}.0.conv1.kernel" in state), default=0)
-    published = model_class("Res16UNet34C")
+    published: type[Res16UNet] = Res16UNet34C
     planes, layers = list(published.PLANES), list(published.LAYERS)
     places = [*range(depth), *range(8 - depth, 8)]
     for place in places:
@@ -306,11 +308,10 @@ def _infer_res16unet(state: Mapping[str, Tensor]) -> dict[str, Any]:
         while f"block{place + 1}.{layers[place]}.conv1.kernel" in state:
             layers[place] += 1
 
-    def same(model: type) -> bool:
+    def same(model: type[Res16UNet]) -> bool:
         return all(model.PLANES[p] == planes[p] and model.LAYERS[p] == layers[p] for p in places)
 
-    models = [model_class(each) for each in model_names()]
-    models = [each for each in models if issubclass(each, Res16UNet)]
+    models = [each for each in map(model_class, model_names()) if issubclass(each, Res16UNet)]
     return {
         "name": next((each for each in [published, *models] if same(each)), published).__name__,
         **_infer_ends(state, "conv0p1s1.kernel", "final.kernel"),

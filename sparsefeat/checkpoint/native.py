@@ -12,7 +12,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ def from_pretrained(
     try:
         # No storage for weights that are about to be replaced, and no draw from the global generator.
         with torch.device("meta"):
-            model = create_model(**{**checkpoint.config, **overrides}, backend=backend)
+            model = cast(Network, create_model(**{**checkpoint.config, **overrides}, backend=backend))
         load_weights(model, checkpoint.state)
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: {error if isinstance(error, InputError) else describe(error)}") from error
@@ -131,9 +131,19 @@ def save_checkpoint(
         raise InputError(f"{path}: extra cannot be written as JSON ({error})") from error
     try:
         with atomic_write(path) as temporary:
-            temporary.write_bytes(save(state, header))
+            temporary.write_bytes(_with_sorted_texts(save(state, header)))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _with_sorted_texts(file: bytes) -> bytes:
+    """A safetensors file with the texts of its header in order: the library writes them in a random one."""
+    length = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + file[8 + length :]
 
 
 def read_checkpoint(path: str | os.PathLike) -> Checkpoint:

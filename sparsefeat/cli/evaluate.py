@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import time
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,20 @@ from sparsefeat.errors import InputError, opening
 
 if TYPE_CHECKING:
     from sparsefeat.data.threedmatch import FragmentPair
-    from sparsefeat.evaluate.keypoints import Describe
+    from sparsefeat.evaluate.journal import PairJournal
+    from sparsefeat.evaluate.keypoints import Describe, Fragment
     from sparsefeat.evaluate.matching import MatchingResult
+    from sparsefeat.evaluate.registration import Register
 
+REGISTRATIONS = ("compatibility", "ransac")
 COLUMNS = ("FMR", "IR", "FMR_mutual", "IR_mutual", "RR")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``sparsefeat evaluate``; returns the exit code."""
     args = parse(argv)
-    return run_tool(lambda: args.run(args), args)
+    goes_on = "; --resume goes on" if getattr(args, "json", None) else ""
+    return run_tool(lambda: args.run(args), args, f"interrupted{goes_on}")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -66,7 +71,8 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
     add("--baselines", default="", metavar="A,B", help="on the same points: fpfh, random")
     add("--max-pairs-per-scene", type=int, metavar="N", help="a random choice of this many; default: all")
     add("--seed", type=int, default=0, metavar="N", help="of key points, rotations, choices (default: 0)")
-    add("--json", metavar="FILE", help="write all numbers there")
+    add("--json", metavar="FILE", help="write all numbers there; until then each pair is in FILE.part")
+    add("--resume", action="store_true", help="go on with the pairs in FILE.part of an interrupted run")
     add("--plots", metavar="DIR", help="write curves and pictures of matches there")
     add("--device", metavar="D", help="cpu, cuda, cuda:1; default: cpu")
     add_result_option(parser, "matching", argv)
@@ -75,12 +81,15 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
 def run_matching(args: argparse.Namespace) -> int:
     """Measure the checkpoint and the baselines on the same key points."""
     # Imported here, so that --help answers at once.
+    import torch
+
     from sparsefeat.data.threedmatch import test_pairs
     from sparsefeat.evaluate.descriptors import baseline_descriptor, checkpoint_descriptor
     from sparsefeat.evaluate.matching import evaluate_matching
     from sparsefeat.evaluate.pictures import plot_thresholds
     from sparsefeat.evaluate.registration import RansacRegister
     from sparsefeat.extract import check_options
+    from sparsefeat.extract.inputs import checked_device
     from sparsefeat.io.atomic import atomic_write
     from sparsefeat.io.results import write_result
     from sparsefeat.progress import Progress
@@ -88,6 +97,8 @@ def run_matching(args: argparse.Namespace) -> int:
     # What can be wrong is found out before the hours of work, not after them.
     plots = prepare_outputs(args)
     check_options(args.interpolation, 1, None, args.views, args.scales)
+    check_numbers(args)
+    checked_device(args.device or "cpu", torch.nn.Identity())
     pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
     pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
     # A missing Open3D is said before the network is loaded.
@@ -101,28 +112,32 @@ def run_matching(args: argparse.Namespace) -> int:
         descriptors[name] = baseline_descriptor(name, extractor, extractor.voxel_size, args.seed)
 
     results: dict[str, MatchingResult] = {}
-    started = time.perf_counter()
-    for name, described in descriptors.items():
-        with Progress(name, sum(map(len, pairs.values())), "pair") as progress:
-            results[name] = evaluate_matching(
-                pairs,
-                described,
-                extractor.voxel_size,
-                args.points,
-                args.tau1,
-                args.tau2,
-                args.seed,
-                args.rotate,
-                progress=progress,
-                register=register,
-                device=args.device,
-                dense=args.dense,
-            )
-        print(table(name, results[name]), flush=True)
-    report = as_json(args, results, time.perf_counter() - started)
-    if args.json is not None:
-        with opening(args.json), atomic_write(args.json) as temporary:
-            temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(_journal(args, extractor.voxel_size)) if args.json is not None else None
+        for name, described in descriptors.items():
+            with Progress(name, sum(map(len, pairs.values())), "pair") as progress:
+                results[name] = evaluate_matching(
+                    pairs,
+                    described,
+                    extractor.voxel_size,
+                    args.points,
+                    args.tau1,
+                    args.tau2,
+                    args.seed,
+                    args.rotate,
+                    progress=progress,
+                    register=register,
+                    device=args.device,
+                    dense=args.dense,
+                    known=journal.known.get(name) if journal else None,
+                    keep=partial(journal.keep, name) if journal else None,
+                )
+            print(table(name, results[name]), flush=True)
+        report = as_json(args, results)
+        if journal:
+            with opening(args.json), atomic_write(args.json) as temporary:
+                temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            journal.finish()
     if args.result is not None:
         print(write_result(args.result_task, args.result, report, args.command, [args.seed]))
     if plots:
@@ -130,6 +145,40 @@ def run_matching(args: argparse.Namespace) -> int:
         draw_median_pairs(pairs, results["checkpoint"], descriptors["checkpoint"], extractor.voxel_size, args, plots)
         print(f"pictures in {plots}")
     return 0
+
+
+@contextlib.contextmanager
+def _journal(args: argparse.Namespace, voxel_size: float) -> Iterator[PairJournal]:
+    """The pairs of ``--json FILE`` so far; nobody else writes FILE meanwhile."""
+    from sparsefeat.evaluate.journal import PairJournal
+    from sparsefeat.io.atomic import sweep
+    from sparsefeat.io.lock import LOCK_NAME, locked
+
+    path = Path(args.json)
+    # What a pair's numbers depend on. Which pairs and baselines are wanted may change.
+    names = ("data", "pairs", "points", "tau1", "tau2", "seed", "rotate", "views", "scales", "interpolation", "dense")
+    settings = {name: getattr(args, name) for name in (*names, "registration")}
+    checkpoint = Path(args.checkpoint)
+    size = checkpoint.stat().st_size if checkpoint.is_file() else None
+    settings |= {"checkpoint": args.checkpoint, "checkpoint_bytes": size, "voxel_size": voxel_size}
+    with locked(path.with_name(f".{path.name}{LOCK_NAME}"), path):
+        sweep(path.parent, deep=False, name=path.name)
+        with PairJournal(path.with_name(f"{path.name}.part"), settings, args.resume) as journal:
+            yield journal
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """Refuse numbers out of range, before anything is read."""
+    for name, value, fits, expected in (
+        ("points", args.points, args.points >= 1, "at least 1"),
+        ("tau1", args.tau1, 0 < args.tau1 < math.inf, "a distance above 0, metres"),
+        ("tau2", args.tau2, 0 <= args.tau2 < 1, "a share from 0 to below 1"),
+        ("seed", args.seed, args.seed >= 0, "0 or more"),
+    ):
+        if not fits:
+            raise InputError(f"--{name}: expected {expected}, got {value}")
+    if args.resume and args.json is None:
+        raise InputError("--resume needs --json FILE: what was measured is in FILE.part")
 
 
 def compatibility_register(voxel_size: float) -> Register:
@@ -191,7 +240,7 @@ def table(name: str, result: MatchingResult) -> str:
     return "\n".join(lines)
 
 
-def as_json(args: argparse.Namespace, results: dict[str, MatchingResult], seconds: float) -> dict[str, Any]:
+def as_json(args: argparse.Namespace, results: dict[str, MatchingResult]) -> dict[str, Any]:
     """All numbers and settings: the contract's form of matching results."""
     report: dict[str, Any] = {"pairs": args.pairs, **results["checkpoint"].to_json()}
     report["baselines"] = {k: v.to_json() for k, v in results.items() if k != "checkpoint"}
@@ -204,7 +253,6 @@ def as_json(args: argparse.Namespace, results: dict[str, MatchingResult], second
         "views": args.views,
         "interpolation": args.interpolation,
         "device": args.device or "cpu",
-        "seconds": round(seconds, 1),
     }
     return report
 

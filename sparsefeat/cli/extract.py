@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from sparsefeat.cli.frame import StageBar, ToolParser, run_tool
+from sparsefeat.cli.frame import DONE, WRONG_INPUT, StageBar, ToolParser, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     """Extract; 2 if an input failed."""
     # Imported here, so that --help answers at once.
     from sparsefeat.extract import FeatureExtractor
-    from sparsefeat.extract.files import extract_files
+    from sparsefeat.extract.files import extract_files, failed_line
 
     # A tile is a fraction of its file.
     with StageBar(bar_format="{l_bar}{bar}| {n:.4g}/{total} [{elapsed}<{remaining}] {postfix}") as bar:
@@ -40,7 +40,10 @@ def run(args: argparse.Namespace) -> int:
         )
     total = len(result.written) + len(set(result.failed) - set(result.written))
     print(f"{len(result.written)} of {total} inputs written to {args.output}")
-    return 2 if result.failed else 0
+    if not result.failed:
+        return DONE
+    print(failed_line(result.failed, total))
+    return WRONG_INPUT
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -67,7 +70,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", metavar="D", help="cpu, cuda, cuda:1, mps; default: cpu")
     add(
         "--max-voxels", type=int, default=300_000, metavar="V",
-        help="larger clouds run in overlapping tiles of this many voxels (default: %(default)s)",
+        help="larger clouds run in overlapping tiles of at most this many voxels, or as few as the network's reach "
+        "allows (default: %(default)s)",
     )
     add(
         "--halo", type=int, metavar="H",

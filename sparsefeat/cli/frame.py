@@ -11,11 +11,12 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from sparsefeat import __version__
-from sparsefeat.errors import InputError, opening
+from sparsefeat.errors import InputError, InputWarning, opening
 
 DONE, BUG, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes. Python itself gives 1 to an exception that nobody catches: a bug."""
@@ -58,7 +59,7 @@ def run_tool(
         where nobody reads standard output any more.
     """
     try:
-        with _terminate_as_interrupt():
+        with _terminate_as_interrupt(), _warnings_in_one_line():
             code = work()
             sys.stdout.flush()
             return code
@@ -120,6 +121,24 @@ class StageBar:
         if self._progress is not None:
             self._progress.close()
             self._progress = None
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Within the block an InputWarning is one line on standard error, the first time that it says so."""
+    with warnings.catch_warnings():
+        show, said = warnings.showwarning, set[str]()
+
+        def say(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+            if not issubclass(category, InputWarning):
+                show(message, category, *where, **options)
+            elif str(message) not in said:
+                said.add(str(message))
+                _say(f"warning: {message}")
+
+        warnings.showwarning = say
+        warnings.simplefilter("always", InputWarning)
+        yield
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
             _output(args),
             device=args.device,
             resume=args.resume,
+            overwrite=args.overwrite,
             overfit=args.overfit,
             should_stop=stop,
             say=lambda line: Progress.write(line, error=False),
@@ -52,6 +53,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("overrides", nargs="*", metavar="key=value", help="changes, such as optimizer.lr=0.01")
     add("--output", type=Path, metavar="DIR", help="folder to write to; default: runs/ and the configuration's name")
     add("--resume", action="store_true", help="go on from the output folder's last.pt")
+    add("--overwrite", action="store_true", help="begin anew where the output folder holds a run already")
     add("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 (cpu); under torchrun cuda takes LOCAL_RANK")
     add("--overfit", action="store_true", help="train on the first batch alone: does learning work?")
     return parser.parse_intermixed_args(argv)  # options may stand between the key=value arguments

@@ -23,8 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Run the experiment, print its table and write its report."""
     # Imported here, so that --help answers at once.
-    from sparsefeat.errors import opening
+    from sparsefeat.checkpoint import find_checkpoint
+    from sparsefeat.data.shapes import find_loader
     from sparsefeat.io.config import load_config, save_config
+    from sparsefeat.io.lock import output_folder
     from sparsefeat.io.results import write_result
     from sparsefeat.packaged import find_config
     from sparsefeat.progress import Progress
@@ -39,15 +41,17 @@ def run(args: argparse.Namespace) -> int:
         return _run_study(args, path)
     config = load_config(TransferConfig, path, args.overrides)
     output = args.output or config.output
-    with opening(output):
-        output.mkdir(parents=True, exist_ok=True)
-    with Progress("creatures", unit="shape") as made:
-        make_missing_creatures(config, made)
-    with Progress(config.task, _parts(config), "part") as progress:
-        result = run_transfer(config, _begins(progress))
-        progress(_parts(config))
-    save_config(output / "config.yaml", config)
-    written = save_report(result, output, args.json)
+    # What can be wrong is found out before creatures are made.
+    find_checkpoint(config.features.checkpoint)
+    find_loader(config.data.name, config.data.options)
+    with output_folder(output):
+        with Progress("creatures", unit="shape") as made:
+            make_missing_creatures(config, made)
+        with Progress(config.task, _parts(config), "part") as progress:
+            result = run_transfer(config, _begins(progress))
+            progress(_parts(config))
+        save_config(output / "config.yaml", config)
+        written = save_report(result, output, args.json)
     if args.result is not None:
         written.append(write_result("transfer", args.result, to_json(result), args.command, config.seeds))
     print(format_table(result))
@@ -81,8 +85,8 @@ def _asks_for_study(path: Path) -> bool:
 
 def _run_study(args: argparse.Namespace, path: Path) -> int:
     """The study of who wins where; continues what the output folder has of it."""
-    from sparsefeat.errors import opening
     from sparsefeat.io.config import load_config, save_config, to_dict
+    from sparsefeat.io.lock import output_folder
     from sparsefeat.io.results import write_result
     from sparsefeat.progress import Progress
     from sparsefeat.transfer.study import StudyConfig, run_study
@@ -90,14 +94,13 @@ def _run_study(args: argparse.Namespace, path: Path) -> int:
 
     config = load_config(StudyConfig, path, args.overrides)
     output = args.output or config.output
-    with opening(output):
-        output.mkdir(parents=True, exist_ok=True)
-    save_config(output / "config.yaml", config)
     target = args.json or output / "result.json"
-    with Progress(config.task, regimes(config), "part") as progress:
-        result = run_study(config, target, _begins(progress))
-        progress(regimes(config))
-    written = [target, *save_study(result, output)]
+    with output_folder(output):
+        save_config(output / "config.yaml", config)
+        with Progress(config.task, regimes(config), "part") as progress:
+            result = run_study(config, target, _begins(progress))
+            progress(regimes(config))
+        written = [target, *save_study(result, output)]
     if args.result is not None:
         numbers = {"config": to_dict(config), "records": result.records}
         written.append(write_result("shapes", args.result, numbers, args.command, config.seeds))

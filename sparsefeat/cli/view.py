@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -116,7 +116,7 @@ def read_labels(path: str) -> np.ndarray:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = ToolParser(description=__doc__)
+    parser = ToolParser(prog="sparsefeat view", description=__doc__)
     add = parser.add_argument
     add(
         "inputs",
@@ -168,11 +168,11 @@ def _extract(
     from sparsefeat.visualize.viewer import ReceptiveField
 
     extractor = FeatureExtractor.from_pretrained(args.checkpoint, args.voxel_size, args.device)
-    features = []
+    features: list[np.ndarray] = []
     for path, shape in zip(args.inputs, shapes, strict=True):
         viewpoint = load_viewpoint(path) if extractor.oriented else None
         try:
-            features.append(extractor(shape.vertices, viewpoint=viewpoint))
+            features.append(cast(np.ndarray, extractor(shape.vertices, viewpoint=viewpoint)))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     size = extractor.voxel_size
@@ -194,7 +194,8 @@ def _around_middle(points: np.ndarray) -> np.ndarray:
 def _load(path: str) -> np.ndarray | np.lib.npyio.NpzFile:
     with opening(path):
         try:
-            return np.load(path, allow_pickle=False)
+            content: np.ndarray | np.lib.npyio.NpzFile = np.load(path, allow_pickle=False)
+            return content
         except (ValueError, EOFError) as error:
             raise InputError(f"{path}: not an npz or npy of numbers") from error
         except Exception as error:  # a broken archive may fail in any way

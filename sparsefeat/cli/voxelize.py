@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from sparsefeat.cli.frame import StageBar, ToolParser, run_tool
+from sparsefeat.cli.frame import DONE, WRONG_INPUT, StageBar, ToolParser, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Voxelise; 2 if an input failed."""
     # Imported here, so that --help answers at once.
+    from sparsefeat.extract.files import failed_line
     from sparsefeat.extract.voxelize_files import voxelize_files
 
     with StageBar() as bar:
@@ -35,7 +36,10 @@ def run(args: argparse.Namespace) -> int:
     total = len(result.written) + len(result.failed)
     voxels = sum(result.voxels.values())
     print(f"{len(result.written)} of {total} inputs, {voxels} voxels, written to {args.output}")
-    return 2 if result.failed else 0
+    if not result.failed:
+        return DONE
+    print(failed_line(result.failed, total))
+    return WRONG_INPUT
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -22,9 +22,17 @@ from PIL import Image
 from sparsefeat.errors import InputError, opens_path
 from sparsefeat.io.damage import DAMAGE, describe
 from sparsefeat.io.gtlog import read_log, rigid_problem
+from sparsefeat.io.lock import output_folder
 from sparsefeat.io.text import read_lines
 from sparsefeat.synthetic.camera import Intrinsics
-from sparsefeat.synthetic.fragments import Fragment, fuse_fragment, transform, write_scene
+from sparsefeat.synthetic.fragments import (
+    Fragment,
+    check_fusion,
+    check_layout,
+    fuse_fragment,
+    transform,
+    write_scene,
+)
 from sparsefeat.synthetic.parallel import run_tasks
 
 _FRAME = re.compile(r"frame-(\d+)\.depth\.png")
@@ -146,6 +154,12 @@ def fuse_rgbd(
     folder, output = Path(folder), Path(output)
     if frames < 1:
         raise InputError(f"frames: got {frames}, expected 1 or more")
+    if workers < 1:
+        raise InputError(f"workers: got {workers}, expected 1 or more")
+    if not depth_scale > 0:
+        raise InputError(f"depth_scale: got {depth_scale}, expected units per metre above 0")
+    check_layout(layout)
+    check_fusion(voxel_size, spacing)
     sequence = read_rgbd(folder, intrinsics, depth_scale)
     if output.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{output}: lies inside of the recording {folder}, which is never written to")
@@ -160,12 +174,13 @@ def fuse_rgbd(
         (sequence, k, min(k + frames, len(sequence.files)), voxel_size, spacing, like_3dmatch) for k in starts
     ]
     fragments: list[Fragment | None] = [None] * len(tasks)
-    for done, (k, fragment) in enumerate(run_tasks(_fuse_window, tasks, workers), 1):
-        fragments[k] = fragment
-        if progress is not None:
-            progress(done, len(tasks))
-    name = folder.resolve().name if scene is None else scene
-    write_scene(output, re.sub(r"[\s@]+", "-", name), fragments, layout)
+    with output_folder(output):
+        for done, (k, fragment) in enumerate(run_tasks(_fuse_window, tasks, workers), 1):
+            fragments[k] = fragment
+            if progress is not None:
+                progress(done, len(tasks))
+        name = folder.resolve().name if scene is None else scene
+        write_scene(output, re.sub(r"[\s@]+", "-", name), fragments, layout)
     return fragments
 
 

@@ -9,7 +9,7 @@ import difflib
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -272,20 +272,29 @@ def load_dataset(name: str, root: str | os.PathLike, **options) -> ShapeDataset:
         InputError: an unknown name or option, or a folder of another layout: what was looked for and what
             is there.
     """
+    loader = find_loader(name, options)
+    with opening(root):
+        return loader(root, **options)
+
+
+def find_loader(name: str, options: Iterable[str] = ()) -> Callable[..., ShapeDataset]:
+    """The loader of a data set, if it knows these options.
+
+    Raises:
+        InputError: an unknown name or option.
+    """
     if name not in _LOADERS:
         near = difflib.get_close_matches(name, _LOADERS, n=1)
         hint = f" (nearest: {near[0]})" if near else ""
         raise InputError(f"unknown data set {name!r}{hint}, expected one of {', '.join(_LOADERS)}")
     module, function = _LOADERS[name]
-    loader = getattr(importlib.import_module(f"sparsefeat.data.{module}"), function)
+    loader: Callable[..., ShapeDataset] = getattr(importlib.import_module(f"sparsefeat.data.{module}"), function)
     known = [p for p in inspect.signature(loader).parameters if p != "root"]
     unknown = [option for option in options if option not in known]
     if unknown:
         takes = f"it takes {', '.join(known)}" if known else "it takes none"
         raise InputError(f"data set {name}: unknown option {unknown[0]!r}; {takes}")
-    with opening(root):
-        dataset: ShapeDataset = loader(root, **options)
-    return dataset
+    return loader
 
 
 def split_per_class(

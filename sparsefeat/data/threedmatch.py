@@ -140,6 +140,9 @@ def test_pairs(
         )
     if scenes is not None:
         names = _choose(scenes, set(names), root)
+    else:
+        # A scene may have no pairs of this list, and then has no folder of it.
+        names = [name for name in names if (root / f"{name}{_EVALUATION[pairs]}").is_dir()] or names
     return {name: _scene_pairs(root, name, _EVALUATION[pairs]) for name in names}
 
 
@@ -156,6 +159,9 @@ def find_pairs(
     """
     if not (Path(root).is_dir() and _test_scenes(Path(root))):
         return train_pairs(root, scenes, min_overlap)
+    if scenes is not None:
+        listed_scenes = [name for name in scenes if not _without_pairs(Path(root), name)]
+        scenes = listed_scenes or scenes
     found: list[FragmentPair] = []
     for name, listed in test_pairs(root, scenes).items():
         lower = Path(root) / f"{name}{_EVALUATION['3DLoMatch']}" / "gt.log"
@@ -169,6 +175,11 @@ def find_pairs(
         largest = max(pair.overlap for pair in found)
         raise InputError(f"{root}: no pair of overlap {min_overlap:g} or more; the largest is {largest:g}")
     return kept
+
+
+def _without_pairs(root: Path, scene: str) -> bool:
+    """Whether fragments of a scene are here, and none of them overlap enough to be listed."""
+    return (root / scene).is_dir() and not (root / f"{scene}{_EVALUATION['3DMatch']}").is_dir()
 
 
 def read_scene_list(path: str | os.PathLike) -> list[str]:

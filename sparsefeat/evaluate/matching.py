@@ -226,6 +226,8 @@ def evaluate_matching(
     block: int = 2048,
     device=None,
     dense: bool = False,
+    known: Mapping[tuple[str, int, int], PairResult] | None = None,
+    keep: Callable[[PairResult], None] | None = None,
 ) -> MatchingResult:
     """Match all pairs and average, as 3DMatch does.
 
@@ -251,6 +253,8 @@ def evaluate_matching(
             :class:`sparsefeat.evaluate.registration.Register`.
         block, device: of the nearest-neighbour search.
         dense: describe a fragment with all its points, before it is thinned to the same key points.
+        known: pairs (scene, i, j) that were measured before with the same settings; they are not measured again.
+        keep: called with each pair that was measured.
 
     Raises:
         InputError: no pairs, thresholds out of range, unreadable fragments, wrong features, or
@@ -269,8 +273,13 @@ def evaluate_matching(
     results: list[PairResult] = []
     for scene, of_scene in pairs.items():
         for pair in of_scene:
-            source, target = describer(scene, pair.source), describer(scene, pair.target)
-            results.append(_evaluate_pair(pair, source, target, tau1, register, seed, block, device))
+            result = None if known is None else known.get((pair.scene, pair.i, pair.j))
+            if result is None:
+                source, target = describer(scene, pair.source), describer(scene, pair.target)
+                result = _evaluate_pair(pair, source, target, tau1, register, seed, block, device)
+                if keep is not None:
+                    keep(result)
+            results.append(result)
             if progress is not None:
                 progress(len(results), total)
     settings = {

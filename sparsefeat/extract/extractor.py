@@ -14,9 +14,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from sparsefeat.data.fragments import load_viewpoint
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, warn
 from sparsefeat.extract.inputs import (
-    INTERPOLATIONS,
     as_tensor,
     check_options,
     check_points,
@@ -25,11 +24,12 @@ from sparsefeat.extract.inputs import (
     chosen_rows,
     unit_normals,
 )
+from sparsefeat.extract.plausibility import warn_of_missing_normals, warn_of_spacing
 from sparsefeat.extract.tiling import split_into_tiles
 from sparsefeat.io.pointcloud import read_points
 from sparsefeat.models.blocks import network_inputs
 from sparsefeat.models.reach import Reach, evaluating, measure_reach
-from sparsefeat.models.voxel_cloud import VoxelCloud, voxelize
+from sparsefeat.models.voxel_cloud import INTERPOLATIONS, VoxelCloud, voxelize
 
 __all__ = ["DEFAULT_MAX_VOXELS", "INTERPOLATIONS", "FeatureExtractor", "check_options"]
 
@@ -134,7 +134,7 @@ class FeatureExtractor:
         *,
         features: np.ndarray | Tensor | None = None,
         normals: np.ndarray | Tensor | None = None,
-        viewpoint: Sequence[float] | None = None,
+        viewpoint: Sequence[float] | np.ndarray | None = None,
         rows: np.ndarray | Tensor | slice | None = None,
         views: int = 1,
         scales: Sequence[float] = (1.0,),
@@ -166,7 +166,8 @@ class FeatureExtractor:
             scales: factors on the voxel size; the features at all of them are put side by side, divided by the root of
                 their number, so that unit vectors stay such. Several see more than one neighbourhood and match
                 better; each costs a pass.
-            max_voxels: more voxels than this run in tiles of at most so many, halo included.
+            max_voxels: more voxels than this run in tiles of at most so many, halo included. Where even the smallest
+                tile has more, an InputWarning says how many.
             halo: voxels around a tile that are computed with it and thrown away. None: as far as the
                 network looks, so that tiles give what one pass gives, up to rounding. Less is faster, and
                 approximate near the tiles' borders.
@@ -192,6 +193,8 @@ class FeatureExtractor:
         check_points(cloud, where)
         with evaluating(self.model):
             if self.oriented:
+                if normals is None and viewpoint is None:
+                    warn_of_missing_normals()
                 normals = unit_normals(cloud, normals, viewpoint)
             else:
                 normals = None
@@ -218,7 +221,7 @@ class FeatureExtractor:
             # One voxel tells the number of channels.
             single = voxelize(torch.zeros(1, 3), 1.0)
             return self._run(single, torch.ones(1, self.in_channels))[:0]
-        result = self._points_features(cloud, features, normals, request)
+        result = self._points_features(cloud, features, normals, request, judged=True)
         for view in range(1, views):
             moved, turn = _another_pose(cloud, view, self.voxel_size)
             turned = None if normals is None else normals @ turn.T.to(normals)
@@ -230,13 +233,15 @@ class FeatureExtractor:
         return result
 
     def _points_features(
-        self, points: Tensor, features: Tensor | None, normals: Tensor | None, request: _Request
+        self, points: Tensor, features: Tensor | None, normals: Tensor | None, request: _Request, judged: bool = False
     ) -> Tensor:
         """Features of the chosen points of a cloud as it lies. Shape: (M, C)."""
         cloud = voxelize(
             points, self.voxel_size, normals=normals, stride=self.reach.stride, device=self.device,
             where=request.where,
         )  # fmt: skip
+        if judged:
+            warn_of_spacing(cloud, points, getattr(self.model, "unit", "m"), request.where)
         given = None if features is None else cloud.average(features)
         table = self._voxel_features(cloud, given, points.device, request)
         if request.interpolation == "nearest":
@@ -252,6 +257,8 @@ class FeatureExtractor:
         """The inputs per point that a caller gave, as float32. Shape: (N, C_in)."""
         channels = self.in_channels
         if features is None:
+            if channels != 1 and not hasattr(self.model, "inputs"):
+                raise InputError(f"the model takes {channels} channels; give features= of (N, {channels})")
             return None
         inputs = as_tensor(features, "features").float()
         if inputs.shape != (len(cloud), channels):
@@ -267,10 +274,10 @@ class FeatureExtractor:
         """Run the network, in tiles if need be. Shape: (V, C) float32 on ``out_device``."""
         total, max_voxels, halo, progress = len(cloud), request.max_voxels, request.halo, request.progress
         if total <= max_voxels:
-            table = self._run(cloud, features).to(out_device)
+            whole = self._run(cloud, features).to(out_device)
             if progress:
                 progress(total, total)
-            return table
+            return whole
         if self.reach.unbounded:
             raise InputError(
                 f"{total} voxels exceed max_voxels {max_voxels}, and {', '.join(self.reach.unbounded)} in "
@@ -283,8 +290,16 @@ class FeatureExtractor:
                 "since it has no modules of sparsefeat.sparse; give halo= in voxels"
             )
         halo = self.reach.radius if halo is None else halo
-        table, done = None, 0
-        for tile in split_into_tiles(cloud.cells, max_voxels, halo, self.reach.stride):
+        tiles = list(split_into_tiles(cloud.cells, max_voxels, halo, self.reach.stride))
+        largest = max(len(tile.rows) for tile in tiles)
+        if largest > max_voxels:
+            warn(
+                f"{request.where}: up to {largest} voxels run at once, more than max_voxels {max_voxels}: so many lie "
+                f"within {halo} voxels (halo) of a tile that cannot be smaller; a smaller halo needs less, and is approximate"
+            )
+        table: Tensor | None = None
+        done = 0
+        for tile in tiles:
             part = None if features is None else features[tile.rows.to(features.device)]
             output = self._run(cloud.rows(tile.rows), part)[tile.core].to(out_device)
             if table is None:
@@ -293,6 +308,7 @@ class FeatureExtractor:
             done += len(output)
             if progress:
                 progress(done, total)
+        assert table is not None  # more voxels than fit into one tile
         return table
 
     def _run(self, cloud: VoxelCloud, features: Tensor | None) -> Tensor:
@@ -304,7 +320,8 @@ class FeatureExtractor:
                 f"the model turned {len(x)} voxels into {len(y)} at tensor stride {y.tensor_stride}, "
                 "expected an output at each input voxel"
             )
-        return y.F.float()
+        output: Tensor = y.F.float()
+        return output
 
 
 def _another_pose(cloud: Tensor, number: int, voxel_size: float) -> tuple[Tensor, Tensor]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from sparsefeat.data.fragments import load_viewpoint
 from sparsefeat.errors import InputError, opening
 from sparsefeat.extract import DEFAULT_MAX_VOXELS, FeatureExtractor, check_options
 from sparsefeat.io.atomic import atomic_write
+from sparsefeat.io.lock import output_folder
 from sparsefeat.io.pointcloud import POINT_SUFFIXES, read_points, write_ply
 from sparsefeat.visualize import PcaColors, render_points
 
@@ -89,14 +92,11 @@ def extract_files(
     result = Extraction()
 
     def fail(path: Path, error: Exception) -> None:
-        text = str(error) or type(error).__name__
-        result.failed[path] = text if text.startswith(str(path)) else f"{path}: {text}"
+        result.failed[path] = failure(path, error)
         if report:
             report(result.failed[path])
 
     targets = find_inputs(inputs, output, fail)
-    with opening(output):
-        output.mkdir(parents=True, exist_ok=True)
 
     def one(path: Path, name: Path, tell: Callable[[int, int], None]) -> tuple[Path, np.ndarray]:
         cloud = read_points(path, drop_invalid)
@@ -112,39 +112,54 @@ def extract_files(
         )
         target = output / f"{name}.npz"
         target.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {"points": cloud.points, "features": features}
+        arrays: dict[str, Any] = {"points": cloud.points, "features": features}
         arrays |= {"voxel_size": extractor.voxel_size, "checkpoint": str(checkpoint)}
         if cloud.rows is not None:
             arrays["rows"] = cloud.rows
         with atomic_write(target) as temporary:
             np.savez(temporary, **arrays)
-        return target, features
+        return target, cast(np.ndarray, features)
 
-    samples: list[np.ndarray] = []
-    rng = np.random.default_rng(0)
-    for index, (path, name) in enumerate(targets.items()):
+    with output_folder(output):
+        samples: list[np.ndarray] = []
+        rng = np.random.default_rng(0)
+        for index, (path, name) in enumerate(targets.items()):
 
-        def tell(done: int, total: int, index: int = index, name: Path = name) -> None:
-            if progress:
-                progress("features", index + done / total, len(targets), str(name))
+            def tell(done: int, total: int, index: int = index, name: Path = name) -> None:
+                if progress:
+                    progress("features", index + done / total, len(targets), str(name))
 
-        tell(0, 1)
-        try:
-            target, features = one(path, name, tell)
-        except (ValueError, OSError) as error:
-            fail(path, error)
-            continue
-        result.written[path] = target
-        samples.append(_sample(features, _BASIS_ROWS // len(targets) + 1, rng))
-        del features  # for a large scan, most of the memory
-        tell(1, 1)
+            tell(0, 1)
+            try:
+                target, features = one(path, name, tell)
+            except Exception as error:  # whatever it is: it belongs to its file, the others go on
+                fail(path, error)
+                continue
+            result.written[path] = target
+            samples.append(_sample(features, _BASIS_ROWS // len(targets) + 1, rng))
+            del features  # for a large scan, most of the memory
+            tell(1, 1)
 
-    panels = _write_colors(result, samples, max_panels if image else 0, fail, progress)
-    if panels:
-        result.picture = output / PICTURE_NAME
-        titles = [str(path.relative_to(output).with_suffix("")) for path, _, _ in panels]
-        render_points([p for _, p, _ in panels], [c for _, _, c in panels], result.picture, titles=titles, cut_open=True)
+        panels = _write_colors(result, samples, max_panels if image else 0, fail, progress)
+        if panels:
+            result.picture = output / PICTURE_NAME
+            titles = [str(path.relative_to(output).with_suffix("")) for path, _, _ in panels]
+            render_points([p for _, p, _ in panels], [c for _, _, c in panels], result.picture, titles=titles, cut_open=True)
     return result
+
+
+def failure(path: Path, error: Exception) -> str:
+    """One line for a file that failed; of a bug it names the kind too."""
+    text = "; ".join(line for line in str(error).splitlines() if line.strip())
+    if not isinstance(error, (InputError, OSError)):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if text.startswith(str(path)) else f"{path}: {text}"
+
+
+def failed_line(failed: Iterable[Path], total: int) -> str:
+    """``3 of 120 failed: a.ply, b.ply, c.ply``."""
+    names = [str(path) for path in failed]
+    return f"{len(names)} of {total} failed: {', '.join(names)}"
 
 
 def find_inputs(
@@ -170,14 +185,16 @@ def find_inputs(
     Raises:
         InputError: there is no file at all, or the results would overwrite an input.
     """
-    inputs = [Path(path) for path in inputs]
+    paths = [Path(path) for path in inputs]
     roots: dict[Path, Path] = {}
     seen: set[str] = set()
     empty: list[Path] = []
-    for given in inputs:
+    for given in paths:
         with opening(given):
             folder = given.is_dir()
             found = sorted(p for p in _walk(given, fail) if _is_input(p, given, output, suffixes)) if folder else [given]
+        if folder and os.path.realpath(given) == os.path.realpath(output):
+            raise InputError(f"{output}: is the folder of the inputs; results go elsewhere, choose another output folder")
         if not found:
             empty.append(given)
         for path in found:
@@ -186,7 +203,7 @@ def find_inputs(
                 seen.add(place)
                 roots[path] = given if folder else path.parent
     if not roots:
-        shown = ", ".join(map(str, inputs)) or "(nothing)"
+        shown = ", ".join(map(str, paths)) or "(nothing)"
         raise InputError(f"{shown}: no {kind} found, expected some of {', '.join(suffixes)}")
     for given in empty:
         fail(given, InputError(f"no {kind} in it, expected {', '.join(suffixes)}"))
@@ -202,7 +219,8 @@ def find_inputs(
 def _walk(root: Path, fail: Callable[[Path, Exception], None]) -> Iterator[Path]:
     """The files below a folder, at any depth, also in linked folders; each folder once, whatever links to it."""
     top = root.resolve()
-    real, linked, seen = [root], [], set()
+    real, seen = [root], set()
+    linked: list[Path] = []
     while real or linked:
         # Real folders first, so that a file has the name of its own folder where a link leads there too.
         folder = real.pop() if real else linked.pop(0)
@@ -228,22 +246,41 @@ def _is_input(path: Path, root: Path, output: Path, suffixes: Sequence[str]) -> 
         return False
     hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
     # The results of an earlier call, where the output folder lies inside the input folder.
-    return not hidden and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(output))
+    results = Path(os.path.realpath(output))
+    result = results.is_relative_to(os.path.realpath(root)) and Path(os.path.realpath(path)).is_relative_to(results)
+    return not hidden and not result
 
 
 def _distinct_names(roots: dict[Path, Path]) -> dict[Path, Path]:
     names = {path: path.relative_to(root).with_suffix("") for path, root in roots.items()}
+    # Of files that lie side by side, such as a.obj and a.glb, no folder tells one from the other.
+    folders: dict[Path, list[Path]] = {}
+    for path in roots:
+        folders.setdefault(Path(os.path.realpath(path)).parent, []).append(path)
+    for beside in folders.values():
+        for path, name in zip(beside, _distinct_stems(beside), strict=True):
+            names[path] = names[path].with_name(name)
     # Each round puts one more folder before the names that still agree.
-    depth = max(len(Path(os.path.realpath(path)).parts) for path in roots)
-    for _ in range(depth):
-        clashes = _clashes(names)
-        if not clashes:
-            return names
-        for path in clashes:
-            folders = Path(os.path.realpath(path)).with_suffix("").parts[1:]
-            names[path] = Path(*folders[-min(len(names[path].parts) + 1, len(folders)) :])
-    for path in _clashes(names):
-        names[path] = names[path].with_name(path.name.replace(".", "_"))
+    for _ in range(max(len(folder.parts) for folder in folders)):
+        for path in _clashes(names):
+            above = Path(os.path.realpath(path)).parent.parts[1:]
+            names[path] = Path(*above[max(0, len(above) - len(names[path].parts)) :], names[path].name)
+    return names
+
+
+def _distinct_stems(paths: list[Path]) -> list[str]:
+    """Names of the files of one folder: stems, with the suffix where these agree."""
+    stems = [path.stem.lower() for path in paths]
+    counts = Counter(stems)
+    names, taken = [], {stem for stem in stems if counts[stem] == 1}
+    for path, stem in zip(paths, stems, strict=True):
+        name = path.stem
+        if stem not in taken:
+            name = path.name.replace(".", "_")
+            while name.lower() in taken:  # there is a file of that very name
+                name += "_"
+            taken.add(name.lower())
+        names.append(name)
     return names
 
 
@@ -266,7 +303,7 @@ def _write_colors(
     samples = [rows for rows in samples if len(rows)]
     basis = PcaColors.fit(samples) if samples else None
     rng = np.random.default_rng(0)
-    panels = []
+    panels: list[tuple[Path, np.ndarray, np.ndarray]] = []
     for index, (path, target) in enumerate(list(result.written.items())):
         if progress:
             progress("colours", index, len(result.written), target.stem)
@@ -277,10 +314,11 @@ def _write_colors(
             colors = np.empty((len(points), 3), dtype=np.uint8)
             start = 0
             for part in _parts(target, "features"):
+                assert basis is not None  # a file with rows gave a sample
                 colors[start : start + len(part)] = np.rint(basis(part) * 255)
                 start += len(part)
             write_ply(target.with_suffix(".ply"), points, colors)
-        except (ValueError, OSError) as error:
+        except Exception as error:
             fail(path, error)
             continue
         if len(panels) < max_panels and len(points):

@@ -94,7 +94,7 @@ def chosen_rows(rows: np.ndarray | Tensor | slice | None, cloud: Tensor) -> Tens
 
 
 def unit_normals(
-    cloud: Tensor, normals: np.ndarray | Tensor | None, viewpoint: Sequence[float] | None
+    cloud: Tensor, normals: np.ndarray | Tensor | None, viewpoint: Sequence[float] | np.ndarray | None
 ) -> Tensor:
     """Unit vectors to the outer side of the surface, zeros where it is not known. Shape: (N, 3) float32.
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, warn
 from sparsefeat.extract.extractor import DEFAULT_MAX_VOXELS, FeatureExtractor, check_options
+from sparsefeat.mesh.geodesic import surface_area
 from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.mesh.sampling import sample_surface
 
 SAMPLES_PER_VOXEL_EDGE = 2
 """Surface samples per voxel edge: four to a voxel's face, so that 2 % of the voxels of a flat surface are missed."""
+
+
+MANY_VOXELS = 1e7
+"""Voxels of one surface above which its features may take hours on a CPU."""
 
 
 class SurfacePoints(NamedTuple):
@@ -56,10 +61,25 @@ def surface_points(
     if normals is not None:
         raise InputError("normals of a mesh are those of its faces; give normals for a cloud alone (faces=None)")
     samples = sample_surface(vertices, faces, spacing=voxel_size / SAMPLES_PER_VOXEL_EDGE, seed=seed)
+    _warn_of_many_voxels(vertices, faces, voxel_size)
     outwards, of_vertices = outer_normals(vertices, faces)
     return SurfacePoints(
         np.concatenate([vertices, samples.points]), np.concatenate([of_vertices, outwards * samples.normals])
     )
+
+
+def expected_voxels(vertices: np.ndarray, faces: np.ndarray, voxel_size: float) -> float:
+    """About how many voxels a surface touches: a plane in a random direction meets 1.5 cells per cell face of area."""
+    return 1.5 * surface_area(vertices, faces) / voxel_size**2
+
+
+def _warn_of_many_voxels(vertices: np.ndarray, faces: np.ndarray, voxel_size: float) -> None:
+    count = expected_voxels(vertices, faces, voxel_size)
+    if count > MANY_VOXELS:
+        warn(
+            f"the surface has about {count:.2g} voxels of {voxel_size:g}, which may take hours; is the voxel size in the "
+            "unit of the vertices?"
+        )
 
 
 def vertex_features(
@@ -97,6 +117,7 @@ def vertex_features(
     check_options(interpolation, DEFAULT_MAX_VOXELS, None, views, scales)
     finest = extractor.voxel_size * min(scales)
     points, normals = surface_points(vertices, faces, finest, seed, normals)
-    return extractor(
+    features = extractor(
         points, interpolation, normals=normals, rows=slice(len(vertices)), views=views, scales=scales
     )
+    return cast(np.ndarray, features)

@@ -6,14 +6,17 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from sparsefeat.errors import InputError, opening
-from sparsefeat.extract.files import find_inputs
+from sparsefeat.errors import InputError
+from sparsefeat.extract.files import failure, find_inputs
 from sparsefeat.extract.inputs import checked_device
+from sparsefeat.extract.surfaces import expected_voxels
 from sparsefeat.io.atomic import atomic_write
+from sparsefeat.io.lock import output_folder
 from sparsefeat.io.meshes import MESH_SUFFIXES, read_mesh
 from sparsefeat.mesh.nearest import nearest_voxels
 from sparsefeat.mesh.pictures import draw_voxels
@@ -22,6 +25,9 @@ from sparsefeat.mesh.voxelization import voxelize_mesh
 ATTRIBUTES = ("area", "normal", "triangle")
 UP_AXES = ("x", "y", "z", "-x", "-y", "-z")
 PICTURE_NAME = "voxels.png"
+_MANY_VOXELS = 2e7
+_MOST_VOXELS = 2e9
+"""Their coordinates alone take 24 GB."""
 
 
 @dataclass
@@ -87,41 +93,38 @@ def voxelize_files(
     result = Voxelization()
 
     def fail(path: Path, error: Exception) -> None:
-        text = str(error) or type(error).__name__
-        result.failed[path] = text if text.startswith(str(path)) else f"{path}: {text}"
+        result.failed[path] = failure(path, error)
         if report:
             report(result.failed[path])
 
     targets = find_inputs(inputs, output, fail, MESH_SUFFIXES, (".npz",), "meshes")
-    with opening(output):
-        output.mkdir(parents=True, exist_ok=True)
-
-    panels: list[tuple[str, np.ndarray]] = []
-    for index, (path, name) in enumerate(targets.items()):
-        if progress:
-            progress("voxels", index, len(targets), str(name))
-        target = output / f"{name}.npz"
-        try:
-            arrays = _voxelize(path, voxel_size, resolution, attributes, where, report)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(target) as temporary:
-                np.savez(temporary, **arrays)
-        except (ValueError, OSError) as error:
-            fail(path, error)
-            continue
-        result.written[path] = target
-        result.voxels[path] = len(arrays["coordinates"])
-        if image and len(panels) < max_panels:
-            panels.append((f"{name} · {result.voxels[path]:,} voxels", arrays["coordinates"]))
-    if progress and targets:
-        progress("voxels", len(targets), len(targets), "")
-    if panels:
-        if progress:
-            progress("picture", 0, 1, PICTURE_NAME)
-        result.picture = output / PICTURE_NAME
-        draw_voxels([cells for _, cells in panels], result.picture, [title for title, _ in panels], up)
-        if progress:
-            progress("picture", 1, 1, PICTURE_NAME)
+    with output_folder(output):
+        panels: list[tuple[str, np.ndarray]] = []
+        for index, (path, name) in enumerate(targets.items()):
+            if progress:
+                progress("voxels", index, len(targets), str(name))
+            target = output / f"{name}.npz"
+            try:
+                arrays = _voxelize(path, voxel_size, resolution, attributes, where, report)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_write(target) as temporary:
+                    np.savez(temporary, **arrays)
+            except Exception as error:  # whatever it is: it belongs to its file, the others go on
+                fail(path, error)
+                continue
+            result.written[path] = target
+            result.voxels[path] = len(arrays["coordinates"])
+            if image and len(panels) < max_panels:
+                panels.append((f"{name} · {result.voxels[path]:,} voxels", arrays["coordinates"]))
+        if progress and targets:
+            progress("voxels", len(targets), len(targets), "")
+        if panels:
+            if progress:
+                progress("picture", 0, 1, PICTURE_NAME)
+            result.picture = output / PICTURE_NAME
+            draw_voxels([cells for _, cells in panels], result.picture, [title for title, _ in panels], up)
+            if progress:
+                progress("picture", 1, 1, PICTURE_NAME)
     return result
 
 
@@ -132,16 +135,26 @@ def _voxelize(
     attributes: tuple[str, ...],
     device: torch.device,
     report: Callable[[str], None] | None,
-) -> dict[str, np.ndarray | float]:
+) -> dict[str, Any]:
     mesh = read_mesh(path)
-    for line in mesh.repairs if report else ():
-        report(f"{path}: {line}")
+    if report:
+        for line in mesh.repairs:
+            report(f"{path}: {line}")
     if voxel_size is None:
         used = mesh.vertices[np.unique(mesh.faces)]
         side = float((used.max(0) - used.min(0)).max())
         if not side > 0:
             raise InputError(f"{path}: all vertices are at one place, so that a resolution gives no size")
+        assert resolution is not None  # one of the two is given
         voxel_size = side / resolution
+    count = expected_voxels(mesh.vertices, mesh.faces, voxel_size)
+    if count > _MOST_VOXELS:
+        raise InputError(
+            f"{path}: about {count:.2g} voxels of {voxel_size:g}, expected at most {_MOST_VOXELS:.2g}; is the voxel size "
+            "in the unit of the mesh?"
+        )
+    if count > _MANY_VOXELS and report:
+        report(f"{path}: about {count:.2g} voxels of {voxel_size:g}; this takes a while")
     try:
         voxels = voxelize_mesh(
             mesh.vertices, mesh.faces, voxel_size, device=device, **dict.fromkeys(attributes, True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import cast
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class Npz:
     def __enter__(self) -> Npz:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._archive.close()
 
     @property
@@ -79,7 +80,7 @@ class Npz:
                     "as many; numbers do not shrink like this"
                 )
             with self._archive.open(info) as file:
-                return _read_array(file, info.file_size)
+                return _read_array(cast(io.BufferedIOBase, file), info.file_size)
 
     def first(self, keys: Sequence[str], what: str) -> np.ndarray:
         """The array under the first of several names.
@@ -94,7 +95,7 @@ class Npz:
         return self[key]
 
 
-def _read_array(file: BinaryIO, size: int) -> np.ndarray:
+def _read_array(file: io.BufferedIOBase, size: int) -> np.ndarray:
     """The array that an npy of ``size`` bytes holds, which is not more than these."""
     version = np.lib.format.read_magic(file)
     # Only the encoding of the names of fields differs from version 2 to version 3, and numbers have none.
@@ -112,7 +113,7 @@ def _read_array(file: BinaryIO, size: int) -> np.ndarray:
     flat = np.empty(needed, dtype=np.uint8)
     done = 0
     while done < needed:
-        count = file.readinto(memoryview(flat)[done : done + _CHUNK])
+        count = file.readinto(flat.data[done : done + _CHUNK])
         if not count:
             raise InputError(f"cut off, {done} of {needed} bytes are there")
         done += count

@@ -104,7 +104,8 @@ def to_dict(config: Any) -> dict[str, Any]:
     """
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise InputError(f"expected an instance of a dataclass, got {config!r}")
-    return _plain(config, ())
+    plain: dict[str, Any] = _plain(config, ())
+    return plain
 
 
 def save_config(path: str | os.PathLike, config: Any) -> None:
@@ -124,7 +125,8 @@ def _build(cls: type[T], data: Any, overrides: Sequence[str], source: _Source) -
     data = _copy(data)
     for text in overrides:
         data = _override(data, text, source)
-    return _convert(cls, data, (), source, cls)
+    built: T = _convert(cls, data, (), source, cls)
+    return built
 
 
 def _copy(value: Any) -> Any:
@@ -144,7 +146,8 @@ def _override(data: Any, text: str, source: _Source) -> Any:
         raise InputError(f"override {text!r}: expected key=value, for example optimizer.lr=0.1")
     value, _ = yaml12.parse(value_text, f"override {text!r}")
     data = {} if data is None else data
-    here, path = data, ()
+    here = data
+    path: KeyPath = ()
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
         if isinstance(here, list):
@@ -305,8 +308,8 @@ def _unknown_key(key: str, known: list[str], path: KeyPath, root: type) -> str:
     nearest = max(known, key=likeness)
     if likeness(nearest) < 0.75:
         everywhere = [place for place in _all_keys(root, (), frozenset()) if place[:-1] != path]
-        best = max(everywhere, key=lambda place: likeness(place[-1]), default=None)
-        if best is not None and likeness(best[-1]) > max(0.75, likeness(nearest)):
+        best = max(everywhere, key=lambda place: likeness(str(place[-1])), default=None)
+        if best is not None and likeness(str(best[-1])) > max(0.75, likeness(nearest)):
             return f"unknown key; did you mean {_dotted(best)!r}? (known here: {', '.join(known)})"
     return f"unknown key; did you mean {nearest!r}? (known here: {', '.join(known)})"
 

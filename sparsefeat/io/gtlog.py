@@ -162,8 +162,8 @@ def _read_blocks(path: str | os.PathLike, size: int) -> list[LogBlock]:
     blocks = []
     for start in range(0, len(lines), size + 1):
         number, words = lines[start]
-        header = [whole(word) for word in words]
-        if len(header) != 3 or None in header:
+        header = [value for value in map(whole, words) if value is not None]
+        if not len(header) == len(words) == 3:
             raise InputError(
                 f"{path}, line {number}: expected a block header 'i j n' of three whole numbers, "
                 f"got {_shorten(words)}"

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -221,7 +222,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         return archive.first(VERTEX_KEYS, ""), archive.first(FACE_KEYS, ""), []
 
 
-def _load_glb(path: Path):
+def _load_glb(path: Path) -> Any:
     # Here, since it takes a moment and most of the package does without.
     trimesh = import_extra("trimesh", f"{path}: reading glb")
 

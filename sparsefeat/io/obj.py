@@ -44,7 +44,7 @@ def read(path: Path, faces: bool) -> Geometry:
 
 def _mixed_vertices(data: bytes, path: Path) -> np.ndarray:
     """The coordinates of vertices of which some have colours and some not."""
-    rows = []
+    rows: list[list[float]] = []
     for vertex in _VERTEX.finditer(data):
         words = vertex[1].split()
         try:
@@ -74,11 +74,12 @@ def _faces(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
     found: list[int] = []
     counts: list[int] = []
     for face in _FACE.finditer(data):
-        words = [_CORNER.fullmatch(word) for word in face[1].split()]
+        words = face[1].split()
+        matches = [match for match in map(_CORNER.fullmatch, words) if match]
         line = text.shown(face[0])
-        if None in words:
+        if len(matches) < len(words):
             raise InputError(f"{_place(data, face.start(), path)}: malformed face {line!r}")
-        indices = [int(word[1]) for word in words]
+        indices = [int(match[1]) for match in matches]
         if len(indices) < 3 or 0 in indices:
             where = _place(data, face.start(), path)
             raise InputError(f"{where}: face {line!r}, expected 3 or more indices from 1 on")

@@ -109,7 +109,8 @@ def _faces(data: bytes, position: int, rows: int, faces: int, path: Path) -> tup
     except InputError:
         # Several on a line, where no colours can be.
         values = text.numbers(rest.split())
-        starts, place = [], 0
+        starts: list[int] = []
+        place = 0
         while place < len(values) and len(starts) < faces and values[place] >= 3:
             starts.append(place)
             place += 1 + int(min(values[place], len(values)))
@@ -135,8 +136,9 @@ def _faces_by_line(data: bytes, position: int, faces: int, path: Path) -> tuple[
             if more is None:
                 break
             words += more[1].split()
-        indices = [text.whole(word) for word in words[1 : 1 + (count or 0)]]
-        if count is None or None in indices:
+        given = words[1 : 1 + (count or 0)]
+        indices = [index for index in map(text.whole, given) if index is not None]
+        if count is None or len(indices) < len(given):
             raise InputError(f"{path}: line {number}: malformed face {text.shown(line)!r}")
         if count < 3 or len(indices) < count:
             raise InputError(f"{path}: line {number}: face {text.shown(line)!r}, expected 3 or more indices")

@@ -47,11 +47,11 @@ def read(path: Path, faces: bool = False) -> Geometry:
 class _Field(NamedTuple):
     name: str
     kind: np.dtype
-    count: int
+    items: int
 
     @property
     def size(self) -> int:
-        return self.kind.itemsize * self.count
+        return self.kind.itemsize * self.items
 
 
 def _read_header(data: bytes, path: Path) -> tuple[dict[str, list[str]], int]:
@@ -113,7 +113,7 @@ def _fields(header: dict[str, list[str]], path: Path) -> tuple[list[_Field], int
 
 def _find(fields: list[_Field], name: str) -> int | None:
     """The place of the first field of that name that has one value; padding is all called "_"."""
-    return next((place for place, f in enumerate(fields) if f.name == name and f.count == 1), None)
+    return next((place for place, f in enumerate(fields) if f.name == name and f.items == 1), None)
 
 
 def _number_of_points(header: dict[str, list[str]], path: Path) -> int:
@@ -138,7 +138,7 @@ def _read_ascii(
     data: bytes, position: int, fields: list[_Field], rows: int, path: Path
 ) -> dict[str, np.ndarray]:
     body = text.plain_lines(data[position:], path)
-    width = sum(field.count for field in fields)
+    width = sum(field.items for field in fields)
     # A number and its separator are two bytes; the last may end the file.
     if rows * width > (len(body) + 1) // 2:
         there = len(body.split()) // width
@@ -161,10 +161,10 @@ def _read_ascii(
         values = flat.reshape(rows, width)
     columns, start = {}, 0
     for place, field in enumerate(fields):
-        if place == _find(fields, field.name) and rows:
+        if place == _find(fields, field.name) and rows and values is not None:
             with np.errstate(invalid="ignore", over="ignore"):
                 columns[field.name] = values[:, start].astype(field.kind)
-        start += field.count
+        start += field.items
     return columns if rows else {field.name: np.empty(0, field.kind) for field in fields}
 
 

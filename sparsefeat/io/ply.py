@@ -80,8 +80,8 @@ def read(path: Path, faces: bool) -> Geometry:
     Raises:
         InputError: not a PLY file, a malformed header, or fewer bytes or numbers than the header promises.
     """
-    with open(path, "rb") as file:
-        file = _without_marks(file, path)
+    with open(path, "rb") as opened:
+        file = _without_marks(opened, path)
         form, elements = _read_header(file, path)
         size = os.fstat(file.fileno()).st_size if isinstance(file, io.BufferedReader) else len(file.getbuffer())
         size -= file.tell()
@@ -109,7 +109,7 @@ def read(path: Path, faces: bool) -> Geometry:
     return geometry._replace(**_polygons(found, elements, vertex.rows, path)) if faces else geometry
 
 
-def _without_marks(file: BinaryIO, path: Path) -> BinaryIO:
+def _without_marks(file: io.BufferedReader, path: Path) -> io.BufferedReader | io.BytesIO:
     start = file.read(4)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or start == codecs.BOM_UTF32_BE:
         file.seek(0)
@@ -127,7 +127,9 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[str, list[_Element]]:
     # The first line shows how lines end; after a lone CR, a LF is the first byte of binary data.
     place = data.find(b"\r")
     end = b"\r" if 0 <= place < 16 and data[place + 1 : place + 2] != b"\n" else b"\n"
-    form, elements, position, number = None, [], data.find(end) + 1 or len(data), 1
+    form: str | None = None
+    elements: list[_Element] = []
+    position, number = data.find(end) + 1 or len(data), 1
     while True:
         number += 1
         place = data.find(end, position)
@@ -149,10 +151,10 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[str, list[_Element]]:
                 if name in (element.name for element in elements):
                     raise InputError(f"{where}: element {name[:40]} is there twice")
                 elements.append(_Element(name, count))
-            case ["property", "list", count, kind, name] if (
-                elements and kind in _TYPES and _TYPES.get(count, "f")[0] in "iu"
+            case ["property", "list", length, kind, name] if (
+                elements and kind in _TYPES and _TYPES.get(length, "f")[0] in "iu"
             ):
-                elements[-1].properties.append(_Property(name, _TYPES[kind], _TYPES[count]))
+                elements[-1].properties.append(_Property(name, _TYPES[kind], _TYPES[length]))
             case ["property", kind, name] if elements and kind in _TYPES:
                 elements[-1].properties.append(_Property(name, _TYPES[kind]))
             case ["end_header"]:
@@ -205,20 +207,23 @@ def _read_text(body: bytes, elements: list[_Element], faces: bool, path: Path) -
         end = text.head(body, vertex.rows)
         table = text.table(body[:end])
         if vertex.rows == 0 or (table is not None and table.shape == (vertex.rows, len(vertex.properties))):
-            columns = {p.name: table[:, i] if vertex.rows else np.empty(0) for i, p in enumerate(vertex.properties)}
+            columns = {
+                p.name: np.empty(0) if table is None or not vertex.rows else table[:, i]
+                for i, p in enumerate(vertex.properties)
+            }
             found["vertex"] = _Rows(columns, {}, 0)
             if not faces:
                 return found
             elements, body, done = elements[1:], body[end:], vertex.rows * len(vertex.properties)
     table = text.table(body)
-    words = None if table is not None else body.split()
-    values = table.reshape(-1) if table is not None else text.numbers(words)
+    words = body.split() if table is None else []
+    values = text.numbers(words) if table is None else table.reshape(-1)
     data, position, widths = values.tobytes(), 0, []
     for element in elements:
         try:
             rows = _read_rows(data, position, element, "=", path)
         except InputError:
-            if words is not None and len(values) < len(words):
+            if table is None and len(values) < len(words):
                 line, shown = text.word_line(whole, done + len(values))
                 row = _row_at(data, position, element, path)
                 raise InputError(
@@ -228,15 +233,15 @@ def _read_text(body: bytes, elements: list[_Element], faces: bool, path: Path) -
         found[element.name], position = rows, rows.end
         items = sum(counts for _, counts in rows.lists.values())
         widths.append(np.full(element.rows, len(element.properties)) + items)
-    total = len(values) if words is None else len(words)
+    total = len(words) if table is None else len(values)
     if position // 8 < total:
         # More than the header promises: fine behind the last line, but not if lines are longer than rows.
         lines = (words for words in map(bytes.split, body.split(b"\n")) if words)
-        for row, (line, width) in enumerate(zip(lines, np.concatenate([*widths, []]))):
-            if len(line) != width:
+        for row, (line_words, width) in enumerate(zip(lines, np.concatenate([*widths, []]))):
+            if len(line_words) != width:
                 raise InputError(
-                    f"{path}: line {row + 1} of the data has {len(line)} values, the header promises {width:g}, and "
-                    f"{total - position // 8} are left over"
+                    f"{path}: line {row + 1} of the data has {len(line_words)} values, "
+                    f"the header promises {width:g}, and {total - position // 8} are left over"
                 )
     return found
 
@@ -294,20 +299,21 @@ def _read_rows(data: bytes, position: int, element: _Element, order: str, path: 
 
 def _equal_rows(data: bytes, position: int, element: _Element, order: str) -> _Rows | None:
     """Rows whose lists are all as long as those of the first: nearly always, and read without a loop."""
-    places, size = [], 0
+    places: list[tuple[int, np.dtype, np.dtype | None, int]] = []
+    size = 0
     for p in element.properties:
         kind = np.dtype(order + p.kind)
         count_kind = np.dtype(order + p.count_kind) if p.count_kind else None
-        count = 1
-        places.append([size, kind, count_kind, count])
+        start, count = size, 1
         if count_kind is not None:
             if position + size + count_kind.itemsize > len(data):
                 return None
             first = np.frombuffer(data, count_kind, 1, position + size)[0]
             if not 0 <= first <= len(data) or first != int(first):
                 return None
-            count = places[-1][3] = int(first)
+            count = int(first)
             size += count_kind.itemsize
+        places.append((start, kind, count_kind, count))
         size += count * kind.itemsize
     if position + element.rows * size > len(data):
         return None
@@ -394,7 +400,8 @@ def _as_kind(column: np.ndarray, kind: str, where: str) -> np.ndarray:
 
 
 def _polygons(found: dict[str, _Rows], elements: list[_Element], vertices: int, path: Path) -> dict:
-    corners, counts, repairs = [np.empty(0, np.int64)], [np.empty(0, np.int64)], ()
+    corners, counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    repairs: tuple[str, ...] = ()
     if "face" in found and any(element.rows for element in elements if element.name == "face"):
         indices, number = _index_list(found["face"], "face", path)
         few = np.flatnonzero(number < 3)

@@ -176,7 +176,8 @@ def _as_uint8(colors: np.ndarray, points: np.ndarray, path: str | os.PathLike) -
             raise InputError(f"{path}: colors from {low:g} to {high:g}, expected 0 to 1 (or 0 to 255)")
         # Some writers put 0..255 into float fields; a whole cloud of [0, 1] values in that scale is black.
         scale = 255.0 if high <= 1 else 1.0
-        return np.rint(np.nan_to_num(colors) * scale).astype(np.uint8)
+        scaled: np.ndarray = np.rint(np.nan_to_num(colors) * scale).astype(np.uint8)
+        return scaled
     if colors.dtype.kind in "iu":
         if len(colors) and (colors.min() < 0 or colors.max() > 255):
             raise InputError(f"{path}: colors from {colors.min()} to {colors.max()}, expected 0 to 255")

@@ -47,4 +47,5 @@ def strip_triangles(strip: np.ndarray) -> np.ndarray:
     odd = (place - starts[np.searchsorted(starts, place, side="right") - 1] - 1) % 2 == 1
     faces[odd] = faces[odd][:, [1, 0, 2]]
     a, b, c = faces.T
-    return faces[(faces != -1).all(1) & (a != b) & (b != c) & (c != a)]
+    triangles: np.ndarray = faces[(faces != -1).all(1) & (a != b) & (b != c) & (c != a)]
+    return triangles

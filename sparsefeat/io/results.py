@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from sparsefeat.errors import InputError, opening
-from sparsefeat.io.atomic import atomic_write
+from sparsefeat.io.atomic import atomic_write, sweep
 
 RESULTS = Path("results")
 """Where results go, below the working folder."""
@@ -70,6 +70,7 @@ def write_result(
     text = json.dumps(_without_places(result), indent=1, allow_nan=False, ensure_ascii=False)
     with opening(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, deep=False, name=path.name)
         with atomic_write(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
     return path

@@ -43,7 +43,8 @@ def read(path: Path) -> np.ndarray:
 def _binary(data: bytes, path: Path) -> np.ndarray:
     if len(data) < _HEADER:
         raise InputError(f"{path}: cut off, {len(data)} bytes, expected {_HEADER} before the triangles of an stl")
-    solids, position = [], 0
+    solids: list[np.ndarray] = []
+    position = 0
     while not solids or len(data) - position >= _HEADER:
         count = struct.unpack_from("<I", data, position + 80)[0]
         size = count * _TRIANGLE.itemsize
@@ -82,8 +83,8 @@ def _ascii(data: bytes, path: Path) -> np.ndarray:
             f"{path}, line {line}: triangle {place // size} (from 0): {shown!r}, expected {expected.decode()!r}"
         )
     corners = [text.numbers(words[place::size]) for place in _CORNERS]
-    for place, column in zip(_CORNERS, corners, strict=True):
-        if len(column) < len(words) // size:
-            line, shown = text.word_line(named, len(column) * size + place)
+    for place, values in zip(_CORNERS, corners, strict=True):
+        if len(values) < len(words) // size:
+            line, shown = text.word_line(named, len(values) * size + place)
             raise InputError(f"{path}, line {line}: {shown!r}, expected the three numbers of a vertex")
     return np.stack(corners, axis=1).reshape(-1, 3, 3)

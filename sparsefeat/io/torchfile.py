@@ -14,14 +14,14 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
 
 from sparsefeat.errors import InputError
 from sparsefeat.io.damage import DAMAGE, describe
-from sparsefeat.io.unpickle import ITEM_COST, Inert, Maker, Record, checked_key, unpickle
+from sparsefeat.io.unpickle import ITEM_COST, Inert, Maker, Record, States, checked_key, unpickle
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -293,7 +293,7 @@ def _fill(array: np.ndarray, state: Any) -> int:
     native = given.newbyteorder("=")
     if native != given:
         data = np.frombuffer(data, given).astype(native).tobytes() if data else data
-    array.__setstate__((1, shape, native, bool(column_major), data))
+    array.__setstate__(cast(Any, (1, shape, native, bool(column_major), data)))
     return len(data)
 
 
@@ -316,7 +316,8 @@ def _number(dtype: Any, data: Any) -> int | float | bool:
     dtype, data = _dtype(dtype), _latin1(data)
     if len(data) != dtype.itemsize:
         raise InputError(f"damaged: {len(data)} bytes for one {dtype}")
-    return np.frombuffer(data, dtype=dtype)[0].item()
+    value: int | float | bool = np.frombuffer(data, dtype=dtype)[0].item()
+    return value
 
 
 def _latin1(text: Any, encoding: Any = "latin1") -> bytes:
@@ -393,7 +394,7 @@ def _allowed_names() -> dict[str, Maker | Inert]:
 
 
 _NAMES = _allowed_names()
-_STATES = {
+_STATES: States = {
     Record: _absorb,
     np.ndarray: _fill,
     _Dtype: _Dtype.take_state,

@@ -11,7 +11,7 @@ import pickle
 import pickletools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 from sparsefeat.errors import InputError
 from sparsefeat.io.damage import DAMAGE, describe
@@ -40,6 +40,14 @@ class Record(dict):
         self.kind = kind
 
 
+class Readable(Protocol):
+    """What a pickle is read from."""
+
+    def read(self, count: int, /) -> bytes: ...
+
+    def readline(self) -> bytes: ...
+
+
 States = Mapping[type, Callable[[Any, Any], int]]
 """How objects of a type take the state that follows them in a file, and how many bytes they copy for it."""
 
@@ -53,7 +61,7 @@ _ALLOWANCE = 1 << 16
 
 
 def unpickle(
-    stream: BinaryIO,
+    stream: Readable,
     size: int,
     names: Mapping[str, Maker | Inert],
     states: States,
@@ -98,6 +106,8 @@ class _Unpickler(pickle._Unpickler):
     states: States
     persistent: Callable[[Any], Any] | None
     left: int  # bytes that calls may still make
+    stack: list[Any]
+    metastack: list[list[Any]]
 
     def spend(self, size: int) -> None:
         # Three bytes name a value again; what copies values must not multiply them.
@@ -141,7 +151,7 @@ class _Unpickler(pickle._Unpickler):
     def load_stop(self) -> None:
         if len(self.stack) != 1 or self.metastack:
             raise InputError("damaged pickle (it ends with values left over)")
-        super().load_stop()
+        super().load_stop()  # type: ignore[misc]
 
 
 def _with_keys(load: Callable, kind: type | None, own: bool, step: int) -> Callable[[_Unpickler], None]:
@@ -168,7 +178,7 @@ def _refusal(text: str) -> Callable[[_Unpickler], None]:
     return refuse
 
 
-def _instructions() -> dict[int, Callable[[_Unpickler], None]]:
+def _instructions() -> dict[int, Callable[[Any], None]]:
     table = dict.fromkeys(range(256), _refusal("damaged or truncated pickle (a byte that is no instruction)"))
     keyed = {
         "SETITEM": (dict, True, 2), "SETITEMS": (dict, False, 2), "DICT": (None, False, 2),

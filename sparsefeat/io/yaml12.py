@@ -34,7 +34,7 @@ _SCALARS = (
 )
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """SafeLoader with YAML 1.2 scalars that refuses a key given twice."""
 
     yaml_implicit_resolvers: dict = {}
@@ -51,10 +51,11 @@ class _Loader(yaml.SafeLoader):
                 )
             if isinstance(key, Hashable):
                 seen.add(key)
-        return super().construct_mapping(node, deep)
+        mapping: dict = super().construct_mapping(node, deep)
+        return mapping
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
     """SafeDumper that also quotes text which YAML 1.2 would read as a number."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -135,7 +136,8 @@ def _check_aliases(root: yaml.Node) -> None:
 
 def dump(value: Any) -> str:
     """Return plain values as YAML text that this module, and YAML 1.1 readers, read back equal."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text
 
 
 def _number_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], seen: set[int]) -> None:

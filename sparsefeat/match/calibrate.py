@@ -14,12 +14,18 @@ from pathlib import Path
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from sparsefeat.cli.frame import run_tool
 from sparsefeat.data.threedmatch import FragmentPair, test_pairs
 from sparsefeat.evaluate.registration import MAX_ERROR_M, transformation_error
 from sparsefeat.match.confidence import NAMES, predictors
+from sparsefeat.match.estimate import PoseEstimate
 from sparsefeat.match.register import register_scans
-from sparsefeat.match.scans import ORIENTED_CHECKPOINT, choose_extractor, describe_scan, open_view
+from sparsefeat.match.scans import (
+    ORIENTED_CHECKPOINT,
+    Scan,
+    choose_extractor,
+    describe_scan,
+    open_view,
+)
 
 
 def listed_pairs(root: Path) -> list[FragmentPair]:
@@ -53,7 +59,8 @@ def fit(values: np.ndarray, right: np.ndarray) -> tuple[float, np.ndarray]:
     return float(model.intercept_[0] - coefficients @ mean), coefficients
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the constants; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "data", nargs="+", type=Path, metavar="DIR", help="rooms in 3DMatch's test layout"
@@ -69,17 +76,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    return run_tool(lambda: run(args), args.data[0])
+    return run(args)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Register pairs that overlap and pairs of different scenes, and fit."""
     pairs = [pair for root in args.data for pair in listed_pairs(root)]
     rng = np.random.default_rng(args.seed)
     pairs = [pairs[k] for k in sorted(rng.permutation(len(pairs))[: args.most])]
     extractor = choose_extractor(args.checkpoint, [])
-    scans = {}
+    scans: dict[Path, Scan] = {}
 
-    def statistics(source: Path, target: Path):
+    def statistics(source: Path, target: Path) -> PoseEstimate:
         for path in (source, target):
             if path not in scans:
                 scans[path] = describe_scan(open_view(path), extractor, args.scales)
@@ -91,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         if len(estimate):
             values.append(predictors(estimate))
             right.append(
-                transformation_error(estimate.best, pair.transform, pair.information)
+                transformation_error(estimate.transforms[0], pair.transform, pair.information)
                 <= MAX_ERROR_M**2
             )
     for source, target in strangers(pairs, args.seed):

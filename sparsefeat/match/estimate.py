@@ -143,22 +143,32 @@ def inlier_mask(
 ) -> np.ndarray:
     """Whether the two points of every match come closer than ``distance``. Shape: (K,) bool."""
     moved = points0[matches[:, 0]] @ transform[:3, :3].T + transform[:3, 3]
-    return np.linalg.norm(moved - points1[matches[:, 1]], axis=1) < distance
+    mask: np.ndarray = np.linalg.norm(moved - points1[matches[:, 1]], axis=1) < distance
+    return mask
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
-    return features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+    scaled: np.ndarray = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+    return scaled
 
 
 def _judge(
-    poses, source, target, points0, features0, features1, tree, probes, distance
+    poses: np.ndarray,
+    source: torch.Tensor,
+    target: torch.Tensor,
+    points0: np.ndarray,
+    features0: np.ndarray,
+    features1: np.ndarray,
+    tree: cKDTree,
+    probes: np.ndarray,
+    distance: float,
 ) -> dict[str, np.ndarray]:
     """Score and statistics of every pose. Shape: (H,) each."""
-    poses = torch.from_numpy(poses)
-    apart = (move(poses, source) - target).norm(dim=-1)
+    motions = torch.from_numpy(poses)
+    apart = (move(motions, source) - target).norm(dim=-1)
     inliers = (apart < distance).sum(1).double().numpy()
     support = (1 - (apart / distance).square()).clamp_min(0).sum(1).numpy() / len(source)
-    moved = move(poses, torch.from_numpy(np.asarray(points0[probes], dtype=np.float64))).numpy()
+    moved = move(motions, torch.from_numpy(np.asarray(points0[probes], dtype=np.float64))).numpy()
     near, row = tree.query(moved, distance_upper_bound=distance)
     hit = np.isfinite(near)
     # What features of unrelated points have in common, by the product of the means.

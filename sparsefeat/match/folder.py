@@ -93,7 +93,7 @@ def match_folder(
         tell("matching", done, len(every), f"{files[j].name} onto {files[i].name}")
         result = register_scans(scans[j], scans[i], min_confidence=min_confidence)
         pairs[i, j] = result
-        if result.found:
+        if result.transform is not None:
             edges.append(Edge(i, j, result.transform, result.confidence))
     radius = float(
         np.median([np.linalg.norm(s.points - s.points.mean(0), axis=1).mean() for s in scans])

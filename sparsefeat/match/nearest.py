@@ -66,7 +66,8 @@ def nearest_both_ways(
 
 def is_mutual(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     """Whether the neighbour of the neighbour is the point itself. Shape: (N,), (M,) -> (N,) bool."""
-    return backward[forward] == np.arange(len(forward))
+    mutual: np.ndarray = backward[forward] == np.arange(len(forward))
+    return mutual
 
 
 class _Best:
@@ -90,7 +91,12 @@ class _Best:
         self.index[rows] = torch.where(better, first, self.index[rows])
 
 
-def _prepare(features0, features1, block: int, device) -> tuple[Tensor, Tensor, float]:
+def _prepare(
+    features0: np.ndarray | Tensor,
+    features1: np.ndarray | Tensor,
+    block: int,
+    device: torch.device | str | None,
+) -> tuple[Tensor, Tensor, float]:
     """Both sides with columns appended, so that a product of rows is half a squared distance.
 
     ``(a, |a|^2 / 2, 1) . (-b, 1, |b|^2 / 2) = |a - b|^2 / 2``: one matrix product gives a whole block.

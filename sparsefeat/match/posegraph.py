@@ -62,7 +62,8 @@ class PoseGraph:
         connected."""
         if self.component[i] != self.component[j]:
             return None
-        return np.linalg.inv(self.poses[i]) @ self.poses[j]
+        pose: np.ndarray = np.linalg.inv(self.poses[i]) @ self.poses[j]
+        return pose
 
 
 def optimise_poses(
@@ -136,7 +137,13 @@ def _check(count: int, edges: Sequence[Edge]) -> None:
 
 
 def _supporting_triangles(
-    count, i, j, measured, confidence, tolerance: float, radius: float
+    count: int,
+    i: np.ndarray,
+    j: np.ndarray,
+    measured: np.ndarray,
+    confidence: np.ndarray,
+    tolerance: float,
+    radius: float,
 ) -> np.ndarray:
     """For every edge the sum over closed triangles of the product of the confidences of its
     other two edges.
@@ -159,7 +166,9 @@ def _supporting_triangles(
     return result
 
 
-def _tree_poses(count, i, j, measured, credible) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _tree_poses(
+    count: int, i: np.ndarray, j: np.ndarray, measured: np.ndarray, credible: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Poses along the most credible spanning tree, components, and the first scan of each."""
     # scipy takes a zero for an absent edge, so costs stay positive.
     cost = csr_matrix((1 + credible.max() - credible, (i, j)), shape=(count, count))
@@ -193,11 +202,21 @@ def _logarithm(motion: np.ndarray, radius: float) -> np.ndarray:
     )
 
 
-def _residuals(poses, i, j, measured, radius: float) -> np.ndarray:
+def _residuals(
+    poses: np.ndarray, i: np.ndarray, j: np.ndarray, measured: np.ndarray, radius: float
+) -> np.ndarray:
     return _logarithm(np.linalg.inv(measured) @ np.linalg.inv(poses[i]) @ poses[j], radius)
 
 
-def _gauss_newton(poses, i, j, measured, weights, fixed, radius: float) -> np.ndarray:
+def _gauss_newton(
+    poses: np.ndarray,
+    i: np.ndarray,
+    j: np.ndarray,
+    measured: np.ndarray,
+    weights: np.ndarray,
+    fixed: np.ndarray,
+    radius: float,
+) -> np.ndarray:
     """One step of all poses at once; the first pose of each component stays."""
     count, edges = len(poses), len(i)
     residuals = _residuals(poses, i, j, measured, radius)

@@ -156,9 +156,10 @@ def _spans_a_plane(points: Tensor, weights: Tensor, distance: float) -> Tensor:
     share = weights / weights.sum(1, keepdim=True).clamp_min(1e-12)
     centred = points - torch.einsum("bk,kd->bd", share, points)[:, None]
     covariance = torch.einsum("bk,bkd,bke->bde", share, centred, centred)
-    return ((weights > 0).sum(1) >= 3) & (
+    spread: Tensor = ((weights > 0).sum(1) >= 3) & (
         torch.linalg.eigvalsh(covariance)[:, 1] > (distance / 2) ** 2
     )
+    return spread
 
 
 def _distinct(poses: Tensor, scores: Tensor, points: Tensor, most: int, distance: float) -> Tensor:
@@ -180,7 +181,7 @@ def _distinct(poses: Tensor, scores: Tensor, points: Tensor, most: int, distance
     return order[kept]
 
 
-def _spread(length: int, most: int, device) -> Tensor:
+def _spread(length: int, most: int, device: torch.device) -> Tensor:
     if length <= most:
         return torch.arange(length, device=device)
     return (torch.arange(most, device=device) * length).div(most, rounding_mode="floor")

@@ -18,8 +18,8 @@ from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.inputs import as_tensor, check_points
 from sparsefeat.sparse import quantize
 
-ORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm-sides"
-UNORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm"
+ORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm-oriented-v1"
+UNORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm-v1"
 
 Points = np.ndarray | Tensor | str | os.PathLike
 
@@ -67,13 +67,14 @@ class Scan:
     @property
     def keypoints(self) -> np.ndarray:
         """Shape: (P, 3)."""
-        return self.points[self.rows]
+        keypoints: np.ndarray = self.points[self.rows]
+        return keypoints
 
 
 def open_view(
     points: Points,
     normals: np.ndarray | Tensor | None = None,
-    viewpoint: Sequence[float] | None = None,
+    viewpoint: Sequence[float] | np.ndarray | None = None,
     name: str = "points",
 ) -> View:
     """Check points, or read them from a file; a file may say where its points were seen from.
@@ -119,7 +120,7 @@ def choose_extractor(
         return _released(UNORIENTED_CHECKPOINT if unknown else ORIENTED_CHECKPOINT, device)
     if not isinstance(extractor, FeatureExtractor):
         extractor = FeatureExtractor.from_pretrained(extractor, device=device)
-    if extractor.knows_sides and unknown:
+    if extractor.oriented and unknown:
         warnings.warn(
             f"{unknown[0]}: neither viewpoint nor normals are known, but the network was trained "
             f"with them; {UNORIENTED_CHECKPOINT} works without",

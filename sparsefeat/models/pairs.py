@@ -14,7 +14,8 @@ tensor, the inverse square of the neighbourhood's covariance scaled to trace 1. 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -384,18 +385,24 @@ class PairConvolutionTranspose(PairConvolution):
 
 def pair_backend(ops: Backend, chiral: bool = False) -> Backend:
     """The same backend with pair convolutions in place of those that see more than one cell."""
-
-    def convolution(in_channels: int, out_channels: int, kernel_size: int = 3, **options) -> nn.Module:
-        if kernel_size == 1:
-            return ops.Convolution(in_channels, out_channels, kernel_size=1, **options)
-        return PairConvolution(in_channels, out_channels, kernel_size=kernel_size, chiral=chiral, **options)
-
-    def transpose(*arguments, **options) -> nn.Module:
-        return PairConvolutionTranspose(*arguments, chiral=chiral, **options)
-
     if ops.name != "torch":
         raise InputError(f"pair kernels are not available on the backend {ops.name!r}")
-    return dataclasses.replace(ops, Convolution=convolution, ConvolutionTranspose=transpose)
+    # Partial functions and not local ones: networks are pickled with their backend.
+    return dataclasses.replace(
+        ops,
+        Convolution=functools.partial(_convolution, ops.Convolution, chiral),
+        ConvolutionTranspose=functools.partial(PairConvolutionTranspose, chiral=chiral),
+    )
+
+
+def _convolution(
+    pointwise: Callable[..., nn.Module], chiral: bool, in_channels: int, out_channels: int, kernel_size: int = 3,
+    **options,
+) -> nn.Module:
+    """A pair convolution, or the pointwise one where the kernel is a single cell."""
+    if kernel_size == 1:
+        return pointwise(in_channels, out_channels, kernel_size=1, **options)
+    return PairConvolution(in_channels, out_channels, kernel_size=kernel_size, chiral=chiral, **options)
 
 
 def with_chiral_cells(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +22,10 @@ class RoomsConfig:
     seed: int = 0
     workers: int = 2
 
+    def __post_init__(self) -> None:
+        least = {"rooms": 1, "fragments_per_room": 1, "frames": 2, "seed": 0, "workers": 1}
+        _check_least(self, **least)
+
 
 @dataclass
 class DataConfig:
@@ -37,6 +42,11 @@ class DataConfig:
     validation_pairs: int = 100  # a seeded choice; 0: do not validate
     validation_points: int = 5000  # key points per fragment
     workers: int = 1  # processes that load, augment and match; 0: in this one
+
+    def __post_init__(self) -> None:
+        _check_least(self, validation_pairs=0, validation_points=1, workers=0)
+        if not 0 <= self.min_overlap <= 1:
+            raise InputError(f"min_overlap: expected a share from 0 to 1, got {self.min_overlap}")
 
 
 @dataclass
@@ -72,6 +82,19 @@ class OptimizerConfig:
     accumulate: int = 1  # batches per step
     clip_norm: float | None = None  # largest gradient norm
 
+    def __post_init__(self) -> None:
+        _check_least(self, warmup_steps=0, accumulate=1)
+        for name in ("lr", "gamma", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name}: expected a number above 0, got {value}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay: expected 0 or more, got {self.weight_decay}")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum: expected 0 to below 1, got {self.momentum}")
+        if not 0 <= self.final <= 1:
+            raise InputError(f"final: expected a share from 0 to 1, got {self.final}")
+
 
 @dataclass
 class RotationConfig:
@@ -83,6 +106,12 @@ class RotationConfig:
     max_deg: float = 180.0  # 180: uniform over SO(3)
     start_deg: float = 180.0  # limit at the first step
     grow_share: float = 0.0  # share of the steps in which the limit grows to max_deg
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_deg <= self.max_deg <= 180:
+            raise InputError(f"expected 0 <= start_deg <= max_deg <= 180, got {self.start_deg} and {self.max_deg}")
+        if not 0 <= self.grow_share <= 1:
+            raise InputError(f"grow_share: expected a share from 0 to 1, got {self.grow_share}")
 
 
 @dataclass
@@ -113,17 +142,17 @@ class PretrainConfig:
             raise InputError(f"exactly one of epochs and steps must be set, got {self.epochs} and {self.steps}")
         if self.steps is not None and self.steps < 1 or self.epochs is not None and not self.epochs > 0:
             raise InputError(f"steps or epochs must be positive, got {self.steps} and {self.epochs}")
-        if not self.voxel_size > 0:
+        if not 0 < self.voxel_size < math.inf:
             raise InputError(f"voxel_size: expected metres above 0, got {self.voxel_size}")
         if self.data.shapes is not None and self.loss.name == "cycle" and self.loss.cycle_form in ("landing", "distance"):
             raise InputError(f"loss.cycle_form {self.loss.cycle_form} needs rigid motions; shapes deform")
-        for name in ("batch_size", "save_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.optimizer.accumulate < 1:
-            raise InputError(f"optimizer.accumulate: expected at least 1, got {self.optimizer.accumulate}")
-        if not 0 <= self.rotation.start_deg <= self.rotation.max_deg <= 180:
-            raise InputError(
-                f"rotation: expected 0 <= start_deg <= max_deg <= 180, got {self.rotation.start_deg} and "
-                f"{self.rotation.max_deg}"
-            )
+        _check_least(self, batch_size=1, save_every=1, validate_every=0, seed=0)
+        if self.max_voxels is not None:
+            _check_least(self, max_voxels=1)
+
+
+def _check_least(config: object, **least: int) -> None:
+    """Refuse numbers of a section that are below these."""
+    for name, limit in least.items():
+        if getattr(config, name) < limit:
+            raise InputError(f"{name}: expected at least {limit}, got {getattr(config, name)}")

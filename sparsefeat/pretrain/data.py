@@ -14,6 +14,7 @@ from sparsefeat.pretrain.config import DataConfig, PretrainConfig
 from sparsefeat.pretrain.pairs import PairDataset, collate_pairs
 from sparsefeat.pretrain.sampling import PairRequest, PairSampler, select_pairs
 from sparsefeat.synthetic.rooms import make_rooms
+from sparsefeat.workers import end_with_parent
 
 
 def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> bool:
@@ -132,6 +133,7 @@ def make_loader(
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=collate_pairs,
+        worker_init_fn=end_with_parent,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,
     )

@@ -6,7 +6,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from sparsefeat.errors import opening
+from sparsefeat.errors import opening, warn
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.progress import Progress
 
@@ -70,7 +70,8 @@ class RunLog:
 def read_log(output: Path) -> tuple[list[dict], list[dict]]:
     """The lines of steps and those of validations of a run."""
     lines = _lines(output / "log.jsonl")
-    return [line for line in lines if "loss" in line], [line for line in lines if "validation" in line]
+    steps = [line for line in lines if isinstance(line.get("loss"), float)]
+    return steps, [line for line in lines if isinstance(line.get("validation"), dict)]
 
 
 def _lines(path: Path) -> list[dict]:
@@ -78,10 +79,15 @@ def _lines(path: Path) -> list[dict]:
         return []
     found = []
     with opening(path):
-        text = path.read_text()
-    for line in text.splitlines():
+        text = path.read_text(encoding="utf-8", errors="replace")
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
         try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:  # cut off by the interruption
-            break
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            found.append(record)
+        elif number < len(lines):  # the last one is cut off by an interruption
+            warn(f"{path}: line {number} is damaged and left out")
     return found

@@ -21,8 +21,10 @@ from sparsefeat.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from sparsefeat.errors import InputError, opening
+from sparsefeat.errors import InputError
+from sparsefeat.extract.inputs import checked_device
 from sparsefeat.io.config import save_config
+from sparsefeat.io.lock import output_folder
 from sparsefeat.losses import PairFeatures, pair_loss
 from sparsefeat.models import create_model
 from sparsefeat.models.pairs import with_chiral_cells
@@ -30,17 +32,22 @@ from sparsefeat.pretrain.config import ModelConfig, PretrainConfig
 from sparsefeat.pretrain.log import RunLog
 from sparsefeat.pretrain.pairs import PairBatch, pair_features
 from sparsefeat.pretrain.processes import in_parallel, join_processes, over_processes
-from sparsefeat.pretrain.sources import Result, numbers, open_source
-from sparsefeat.pretrain.state import load_state, save_state
+from sparsefeat.pretrain.sources import PairSource, Result, numbers, open_source
+from sparsefeat.pretrain.state import check_output, load_state, remove_run, save_state
+from sparsefeat.workers import WORKER_KILLED
 
 
 @dataclass
 class PretrainResult:
-    """What a run ended with: the step reached, validations by step, and where the files are."""
+    """What a run ended with: the step reached, validations by step, and where the files are.
+
+    ``finished`` says that it was resumed where nothing was left to do.
+    """
 
     step: int
     validations: dict[int, Result]
     output: Path
+    finished: bool = False
 
 
 def pretrain(
@@ -51,6 +58,7 @@ def pretrain(
     overfit: bool = False,
     show_progress: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
+    overwrite: bool = False,
 ) -> PretrainResult:
     """Pretrain a backbone on pairs of overlapping fragments, or of deforming shapes.
 
@@ -62,20 +70,36 @@ def pretrain(
         output: folder, made if absent.
         device: where the network runs. Under ``torchrun`` each process takes its own share of the pairs; W
             processes of a batch size B compute what one of W B does, up to rounding.
-        resume: go on from ``last.pt``; on CPU the result is the same bits as without the interruption.
+        resume: go on from ``last.pt``; on CPU the result is the same bits as without the interruption. A finished
+            run stays as it is.
         overfit: train and validate on the first batch alone, not augmented: a check that learning works.
         show_progress: a progress bar on standard error.
         should_stop: asked after every step; once it says yes, the state is saved and the run ends early.
+        overwrite: begin anew where a run is already; its files are deleted.
 
     Returns:
         The step reached and the validations of this call.
 
     Raises:
-        InputError: data, configuration or checkpoint are not as expected.
+        InputError: data, configuration or checkpoint are not as expected, ``output`` holds a run, or another process
+            writes there.
     """
-    rank, world_size = join_processes(device)
     output = Path(output)
+    device = checked_device(device, nn.Identity())
+    check_output(output, resume, overwrite)
+    rank, world_size = join_processes(device)
     source = open_source(config, overfit)
+    with output_folder(output) if rank == 0 else contextlib.nullcontext():
+        if overwrite and rank == 0:
+            remove_run(output)
+        return _pretrain(config, output, device, source, resume, show_progress, should_stop, rank, world_size)
+
+
+def _pretrain(
+    config: PretrainConfig, output: Path, device: torch.device, source: PairSource, resume: bool, show_progress: bool,
+    should_stop: Callable[[], bool], rank: int, world_size: int,
+) -> PretrainResult:
+    """Steps, validations and files of this process, from the new or the resumed state."""
     accumulate = config.optimizer.accumulate
     batches_per_epoch = source.count / (config.batch_size * world_size)
     steps = config.steps or math.ceil(config.epochs * batches_per_epoch / accumulate)
@@ -87,9 +111,9 @@ def pretrain(
     first, best = 0, -1.0
     if resume:
         first, best = load_state(output / "last.pt", config, model, optimizer, scaler)
+        if first >= steps:
+            return PretrainResult(first, {}, output, finished=True)
     elif rank == 0:
-        with opening(output):
-            output.mkdir(parents=True, exist_ok=True)
         save_config(output / "config.yaml", config)
 
     parallel = in_parallel(model, world_size, device)
@@ -147,7 +171,7 @@ def pretrain(
                 validate(step)
             if step % config.save_every == 0:
                 save(step)
-        if step % config.save_every:
+        if step > first and step % config.save_every:
             save(step)
     finally:
         if log:
@@ -289,4 +313,8 @@ def _timed(loader) -> Iterator[tuple[PairBatch, float]]:
             batch = next(batches)
         except StopIteration:
             return
+        except RuntimeError as error:
+            if str(error).startswith("DataLoader worker"):
+                raise InputError(WORKER_KILLED) from error
+            raise
         yield batch, time.perf_counter() - start

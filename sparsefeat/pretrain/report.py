@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from torch import nn
 
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.evaluate.keypoints import FragmentDescriber
-from sparsefeat.evaluate.matching import MatchingResult
 from sparsefeat.evaluate.pictures import draw_pair as draw_matches_of
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.pretrain.config import PretrainConfig
@@ -18,15 +18,13 @@ from sparsefeat.pretrain.log import read_log
 from sparsefeat.visualize import pca_colors, plot_curves, render_points
 
 
-def table(rows: Mapping[str, MatchingResult]) -> str:
-    """FMR and IR, with and without mutual check, one line per result."""
+def table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """FMR and IR, with and without mutual check, one line per result; numbers as the log has them."""
     width = max(len(name) for name in rows)
     lines = [f"{'':{width}}     FMR      IR   FMR mutual   IR mutual"]
-    for name, result in rows.items():
-        lines.append(
-            f"{name:{width}}   {result.FMR:.3f}   {result.IR:.3f}        {result.FMR_mutual:.3f}       "
-            f"{result.IR_mutual:.3f}"
-        )
+    for name, row in rows.items():
+        fmr, ir, fmr_mutual, ir_mutual = (row.get(key, math.nan) for key in ("FMR", "IR", "FMR_mutual", "IR_mutual"))
+        lines.append(f"{name:{width}}   {fmr:.3f}   {ir:.3f}        {fmr_mutual:.3f}       {ir_mutual:.3f}")
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ from sparsefeat.pretrain.data import _Overfit, load_pairs, make_loader
 from sparsefeat.pretrain.pairs import PairDataset, collate_pairs, pair_features
 from sparsefeat.pretrain.sampling import PairRequest, PairSampler
 from sparsefeat.pretrain.shapes import ShapePairDataset, load_shapes
+from sparsefeat.workers import end_with_parent
 
 HIT_VOXELS = 2.0
 """A landmark whose nearest neighbour in feature space lies at most so many voxels from its true place is a hit."""
@@ -127,7 +128,7 @@ class ShapeSource:
         )
         return DataLoader(
             self.dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate_pairs,
-            prefetch_factor=4 if workers else None,
+            worker_init_fn=end_with_parent, prefetch_factor=4 if workers else None,
         )  # fmt: skip
 
     @torch.no_grad()

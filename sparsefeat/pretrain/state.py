@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from sparsefeat.checkpoint import load_weights
 from sparsefeat.checkpoint.legacy import current_run_options
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.config import config_from_dict, to_dict
 from sparsefeat.models import Network
 from sparsefeat.pretrain.config import PretrainConfig
+from sparsefeat.pretrain.log import read_log
 
 # What may change between an interruption and the resumption: another length, data that lies elsewhere, and what
 # is only reported.
@@ -38,10 +39,45 @@ def save_state(
         "best": best,
     }
     try:
-        with atomic_write(path) as temporary:
-            torch.save(state, temporary)
+        # A stream and no path: torch would write the temporary name into the file.
+        with atomic_write(path) as temporary, open(temporary, "wb") as stream:
+            torch.save(state, stream)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
         raise InputError(f"{path}: cannot write the state ({error}); an earlier file is untouched") from error
+
+
+def check_output(output: Path, resume: bool, overwrite: bool) -> None:
+    """Refuse to begin where a run is, and to go on where none is.
+
+    Raises:
+        InputError: see above; the message says which options there are.
+    """
+    if resume and overwrite:
+        raise InputError("resume and overwrite are both given, expected at most one of them")
+    if resume and not (output / "last.pt").is_file():
+        raise InputError(f"{output / 'last.pt'}: nothing to resume from; expected the last.pt of an earlier run")
+    if not resume and not overwrite and (steps := _begun(output)) is not None:
+        goes_on = "--resume goes on with it, " if (output / "last.pt").is_file() else ""
+        raise InputError(
+            f"{output}: holds a run that was begun before, of {steps} steps; {goes_on}--overwrite begins anew, or name "
+            "another output"
+        )
+
+
+def remove_run(output: Path) -> None:
+    """Delete what a run leaves and what another would go on from."""
+    with opening(output):
+        for name in ("last.pt", "last.safetensors", "best.safetensors", "log.jsonl"):
+            (output / name).unlink(missing_ok=True)
+
+
+def _begun(output: Path) -> int | None:
+    """Steps that a run in this folder has done; None: there is none, or it was cut before it saved anything."""
+    steps, validations = read_log(output)
+    saved = any((output / name).is_file() for name in ("last.pt", "last.safetensors"))
+    # The best of a run that only validated is the untrained network.
+    trained = (output / "best.safetensors").is_file() and any(line["step"] > 0 for line in validations)
+    return max((line["step"] for line in steps), default=0) if saved or trained else None
 
 
 def load_state(
@@ -53,22 +89,48 @@ def load_state(
     Raises:
         InputError: no such file, not such a file, or one of a run with another configuration.
     """
-    if not os.path.isfile(path):
-        raise InputError(f"{path}: nothing to resume from; expected the last.pt of an earlier run")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise InputError(f"{path}: not the state of a run, or cut off ({str(error).splitlines()[0]})") from error
-    missing = {"config", "model", "optimizer", "scaler", "step", "best"} - set(state)
-    if missing:
-        raise InputError(f"{path}: not the state of a run: no {', '.join(sorted(missing))}")
+    except Exception as error:  # what torch raises on a damaged file is not bounded
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: not the state of a run, or cut off ({reason})") from error
+    kinds = {"config": dict, "model": dict, "optimizer": dict, "scaler": dict, "step": int, "best": (int, float)}
+    for name, kind in kinds.items():
+        found = state.get(name) if isinstance(state, dict) else None
+        if not isinstance(found, kind):
+            lack = "has no" if found is None else f"has a {type(found).__name__} for its"
+            raise InputError(f"{path}: {lack} {name}, so that it is not the state of a run")
     # Options that the run did not know yet have their defaults.
     theirs = to_dict(config_from_dict(PretrainConfig, current_run_options(state["config"]), where=str(path)))
     mine = to_dict(config)
     for name in mine:
         if name not in _FREE and mine[name] != theirs.get(name):
             raise InputError(f"{path}: was made with {name} = {theirs.get(name)}, the configuration says {mine[name]}")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
-    return state["step"], state["best"]
+    if state["step"] < 0:
+        raise InputError(f"{path}: its step is {state['step']}, expected 0 or more")
+    try:
+        load_weights(model, state["model"])
+        _check_optimizer(state["optimizer"], optimizer, state["step"])
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: does not fit the run ({str(error).splitlines()[0]})") from error
+    return state["step"], float(state["best"])
+
+
+def _check_optimizer(state: dict[str, Any], optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Refuse moments that are missing or misshapen: torch would begin them anew, or fail at the first step."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, parameter in enumerate(parameters):
+        moments = state["state"].get(number, {})
+        for name in _moments(optimizer):
+            shape = getattr(moments.get(name), "shape", None)
+            if step and shape != parameter.shape:
+                found = "is missing" if shape is None else f"has shape {tuple(shape)}, expected {tuple(parameter.shape)}"
+                raise InputError(f"{name} of parameter {number} {found}")
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+    if isinstance(optimizer, torch.optim.SGD):
+        return ("momentum_buffer",) if optimizer.param_groups[0]["momentum"] else ()
+    return ("exp_avg", "exp_avg_sq")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.receptive_field.descent import (
     Descent,
@@ -232,7 +233,9 @@ class _Describe:
             extractor = _dilated(extractor, dilation)
         for copy in range(self.copies):
             (points, normals), rows = self.surfaces[number].view(copy, voxel_size, self.seed + number)
-            features = extractor(points, "trilinear", normals=normals, rows=rows, views=self.poses)
+            with warnings.catch_warnings():  # sizes that do not fit are tried on purpose
+                warnings.simplefilter("ignore", InputWarning)
+                features = extractor(points, "trilinear", normals=normals, rows=rows, views=self.poses)
             described.append(torch.from_numpy(features))
             self.cost.passes += self.poses
             self.cost.points += self.poses * len(points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,6 +157,14 @@ def check_layout(layout: str) -> None:
         raise InputError(f"layout: got {layout!r}, expected one of {', '.join(LAYOUTS)}")
 
 
+def check_fusion(voxel_size: float, spacing: float) -> None:
+    """Raise InputError if fragments cannot be fused with these."""
+    if not 0.002 <= voxel_size <= 0.2:
+        raise InputError(f"voxel_size: got {voxel_size} m, expected 0.002 to 0.2")
+    if not 0 <= spacing <= 1:
+        raise InputError(f"spacing: got {spacing} m, expected 0 (keep all points) to 1")
+
+
 def make_folder(path: str | os.PathLike) -> Path:
     """The folder at ``path``, made if it was not there; InputError if that cannot be."""
     with opening(path):
@@ -206,7 +215,8 @@ def write_test_layout(
     folder: Path, scene: str, fragments: Sequence[Fragment], pairs: Sequence[Overlap]
 ) -> None:
     """Write ``<scene>/cloud_bin_<k>.ply`` and, beside it, ``<scene>-evaluation`` (overlap of 30 % and more)
-    and ``<scene>-evaluation-lo`` (10 to 30 %) with ``gt.log``, ``gt.info`` and ``gt_overlap.log``."""
+    and ``<scene>-evaluation-lo`` (10 to 30 %) with ``gt.log``, ``gt.info`` and ``gt_overlap.log``; of either only
+    where there are such pairs."""
     (folder / scene).mkdir(parents=True, exist_ok=True)
     for k, fragment in enumerate(fragments):
         local = transform(fragment.points, np.linalg.inv(fragment.pose))
@@ -214,10 +224,21 @@ def write_test_layout(
     count = len(fragments)
     for suffix, low, high in (("-evaluation", 0.30, np.inf), ("-evaluation-lo", 0.10, 0.30)):
         target = folder / (scene + suffix)
-        target.mkdir(exist_ok=True)
         chosen = [p for p in pairs if low <= p.share < high]
+        if not chosen:
+            _remove_lists(target)  # of an earlier run
+            continue
+        target.mkdir(exist_ok=True)
         relative = [np.linalg.inv(fragments[p.i].pose) @ fragments[p.j].pose for p in chosen]
         write_log(target / "gt.log", [(p.i, p.j, count, m) for p, m in zip(chosen, relative, strict=True)])
         write_info(target / "gt.info", [(p.i, p.j, count, p.information) for p in chosen])
         with atomic_write(target / "gt_overlap.log") as path:
             path.write_text("".join(f"{p.i},{p.j},{p.share:.4f}\n" for p in chosen))
+
+
+def _remove_lists(folder: Path) -> None:
+    if folder.is_dir():
+        for name in ("gt.log", "gt.info", "gt_overlap.log"):
+            (folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is something else in it
+            folder.rmdir()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 from typing import TypeVar
 
 from sparsefeat.errors import InputError
+from sparsefeat.workers import WORKER_KILLED, end_with_parent
 
 Result = TypeVar("Result")
 
@@ -50,7 +48,7 @@ def run_tasks(
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool as error:
-        raise InputError("a worker process was killed, perhaps for want of memory; fewer workers need less") from error
+        raise InputError(WORKER_KILLED) from error
     except BaseException:
         # A task may take a minute; nobody waits for its result. (Python 3.14 has pool.terminate_workers().)
         for process in list(pool._processes.values()):
@@ -71,15 +69,7 @@ def _signals_later() -> Iterator[None]:
 
 
 def _begin() -> None:
-    """In a worker: Ctrl-C is for its parent to act on, and where the parent is killed the worker ends too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a worker: SIGTERM ends it, whatever its parent does at that, and the end of its parent too."""
+    end_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)

@@ -10,13 +10,14 @@ import numpy as np
 
 from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import atomic_write
+from sparsefeat.io.lock import output_folder
 from sparsefeat.synthetic.camera import KINECT, Intrinsics, Scene, drifted, walk
 from sparsefeat.synthetic.depth_noise import DepthNoise
 from sparsefeat.synthetic.fragments import (
     Fragment,
+    check_fusion,
     check_layout,
     fuse_fragment,
-    make_folder,
     transform,
     write_scene,
 )
@@ -140,26 +141,24 @@ def make_rooms(
     for name, (value, least) in counts.items():
         if value < least:
             raise InputError(f"{name}: got {value}, expected {least} or more")
-    for name, value in {"voxel_size": voxel_size}.items():
-        if not 0.002 <= value <= 0.2:
-            raise InputError(f"{name}: got {value} m, expected 0.002 to 0.2")
-    output = make_folder(output)
+    check_fusion(voxel_size, spacing)
     tasks = [
         (seed, r, fragments_per_room, frames, k, voxel_size, spacing)
         for r in range(rooms)
         for k in range(fragments_per_room)
     ]
-    unfinished: dict[int, dict[int, Fragment]] = {}
-    for done, (task, fragment) in enumerate(run_tasks(_make_fragment, tasks, workers), 1):
-        room, k = divmod(task, fragments_per_room)
-        finished = unfinished.setdefault(room, {})
-        finished[k] = fragment
-        if len(finished) == fragments_per_room:
-            write_scene(output, room_name(room), [finished[k] for k in range(fragments_per_room)], layout)
-            del unfinished[room]
-        if progress is not None:
-            progress(done, len(tasks))
-    for split, names in splits(rooms).items():
-        with opening(output), atomic_write(output / f"{split}_rooms.txt") as path:
-            path.write_text("".join(name + "\n" for name in names))
-    return output
+    with output_folder(output) as folder:
+        unfinished: dict[int, dict[int, Fragment]] = {}
+        for done, (task, fragment) in enumerate(run_tasks(_make_fragment, tasks, workers), 1):
+            room, k = divmod(task, fragments_per_room)
+            finished = unfinished.setdefault(room, {})
+            finished[k] = fragment
+            if len(finished) == fragments_per_room:
+                write_scene(folder, room_name(room), [finished[k] for k in range(fragments_per_room)], layout)
+                del unfinished[room]
+            if progress is not None:
+                progress(done, len(tasks))
+        for split, names in splits(rooms).items():
+            with opening(folder), atomic_write(folder / f"{split}_rooms.txt") as path:
+                path.write_text("".join(name + "\n" for name in names))
+    return folder

@@ -90,6 +90,12 @@ class HeadConfig:
     training: HeadTraining = field(default_factory=HeadTraining)  # mlp and diffusion
     turn_xyz: bool = True  # mlp and diffusion: coordinates as features are turned at random in every step
 
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.blocks < 1 or any(width < 1 for width in self.hidden):
+            raise InputError(f"width, blocks and hidden must be positive, got {self.width}, {self.blocks}, {self.hidden}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout: expected a share from 0 to below 1, got {self.dropout}")
+
 
 @dataclass
 class FinetuneConfig:
@@ -97,6 +103,10 @@ class FinetuneConfig:
 
     steps: int = 200  # one shape each, turned at random
     learning_rate: float = 1e-3  # of Adam, falling to zero along a cosine
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.learning_rate > 0:
+            raise InputError(f"steps and learning_rate must be positive, got {self.steps}, {self.learning_rate}")
 
 
 @dataclass
@@ -108,6 +118,12 @@ class CorrespondenceConfig:
     eigenpairs: int = 30  # of the functional map
     zoomout: int = 100  # eigenpairs after refinement; 0: none
     metric: int = 0  # random training shapes whose landmarks a linear metric on features is learned from; 0: none
+
+    def __post_init__(self) -> None:
+        for name, least in {"pairs": 1, "points": 1, "eigenpairs": 1, "zoomout": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name}: expected at least {least}, got {value}")
 
 
 @dataclass
@@ -159,6 +175,8 @@ class TransferConfig:
             raise InputError("features.absolute: expected data.normalize area, which times and energies are for")
         if self.correspondence.metric == 1 or self.correspondence.metric < 0:
             raise InputError(f"correspondence.metric: expected 0, or 2 shapes or more, got {self.correspondence.metric}")
+        if any(seed < 0 for seed in self.seeds):
+            raise InputError(f"seeds must be 0 or more, got {self.seeds}")
         if "tuned" not in self.methods and (self.rungs or self.adapter is not None):
             raise InputError("methods: the curve (rungs) and the adapter are about tuned, which is not among them")
         if self.data.resplit and self.task == "correspondence":

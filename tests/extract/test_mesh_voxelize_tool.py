@@ -149,7 +149,7 @@ def test_progress_ends_at_the_number_of_files(shapes, tmp_path):
         ),
         (["--voxel-size", "1", "--up", "w"], "--up: invalid choice: 'w'"),
         (["--voxel-size", "1", "--output", os.devnull + "/out"], os.devnull),
-        (["--voxel-size", "1e-12"], "voxels of 1e-12 from the origin"),
+        (["--voxel-size", "1e-12"], "voxels of 1e-12"),
     ],
 )
 def test_wrong_arguments_end_the_tool_with_2(shapes, tmp_path, capsys, options, message):

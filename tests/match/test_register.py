@@ -145,8 +145,8 @@ def test_what_cannot_be_registered_is_named(scans, extractor, tmp_path):
 def test_the_checkpoint_follows_what_is_known(extractor):
     points = np.ones((1, 3))
     known, unknown = open_view(points, viewpoint=(0, 0, 1)), open_view(points)
-    assert choose_extractor(None, [known, known]).knows_sides
-    assert not choose_extractor(None, [known, unknown]).knows_sides
+    assert choose_extractor(None, [known, known]).oriented
+    assert not choose_extractor(None, [known, unknown]).oriented
     assert choose_extractor(extractor, [known]) is extractor
     with pytest.warns(UserWarning, match="neither viewpoint nor normals"):
         choose_extractor(ORIENTED_CHECKPOINT, [unknown])

@@ -23,7 +23,7 @@ def network(**options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         options = SMALL | {"kernels": "pair", "normalize_feature": True} | options
-        return create_model("ResUNetBN2C", in_channels=3, **options).eval()
+        return create_model("ResUNetBN2C", **({"in_channels": 3} | options)).eval()
 
 
 def ellipsoid(count: int = 900) -> torch.Tensor:
@@ -291,3 +291,12 @@ def test_what_does_not_go_together_is_refused():
     coordinates = torch.zeros(1, 4, dtype=torch.int32)
     with pytest.raises(ValueError, match="positions of the points"):
         PairConvolution(1, 1)(SparseTensor(torch.ones(1, 1), coordinates))
+
+
+def test_a_network_survives_pickling_and_is_the_same():
+    import pickle
+
+    model = create_model("ResUNetBN2C", in_channels=6, out_channels=4, kernels="pair", oriented=True).eval()
+    again = pickle.loads(pickle.dumps(model))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    assert [type(m) for m in again.modules()] == [type(m) for m in model.modules()]

@@ -343,5 +343,5 @@ def test_without_embreex_the_error_says_what_to_install(monkeypatch):
     from sparsefeat.synthetic.shapes import box
 
     monkeypatch.setitem(sys.modules, "embreex", None)
-    with pytest.raises(ImportError, match="pip install embreex"):
+    with pytest.raises(ImportError, match=r"pip install 'sparsefeat\[rooms\]'"):
         Scene(box((1, 1, 1)))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +11,8 @@ import numpy as np
 
 from sparsefeat.errors import InputError, opening, opens_path
 from sparsefeat.io import yaml12
+from sparsefeat.io.atomic import atomic_folder
+from sparsefeat.io.lock import LOCK_NAME, locked
 from sparsefeat.io.shape_folder import write_lists
 from sparsefeat.synthetic.creatures.body import turn
 from sparsefeat.synthetic.creatures.creature import Creature, make_creature
@@ -89,34 +89,29 @@ def make_creatures(
     unknown = next((name for name in families if name not in KINDS), None)
     if unknown is not None or not families:
         raise InputError(f"families: got {unknown or 'none'!r}, expected some of {', '.join(KINDS)}")
-    with opening(output):
-        occupied = output.exists() and (not output.is_dir() or any(output.iterdir()))
-    if occupied:
-        raise InputError(f"{output}: there is something already, expected a new or an empty folder")
     tasks = _tasks(seed, count, poses, families, vertices, landmark_count, triangulations)
     with opening(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        shown: dict[int, Creature] = {}
-        step = max(1, -(-len(tasks) // _SHOWN))
-        for done, (k, creature) in enumerate(run_tasks(_make, tasks, workers), 1):
-            _write(partial, tasks[k], creature)
-            if k % step == 0:
-                shown[k] = creature
-            if progress is not None:
-                progress(done, len(tasks))
-        settings = {"seed": seed, "count": count, "poses": poses, "families": list(families)}
-        settings |= {"vertices": vertices, "landmark_count": landmark_count}
-        if triangulations is not None:
-            settings["triangulations"] = triangulations
-        _write_lists(partial, tasks, families, landmark_count, settings)
-        contact_sheet([shown[k] for k in sorted(shown)], partial / CONTACT_SHEET)
+    with locked(output.parent / f".{output.name}{LOCK_NAME}", output):
         with opening(output):
-            os.chmod(partial, 0o755)
-            os.replace(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            occupied = output.exists() and (not output.is_dir() or any(output.iterdir()))
+        if occupied:
+            raise InputError(f"{output}: there is something already, expected a new or an empty folder")
+        with atomic_folder(output) as partial:
+            shown: dict[int, Creature] = {}
+            step = max(1, -(-len(tasks) // _SHOWN))
+            for done, (k, creature) in enumerate(run_tasks(_make, tasks, workers), 1):
+                _write(partial, tasks[k], creature)
+                if k % step == 0:
+                    shown[k] = creature
+                if progress is not None:
+                    progress(done, len(tasks))
+            settings = {"seed": seed, "count": count, "poses": poses, "families": list(families)}
+            settings |= {"vertices": vertices, "landmark_count": landmark_count}
+            if triangulations is not None:
+                settings["triangulations"] = triangulations
+            _write_lists(partial, tasks, families, landmark_count, settings)
+            contact_sheet([shown[k] for k in sorted(shown)], partial / CONTACT_SHEET)
     return output
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sparsefeat.errors import InputError
-from sparsefeat.io import polygons
+from sparsefeat.io import obj, off
 from sparsefeat.io.meshes import FACE_KEYS, MESH_SUFFIXES, check_mesh, read_mesh
 from sparsefeat.io.pointcloud import POINT_SUFFIXES, read_points
 
@@ -190,8 +190,10 @@ def _has_faces(path: Path, suffix: str) -> bool:
         )
     if suffix == ".npz":
         return any(key in FACE_KEYS for key in npz_names(path))
-    readers = {".off": polygons.read_off_faces, ".obj": polygons.read_obj_faces}
-    return suffix in readers and len(readers[suffix](path)[1]) > 0
+    readers = {".off": off.read, ".obj": obj.read}
+    if suffix not in readers:
+        return False
+    return len(readers[suffix](path, True).counts) > 0
 
 
 def npz_names(path: Path) -> list[str]:

@@ -1,0 +1,118 @@
+"""An evaluation that was stopped goes on where it was, with the same numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sparsefeat.cli import evaluate
+from sparsefeat.errors import InputError
+from sparsefeat.evaluate.journal import PairJournal
+from sparsefeat.evaluate.matching import TAU1_CURVE, Matches, PairResult
+from sparsefeat.io.gtlog import write_info, write_log
+from sparsefeat.io.pointcloud import write_ply
+
+SETTINGS = {"data": "here", "seed": 0}
+
+
+def result(i: int, error: float | None = None) -> PairResult:
+    matches = Matches(7, 3, np.arange(len(TAU1_CURVE)))
+    return PairResult("scene", i, i + 1, matches, matches, error)
+
+
+def same(a: PairResult, b: PairResult) -> bool:
+    plain = [(r.scene, r.i, r.j, r.registration_error, r.nearest.count, r.mutual.inliers) for r in (a, b)]
+    return plain[0] == plain[1] and np.array_equal(a.nearest.closer, b.nearest.closer)
+
+
+@pytest.mark.parametrize("error", [None, 0.1 + 0.2, float("inf")])
+def test_pairs_come_back_as_they_were_kept(tmp_path, error):
+    with PairJournal(tmp_path / "a.part", SETTINGS, resume=False) as journal:
+        journal.keep("net", result(0, error))
+    with PairJournal(tmp_path / "a.part", SETTINGS, resume=True) as journal:
+        assert same(journal.known["net"]["scene", 0, 1], result(0, error))
+
+
+def test_a_cut_or_damaged_line_costs_its_pair_alone(tmp_path):
+    path = tmp_path / "a.part"
+    with PairJournal(path, SETTINGS, resume=False) as journal:
+        for i in range(4):
+            journal.keep("net", result(i))
+    lines = path.read_text().splitlines()
+    lines[2] = "{}"
+    path.write_text("\n".join(lines)[:-9])
+    with PairJournal(path, SETTINGS, resume=True) as journal:
+        assert sorted(i for _, i, _ in journal.known["net"]) == [0, 2]
+
+
+def test_pairs_of_other_settings_and_pairs_that_nobody_asked_for_are_refused(tmp_path):
+    path = tmp_path / "a.part"
+    with PairJournal(path, SETTINGS, resume=False) as journal:
+        journal.keep("net", result(0))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="other settings: seed 0 and not 1"):
+        PairJournal(path, SETTINGS | {"seed": 1}, resume=True)
+    with pytest.raises(InputError, match="1 pairs that were measured before; --resume"):
+        PairJournal(path, SETTINGS, resume=False)
+    assert path.read_bytes() == before
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch) -> list[str]:
+    """Three pairs of noisy fragments, described by their coordinates."""
+
+    class Positions:
+        voxel_size = 0.05
+        model = torch.nn.Identity()
+
+        def __call__(self, points, **options):
+            return points
+
+    monkeypatch.setattr("sparsefeat.evaluate.descriptors.checkpoint_descriptor", lambda *args: Positions())
+    root = tmp_path / "data"
+    (root / "scene").mkdir(parents=True)
+    (root / "scene-evaluation").mkdir()
+    rng = np.random.default_rng(0)
+    points = rng.random((400, 3)) * [3, 2, 2]
+    for k in range(3):
+        write_ply(root / "scene" / f"cloud_bin_{k}.ply", points + rng.normal(0, 0.08, points.shape))
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    write_log(root / "scene-evaluation" / "gt.log", [(i, j, 3, np.eye(4)) for i, j in pairs])
+    write_info(root / "scene-evaluation" / "gt.info", [(i, j, 3, np.eye(6) * 100) for i, j in pairs])
+    return ["matching", "--checkpoint", "x", "--data", str(root), "--json"]
+
+
+def test_a_stopped_evaluation_resumes_to_the_same_bytes(command, tmp_path, monkeypatch, capsys):
+    whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
+    assert evaluate.main([*command, str(whole)]) == 0
+    from sparsefeat.evaluate import matching
+
+    measure, asked = matching._evaluate_pair, []
+
+    def stop_at_the_third(*args):
+        asked.append(args[0])
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return measure(*args)
+
+    monkeypatch.setattr(matching, "_evaluate_pair", stop_at_the_third)
+    assert evaluate.main([*command, str(parts)]) == 130
+    assert "--resume" in capsys.readouterr().err
+    assert not parts.exists() and len(Path(f"{parts}.part").read_text().splitlines()) == 3
+    assert evaluate.main([*command, str(parts)]) == 2  # not by accident
+    assert evaluate.main([*command, str(parts), "--resume"]) == 0
+    assert len(asked) == 4, "the first two pairs were not measured again"
+    assert parts.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "parts.json", "whole.json"]
+    assert json.loads(whole.read_text())["n_pairs"] == 3
+
+
+@pytest.mark.parametrize("change", [["--seed", "-1"], ["--tau2", "1"], ["--device", "foo"]])
+def test_wrong_numbers_are_found_before_anything_is_read(command, tmp_path, monkeypatch, capsys, change):
+    monkeypatch.setattr("sparsefeat.data.threedmatch.test_pairs", lambda *args: pytest.fail("data was read"))
+    assert evaluate.main([*command, str(tmp_path / "a.json"), *change]) == 2
+    assert change[1] in capsys.readouterr().err

@@ -1,0 +1,117 @@
+"""Warnings where features will be poor: the unit, the voxel size, the orientation, the size of tiles."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import sparsefeat
+from sparsefeat.errors import InputError, InputWarning
+from sparsefeat.extract import FeatureExtractor
+from sparsefeat.extract.plausibility import UNORIENTED, neighbour_share, typical_spacing
+from sparsefeat.extract.surfaces import expected_voxels, vertex_features
+from sparsefeat.extract.tiling import split_into_tiles
+from sparsefeat.models import create_model
+
+
+@pytest.fixture(scope="module")
+def extractor() -> FeatureExtractor:
+    torch.manual_seed(0)
+    options = {"conv1_kernel_size": 3, "depth": 1, "channels": [4, 4], "tr_channels": [4, 4], "out_channels": 4}
+    return FeatureExtractor(create_model("ResUNetBN2C", in_channels=1, **options).eval(), 0.05)
+
+
+def sheet(count: int = 2000) -> np.ndarray:
+    """Points of a square of 2 m, about 4.5 cm apart."""
+    return np.random.default_rng(0).random((count, 3)) * [2, 2, 0.01]
+
+
+def said(call) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [str(w.message) for w in caught if issubclass(w.category, InputWarning)]
+
+
+def test_a_cloud_that_fits_its_voxels_gives_no_warning(extractor):
+    assert said(lambda: extractor(sheet())) == []
+    assert said(lambda: extractor(np.zeros((0, 3)))) == []
+    assert said(lambda: extractor(np.ones((5, 3)) * np.arange(5)[:, None])) == []  # too few points to judge
+
+
+def test_millimetres_against_a_checkpoint_in_metres_are_said(extractor):
+    (line,) = said(lambda: extractor(sheet() * 1000))
+    assert "0% of 2000 voxels of 0.05 have a neighbour" in line
+    assert "divide coordinates in millimetres by 1000" in line
+
+
+def test_a_voxel_size_far_below_the_spacing_is_said_with_one_that_fits(extractor):
+    (line,) = said(lambda: extractor.at(0.002)(sheet()))
+    assert "have a neighbour" in line and "voxel size of about" in line
+
+
+def test_a_cloud_in_a_few_voxels_is_said(extractor):
+    (line,) = said(lambda: extractor.at(2.0)(sheet()))
+    assert "2000 points fall into" in line and "2 wide" in line
+
+
+def test_the_warning_points_to_the_caller(extractor):
+    with pytest.warns(InputWarning) as caught:
+        extractor(sheet() * 1000)
+    assert caught[0].filename == __file__
+
+
+def test_the_share_of_voxels_with_a_neighbour_counts_corners_and_not_the_other_side_of_the_box():
+    cells = torch.tensor([[0, 0, 0], [0, 0, 5], [1, 1, 1], [3, 0, 0], [5, 5, 5]])
+    assert neighbour_share(cells) == 2 / 5
+    # A key without a margin would make the last cell of a row the neighbour of the next row's first.
+    assert neighbour_share(torch.tensor([[0, 0, 5], [0, 1, 0]])) == 0
+
+
+def test_the_spacing_of_points_leaves_copies_out():
+    grid = np.stack(np.meshgrid(*[np.arange(5.0)] * 3), -1).reshape(-1, 3) * 3
+    assert typical_spacing(torch.from_numpy(np.concatenate([grid, grid]))) == 3
+
+
+def test_an_oriented_network_without_orientation_names_the_one_to_take():
+    assert not sparsefeat.from_pretrained(UNORIENTED).config["oriented"]
+    oriented = FeatureExtractor.from_pretrained("sparsefeat/rooms-5cm-oriented-v1")
+    points, up = sheet(300), np.tile([0.0, 0, 1], (300, 1))
+    for call in (lambda: oriented(points), lambda: vertex_features(oriented, points, None)):
+        (line,) = said(call)
+        assert "without viewpoint= or normals=" in line and UNORIENTED in line
+    assert said(lambda: oriented(points, normals=up)) == []
+    assert said(lambda: oriented(points, viewpoint=(0, 0, 9))) == []
+    given = []
+    assert said(lambda: given.append(vertex_features(oriented, points, None, normals=up))) == []
+    np.testing.assert_array_equal(given[0], oriented(points, "trilinear", normals=up))
+
+
+def test_normals_beside_faces_are_refused(extractor):
+    triangle = np.eye(3)
+    with pytest.raises(InputError, match="normals of a mesh are those of its faces"):
+        vertex_features(extractor, triangle, np.array([[0, 1, 2]]), normals=triangle)
+
+
+def test_the_number_of_voxels_of_a_surface_is_about_what_voxelising_gives():
+    from sparsefeat.mesh.voxelization import voxelize_mesh
+
+    corners = np.array([[0.1, 0.2, 0.3], [1.0, 0.4, 0.1], [0.3, 1.1, 0.9]])
+    found = len(voxelize_mesh(corners, np.array([[0, 1, 2]]), 0.01).coordinates)
+    assert 0.7 < expected_voxels(corners, np.array([[0, 1, 2]]), 0.01) / found < 1.4
+
+
+def test_tiles_beyond_the_bound_are_said_with_their_size(extractor):
+    points = sheet(20_000)
+    sizes = [len(t.rows) for t in split_into_tiles(_cells(points), 60, extractor.reach.radius, extractor.reach.stride)]
+    assert max(sizes) > 60
+    (line,) = said(lambda: extractor(points, max_voxels=60))
+    assert f"up to {max(sizes)} voxels run at once, more than max_voxels 60" in line
+    assert said(lambda: extractor(points, max_voxels=1500)) == []
+
+
+def _cells(points: np.ndarray) -> torch.Tensor:
+    return torch.unique(torch.from_numpy(np.floor(points / 0.05)).long(), dim=0)

@@ -1,0 +1,39 @@
+"""Scenes in 3DMatch's layouts: also those without a pair are read back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sparsefeat.data import threedmatch
+from sparsefeat.errors import InputError
+from sparsefeat.synthetic.fragments import Fragment, check_fusion, write_scene
+
+
+def fragments(apart: float) -> list[Fragment]:
+    points = np.random.default_rng(0).random((500, 3)) * [1, 1, 0.01]
+    return [Fragment(points + [apart * k, 0, 0], np.eye(4)) for k in range(2)]
+
+
+@pytest.mark.parametrize("layout", ["test", "both"])
+def test_a_scene_without_pairs_does_not_spoil_the_set(tmp_path, layout):
+    write_scene(tmp_path, "alone", fragments(5.0), layout)
+    write_scene(tmp_path, "room", fragments(0.1), layout)
+    assert not (tmp_path / "alone-evaluation").exists() and not (tmp_path / "room-evaluation-lo").exists()
+    assert [len(listed) for listed in threedmatch.test_pairs(tmp_path).values()] == [1]
+    assert [pair.scene for pair in threedmatch.find_pairs(tmp_path, ["alone", "room"])] == ["room"]
+    with pytest.raises(InputError, match="no list of these pairs"):
+        threedmatch.test_pairs(tmp_path, pairs="3DLoMatch")
+
+
+def test_lists_of_an_earlier_run_go_where_there_are_no_pairs_any_more(tmp_path):
+    write_scene(tmp_path, "room", fragments(0.1), "test")
+    assert (tmp_path / "room-evaluation" / "gt.log").is_file()
+    write_scene(tmp_path, "room", fragments(5.0), "test")
+    assert not (tmp_path / "room-evaluation").exists()
+
+
+@pytest.mark.parametrize(("voxel_size", "spacing", "name"), [(0.01, -1, "spacing"), (0.01, 2, "spacing"), (0, 0, "voxel")])
+def test_a_fusion_that_cannot_be_is_refused(voxel_size, spacing, name):
+    with pytest.raises(InputError, match=name):
+        check_fusion(voxel_size, spacing)
