@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sparsefeat import models, receptive_field
     from sparsefeat.checkpoint import from_pretrained, save_checkpoint
     from sparsefeat.extract import FeatureExtractor
+    from sparsefeat.extract.descriptors import describe
     from sparsefeat.match.folder import match_folder
     from sparsefeat.match.register import register
     from sparsefeat.mesh import voxelize_mesh
@@ -31,6 +32,7 @@ __all__ = [
     "TensorField",
     "collate",
     "create_model",
+    "describe",
     "from_pretrained",
     "match_folder",
     "models",
@@ -52,6 +54,7 @@ _ROOMS = {
     "TensorField": "sparse",
     "collate": "sparse",
     "create_model": "models",
+    "describe": "extract.descriptors",
     "from_pretrained": "checkpoint",
     "match_folder": "match.folder",
     "quantize": "sparse",

@@ -25,6 +25,7 @@ SIGNATURES = {
     "FeatureExtractor.__call__": "self points",
     "SparseTensor": "features coordinates",
     "models.ResUNetBN2C": "in_channels out_channels bn_momentum normalize_feature conv1_kernel_size",
+    "describe": "shape join",
     "voxelize_mesh": "vertices faces voxel_size",
     "tune_receptive_field": "extractor shapes objective",
     "view": "shapes features",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsefeat.cli.frame import ToolParser, add_result_option, check_file, prepare_result, run_tool
 
 if TYPE_CHECKING:
+    from sparsefeat.progress import Progress
     from sparsefeat.transfer import TransferConfig
 
 
@@ -35,7 +36,10 @@ def run(args: argparse.Namespace) -> int:
 
     prepare_result(args)
     check_file("--json", args.json)
-    config = load_config(TransferConfig, find_config(args.config, "transfer"), args.overrides)
+    path = find_config(args.config, "transfer")
+    if _asks_for_study(path):
+        return _run_study(args, path)
+    config = load_config(TransferConfig, path, args.overrides)
     output = args.output or config.output
     # What can be wrong is found out before creatures are made.
     find_checkpoint(config.features.checkpoint)
@@ -44,21 +48,63 @@ def run(args: argparse.Namespace) -> int:
         with Progress("creatures", unit="shape") as made:
             make_missing_creatures(config, made)
         with Progress(config.task, _parts(config), "part") as progress:
-            begun = 0
-
-            def begins(text: str) -> None:
-                # Called before a part: the one before it is done then.
-                nonlocal begun
-                progress(begun, note=text)
-                begun += 1
-
-            result = run_transfer(config, begins)
+            result = run_transfer(config, _begins(progress))
             progress(_parts(config))
         save_config(output / "config.yaml", config)
         written = save_report(result, output, args.json)
     if args.result is not None:
         written.append(write_result("transfer", args.result, to_json(result), args.command, config.seeds))
     print(format_table(result))
+    print("\n".join(str(path) for path in written))
+    return 0
+
+
+def _begins(progress: Progress) -> Callable[[str], None]:
+    """What is called before each part: the one before it is done then."""
+    begun = 0
+
+    def begins(text: str) -> None:
+        nonlocal begun
+        progress(begun, note=text)
+        begun += 1
+
+    return begins
+
+
+def _asks_for_study(path: Path) -> bool:
+    """Whether the configuration's task is a study; one that cannot be read is no study, and refused by who reads it."""
+    from sparsefeat.errors import InputError
+    from sparsefeat.io import yaml12
+
+    try:
+        data = yaml12.parse(path.read_text(encoding="utf-8"), str(path))[0]
+    except (OSError, UnicodeDecodeError, InputError):
+        return False
+    return isinstance(data, dict) and data.get("task") == "study"
+
+
+def _run_study(args: argparse.Namespace, path: Path) -> int:
+    """The study of who wins where; continues what the output folder has of it."""
+    from sparsefeat.io.config import load_config, save_config, to_dict
+    from sparsefeat.io.lock import output_folder
+    from sparsefeat.io.results import write_result
+    from sparsefeat.progress import Progress
+    from sparsefeat.transfer.study import StudyConfig, run_study
+    from sparsefeat.transfer.study_report import format_study, regimes, save_study
+
+    config = load_config(StudyConfig, path, args.overrides)
+    output = args.output or config.output
+    target = args.json or output / "result.json"
+    with output_folder(output):
+        save_config(output / "config.yaml", config)
+        with Progress(config.task, regimes(config), "part") as progress:
+            result = run_study(config, target, _begins(progress))
+            progress(regimes(config))
+        written = [target, *save_study(result, output)]
+    if args.result is not None:
+        numbers = {"config": to_dict(config), "records": result.records}
+        written.append(write_result("shapes", args.result, numbers, args.command, config.seeds))
+    print(format_study(result))
     print("\n".join(str(path) for path in written))
     return 0
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
 
 from sparsefeat.errors import InputError, warn
-from sparsefeat.extract import FeatureExtractor
+from sparsefeat.extract.extractor import DEFAULT_MAX_VOXELS, FeatureExtractor, check_options
 from sparsefeat.mesh.geodesic import surface_area
+from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.mesh.sampling import sample_surface
 
 SAMPLES_PER_VOXEL_EDGE = 2
@@ -80,26 +82,6 @@ def _warn_of_many_voxels(vertices: np.ndarray, faces: np.ndarray, voxel_size: fl
         )
 
 
-def outer_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.ndarray]:
-    """Which way faces are wound, and unit normals of the vertices to the outer side.
-
-    Outside is where the volume that the faces enclose, measured from their common centre, is positive: right for
-    closed surfaces that are wound one way or the other, and a guess that at least does not depend on the pose for
-    open ones.
-
-    Shape: (N, 3), (F, 3) -> 1.0 or -1.0, by which normals of the faces have to be multiplied, and (N, 3) float64,
-    zero where a vertex has no face.
-    """
-    corners = vertices[faces] - vertices[faces].mean((0, 1))
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    outwards = -1.0 if (normals * corners.mean(1)).sum() < 0 else 1.0
-    total = np.zeros_like(vertices)
-    for column in faces.T:
-        np.add.at(total, column, outwards * normals)
-    length = np.linalg.norm(total, axis=1, keepdims=True)
-    return outwards, np.divide(total, length, out=np.zeros_like(total), where=length > 0)
-
-
 def vertex_features(
     extractor: FeatureExtractor,
     vertices: np.ndarray,
@@ -109,6 +91,7 @@ def vertex_features(
     voxel_size: float | None = None,
     interpolation: str = "trilinear",
     views: int = 1,
+    scales: Sequence[float] = (1.0,),
     seed: int | np.random.Generator = 0,
 ) -> np.ndarray:
     """Features of a mesh's vertices, however coarse or fine its triangles are against the voxels.
@@ -119,7 +102,8 @@ def vertex_features(
         faces: Shape (F, 3), or None for a cloud.
         normals: of a cloud's points, to the outer side, for oriented networks. Shape (N, 3).
         voxel_size: in the unit of the vertices; None: that of the extractor.
-        interpolation, views: see :class:`FeatureExtractor`; several views make features depend less on the pose.
+        interpolation, views, scales: see :class:`FeatureExtractor`; several views make features depend less on the
+            pose. The surface is sampled for the smallest of the scales.
         seed: of the surface samples.
 
     Returns:
@@ -130,6 +114,10 @@ def vertex_features(
     """
     if voxel_size is not None:
         extractor = extractor.at(voxel_size)
-    points, normals = surface_points(vertices, faces, extractor.voxel_size, seed, normals)
-    features = extractor(points, interpolation, normals=normals, rows=slice(len(vertices)), views=views)
+    check_options(interpolation, DEFAULT_MAX_VOXELS, None, views, scales)
+    finest = extractor.voxel_size * min(scales)
+    points, normals = surface_points(vertices, faces, finest, seed, normals)
+    features = extractor(
+        points, interpolation, normals=normals, rows=slice(len(vertices)), views=views, scales=scales
+    )
     return cast(np.ndarray, features)

@@ -11,6 +11,7 @@ from sparsefeat.heads.functional_map import (
     solve_functional_map,
     zoomout,
 )
+from sparsefeat.heads.metric import LandmarkMetric
 from sparsefeat.heads.mlp import MLPHead
 from sparsefeat.heads.probes import KNNProbe, LinearProbe
 from sparsefeat.heads.training import HeadTraining, predict, train
@@ -20,6 +21,7 @@ __all__ = [
     "DiffusionNet",
     "HeadTraining",
     "KNNProbe",
+    "LandmarkMetric",
     "LaplaceBasis",
     "LinearProbe",
     "MLPHead",

@@ -7,24 +7,27 @@ from collections.abc import Sequence
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from sparsefeat.errors import InputError
+from sparsefeat.heads.fusion import LeftOut, Regression, leave_out, log_mixture, mixture_weights
 from sparsefeat.heads.samples import Rows, as_list, stack_features, stack_labelled
 
 
 class _Probe:
-    """Standardised features, then a classifier of scikit-learn."""
+    """Checks what it is given and leaves the learning to :meth:`_learn`."""
 
     def __init__(self, max_samples: int | None):
         if max_samples is not None and max_samples < 1:
             raise InputError(f"max_samples: expected at least 1, got {max_samples}")
         self.max_samples = max_samples
-        self._scaler: StandardScaler | None = None
+        self._channels: int | None = None
 
-    def _classifier(self, samples: int):
+    def _learn(self, x: np.ndarray, y: np.ndarray, of_shape: np.ndarray, seed: int) -> None:
+        raise NotImplementedError
+
+    def _probabilities(self, x: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
     def fit(self, features: Rows | Sequence[Rows], labels: Rows | Sequence[Rows], seed: int = 0):
@@ -42,77 +45,133 @@ class _Probe:
             InputError: shapes that do not fit, values that are not finite, fewer than two classes.
         """
         name = type(self).__name__
-        x, y = stack_labelled(features, labels, name, self.max_samples, seed)
-        if len(np.unique(y)) < 2:
+        x, y, of_shape = stack_labelled(features, labels, name, self.max_samples, seed)
+        self._classes = np.unique(y)
+        if len(self._classes) < 2:
             raise InputError(f"{name}: every label is {y[0]}; expected two classes or more")
-        self._scaler = StandardScaler().fit(x)
-        self._model = self._classifier(len(x))
         with warnings.catch_warnings():
             # That it stopped early is known from its count of iterations: see LinearProbe.converged.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self._model.fit(self._scaler.transform(x), y)
+            self._learn(x, y, of_shape, seed)
+        self._channels = x.shape[1]
         return self
 
     @property
     def classes(self) -> np.ndarray:
         """The labels that occurred, ascending. Shape (L,)."""
-        return self._fitted().classes_
+        self._check_fitted()
+        return self._classes
 
     def predict(self, features: Rows) -> np.ndarray:
         """The label of each row. Shape: (N, C) -> (N,) int64."""
-        return self._fitted().predict(self._scaled(features))
+        return self.classes[self._probabilities(self._checked(features)).argmax(1)]
 
     def probabilities(self, features: Rows) -> np.ndarray:
         """How likely each of :attr:`classes` is. Shape: (N, C) -> (N, L), rows sum to 1."""
-        return self._fitted().predict_proba(self._scaled(features))
+        return self._probabilities(self._checked(features))
 
     def score(self, features: Rows | Sequence[Rows], labels: Rows | Sequence[Rows]) -> float:
         """Share of the labelled rows that are predicted as labelled, pooled over shapes."""
         hits = total = 0
         for x, y in zip(as_list(features), as_list(labels), strict=True):
-            x, y = stack_labelled(x, y, type(self).__name__)
+            x, y, _ = stack_labelled(x, y, type(self).__name__)
             hits += int((self.predict(x) == y).sum())
             total += len(y)
         return hits / total
 
-    def _fitted(self):
-        if self._scaler is None:
+    def _check_fitted(self) -> None:
+        if self._channels is None:
             raise InputError(f"{type(self).__name__}: call fit first")
-        return self._model
 
-    def _scaled(self, features: Rows) -> np.ndarray:
-        self._fitted()
+    def _checked(self, features: Rows) -> np.ndarray:
+        self._check_fitted()
         x = stack_features(features, type(self).__name__)
-        if x.shape[1] != self._scaler.n_features_in_:
-            raise InputError(
-                f"{type(self).__name__}: fitted to {self._scaler.n_features_in_} channels, got {x.shape[1]}"
-            )
-        return self._scaler.transform(x)
+        if x.shape[1] != self._channels:
+            raise InputError(f"{type(self).__name__}: fitted to {self._channels} channels, got {x.shape[1]}")
+        return x
 
 
 class LinearProbe(_Probe):
-    """Multinomial logistic regression (L-BFGS) on standardised features.
+    """Multinomial logistic regression (L-BFGS) on standardised features, or one for each block of them.
+
+    The strength is chosen by leaving labelled shapes out, in turn; where there is one shape only, parts of each class
+    of it. Several blocks, such as learned features beside a signature, are read by a regression each, of a strength of
+    its own; their answer is the mean of log-probabilities with weights that are chosen on the same left-out shapes
+    (:mod:`sparsefeat.heads.fusion`). Plainly concatenated, a block of many channels would drown one of few.
 
     Args:
-        strength: inverse of the L2 penalty (scikit-learn's C).
+        strength: inverse of the L2 penalty (scikit-learn's C); None: chosen.
         max_iterations: of L-BFGS; where it stops early, :attr:`converged` says so.
         max_samples: learn from so many rows at most, drawn by the seed of :meth:`fit`; None for all.
+        blocks: channels of each block, in order; None: one block.
+
+    Attributes:
+        strengths: of each block, once fitted.
+        weights: of each block's log-probabilities, once fitted.
     """
 
-    def __init__(self, strength: float = 1.0, max_iterations: int = 300, max_samples: int | None = 50_000):
+    def __init__(
+        self,
+        strength: float | None = None,
+        max_iterations: int = 300,
+        max_samples: int | None = 50_000,
+        blocks: Sequence[int] | None = None,
+    ):
         super().__init__(max_samples)
-        if not strength > 0 or max_iterations < 1:
+        if not (strength is None or strength > 0) or max_iterations < 1:
             raise InputError(f"LinearProbe: expected positive values, got {strength}, {max_iterations}")
+        if blocks is not None and (not len(blocks) or any(width < 1 for width in blocks)):
+            raise InputError(f"LinearProbe: blocks {list(blocks)}, expected channels of one block or more")
         self.strength = strength
         self.max_iterations = max_iterations
+        self.blocks = None if blocks is None else list(blocks)
+        self.strengths: list[float] = []
+        self._left_out: LeftOut
+        self._members: list[Regression]
+        self.weights = np.ones(1)
 
-    def _classifier(self, samples: int) -> LogisticRegression:
-        return LogisticRegression(C=self.strength, max_iter=self.max_iterations)
+    def _learn(self, x: np.ndarray, y: np.ndarray, of_shape: np.ndarray, seed: int) -> None:
+        blocks = self._split(x)
+        self._left_out = leave_out(blocks, y, of_shape, seed, self.strength)
+        self._members = [
+            Regression(strength, self.max_iterations).fit(block, y)
+            for block, strength in zip(blocks, self._left_out.strengths, strict=True)
+        ]
+        self._mix()
+
+    def _mix(self) -> None:
+        self.strengths = list(self._left_out.strengths)
+        self.weights = mixture_weights(self._left_out)
+
+    def only(self, blocks: Sequence[int]) -> LinearProbe:
+        """The probe of some of the blocks, by number, from the same fit; the weights of their mixture are its own."""
+        self._check_fitted()
+        widths = self.blocks or [self._channels]
+        other = LinearProbe(self.strength, self.max_iterations, self.max_samples, [widths[k] for k in blocks])
+        other._classes, other._channels = self._classes, sum(other.blocks)
+        other._members = [self._members[k] for k in blocks]
+        other._left_out = self._left_out.only(blocks)
+        other._mix()
+        return other
+
+    def _probabilities(self, x: np.ndarray) -> np.ndarray:
+        blocks = zip(self._members, self._split(x), strict=True)
+        if len(self._members) == 1:
+            return next(member.probabilities(block) for member, block in blocks)
+        return np.exp(log_mixture([member.probabilities(block) for member, block in blocks], self.weights))
+
+    def _split(self, x: np.ndarray) -> list[np.ndarray]:
+        if self.blocks is None:
+            return [x]
+        if sum(self.blocks) != x.shape[1]:
+            raise InputError(f"LinearProbe: blocks of {self.blocks} channels for features of {x.shape[1]}")
+        return np.split(x, np.cumsum(self.blocks)[:-1], axis=1)
 
     @property
     def converged(self) -> bool:
-        """Whether the regression reached its tolerance."""
-        return bool(np.all(self._fitted().n_iter_ < self.max_iterations))
+        """Whether the regressions reached their tolerance."""
+        self._check_fitted()
+        return all(member.iterations < self.max_iterations for member in self._members)
 
 
 class KNNProbe(_Probe):
@@ -129,5 +188,10 @@ class KNNProbe(_Probe):
             raise InputError(f"KNNProbe: expected at least 1 neighbour, got {neighbours}")
         self.neighbours = neighbours
 
-    def _classifier(self, samples: int) -> KNeighborsClassifier:
-        return KNeighborsClassifier(min(self.neighbours, samples), weights="distance")
+    def _learn(self, x: np.ndarray, y: np.ndarray, of_shape: np.ndarray, seed: int) -> None:
+        self._scaler = StandardScaler().fit(x)
+        self._model = KNeighborsClassifier(min(self.neighbours, len(x)), weights="distance")
+        self._model.fit(self._scaler.transform(x), y)
+
+    def _probabilities(self, x: np.ndarray) -> np.ndarray:
+        return self._model.predict_proba(self._scaler.transform(x))

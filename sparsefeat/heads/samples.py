@@ -41,8 +41,8 @@ def stack_labelled(
     name: str,
     most: int | None = None,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The labelled rows of all shapes: features (M, C) float64 and labels (M,) int64 of at least 0.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The labelled rows of all shapes: features (M, C) float64, labels (M,) int64 of at least 0, number of the shape.
 
     Args:
         features: Shape (N, C), or one such per shape.
@@ -66,4 +66,5 @@ def stack_labelled(
         raise InputError(f"{name}: no row has a label")
     if most is not None and len(rows) > most:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-    return x[rows], y[rows].astype(np.int64)
+    of_shape = np.repeat(np.arange(len(lengths)), lengths)
+    return x[rows], y[rows].astype(np.int64), of_shape[rows]

@@ -54,7 +54,15 @@ def heat_kernel_signature(basis: LaplaceBasis, count: int = 16, times: Tensor | 
     return scale * (squares @ torch.exp(-values[:, None] * times))
 
 
-def wave_kernel_signature(basis: LaplaceBasis, count: int = 100) -> Tensor:
+ABSOLUTE_TIMES = (5e-3, 0.5)
+"""Range of the times of heat, in areas of the whole shape, for shapes of which parts are missing."""
+ABSOLUTE_ENERGIES = (4.0, 2000.0)
+"""Range of the energies of waves, in 1 / area of the whole shape, likewise."""
+
+
+def wave_kernel_signature(
+    basis: LaplaceBasis, count: int = 100, energies: tuple[float, float] | None = None
+) -> Tensor:
     """How likely a quantum particle of some energy is at each vertex.
 
     ``sum_e exp(-(w - log lambda_e)^2 / 2 s^2) phi_e(x)^2``, divided by the sum of the weights, for
@@ -66,23 +74,36 @@ def wave_kernel_signature(basis: LaplaceBasis, count: int = 100) -> Tensor:
     Args:
         basis: of the shape.
         count: number of energies T.
+        energies: lowest and highest energy, in 1 / the squared unit of the vertices, in place of the eigenvalues: a
+            part of a shape then has about the signature that it has in the whole one. Values are then divided by the
+            number of eigenvalues that a flat surface has per area, not by the sum of the weights.
 
     Returns:
         (N, T), in the type and on the device of the basis.
 
     Raises:
-        InputError: ``count`` not positive, or fewer than two positive eigenvalues.
+        InputError: ``count`` or ``energies`` not positive, or fewer than two positive eigenvalues.
     """
     if count < 1:
         raise InputError(f"wave_kernel_signature: expected a count of at least 1, got {count}")
     logarithm = _positive(basis).log()
     low, high = float(logarithm[0]), float(logarithm[-1])
+    if energies is not None:
+        if not 0 < energies[0] < energies[1]:
+            raise InputError(f"wave_kernel_signature: energies {energies}, expected two positive ones, lower first")
+        low, high = math.log(energies[0]), math.log(energies[1])
     width = 0.07 * (high - low)
-    energies = torch.linspace(
+    middles = torch.linspace(
         low + 2 * width, high - 2 * width, count, dtype=logarithm.dtype, device=logarithm.device
     )
-    weights = torch.exp(-(energies - logarithm[:, None]).square() / (2 * width**2))
-    return basis.area * (basis.eigenvectors[:, -len(logarithm) :].square() @ (weights / weights.sum(0)))
+    exponents = -(middles - logarithm[:, None]).square() / (2 * width**2)
+    squares = basis.eigenvectors[:, -len(logarithm) :].square()
+    if energies is None:
+        return basis.area * (squares @ torch.softmax(exponents, 0))
+    # Weyl's law: a surface has area / 4 pi eigenvalues per unit of energy. Dividing by the number that there are, as
+    # above, would make the values of a part larger than those of the whole.
+    expected = middles.exp() * (math.sqrt(2 * math.pi) * width * math.exp(width**2 / 2) / (4 * math.pi))
+    return squares @ (exponents.exp() / expected)
 
 
 def _positive(basis: LaplaceBasis) -> Tensor:

@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 
 from sparsefeat.data.shapes import Shape, load_dataset
 from sparsefeat.errors import InputError
-from sparsefeat.extract.surfaces import SAMPLES_PER_VOXEL_EDGE, outer_normals
+from sparsefeat.extract.surfaces import SAMPLES_PER_VOXEL_EDGE
 from sparsefeat.mesh.geodesic import surface_area
+from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.mesh.sampling import sample_surface
 from sparsefeat.models.voxel_cloud import VoxelCloud, voxelize
 from sparsefeat.pretrain.augment import random_rotation
@@ -74,7 +75,7 @@ class LoadedShape(NamedTuple):
         vertices: (N, 3) float32.
         faces: (F, 3) int32.
         normals: (N, 3) float32, of the vertices, to the outer side.
-        outwards: 1.0 or -1.0, see :func:`sparsefeat.extract.surfaces.outer_normals`.
+        outwards: 1.0 or -1.0, see :func:`sparsefeat.mesh.normals.outer_normals`.
         landmarks: (L,) int32 vertices.
         group, individual: shapes of one group correspond by landmarks.
     """

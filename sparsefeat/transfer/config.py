@@ -9,7 +9,7 @@ from typing import Literal
 from sparsefeat.errors import InputError
 from sparsefeat.heads import HeadTraining
 
-METHODS = ("tuned", "fixed", "random", "finetuned", "xyz", "hks", "wks", "fpfh")
+METHODS = ("joined", "tuned", "fixed", "random", "finetuned", "xyz", "hks", "wks", "fpfh", "fpfh_context")
 
 
 @dataclass
@@ -55,6 +55,11 @@ class FeatureConfig:
     fixed_share: float = 0.02  # `fixed`: the voxel size as a share of the median extent
     interpolation: Literal["nearest", "trilinear"] = "trilinear"
     views: int = 1  # poses that features are averaged over; the time grows in proportion
+    scales: list[float] = field(default_factory=lambda: [1.0])  # factors on the voxel size; features stand side by side
+    join: list[Literal["ours", "random", "hks", "wks", "fpfh", "fpfh_context"]] = field(
+        default_factory=lambda: ["ours", "hks", "wks"]
+    )  # what the method `joined` mixes; ours is `tuned`
+    absolute: bool = False  # times of hks and energies of wks for area 1, not of each shape's eigenvalues: for cut shapes
 
     def __post_init__(self) -> None:
         if not self.span > 1 or not self.fixed_share > 0:
@@ -63,6 +68,10 @@ class FeatureConfig:
             raise InputError(
                 f"expected at least 1 shape, 2 keypoints and 1 view, got {self.shapes}, {self.keypoints}, {self.views}"
             )
+        if not self.scales or any(not scale > 0 for scale in self.scales):
+            raise InputError(f"scales: expected one positive factor or more, got {self.scales}")
+        if len(self.join) < 2 or len(set(self.join)) < len(self.join):
+            raise InputError(f"join: expected two different methods or more, got {self.join}")
         for name in ("start", "voxel_size"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -108,6 +117,7 @@ class CorrespondenceConfig:
     points: int | None = 1000  # landmarks per pair that errors are taken at; None: all
     eigenpairs: int = 30  # of the functional map
     zoomout: int = 100  # eigenpairs after refinement; 0: none
+    metric: int = 0  # random training shapes whose landmarks a linear metric on features is learned from; 0: none
 
     def __post_init__(self) -> None:
         for name, least in {"pairs": 1, "points": 1, "eigenpairs": 1, "zoomout": 0}.items():
@@ -138,9 +148,12 @@ class TransferConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     correspondence: CorrespondenceConfig = field(default_factory=CorrespondenceConfig)
-    methods: list[Literal["tuned", "fixed", "random", "finetuned", "xyz", "hks", "wks", "fpfh"]] = field(
-        default_factory=lambda: ["tuned", "random", "xyz", "hks", "wks"]
-    )
+    methods: list[
+        Literal["tuned", "fixed", "random", "finetuned", "xyz", "hks", "wks", "fpfh", "fpfh_context", "joined"]
+    ] = field(default_factory=lambda: ["tuned", "random", "xyz", "hks", "wks"])
+    damage: list[Literal["cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]] = field(
+        default_factory=list
+    )  # segmentation: heads also learn from copies of the labelled shapes that are damaged like this
     shots: list[int] = field(default_factory=lambda: [1, 5])  # labelled shapes (per class in classification)
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     rotate: bool = True  # also score every test shape turned at random
@@ -156,6 +169,12 @@ class TransferConfig:
             raise InputError("methods: finetuned needs labels to train with; correspondence has none")
         if self.rungs < 0 or any(k < 1 for k in self.shots):
             raise InputError(f"rungs and shots must be positive, got {self.rungs}, {self.shots}")
+        if self.damage and (self.task != "segmentation" or "finetuned" in self.methods):
+            raise InputError("damage: for heads of segmentation, on features that are not finetuned")
+        if self.features.absolute and self.data.normalize != "area":
+            raise InputError("features.absolute: expected data.normalize area, which times and energies are for")
+        if self.correspondence.metric == 1 or self.correspondence.metric < 0:
+            raise InputError(f"correspondence.metric: expected 0, or 2 shapes or more, got {self.correspondence.metric}")
         if any(seed < 0 for seed in self.seeds):
             raise InputError(f"seeds must be 0 or more, got {self.seeds}")
         if "tuned" not in self.methods and (self.rungs or self.adapter is not None):

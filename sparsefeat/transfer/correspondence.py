@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from sparsefeat.data.shapes import ShapeDataset
 from sparsefeat.errors import InputError
-from sparsefeat.heads import functional_map, points_from_map, zoomout
+from sparsefeat.heads import LandmarkMetric, functional_map, points_from_map, zoomout
 from sparsefeat.match.nearest import nearest_neighbours
 from sparsefeat.mesh.geodesic import correspondence_error, geodesic_distances
 from sparsefeat.transfer.config import CorrespondenceConfig
@@ -68,6 +68,18 @@ def choose_pairs(dataset: ShapeDataset, split: str, count: int | None, seed: int
     return pairs
 
 
+def landmark_metric(features: FeatureSource, shapes: Sequence[LoadedShape]) -> LandmarkMetric:
+    """A linear metric on features, learned from the landmarks of training shapes.
+
+    Raises:
+        InputError: a shape has no landmarks.
+    """
+    lacking = [shape.name for shape in shapes if shape.data.correspondence is None]
+    if lacking:
+        raise InputError(f"correspondence.metric: {lacking[0]} has no landmarks to learn from")
+    return LandmarkMetric().fit([features(shape)[shape.data.correspondence] for shape in shapes])
+
+
 class MapScorer:
     """Scores maps from sources to targets; distances along a target are computed once.
 
@@ -88,15 +100,23 @@ class MapScorer:
         self.dataset, self.store, self.pairs, self.config = dataset, store, list(pairs), config
         self._distances: dict[tuple[str, bytes], np.ndarray] = {}
 
-    def __call__(self, features: FeatureSource, rotated: bool, kinds: Sequence[str] = MAPS) -> list[MapScore]:
-        """Errors of these features' maps of these kinds, in this order."""
+    def __call__(
+        self,
+        features: FeatureSource,
+        rotated: bool,
+        kinds: Sequence[str] = MAPS,
+        metric: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> list[MapScore]:
+        """Errors of these features' maps of these kinds, in this order; of what a metric makes of them, if given."""
+        metric = metric or (lambda values: values)
         errors: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
         first: dict[str, np.ndarray] = {}
         for source, target in self.pairs:
             a, b = self.store(self.dataset.shapes[source]), self.store(self.dataset.shapes[target])
             here, there = self._landmarks(source, target)
+            values = metric(features(a)), metric(features(b, rotated))
             for kind in kinds:
-                mapped = self._map(kind, features(a), features(b, rotated), a, b)
+                mapped = self._map(kind, *values, a, b)
                 first.setdefault(kind, mapped)
                 distances = self._along(b, there)
                 errors[kind].append(correspondence_error(b.vertices, b.faces, mapped[here], there, distances))

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from sparsefeat.checkpoint import from_pretrained
 from sparsefeat.errors import InputError
+from sparsefeat.evaluate.descriptors import random_network
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.extract.descriptors import balance, signature
 from sparsefeat.extract.surfaces import vertex_features
-from sparsefeat.mesh.signatures import heat_kernel_signature, wave_kernel_signature
-from sparsefeat.models import create_model
+from sparsefeat.mesh.fpfh import CONTEXT_RADII, multi_scale_fpfh
+from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.receptive_field import (
     CorrespondenceObjective,
     CycleObjective,
@@ -61,6 +63,10 @@ class FeatureSource(abc.ABC):
     # What a head that is trained step by step sees in place of a shape's features, drawn anew each step.
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
+    def parts(self, shape: LoadedShape, turned: bool = False) -> list[np.ndarray]:
+        """Blocks of features that a head weighs on their own: one, but for joined sources."""
+        return [self(shape, turned)]
+
     def __call__(self, shape: LoadedShape, turned: bool = False) -> np.ndarray:
         turned = turned and not self.intrinsic
         key = (*self.key(), shape.name, turned)
@@ -92,32 +98,57 @@ class Signature(FeatureSource):
 
     intrinsic = True
 
-    def __init__(self, method: str, channels: int):
+    def __init__(self, method: str, channels: int, absolute: bool = False):
         super().__init__()
-        self.method, self.channels = method, channels
+        self.method, self.channels, self.absolute = method, channels, absolute
 
     def describe(self, shape: LoadedShape) -> np.ndarray:
         basis = shape.basis(SIGNATURE_EIGENPAIRS)
-        signature = heat_kernel_signature if self.method == "hks" else wave_kernel_signature
-        return signature(basis, self.channels).numpy()
+        return signature(self.method, basis, self.channels, shape.area if self.absolute else None)
 
 
 class PointHistogram(FeatureSource):
-    """FPFH with a radius of five voxels, at the voxel size of another source (needs Open3D)."""
+    """FPFH at three radii, with or without its means over balls.
 
-    method = "fpfh"
+    Args:
+        method: ``"fpfh"``, or ``"fpfh_context"`` with the means.
+    """
 
-    def __init__(self, scale: Backbone):
+    def __init__(self, method: str):
         super().__init__()
-        self.scale = scale
-
-    def key(self) -> tuple:
-        return (self.scale.voxel_size,)
+        self.method = method
 
     def describe(self, shape: LoadedShape) -> np.ndarray:
-        from sparsefeat.evaluate.fpfh import fpfh_descriptor
+        normals = shape.normals
+        if normals is None:
+            normals = outer_normals(shape.vertices, shape.faces)[1]
+        context = CONTEXT_RADII if self.method == "fpfh_context" else ()
+        return multi_scale_fpfh(shape.vertices, normals, math.sqrt(shape.area), context=context)
 
-        return fpfh_descriptor(shape.vertices, self.scale.voxel_size)
+
+class Joined(FeatureSource):
+    """Several sources side by side; heads weigh them on their own.
+
+    Args:
+        members: prepared by whoever prepares this.
+    """
+
+    method = "joined"
+
+    def __init__(self, members: Sequence[FeatureSource]):
+        super().__init__()
+        self.members = list(members)
+        self.intrinsic = all(member.intrinsic for member in members)
+
+    def parts(self, shape: LoadedShape, turned: bool = False) -> list[np.ndarray]:
+        return [member(shape, turned) for member in self.members]
+
+    def describe(self, shape: LoadedShape) -> np.ndarray:
+        return balance(self.parts(shape))
+
+    def __call__(self, shape: LoadedShape, turned: bool = False) -> np.ndarray:
+        """Balanced, for heads that take one block and for distances. Shape: (N, C)."""
+        return balance(self.parts(shape, turned))
 
 
 class Backbone(FeatureSource):
@@ -170,10 +201,12 @@ class Backbone(FeatureSource):
         return vertex_features(
             self.extractor,
             shape.vertices,
-            shape.faces,
+            shape.surface,
+            normals=shape.normals,
             voxel_size=self.voxel_size,
             interpolation=self.config.interpolation,
             views=self.config.views,
+            scales=self.config.scales,
         )
 
     def at(self, voxel_size: float) -> Backbone:
@@ -217,32 +250,44 @@ def vertex_labels(shape: LoadedShape) -> np.ndarray:
     return labels
 
 
+def source_names(method: str, config: FeatureConfig) -> list[str]:
+    """The sources that a method needs, its own last."""
+    if method == "finetuned":
+        return ["tuned"]
+    if method == "joined":
+        return [*("tuned" if name == "ours" else name for name in config.join), "joined"]
+    return [method]
+
+
 def make_sources(methods: Sequence[str], config: FeatureConfig, extent: float) -> dict[str, FeatureSource]:
-    """The sources of these methods; ``finetuned`` uses that of ``tuned`` and has none of its own."""
+    """All sources that these methods need, by name; ``finetuned`` uses that of ``tuned`` and has none of its own."""
     model = from_pretrained(config.checkpoint)
     extractor = FeatureExtractor(model, 1.0)
     channels = int(model.config["out_channels"])
     tuned = Backbone("tuned", extractor, config, extent)
     sources: dict[str, FeatureSource] = {}
-    for method in methods:
-        if method in ("tuned", "finetuned"):
-            sources["tuned"] = tuned
-        elif method == "fixed":
-            sources[method] = Backbone(method, extractor, config, extent)
-            sources[method]._cache = tuned._cache  # the same network
-        elif method == "random":
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                untrained = create_model(**model.config).eval()
-            sources[method] = Backbone(method, FeatureExtractor(untrained, 1.0), config, extent)
-        elif method == "xyz":
-            sources[method] = Coordinates()
-        elif method == "fpfh":
-            sources["tuned"] = tuned
-            sources[method] = PointHistogram(tuned)
+    for name in dict.fromkeys(name for method in methods for name in source_names(method, config)):
+        if name == "tuned":
+            sources[name] = tuned
+        elif name == "fixed":
+            fixed = sources[name] = Backbone(name, extractor, config, extent)
+            fixed._cache = tuned._cache  # the same network
+        elif name == "random":
+            sources[name] = Backbone(name, untrained(extractor), config, extent)
+        elif name == "xyz":
+            sources[name] = Coordinates()
+        elif name in ("fpfh", "fpfh_context"):
+            sources[name] = PointHistogram(name)
+        elif name == "joined":
+            sources[name] = Joined([sources[member] for member in source_names(name, config)[:-1]])
         else:
-            sources[method] = Signature(method, channels)
+            sources[name] = Signature(name, channels, config.absolute)
     return sources
+
+
+def untrained(extractor: FeatureExtractor) -> FeatureExtractor:
+    """The same network with random weights."""
+    return FeatureExtractor(random_network(extractor.model), extractor.voxel_size)
 
 
 def _spread(shapes: Sequence[LoadedShape], count: int) -> list[LoadedShape]:

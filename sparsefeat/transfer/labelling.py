@@ -114,9 +114,15 @@ def _fit_head(
     def inputs(shape: LoadedShape, turned: bool) -> np.ndarray:
         return _rows(source(shape, turned), shape, task)
 
-    if config.name in ("linear", "knn"):
-        probe = LinearProbe() if config.name == "linear" else KNNProbe()
-        probe.fit([inputs(shape, False) for shape in shots], labels, seed)
+    def blocks(shape: LoadedShape, turned: bool) -> list[np.ndarray]:
+        return [_rows(part, shape, task) for part in source.parts(shape, turned)]
+
+    if config.name == "linear":
+        linear = LinearProbe(blocks=[part.shape[1] for part in blocks(shots[0], False)])
+        linear.fit([np.concatenate(blocks(shape, False), 1) for shape in shots], labels, seed)
+        return lambda shape, turned: linear.predict(np.concatenate(blocks(shape, turned), 1))
+    if config.name == "knn":
+        probe = KNNProbe().fit([inputs(shape, False) for shape in shots], labels, seed)
         return lambda shape, turned: probe.predict(inputs(shape, turned))
     if config.name == "mlp":
         rows = [torch.from_numpy(inputs(shape, False)).float() for shape in shots]

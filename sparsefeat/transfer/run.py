@@ -12,10 +12,10 @@ from sparsefeat.errors import InputError
 from sparsefeat.receptive_field import TunedReceptiveField
 from sparsefeat.transfer.adapter import AdapterComparison, compare_adapter
 from sparsefeat.transfer.config import TransferConfig
-from sparsefeat.transfer.correspondence import MapScore, MapScorer, choose_pairs
-from sparsefeat.transfer.features import Backbone, FeatureSource, make_sources
+from sparsefeat.transfer.correspondence import MapScore, MapScorer, choose_pairs, landmark_metric
+from sparsefeat.transfer.features import Backbone, FeatureSource, make_sources, source_names
 from sparsefeat.transfer.labelling import Score, score_labels
-from sparsefeat.transfer.shapes import LoadedShape, ShapeStore
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged
 
 Progress = Callable[[str], None]
 
@@ -97,18 +97,18 @@ def _labelling(
             test = [store(shape) for shape in _test_shapes(config, dataset)]
         for count in config.shots:
             shots = [store(shape) for shape in dataset.few_shot(config.data.train, count, seed)]
+            copies = [damaged(shape, kind, seed) for kind in config.damage for shape in shots]
             prepared: set[str] = set()
             for method in config.methods:
                 progress(f"{method}: {count} {'shot' if count == 1 else 'shots'}, seed {seed}")
-                names = ["tuned"] if method in ("finetuned", "fpfh") else []
-                names += [method] if method in sources else []
+                names = source_names(method, config.features)
                 for name in names:
                     if name not in prepared:
                         sources[name].prepare(shots, config.task, seed)
                         prepared.add(name)
                 source = sources[names[-1]]
                 result.scores.append(
-                    score_labels(method, source, shots, test, config, classes, count, seed)
+                    score_labels(method, source, shots + copies, test, config, classes, count, seed)
                 )
     if config.data.resplit:
         dataset, test = _divided_by(config, config.seeds[0]), result.shapes
@@ -138,15 +138,17 @@ def _correspondence(
     result.pairs = choose_pairs(dataset, config.data.test, config.correspondence.pairs, seed)
     score = MapScorer(dataset, store, result.pairs, config.correspondence)
     shots = [store(train[i]) for i in np.random.default_rng(seed).permutation(len(train))[: config.features.shapes]]
-    for name in dict.fromkeys(["tuned"] * ("fpfh" in config.methods) + list(config.methods)):
+    learned = [store(train[i]) for i in np.random.default_rng(seed).permutation(len(train))[: config.correspondence.metric]]
+    for name in sources:
         progress(f"{name}: features and maps of {len(result.pairs)} pairs")
         sources[name].prepare(shots, config.task, seed)
         if name in config.methods:
-            given = score(sources[name], False)
+            metric = landmark_metric(sources[name], learned) if learned else None
+            given = score(sources[name], False, metric=metric)
             result.maps += given
             if config.rotate:
-                intrinsic = sources[name].intrinsic
-                result.maps += [replace(m, rotated=True) for m in given] if intrinsic else score(sources[name], True)
+                turned = score(sources[name], True, metric=metric) if not sources[name].intrinsic else given
+                result.maps += [replace(m, rotated=True) for m in turned]
     if config.rungs:
         for voxel_size in _rungs(sources["tuned"].voxel_size, config.rungs):
             progress(f"curve: voxel size {voxel_size:.4g}")

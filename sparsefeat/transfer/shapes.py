@@ -14,6 +14,7 @@ from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset
 from sparsefeat.errors import InputError
 from sparsefeat.heads import LaplaceBasis, laplace_basis
 from sparsefeat.mesh.geodesic import surface_area
+from sparsefeat.synthetic.damage import Ends, damage_mesh
 
 SIGNATURE_EIGENPAIRS = 128
 
@@ -26,12 +27,16 @@ class LoadedShape:
         shape: where it comes from.
         data: its mesh, scaled, and its labels.
         cache: folder of Laplace bases, or None.
+        normals: of the vertices, where they do not follow from faces: of clouds. Shape (N, 3), or None.
+        whole_area: of the shape that this is left of; None: of its own faces.
     """
 
     shape: Shape
     data: ShapeData
     cache: Path | None = None
     bases: dict[int, LaplaceBasis] = field(default_factory=dict)
+    normals: np.ndarray | None = None
+    whole_area: float | None = None
 
     @property
     def name(self) -> str:
@@ -44,6 +49,16 @@ class LoadedShape:
     @property
     def faces(self) -> np.ndarray:
         return self.data.faces
+
+    @property
+    def surface(self) -> np.ndarray | None:
+        """The faces, or None of a cloud."""
+        return self.data.faces if len(self.data.faces) else None
+
+    @cached_property
+    def area(self) -> float:
+        """Of the whole shape."""
+        return self.whole_area or surface_area(self.vertices, self.faces)
 
     @property
     def labels(self) -> np.ndarray:
@@ -64,15 +79,46 @@ class LoadedShape:
         turn = Rotation.random(random_state=np.random.default_rng(zlib.crc32(self.name.encode()))).as_matrix()
         data = replace(self.data, vertices=self.data.vertices @ turn.T)
         # A basis does not feel a rotation; it is shared rather than computed again.
-        return LoadedShape(self.shape, data, self.cache, self.bases)
+        normals = None if self.normals is None else self.normals @ turn.T
+        return LoadedShape(self.shape, data, self.cache, self.bases, normals, self.whole_area)
 
     def basis(self, k: int) -> LaplaceBasis:
         """The first k eigenpairs, computed once."""
         # All that ask for fewer share one computation, and one file.
         most = max(k, SIGNATURE_EIGENPAIRS)
         if most not in self.bases:
-            self.bases[most] = laplace_basis(self.vertices, self.faces, most, cache=self.cache)
+            self.bases[most] = laplace_basis(self.vertices, self.surface, most, cache=self.cache)
         return self.bases[most].truncate(min(k, len(self.bases[most].eigenvalues)))
+
+
+def damaged(shape: LoadedShape, kind: str, seed: int = 0, ends: Ends | None = None) -> LoadedShape:
+    """A damaged copy of a shape; labels of vertices, and landmarks if none is lost, are carried along.
+
+    Args:
+        shape: a mesh.
+        kind: see :data:`sparsefeat.synthetic.damage.DAMAGES`.
+        seed: of the damage, together with the shape's name.
+        ends: of bridges, see :func:`sparsefeat.synthetic.damage.bridges`.
+
+    Raises:
+        InputError: no such damage, or labels are of faces.
+    """
+    data = shape.data
+    if data.face_labels is not None:
+        raise InputError(f"{shape.name}: damages carry labels of vertices; it has labels of faces")
+    number = zlib.crc32(f"{shape.name} {kind} {seed}".encode())
+    left = damage_mesh(kind, shape.vertices, shape.faces, number, ends)
+    landmarks = None if data.correspondence is None else left.place[data.correspondence]
+    if landmarks is not None and (landmarks < 0).any():
+        landmarks = None
+    labels = None if data.vertex_labels is None else data.vertex_labels[left.kept]
+    return LoadedShape(
+        replace(shape.shape, name=f"{shape.name} {kind} {seed}"),
+        ShapeData(left.vertices, left.faces, labels, correspondence=landmarks),
+        shape.cache,
+        normals=None if len(left.faces) else left.normals,
+        whole_area=shape.area,
+    )
 
 
 class ShapeStore:

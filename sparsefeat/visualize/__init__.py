@@ -2,7 +2,7 @@
 
 from sparsefeat.visualize.colors import PcaColors, pca_colors
 from sparsefeat.visualize.figures import draw_matches, plot_curves, render_points
-from sparsefeat.visualize.matrices import plot_matrix
+from sparsefeat.visualize.matrices import plot_matrix, plot_scores
 from sparsefeat.visualize.meshes import render_meshes
 from sparsefeat.visualize.palette import class_colors
 from sparsefeat.visualize.raster import CAMERA_VIEW, View
@@ -16,6 +16,7 @@ __all__ = [
     "pca_colors",
     "plot_curves",
     "plot_matrix",
+    "plot_scores",
     "render_meshes",
     "render_points",
 ]

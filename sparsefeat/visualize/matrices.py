@@ -1,4 +1,4 @@
-"""Confusion matrices as pictures."""
+"""Matrices as pictures: confusion, and scores of methods."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.patches import Rectangle
 
 from sparsefeat.errors import InputError
 from sparsefeat.visualize.figures import new_figure, save_figure, theme_colors
@@ -90,4 +91,53 @@ def plot_matrix(
         figure.text(
             16 / width, 1 - 28 / height, title, fontsize=12, color=theme["text"], va="center"
         )
+    save_figure(figure, path)
+
+
+def plot_scores(
+    scores: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    path: str | os.PathLike,
+    title: str | None = None,
+) -> None:
+    """Draw shares of several methods in several cases into a PNG, the best of each row framed.
+
+    Args:
+        scores: shares from 0 to 1; NaN where there is none. Shape: (R, M).
+        rows, columns: names of cases and of methods.
+        path: the PNG.
+        title: above it.
+
+    Raises:
+        InputError: names that do not fit the scores.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.shape != (len(rows), len(columns)) or not scores.size:
+        raise InputError(f"plot_scores: scores {scores.shape} for {len(rows)} rows and {len(columns)} columns")
+    theme = theme_colors("white")
+    left, top, cell = 330, 130, (82, 30)
+    width, height = left + cell[0] * len(columns) + 20, top + cell[1] * len(rows) + 20
+    figure = new_figure(width, height, theme)
+    place = (left / width, 20 / height, cell[0] * len(columns) / width, cell[1] * len(rows) / height)
+    axes = figure.add_axes(place)
+    axes.imshow(scores, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.xaxis.tick_top()
+    axes.set_xticks(range(len(columns)), list(columns), rotation=35, ha="left", fontsize=9)
+    axes.set_yticks(range(len(rows)), list(rows), fontsize=9)
+    axes.tick_params(length=0)
+    for row, values in enumerate(scores):
+        best = np.nanmax(values) if np.isfinite(values).any() else np.nan
+        for column, value in enumerate(values):
+            if not np.isfinite(value):
+                continue
+            first = round(value, 3) == round(best, 3)
+            axes.text(
+                column, row, f"{value:.3f}", ha="center", va="center", fontsize=9,
+                color="white" if value > 0.6 else theme["text"], fontweight="bold" if first else "normal",
+            )  # fmt: skip
+            if first:
+                axes.add_patch(Rectangle((column - 0.47, row - 0.44), 0.94, 0.88, fill=False, edgecolor="#d55e00", lw=2))
+    if title:
+        figure.text(0.01, 1 - 12 / height, title, fontsize=11, va="top", color=theme["text"])
     save_figure(figure, path)

@@ -13,7 +13,8 @@ from sparsefeat.checkpoint import from_pretrained, save_checkpoint
 from sparsefeat.data.fragments import directions, load_viewpoint
 from sparsefeat.evaluate.keypoints import FragmentDescriber
 from sparsefeat.extract import FeatureExtractor
-from sparsefeat.extract.surfaces import outer_normals, surface_points, vertex_features
+from sparsefeat.extract.surfaces import surface_points, vertex_features
+from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.models import create_model
 from sparsefeat.models.pairs import Level, pair_functions
 from sparsefeat.models.voxel_cloud import voxelize

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from surfaces import sphere
 
+from sparsefeat.errors import InputError
+from sparsefeat.mesh.geodesic import geodesic_distances, surface_area
+from sparsefeat.mesh.normals import fit_normals, oriented_normals
 from sparsefeat.synthetic import damage
 
 
@@ -66,7 +70,13 @@ def test_one_view_does_not_see_what_is_behind():
 
 def test_fitted_normals_of_a_ball_are_its_radii():
     points, normals = ball(6000)
-    assert np.median(np.abs((damage.fit_normals(points) * normals).sum(1))) > 0.995
+    assert np.median(np.abs((fit_normals(points) * normals).sum(1))) > 0.995
+
+
+def test_normals_of_a_cloud_are_turned_outwards():
+    points, normals = ball(1500)
+    found = oriented_normals(points * [1, 2, 0.6])
+    assert ((found * normals / [1, 2, 0.6]).sum(1) > 0).mean() > 0.99
 
 
 def test_bending_carries_normals_along():
@@ -83,3 +93,91 @@ def test_bending_carries_normals_along():
     assert np.abs((moved * out.normals).sum(1)).max() < 1e-5
     assert np.abs(out.points - points).max() > 0.01
     assert np.array_equal(out.kept, np.arange(len(points)))
+
+
+def dumbbell() -> tuple[np.ndarray, np.ndarray]:
+    """Two arms that end in balls near to each other, as a bent tube: closed, 1.2 high."""
+    t, angle = np.linspace(0, 1, 90), np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    middle = np.stack([0.5 * np.cos(5.2 * t), 0.5 * np.sin(5.2 * t), 0 * t], 1)
+    along = np.gradient(middle, axis=0)
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    side = np.cross(along, [0, 0, 1])
+    radius = 0.12 * np.sin(np.pi * np.clip(t, 0.01, 0.99)) ** 0.3
+    ring = np.cos(angle)[None, :, None] * side[:, None] + np.sin(angle)[None, :, None] * np.array([0, 0, 1.0])
+    vertices = (middle[:, None] + radius[:, None, None] * ring).reshape(-1, 3)
+    row, column = np.meshgrid(np.arange(89), np.arange(24), indexing="ij")
+    a, b = (row * 24 + column).ravel(), (row * 24 + (column + 1) % 24).ravel()
+    faces = np.concatenate([np.stack([a, b, a + 24], 1), np.stack([b, b + 24, a + 24], 1)])
+    return vertices, faces
+
+
+@pytest.mark.parametrize("kind", damage.DAMAGES)
+def test_a_damaged_mesh_carries_labels_and_landmarks(kind):
+    vertices, faces = dumbbell()
+    out = damage.damage_mesh(kind, vertices, faces, 3)
+    count = len(out.vertices)
+    assert out.normals.shape == out.vertices.shape and out.kept.shape == (count,) and out.place.shape == (len(vertices),)
+    assert out.faces.size == 0 or (0 <= out.faces.min() and out.faces.max() < count)
+    # A vertex is about where the one that it takes its label from is; a landmark likewise.
+    assert np.linalg.norm(out.vertices - vertices[out.kept], axis=1).max() < 0.09
+    there = out.place >= 0
+    assert np.linalg.norm(out.vertices[out.place[there]] - vertices[there], axis=1).max() < 0.13
+    assert there.all() or kind in ("cut", "one_view")
+    again = damage.damage_mesh(kind, vertices, faces, 3)
+    assert all(np.array_equal(a, b) for a, b in zip(out, again))
+    if kind != "bridges":
+        other = damage.damage_mesh(kind, vertices, faces, 4)
+        assert other.vertices.shape != out.vertices.shape or not np.array_equal(other.vertices, out.vertices)
+
+
+def test_every_damage_does_what_it_says():
+    vertices, faces = dumbbell()
+    done = {kind: damage.damage_mesh(kind, vertices, faces, 1) for kind in damage.DAMAGES}
+    assert 0.45 < len(done["cut"].kept) / len(vertices) <= 0.61
+    assert 0.2 < len(done["one_view"].kept) / len(vertices) < 0.6
+    assert len(done["cloud"].vertices) == 3000 and not len(done["cloud"].faces)
+    assert 900 < len(done["remeshed"].vertices) <= 1000
+    # Closed: every edge has two faces; and of about the same area.
+    edges = np.sort(np.concatenate([np.roll(done["remeshed"].faces, k, 1)[:, :2] for k in range(3)]), 1)
+    assert np.mean(np.unique(edges, axis=0, return_counts=True)[1] == 2) > 0.9
+    ratio = surface_area(done["remeshed"].vertices, done["remeshed"].faces) / surface_area(vertices, faces)
+    assert 0.85 < ratio < 1.02
+
+
+def test_a_bridge_makes_a_short_way_between_what_is_far_along_the_surface():
+    vertices, faces = dumbbell()
+    before = geodesic_distances(vertices, faces, [12])[0, -12]
+    out = damage.damage_mesh("bridges", vertices, faces, 0)
+    after = geodesic_distances(out.vertices, out.faces, [12])[0, -12]
+    assert np.array_equal(out.vertices, vertices) and len(out.faces) > len(faces)
+    assert after < 0.6 * before
+
+
+def test_bridges_join_the_parts_that_are_named():
+    vertices, faces = dumbbell()
+    labels = np.repeat([0, 1, 2], [480, 1200, 480])
+    ends = damage.part_ends(faces, labels, [0, 2], [0, 2])
+    assert len(ends) == 1, "a pair is joined once"
+    assert {tuple(np.unique(labels[rows])) for rows in ends[0]} == {(0,), (2,)}
+    out = damage.damage_mesh("bridges", vertices, faces, 0, ends)
+    added = out.faces[len(faces) :]
+    assert len(added) == 8 and {0, 2} <= set(labels[added].ravel())
+
+
+def test_fusion_merges_what_comes_close():
+    sheets, faces = [], []
+    ball, triangles = sphere(3)
+    for k in range(2):  # two balls that nearly touch
+        sheets.append(0.5 * ball + [1.01 * k, 0, 0])
+        faces.append(triangles + k * len(ball))
+    out = damage.damage_mesh("fusion", np.concatenate(sheets), np.concatenate(faces), 0)
+    distance = geodesic_distances(out.vertices, out.faces, [int(out.vertices[:, 0].argmin())])
+    assert np.isfinite(distance).all()
+
+
+def test_damages_refuse_what_they_cannot_do():
+    vertices, faces = dumbbell()
+    with pytest.raises(InputError, match="expected one of cut"):
+        damage.damage_mesh("bitten", vertices, faces)
+    with pytest.raises(InputError, match="without faces"):
+        damage.damage_mesh("cut", vertices, faces[:0])

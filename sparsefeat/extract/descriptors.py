@@ -1,0 +1,202 @@
+"""Several descriptors of a shape side by side: learned features, spectral signatures, point feature histograms."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from sparsefeat.errors import InputError
+from sparsefeat.extract.extractor import FeatureExtractor
+from sparsefeat.extract.surfaces import vertex_features
+from sparsefeat.io.meshes import MESH_SUFFIXES, check_mesh, read_mesh
+from sparsefeat.io.pointcloud import read_points
+from sparsefeat.mesh.fpfh import CONTEXT_RADII, multi_scale_fpfh
+from sparsefeat.mesh.geodesic import surface_area
+from sparsefeat.mesh.laplacian import LaplaceBasis, laplace_basis
+from sparsefeat.mesh.normals import oriented_normals, outer_normals
+from sparsefeat.mesh.signatures import (
+    ABSOLUTE_ENERGIES,
+    ABSOLUTE_TIMES,
+    heat_kernel_signature,
+    wave_kernel_signature,
+)
+
+MEMBERS = ("ours", "hks", "wks", "fpfh")
+DEFAULT_CHECKPOINT = "sparsefeat/rooms-5cm-oriented-v1"
+SHAPE_VOXEL = 0.035
+"""Voxel size for shapes, in roots of the area: about 5 cm on a person."""
+SHAPE_SCALES = (0.57, 1.0, 1.71)
+"""Of features at several sizes, factors on the voxel size."""
+EIGENPAIRS = 128
+SIGNATURE_CHANNELS = 32
+
+_AREA_NEIGHBOURS = 8
+
+
+def describe(
+    shape: Any,
+    join: Sequence[str] = ("ours", "hks", "wks"),
+    extractor: FeatureExtractor | None = None,
+    scales: Sequence[float] = SHAPE_SCALES,
+    voxel_size: float | None = None,
+    normals: np.ndarray | None = None,
+    *,
+    views: int = 1,
+    context: bool = False,
+    whole_area: float | None = None,
+    balanced: bool = True,
+    cache: str | os.PathLike | None = None,
+) -> np.ndarray:
+    """Descriptors of the vertices of a shape, side by side.
+
+    Which member is best depends on the shapes: spectral signatures on clean meshes, local ones where parts are missing
+    or stuck together. Joined they are worth most, as long as no block outweighs the others.
+
+    Args:
+        shape: a file; (vertices, faces); points (N, 3) of a cloud that covers the shape from all sides; or anything with
+            ``vertices`` and ``faces``, such as :class:`sparsefeat.mesh.Mesh` or a mesh of trimesh.
+        join: members in order: ``"ours"`` (learned features), ``"hks"``, ``"wks"`` (heat and wave kernel signatures),
+            ``"fpfh"`` (point feature histograms at three radii).
+        extractor: of ``"ours"``; None: that of the released checkpoint.
+        scales: of ``"ours"``: factors on the voxel size, whose features stand side by side.
+        voxel_size: of ``"ours"``, in the unit of the shape; None: 0.035 of the root of its area.
+        normals: of a cloud, to the outer side. Shape (N, 3). None: fitted, and turned outwards as well as can be
+            guessed, see :func:`sparsefeat.mesh.normals.oriented_normals`. A mesh has its own.
+        views: poses that ``"ours"`` are averaged over.
+        context: add means over balls to ``"fpfh"``.
+        whole_area: area of the whole shape that this is a part of, in its squared unit. Times, energies, radii and the
+            default voxel size are then the whole's; else they are of the shape as it is.
+        balanced: standardise each channel over the vertices and divide each block by the root of its channels and of
+            the number of blocks: every block adds as much to a distance. False: values as they are.
+        cache: folder of Laplace bases; None: none.
+
+    Returns:
+        (N, C) float32.
+
+    Raises:
+        InputError: an unknown member, or a shape that is none.
+    """
+    join = list(join)
+    unknown = [name for name in join if name not in MEMBERS]
+    if unknown or not join:
+        raise InputError(
+            f"join: got {unknown[0] if unknown else 'nothing'!r}, expected some of {', '.join(MEMBERS)}"
+        )
+    vertices, faces = _as_shape(shape)
+    area = whole_area or (cloud_area(vertices) if faces is None else surface_area(vertices, faces))
+    if not area > 0:
+        raise InputError(f"the shape has an area of {area:g}, expected a positive one")
+    size = float(np.sqrt(area))
+    if faces is None and normals is None and {"ours", "fpfh"} & set(join):
+        normals = oriented_normals(vertices)
+    basis = None
+    blocks = []
+    for name in join:
+        if name == "ours":
+            extractor = extractor or FeatureExtractor.from_pretrained(DEFAULT_CHECKPOINT)
+            block = vertex_features(
+                extractor,
+                vertices,
+                faces,
+                normals=normals,
+                voxel_size=voxel_size or SHAPE_VOXEL * size,
+                views=views,
+                scales=scales,
+            )
+        elif name == "fpfh":
+            # A cloud's normals were given or fitted above.
+            outer = normals if faces is None else outer_normals(vertices, faces)[1]
+            assert outer is not None
+            block = multi_scale_fpfh(
+                vertices, outer, size, context=CONTEXT_RADII if context else ()
+            )
+        else:
+            if basis is None:
+                basis = laplace_basis(vertices, faces, EIGENPAIRS, cache)
+            block = signature(name, basis, SIGNATURE_CHANNELS, whole_area)
+        blocks.append(np.asarray(block, dtype=np.float32))
+    return balance(blocks) if balanced else np.concatenate(blocks, 1)
+
+
+def balance(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Blocks side by side, every channel standardised, every block of the same weight in a distance.
+
+    Shape: B times (N, C_b) -> (N, sum C_b) float32, of which rows have a squared length of 1 on average.
+    """
+    scaled = []
+    for block in blocks:
+        block = np.asarray(block, dtype=np.float64)
+        spread = block.std(0)
+        block = (block - block.mean(0)) / np.where(spread > 1e-12, spread, 1)
+        scaled.append((block / np.sqrt(block.shape[1] * len(blocks))).astype(np.float32))
+    return np.concatenate(scaled, 1)
+
+
+def signature(
+    name: str, basis: LaplaceBasis, count: int, whole_area: float | None = None
+) -> np.ndarray:
+    """The signature ``"hks"`` or ``"wks"``. Shape: (N, count) float64.
+
+    Args:
+        name: which.
+        basis: of the shape.
+        count: channels.
+        whole_area: of the shape that this is a part of: times and energies are then the whole's. None: those of the
+            shape's own eigenvalues.
+    """
+    if name == "hks":
+        if whole_area is None:
+            return heat_kernel_signature(basis, count).numpy()
+        low, high = np.log(ABSOLUTE_TIMES)
+        times = basis.eigenvalues.new_tensor(np.exp(np.linspace(low, high, count)) * whole_area)
+        return whole_area * heat_kernel_signature(basis, count, times).numpy()
+    energies = None
+    if whole_area is not None:
+        energies = (ABSOLUTE_ENERGIES[0] / whole_area, ABSOLUTE_ENERGIES[1] / whole_area)
+    return wave_kernel_signature(basis, count, energies).numpy()
+
+
+def cloud_area(points: np.ndarray) -> float:
+    """About the area of the surface that points lie on: of discs that reach to the eighth neighbour."""
+    if len(points) <= _AREA_NEIGHBOURS:
+        raise InputError(f"a cloud of {len(points)} points, expected more than {_AREA_NEIGHBOURS}")
+    distance = cKDTree(points).query(points, _AREA_NEIGHBOURS + 1)[0][:, -1]
+    return float(np.pi * (distance**2).sum() / _AREA_NEIGHBOURS)
+
+
+def _as_shape(shape: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Vertices and faces, or points and None."""
+    where = "shape"
+    if isinstance(shape, (str, os.PathLike)):
+        where = str(shape)
+        if os.path.splitext(where)[1].lower() in MESH_SUFFIXES:
+            try:
+                shape = read_mesh(shape)
+            except InputError:
+                if not where.lower().endswith((".ply", ".npz")):
+                    raise
+                shape = read_points(where).points  # of points alone; else this says what is wrong
+        else:
+            shape = read_points(where).points
+    if hasattr(shape, "vertices"):
+        shape = (shape.vertices, getattr(shape, "faces", None))
+    if isinstance(shape, (tuple, list)) and len(shape) == 2:
+        vertices, faces = shape
+        if faces is not None and len(faces):
+            return check_mesh(np.asarray(vertices), np.asarray(faces), where)
+        shape = vertices
+    try:
+        points = np.asarray(shape, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{where}: {type(shape).__name__}, expected a mesh or points (N, 3)"
+        ) from error
+    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
+        raise InputError(
+            f"{where}: shape {points.shape}, expected finite points (N, 3), or (vertices, faces)"
+        )
+    return points, None

@@ -1,0 +1,110 @@
+"""Joined descriptors of a mesh, a cloud or a file."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from surfaces import body
+
+import sparsefeat
+from sparsefeat import FeatureExtractor, InputError, create_model, describe
+from sparsefeat.extract.descriptors import cloud_area
+from sparsefeat.io.meshes import Mesh
+from sparsefeat.mesh.sampling import sample_surface
+
+
+@pytest.fixture(scope="module")
+def extractor() -> FeatureExtractor:
+    torch.manual_seed(0)
+    model = create_model(
+        "ResUNetBN2C", in_channels=3, out_channels=8, depth=1, channels=[8, 8], tr_channels=[8, 8],
+        conv1_kernel_size=3, kernels="pair", normalize_feature=True,
+    )  # fmt: skip
+    return FeatureExtractor(model.eval(), 0.1)
+
+
+def test_blocks_count_alike(extractor):
+    vertices, faces = body()
+    joined = describe(
+        (vertices, faces), ("ours", "hks", "wks", "fpfh"), extractor, scales=(1.0, 2.0)
+    )
+    assert joined.shape == (len(vertices), 16 + 32 + 32 + 99) and joined.dtype == np.float32
+    blocks = np.split(joined, [16, 48, 80], axis=1)
+    alive = [block[:, block.std(0) > 0] for block in blocks]
+    for block, values in zip(blocks, alive):
+        np.testing.assert_allclose(
+            (values**2).sum() / len(vertices), values.shape[1] / block.shape[1] / 4, rtol=1e-3
+        )
+
+
+def test_every_way_to_give_a_mesh_is_the_same(extractor, tmp_path):
+    vertices, faces = body()
+    first = describe((vertices, faces), extractor=extractor)
+    np.testing.assert_array_equal(first, describe(Mesh(vertices, faces), extractor=extractor))
+    np.testing.assert_array_equal(
+        first, describe(SimpleNamespace(vertices=vertices, faces=faces), extractor=extractor)
+    )
+    lines = [
+        "OFF",
+        f"{len(vertices)} {len(faces)} 0",
+        *(" ".join(map(repr, map(float, v))) for v in vertices),
+    ]
+    (tmp_path / "body.off").write_text(
+        "\n".join(lines + [f"3 {a} {b} {c}" for a, b, c in faces]) + "\n"
+    )
+    np.testing.assert_array_equal(first, describe(tmp_path / "body.off", extractor=extractor))
+
+
+def test_neither_size_nor_place_matters(extractor):
+    vertices, faces = body()
+    for name, close in (("hks", 1e-4), ("wks", 1e-3), ("fpfh", 1e-4)):
+        first, second = (
+            describe((vertices, faces), [name]),
+            describe((30 * vertices + 7, faces), [name]),
+        )
+        assert np.mean(np.abs(first - second) > close) < 0.01, name
+
+
+def test_a_cloud_has_descriptors_like_its_surface(extractor):
+    vertices, faces = body()
+    points = sample_surface(vertices, faces, 1500).points
+    cloud = describe(points, ("ours", "hks", "wks", "fpfh"), extractor)
+    assert cloud.shape[0] == 1500 and np.isfinite(cloud).all()
+    mesh_area = sparsefeat.mesh.geodesic.surface_area(vertices, faces)
+    assert cloud_area(points) == pytest.approx(mesh_area, rel=0.2)
+
+
+def test_signatures_of_a_part_are_those_of_the_whole_if_its_area_is_said():
+    vertices, faces = body()
+    left = vertices[:, 1] < 0.6
+    part = faces[left[faces].all(1)]
+    rows = np.unique(part)
+    new = np.full(len(vertices), -1)
+    new[rows] = np.arange(len(rows))
+    area = sparsefeat.mesh.geodesic.surface_area(vertices, faces)
+    far = rows[vertices[rows, 1] < -0.6]
+    for name in ("hks", "wks"):
+        errors = []
+        for whole_area in (None, area):
+            whole = describe((vertices, faces), [name], whole_area=whole_area, balanced=False)[far]
+            piece = describe(
+                (vertices[rows], new[part]), [name], whole_area=whole_area, balanced=False
+            )[new[far]]
+            errors.append(np.median(np.abs(piece - whole) / whole.std(0)))
+        assert errors[1] < 0.7 * errors[0], name
+
+
+def test_what_is_no_shape_is_refused(extractor):
+    with pytest.raises(InputError, match="expected some of ours, hks"):
+        describe(body(), ["shot"])
+    with pytest.raises(InputError, match="expected some of"):
+        describe(body(), [])
+    with pytest.raises(InputError, match="expected finite points"):
+        describe(np.zeros((5, 2)), ["hks"])
+    with pytest.raises(InputError, match="normals of a mesh"):
+        describe(body(), ["ours"], extractor, normals=np.ones((642, 3)))
+    with pytest.raises(InputError, match="no such file"):
+        describe("nowhere.off")

@@ -1,0 +1,163 @@
+"""The study of who wins where, on shapes of revolution; joined features and damages in a transfer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_transfer import checkpoint, config_of, peanuts  # noqa: F401
+
+from sparsefeat.cli.transfer import main
+from sparsefeat.errors import InputError
+from sparsefeat.io.config import load_config
+from sparsefeat.transfer import format_table, run_transfer
+from sparsefeat.transfer.config import CorrespondenceConfig, DataConfig
+from sparsefeat.transfer.labelling import score_labels
+from sparsefeat.transfer.study import StudyConfig, run_study
+
+
+def study_of(checkpoint, root, output, **changes):  # noqa: F811
+    options = dict(  # noqa: C408
+        data=DataConfig(root=root, normalize="area"),
+        networks={"ours": str(checkpoint), "random": "random"},
+        joined={"hks + wks": ["hks", "wks"], "ours joined": ["ours", "fpfh_context", "hks"]},
+        scales=[1.0, 2.0], views=1, voxel_size=0.06, damages=["clean", "cut", "cloud"], shots=[1, 2], damaged_shots=[2],
+        seeds=[0], rows=150, test_rows=200, max_iterations=30, workers=1, cache=None, output=output,
+    )  # fmt: skip
+    return StudyConfig(**{**options, **changes})
+
+
+@pytest.fixture(scope="module")
+def studied(checkpoint, peanuts, tmp_path_factory):  # noqa: F811
+    path = tmp_path_factory.mktemp("study") / "result.json"
+    return path, run_study(study_of(checkpoint, peanuts, path.parent), path)
+
+
+def test_every_regime_and_method_has_a_number(studied):
+    _, (config, records) = studied
+    regimes = {(r["damage"], r["learned"], r["shots"]) for r in records}
+    assert regimes == {
+        ("clean", "clean", 1), ("clean", "clean", 2), ("cut", "clean", 1), ("cut", "clean", 2), ("cut", "same", 2),
+        ("cloud", "clean", 1), ("cloud", "clean", 2), ("cloud", "same", 2),
+    }  # fmt: skip
+    for regime in regimes:
+        here = [r for r in records if (r["damage"], r["learned"], r["shots"]) == regime]
+        assert [r["method"] for r in here] == config.methods
+        assert all(0 <= r["accuracy"] <= 1 for r in here)
+    best = max(r["accuracy"] for r in records if r["damage"] == "clean" and r["shots"] == 2)
+    assert best > 0.8, "the bulbs of a peanut are easily told from its middle"
+
+
+def test_what_is_there_is_not_measured_again(studied, checkpoint, peanuts):  # noqa: F811
+    path, result = studied
+    before = json.loads(path.read_text())
+    assert before["records"] == result.records
+    kept = [r for r in before["records"] if (r["damage"], r["learned"]) != ("cut", "same")]
+    kept[0] = {**kept[0], "accuracy": -1.0}  # would not survive a measurement
+    path.write_text(json.dumps({**before, "records": kept}))
+    said = []
+    again = run_study(study_of(checkpoint, peanuts, path.parent), path, said.append)
+    assert [text.split(":")[0] for text in said] == ["cut", "cut"]
+    assert again.records[0]["accuracy"] == -1.0
+    key = lambda r: (r["damage"], r["learned"], r["shots"], r["method"])  # noqa: E731
+    new, old = (
+        {key(r): r["accuracy"] for r in records if r is not records[0]}
+        for records in (again.records, result.records)
+    )
+    assert new == old
+    with pytest.raises(InputError, match="another study"):
+        run_study(study_of(checkpoint, peanuts, path.parent, rows=151), path)
+    path.write_text("[]")
+    with pytest.raises(InputError, match="not the result of a study"):
+        run_study(study_of(checkpoint, peanuts, path.parent), path)
+
+
+def test_the_tool_writes_one_json_one_table_and_one_figure(checkpoint, peanuts, tmp_path, capsys):  # noqa: F811
+    root = tmp_path / "other"
+    root.mkdir()
+    for file in (peanuts / "labels").iterdir():
+        (root / file.name).write_text(file.read_text())
+    (root / "parts.json").write_text(json.dumps({"names": ["bulb", "middle"], "mirror": [1, 0]}))
+    file = tmp_path / "study.yaml"
+    file.write_text(f"""
+task: study
+data: {{name: folder, root: {peanuts}, normalize: area, options: {{train_share: 0.5}}}}
+labels: {{mirrored: {root}}}
+networks: {{ours: {checkpoint}}}
+hand_made: [hks, wks]
+joined: {{all: [ours, hks, wks]}}
+voxel_size: 0.1
+views: 1
+damages: [clean, remeshed]
+shots: [1]
+seeds: [0]
+rows: 100
+test_rows: 100
+correspondence: {{pairs: 1, eigenpairs: 10, zoomout: 0, metric: 2}}
+workers: 1
+cache: null
+""")
+    assert main([str(file), "--output", str(tmp_path / "out")]) == 0
+    table = capsys.readouterr().out
+    assert "mirrored, remeshed, learned on same" in table and "functional, metric" in table
+    assert "accuracy up to mirror images, 1 labelled shape" in table and "*" in table
+    assert (tmp_path / "out" / "study.png").stat().st_size > 5000
+    records = json.loads((tmp_path / "out" / "result.json").read_text())["records"]
+    assert all(r["mirrored"] == 1 for r in records if "mirrored" in r), (
+        "each part is the mirror image of the other"
+    )
+
+
+def test_a_study_that_cannot_be_is_refused(checkpoint, peanuts, tmp_path):  # noqa: F811
+    for changes, message in (
+        ({"joined": {"x": ["ours", "shot"]}}, "expected two or more of ours"),
+        ({"joined": {"hks": ["ours", "wks"]}}, "name of a member"),
+        ({"networks": {"a": "random"}, "joined": {}}, "first is random"),
+        ({"shots": []}, "must not be empty"),
+        ({"held_out": 1.0}, "held_out"),
+    ):
+        with pytest.raises(InputError, match=message):
+            study_of(checkpoint, peanuts, tmp_path, **changes)
+
+
+def test_the_shipped_studies_can_be_read():
+    for path in sorted((Path(__file__).parents[2] / "configs" / "study").glob("shapes*.yaml")):
+        assert load_config(StudyConfig, path).task == "study"
+
+
+def test_joined_features_and_damaged_copies_in_a_transfer(checkpoint, peanuts, tmp_path, monkeypatch):  # noqa: F811
+    config = config_of(checkpoint, peanuts, tmp_path, methods=["joined", "hks"], rotate=False)
+    config.features.voxel_size = 0.1
+    config.features.scales = [1.0, 2.0]
+    plain = run_transfer(config)
+    assert [s.method for s in plain.scores] == ["joined", "hks"] and "joined" in format_table(plain)
+    assert plain.scores[0].accuracy > plain.scores[1].accuracy - 0.05
+    config.damage = ["cut", "cloud"]
+    learned = []
+
+    def watched(method, source, shots, *others):
+        learned.append([shape.name for shape in shots])
+        return score_labels(method, source, shots, *others)
+
+    monkeypatch.setattr("sparsefeat.transfer.run.score_labels", watched)
+    damaged = run_transfer(config)
+    assert len(learned[0]) == 6 and sum(name.endswith(" cut 0") for name in learned[0]) == 2
+    assert damaged.scores[0].accuracy > 0.8
+
+
+def test_a_metric_from_training_shapes_in_correspondence(checkpoint, peanuts, tmp_path):  # noqa: F811
+    config = config_of(
+        checkpoint,
+        peanuts,
+        tmp_path,
+        task="correspondence",
+        methods=["joined", "wks"],
+        rotate=False,
+    )
+    config.features.voxel_size = 0.1
+    config.data.test = "all"
+    config.correspondence = CorrespondenceConfig(pairs=2, eigenpairs=10, zoomout=0, metric=3)
+    maps = run_transfer(config).maps
+    assert len(maps) == 4 and all(np.isfinite(m.error) for m in maps)
