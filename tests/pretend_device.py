@@ -92,7 +92,7 @@ class _OnMeta(TorchFunctionMode):
 
 def _on_device(value: object) -> bool:
     """Whether this is what CUDA is called: by us, or by torch's C++ of a pretended tensor."""
-    return isinstance(value, str) and value.startswith("cuda") or (
+    return (isinstance(value, str) and value.startswith("cuda")) or (
         isinstance(value, torch.device) and value.type in ("cuda", "meta")
     )
 
@@ -172,7 +172,7 @@ class PretendDevice(TorchDispatchMode):
             raise RuntimeError(f"{func}: expected a 'cuda' device type for generator but found 'cpu'")
         elementwise = torch.Tag.pointwise in func.tags
         for other in tensors:
-            if isinstance(other, Pretended) or func.overloadpacket in INDEXING and tensors[0] is not other:
+            if isinstance(other, Pretended) or (func.overloadpacket in INDEXING and tensors[0] is not other):
                 continue
             if here and not (elementwise and other.ndim == 0):
                 raise RuntimeError(

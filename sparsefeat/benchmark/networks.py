@@ -49,7 +49,7 @@ def measure_network(case: NetworkCase, cloud: Cloud, engines: list, setting: Set
     measured = []
     for operation, make_input in operations.items():
         calls: dict[str, Callable] = {
-            name: _on(name, lambda network=network: step(network, make_input()))
+            name: _on(name, lambda network=network, make_input=make_input: step(network, make_input()))
             for name, network in networks.items()
         }
         calls[PRODUCTS] = _products(sizes, setting, case.training)

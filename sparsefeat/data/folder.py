@@ -139,7 +139,7 @@ def _templates(root: Path, classes: Sequence[str]) -> dict[str, str]:
             unknown = next((kind for kind in members if kind not in template), None)
             if unknown is not None:
                 raise InputError(f"{path}: {name}: there is no class {unknown!r}")
-            template.update({kind: f"template {name}" for kind in members})
+            template.update(dict.fromkeys(members, f"template {name}"))
     return template
 
 

@@ -51,7 +51,7 @@ def load_viewpoint(path: str | os.PathLike) -> np.ndarray | None:
     path = Path(path)
     if path.suffix.lower() == ".npz":
         with opening(path), Npz(path) as archive:
-            viewpoint = archive["viewpoint"] if "viewpoint" in archive else None
+            viewpoint = archive.get("viewpoint", None)
         if viewpoint is None:
             return None
         if viewpoint.shape != (3,) or viewpoint.dtype.kind not in "fiu" or not np.isfinite(viewpoint).all():

@@ -75,9 +75,9 @@ def _counts(data: bytes, position: int, path: Path) -> tuple[tuple[int, int], in
     for word in re.finditer(rb"\S+", data[position : position + 4096]):
         begin = position + word.start()
         # The number of edges may be left out, and then the first vertex begins on a line of its own.
-        if len(found) == 2 and b"\n" in data[end:begin]:
-            if len(data[begin : begin + 4096].partition(b"\n")[0].split()) > 1:
-                break
+        new_line = len(found) == 2 and b"\n" in data[end:begin]
+        if new_line and len(data[begin : begin + 4096].partition(b"\n")[0].split()) > 1:
+            break
         value = text.whole(word[0])
         if value is None or value < 0:
             line, shown = text.line_at(data, begin)

@@ -14,7 +14,7 @@ from sparsefeat.io import text
 
 _HEADER = 84  # bytes: 80 of anything, then the number of triangles
 _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
-_FACET = "facet normal . . . outer loop vertex . . . vertex . . . vertex . . . endloop endfacet".encode().split()
+_FACET = b"facet normal . . . outer loop vertex . . . vertex . . . vertex . . . endloop endfacet".split()
 _CORNERS = [place for place, word in enumerate(_FACET) if word == b"."][3:]
 
 
@@ -69,7 +69,7 @@ def _ascii(data: bytes, path: Path) -> np.ndarray:
     named = re.sub(rb"^[ \t]*(?:end)?solid\b[^\n]*", b"", data, flags=re.MULTILINE | re.IGNORECASE)
     words = named.lower().split()
     size = len(_FACET)
-    if ends < solids or not words and not solids:
+    if ends < solids or (not words and not solids):
         raise InputError(f"{path}: cut off in the text after {len(words) // size} triangles, no 'endsolid'")
     odd = [
         (next(row for row, word in enumerate(column) if word != expected) * size + place, expected)

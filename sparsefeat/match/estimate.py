@@ -95,7 +95,7 @@ class PoseEstimator:
                 raise InputError(f"matches: a row beyond the {length} points of side {side}")
         source = torch.from_numpy(np.ascontiguousarray(points0[matches[:, 0]], dtype=np.float64))
         target = torch.from_numpy(np.ascontiguousarray(points1[matches[:, 1]], dtype=np.float64))
-        transforms, support = SpatialCompatibility(self.distance, keep=self.hypotheses)(
+        transforms, _support = SpatialCompatibility(self.distance, keep=self.hypotheses)(
             source, target
         )
         if not len(transforms):

@@ -224,10 +224,10 @@ def _cotangent_laplacian(vertices: np.ndarray, faces: np.ndarray) -> tuple[sp.cs
     height = np.maximum(double_area, 1e-10 * double_area.mean())
     matrix = sp.csr_matrix((n, n))
     for i in range(3):
-        j, l = (i + 1) % 3, (i + 2) % 3
-        dot = ((corners[:, j] - corners[:, i]) * (corners[:, l] - corners[:, i])).sum(1)
+        j, k = (i + 1) % 3, (i + 2) % 3
+        dot = ((corners[:, j] - corners[:, i]) * (corners[:, k] - corners[:, i])).sum(1)
         weight = dot / height / 2  # half the cotangent of corner i, for the edge opposite to it
-        matrix += sp.csr_matrix((weight, (faces[:, j], faces[:, l])), shape=(n, n))
+        matrix += sp.csr_matrix((weight, (faces[:, j], faces[:, k])), shape=(n, n))
     matrix = matrix + matrix.T
     mass = np.bincount(faces.ravel(), np.repeat(double_area / 6, 3), n)
     return sp.csr_matrix(sp.diags(np.asarray(matrix.sum(1)).ravel()) - matrix), mass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Union
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 from sparsefeat.minkowski import backend
 from sparsefeat.minkowski.errors import ArgumentError
 
-StrideType = Union[int, Sequence, np.ndarray, torch.Tensor]
+StrideType = int | Sequence | np.ndarray | torch.Tensor
 
 
 class MinkowskiModuleBase(nn.Module):

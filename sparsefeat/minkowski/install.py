@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import ClassVar
 
 _PACKAGE = "sparsefeat.minkowski"
 
@@ -83,7 +84,7 @@ class _Installed:
 
     hidden: dict[str, ModuleType] | None = None
     finder: _Fallback | None = None
-    added: list[str] = []
+    added: ClassVar[list[str]] = []
 
 
 def _plain_codec(name: str) -> codecs.CodecInfo | None:

@@ -167,7 +167,7 @@ def _pretrain(
             if log:
                 record |= {"lr": optimizer.param_groups[0]["lr"], "max_angle_deg": angle((step - 1) * accumulate)}
                 log.step(step, record)
-            if step == steps or config.validate_every and step % config.validate_every == 0:
+            if step == steps or (config.validate_every and step % config.validate_every == 0):
                 validate(step)
             if step % config.save_every == 0:
                 save(step)

@@ -29,7 +29,7 @@ def make_missing_creatures(config: TransferConfig, progress: Callable[[int, int]
         return False
     root, wanted = config.data.root, asdict(config.creatures)
     with opening(root):
-        vacant = not root.exists() or root.is_dir() and not any(root.iterdir())
+        vacant = not root.exists() or (root.is_dir() and not any(root.iterdir()))
     if vacant:
         make_creatures(root, **wanted, progress=progress)
         return True

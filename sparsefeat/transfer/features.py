@@ -49,7 +49,7 @@ class FeatureSource(abc.ABC):
     def __init__(self) -> None:
         self._cache: dict[tuple, np.ndarray] = {}
 
-    def prepare(self, shots: Sequence[LoadedShape], task: str, seed: int) -> None:
+    def prepare(self, shots: Sequence[LoadedShape], task: str, seed: int) -> None:  # noqa: B027 (most need nothing)
         """Adapt to the labelled shapes of a run, where the method does that."""
 
     @abc.abstractmethod

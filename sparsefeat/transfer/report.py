@@ -147,7 +147,7 @@ def _plot_tuning(result: TransferResult, output: Path) -> list[Path]:
 
 
 def _draw_labels(result: TransferResult, output: Path) -> list[Path]:
-    best = [m for m in METHODS if m in result.config.methods][0]
+    best = next(m for m in METHODS if m in result.config.methods)
     seed, shots = result.config.seeds[0], max(result.config.shots)
     score = next(s for s in result.scores if (s.method, s.seed, s.shots) == (best, seed, shots))
     count = len(score.confusion)

@@ -70,7 +70,7 @@ def test_halfway_between_two_rungs_only_these_two_are_computed():
 
 def test_the_gradient_of_a_ladder_is_that_of_its_value():
     table = torch.randn(40, 1, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    ladder = ScaleLadder(lambda v, s, d: table[int(round(math.log2(v) * 2 + 20.5))] * d, 1, 1.0, normalize=True)
+    ladder = ScaleLadder(lambda v, s, d: table[round(math.log2(v) * 2 + 20.5)] * d, 1, 1.0, normalize=True)
     target = torch.randn(5, 4, dtype=torch.float64)
 
     def loss(log_size, dilation):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def test_units_hold_every_pair_once_and_one_cell_each(size, stride, transposed):
     found = Counter()
     firsts = table.firsts.tolist()
     assert len(firsts) == plan.volume + 1 and firsts[-1] == table.bounds.shape[1]
-    for cell, (first, last) in enumerate(zip(firsts, firsts[1:])):
+    for cell, (first, last) in enumerate(itertools.pairwise(firsts)):
         for begin, end in table.bounds[:, first:last].t().tolist():
             assert 0 < end - begin <= 16
             pairs = zip(table.sources[begin:end].tolist(), table.targets[begin:end].tolist())
@@ -101,7 +102,7 @@ def test_ranks_follow_the_gray_code_over_all_words(monkeypatch, bits):
     place = ranks[0] * 2**bits + ranks[1]
     assert sorted(place.tolist()) == masks.tolist()
     ordered = masks[place.argsort()].tolist()
-    assert all((a ^ b).bit_count() == 1 for a, b in zip(ordered, ordered[1:]))
+    assert all((a ^ b).bit_count() == 1 for a, b in itertools.pairwise(ordered))
 
 
 def test_masks_are_sorted_within_stretches_of_space(monkeypatch):

@@ -47,7 +47,7 @@ def minkowski_summary_string(model: nn.Module, summary_input) -> tuple[str, tupl
     activations = 2 * megabyte * sum(_elements(shape) for _, shape, _ in rows)
     given = megabyte * (summary_input.F.numel() + summary_input.C.numel())
     lines = ["-" * 64, f"{'Layer (type)':>20}  {'Output Shape':>25} {'Param #':>15}", "=" * 64]
-    lines += [f"{name:>20}  {str(shape):>25} {own:>15,}" for name, shape, own in rows]
+    lines += [f"{name:>20}  {shape!s:>25} {own:>15,}" for name, shape, own in rows]
     lines += [
         "=" * 64,
         f"Total params: {total:,}",
