@@ -17,7 +17,7 @@ from sparsefeat.pretrain.config import DataConfig, ModelConfig, OptimizerConfig,
 from sparsefeat.pretrain.log import read_log
 from sparsefeat.pretrain.loop import build_model, pretrain
 from sparsefeat.pretrain.sampling import PairRequest
-from sparsefeat.pretrain.shapes import ShapePairDataset, ShapesConfig, load_shapes, surface_cloud
+from sparsefeat.pretrain.shapes import ShapePairDataset, ShapesConfig, fresh_pair, load_shapes, surface_cloud
 from sparsefeat.sparse import SparseTensor
 from sparsefeat.synthetic.creatures import make_creatures
 
@@ -186,3 +186,16 @@ def test_wrong_shapes_are_refused_in_one_line(hands, tmp_path):
         pretrain(replace(config(hands), data=DataConfig(shapes=ShapesConfig([]))), tmp_path)
     with pytest.raises(ValueError, match="needs rigid motions"):
         replace(config(hands), loss=LossConfig("cycle", cycle_form="landing"))
+
+
+def test_fresh_creatures_are_of_one_family_and_seeded():
+    config = ShapesConfig(fresh=1.0, fresh_families=["hand"], same_individual=0.0)
+    first, again = (fresh_pair(config, np.random.default_rng(4)) for _ in range(2))
+    assert all(np.array_equal(a.vertices, b.vertices) for a, b in zip(first, again, strict=True))
+    assert len(first[0].landmarks) == len(first[1].landmarks) and first[0].individual != first[1].individual
+    for shape in first:
+        corners = shape.vertices[shape.faces].astype(float)
+        area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum() / 2
+        assert area == pytest.approx(1, rel=1e-4) and shape.outwards == 1.0
+    one, other = fresh_pair(replace(config, same_individual=1.0), np.random.default_rng(4))
+    assert one.individual == other.individual and not np.array_equal(one.vertices, other.vertices)
