@@ -17,7 +17,13 @@ from sparsefeat.pretrain.config import DataConfig, ModelConfig, OptimizerConfig,
 from sparsefeat.pretrain.log import read_log
 from sparsefeat.pretrain.loop import build_model, pretrain
 from sparsefeat.pretrain.sampling import PairRequest
-from sparsefeat.pretrain.shapes import ShapePairDataset, ShapesConfig, fresh_pair, load_shapes, surface_cloud
+from sparsefeat.pretrain.shapes import (
+    ShapePairDataset,
+    ShapesConfig,
+    fresh_pair,
+    load_shapes,
+    surface_cloud,
+)
 from sparsefeat.synthetic.creatures import make_creatures
 
 SMALL = {"channels": [4, 4], "tr_channels": [4, 4], "depth": 1, "out_channels": 8, "conv1_kernel_size": 5}
