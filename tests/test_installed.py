@@ -121,7 +121,7 @@ def test_what_comes_along_is_found(kind, source, request, tmp_path):
     package, checkpoint, config, same, transfer = map(Path, json.loads(run(python, "-c", FIND, cwd=tmp_path)))
     root = package.parent if kind == "wheel" else source
     assert package.is_relative_to(python.parents[1] if kind == "wheel" else source)
-    assert checkpoint == root / "assets" / "rooms-5cm.safetensors"
+    assert checkpoint == root / "assets" / "rooms-5cm-v1.safetensors"
     assert config == same == root / "configs" / "quickstart.yaml"
     assert transfer == root / "configs" / "transfer" / "quickstart.yaml"
 

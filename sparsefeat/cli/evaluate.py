@@ -92,7 +92,7 @@ def run_matching(args: argparse.Namespace) -> int:
     from sparsefeat.extract.inputs import checked_device
     from sparsefeat.io.atomic import atomic_write
     from sparsefeat.io.results import write_result
-    from sparsefeat.progress import Progress
+    from sparsefeat.process.progress import Progress
 
     # What can be wrong is found out before the hours of work, not after them.
     plots = prepare_outputs(args)

@@ -87,7 +87,7 @@ class StageBar:
     """Progress of a work in stages.
 
     Args:
-        options: of :class:`sparsefeat.progress.Progress`, for all stages.
+        options: of :class:`sparsefeat.process.progress.Progress`, for all stages.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -103,7 +103,7 @@ class StageBar:
 
     def __call__(self, stage: str, done: float, total: int, name: str) -> None:
         """So much of a stage is done, and this is what is worked on."""
-        from sparsefeat.progress import Progress
+        from sparsefeat.process.progress import Progress
 
         if self._progress is None or stage != self._stage:
             self.close()
@@ -174,7 +174,7 @@ def _discard_output() -> None:
 
 
 def _say(line: str) -> None:
-    from sparsefeat.progress import Progress
+    from sparsefeat.process.progress import Progress
 
     Progress.write(line)
 

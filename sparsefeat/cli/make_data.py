@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Make what was asked for."""
     # Imported here and below, so that --help answers at once.
-    from sparsefeat.progress import Progress
+    from sparsefeat.process.progress import Progress
 
     with Progress(args.task, unit=args.unit) as progress:
         args.make(args, progress)

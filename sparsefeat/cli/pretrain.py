@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat import pretrain
     from sparsefeat.io.config import load_config
     from sparsefeat.packaged import find_config
-    from sparsefeat.progress import Progress
+    from sparsefeat.process.progress import Progress
 
     config = load_config(pretrain.PretrainConfig, find_config(args.config), args.overrides)
     stop = Stop()

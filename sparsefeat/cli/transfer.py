@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sparsefeat.cli.frame import ToolParser, add_result_option, check_file, prepare_result, run_tool
 
 if TYPE_CHECKING:
-    from sparsefeat.progress import Progress
+    from sparsefeat.process.progress import Progress
     from sparsefeat.transfer import TransferConfig
 
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.io.lock import output_folder
     from sparsefeat.io.results import write_result
     from sparsefeat.packaged import find_config
-    from sparsefeat.progress import Progress
+    from sparsefeat.process.progress import Progress
     from sparsefeat.transfer import TransferConfig, format_table, run_transfer, save_report
     from sparsefeat.transfer.creatures import make_missing_creatures
     from sparsefeat.transfer.report import to_json
@@ -88,7 +88,7 @@ def _run_study(args: argparse.Namespace, path: Path) -> int:
     from sparsefeat.io.config import load_config, save_config, to_dict
     from sparsefeat.io.lock import output_folder
     from sparsefeat.io.results import write_result
-    from sparsefeat.progress import Progress
+    from sparsefeat.process.progress import Progress
     from sparsefeat.transfer.study import StudyConfig, run_study
     from sparsefeat.transfer.study_report import format_study, regimes, save_study
 

@@ -51,7 +51,8 @@ def load_viewpoint(path: str | os.PathLike) -> np.ndarray | None:
     path = Path(path)
     if path.suffix.lower() == ".npz":
         with opening(path), Npz(path) as archive:
-            viewpoint = archive.get("viewpoint", None)
+            known = "viewpoint" in archive
+            viewpoint = archive["viewpoint"] if known else None
         if viewpoint is None:
             return None
         if viewpoint.shape != (3,) or viewpoint.dtype.kind not in "fiu" or not np.isfinite(viewpoint).all():

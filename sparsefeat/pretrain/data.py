@@ -13,8 +13,8 @@ from sparsefeat.io.atomic import atomic_write
 from sparsefeat.pretrain.config import DataConfig, PretrainConfig
 from sparsefeat.pretrain.pairs import PairDataset, collate_pairs
 from sparsefeat.pretrain.sampling import PairRequest, PairSampler, select_pairs
+from sparsefeat.process.workers import end_with_parent
 from sparsefeat.synthetic.rooms import make_rooms
-from sparsefeat.workers import end_with_parent
 
 
 def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparsefeat.errors import opening, warn
 from sparsefeat.io.atomic import atomic_write
-from sparsefeat.progress import Progress
+from sparsefeat.process.progress import Progress
 
 
 class RunLog:

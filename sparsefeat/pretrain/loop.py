@@ -34,7 +34,7 @@ from sparsefeat.pretrain.pairs import PairBatch, pair_features
 from sparsefeat.pretrain.processes import in_parallel, join_processes, over_processes
 from sparsefeat.pretrain.sources import PairSource, Result, numbers, open_source
 from sparsefeat.pretrain.state import check_output, load_state, remove_run, save_state
-from sparsefeat.workers import WORKER_KILLED
+from sparsefeat.process.workers import WORKER_KILLED
 
 
 @dataclass

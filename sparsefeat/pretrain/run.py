@@ -21,7 +21,7 @@ from sparsefeat.pretrain.loop import build_model, pretrain
 from sparsefeat.pretrain.report import draw_curves, draw_pair, table
 from sparsefeat.pretrain.sources import numbers
 from sparsefeat.pretrain.state import check_output
-from sparsefeat.progress import Progress
+from sparsefeat.process.progress import Progress
 
 
 def run(

@@ -26,9 +26,13 @@ from sparsefeat.pretrain.augment import random_rotation
 from sparsefeat.pretrain.pairs import PairDataset, PairSample
 from sparsefeat.pretrain.sampling import PairRequest
 from sparsefeat.synthetic import damage
+from sparsefeat.synthetic.creatures import make_creature
+from sparsefeat.synthetic.creatures.families import FAMILIES, VARIED, find_family
 
 _VIEW_PIXEL = 0.75
 """Edge of a camera's pixel over the voxel size; there are four surface points to a voxel's face."""
+_FRESH_VERTICES, _FRESH_LANDMARKS, _FRESH_TRIANGULATIONS = 3000, 2500, 12
+"""Of creatures that are made for a pair; triangulations are kept, since they take most of the time."""
 _CLOUD_NOISE = 0.004
 """Deviation of a sparse cloud's points, in roots of the area: about 0.3 % of a person's height."""
 
@@ -49,12 +53,18 @@ class ShapesConfig:
     strain: float = 0.25  # by a strain uniform up to this
     damaged: float = 0.4  # share of shapes that are cut, seen from one side, sparse or noisy
     rooms: float = 0.0  # share of pairs that are fragments of data.root instead
+    fresh: float = 0.0  # share of pairs of creatures that are made for them: individuals that are seen once
+    fresh_families: list[str] = field(default_factory=lambda: ["figure", "beast"])  # of make_data.py creatures
 
     def __post_init__(self) -> None:
         low, high = self.voxels
         if not 0 < low <= high < 1:
             raise InputError(f"voxels is [{low}, {high}], expected two shares of the root of the area, smaller first")
-        for name in ("same_individual", "bent", "damaged", "rooms"):
+        unknown = next((name for name in self.fresh_families if name not in FAMILIES | VARIED), None)
+        if unknown is not None or not self.fresh_families:
+            known = ", ".join(FAMILIES | VARIED)
+            raise InputError(f"fresh_families has {unknown or 'none'!r}, expected some of {known}")
+        for name in ("same_individual", "bent", "damaged", "rooms", "fresh"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected a share from 0 to 1")
         if not 0 <= self.dropout < 1:
@@ -111,17 +121,40 @@ def _loaded(shape: Shape, root: str) -> LoadedShape:
     data = shape.load()
     if data.correspondence is None or not len(data.correspondence):
         raise InputError(f"{root}: {shape.name} has no correspondence; expected corres/<name>.vts beside the meshes")
-    area = surface_area(data.vertices, data.faces) if len(data.faces) else 0.0
-    if not area > 0:
+    if not len(data.faces) or not surface_area(data.vertices, data.faces) > 0:
         raise InputError(f"{root}: {shape.name} has no surface")
-    vertices = (data.vertices - data.vertices.mean(0)) / np.sqrt(area)
-    outwards, normals = outer_normals(vertices, data.faces)
-    # A made-up species is the same whatever folder it is in; so is a family of creatures.
     who = (root, shape.label, shape.individual if shape.individual is not None else shape.name)
+    return _of_area_one(data.vertices, data.faces, data.correspondence, f"{root} {shape.template}", who)
+
+
+def _of_area_one(
+    vertices: np.ndarray, faces: np.ndarray, landmarks: np.ndarray, group: str, individual: tuple
+) -> LoadedShape:
+    vertices = (vertices - vertices.mean(0)) / np.sqrt(surface_area(vertices, faces))
+    outwards, normals = outer_normals(vertices, faces)
     return LoadedShape(
-        vertices.astype(np.float32), data.faces.astype(np.int32), normals.astype(np.float32), outwards,
-        data.correspondence.astype(np.int32), f"{root} {shape.template}", who,
+        vertices.astype(np.float32), faces.astype(np.int32), normals.astype(np.float32), outwards,
+        landmarks.astype(np.int32), group, individual,
     )  # fmt: skip
+
+
+def fresh_pair(config: ShapesConfig, rng: np.random.Generator) -> tuple[LoadedShape, LoadedShape]:
+    """Two creatures of one family that nobody has seen, or one in two poses."""
+    family = config.fresh_families[int(rng.integers(len(config.fresh_families)))]
+    kinds = list(find_family(family).classes.items())
+    same = rng.random() < config.same_individual
+    made = []
+    for nth in range(2):
+        if nth == 0 or not same:
+            kind, poses = kinds[int(rng.integers(len(kinds)))]
+            who = int(rng.integers(1 << 62))
+        pose, occasion = poses[int(rng.integers(len(poses)))], int(rng.integers(1 << 62))
+        creature = make_creature(
+            family, kind, pose, np.random.SeedSequence(who), np.random.SeedSequence(occasion), _FRESH_VERTICES,
+            _FRESH_LANDMARKS, triangulation=int(rng.integers(_FRESH_TRIANGULATIONS)),
+        )  # fmt: skip
+        made.append(_of_area_one(creature.vertices, creature.faces, creature.landmarks, family, (who,)))
+    return made[0], made[1]
 
 
 class SurfaceCloud(NamedTuple):
@@ -235,9 +268,11 @@ class ShapePairDataset(Dataset):
             return self.fragments[PairRequest(pair, request.seed, request.max_angle_deg)]
         low, high = np.log(self.config.voxels)
         voxel = float(np.exp(rng.uniform(low, high)))
-        first = self.shapes[request.pair]
-        second = self.shapes[self._partner(request.pair, rng)]
-        clouds = [surface_cloud(shape, voxel, self.config, rng, request.max_angle_deg) for shape in (first, second)]
+        if self.config.fresh > 0 and rng.random() < self.config.fresh:
+            shapes = fresh_pair(self.config, rng)
+        else:
+            shapes = self.shapes[request.pair], self.shapes[self._partner(request.pair, rng)]
+        clouds = [surface_cloud(shape, voxel, self.config, rng, request.max_angle_deg) for shape in shapes]
         source, target = map(self._voxelized, clouds)
         both = (clouds[0].landmarks >= 0) & (clouds[1].landmarks >= 0)
         matches = torch.stack(

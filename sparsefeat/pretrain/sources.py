@@ -18,7 +18,7 @@ from sparsefeat.pretrain.data import _Overfit, load_pairs, make_loader
 from sparsefeat.pretrain.pairs import PairDataset, collate_pairs, pair_features
 from sparsefeat.pretrain.sampling import PairRequest, PairSampler
 from sparsefeat.pretrain.shapes import ShapePairDataset, load_shapes
-from sparsefeat.workers import end_with_parent
+from sparsefeat.process.workers import end_with_parent
 
 HIT_VOXELS = 2.0
 """A landmark whose nearest neighbour in feature space lies at most so many voxels from its true place is a hit."""

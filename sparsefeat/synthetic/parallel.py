@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from sparsefeat.errors import InputError
-from sparsefeat.workers import WORKER_KILLED, end_with_parent
+from sparsefeat.process.workers import WORKER_KILLED, end_with_parent
 
 Result = TypeVar("Result")
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.patches import Rectangle
 
 from sparsefeat.errors import InputError
 from sparsefeat.visualize.figures import new_figure, save_figure, theme_colors
@@ -112,6 +111,8 @@ def plot_scores(
     Raises:
         InputError: names that do not fit the scores.
     """
+    from matplotlib.patches import Rectangle  # as late as figures.py imports the library
+
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(rows), len(columns)) or not scores.size:
         raise InputError(f"plot_scores: scores {scores.shape} for {len(rows)} rows and {len(columns)} columns")

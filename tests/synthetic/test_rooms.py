@@ -342,6 +342,7 @@ def test_without_embreex_the_error_says_what_to_install(monkeypatch):
     from sparsefeat.synthetic.camera import Scene
     from sparsefeat.synthetic.shapes import box
 
-    monkeypatch.setitem(sys.modules, "embreex", None)
+    for module in ("embreex", "embreex.rtcore_scene", "embreex.mesh_construction"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=r"pip install 'sparsefeat\[rooms\]'"):
         Scene(box((1, 1, 1)))

@@ -10,8 +10,8 @@ import termios
 
 import pytest
 
-from sparsefeat import progress as module
-from sparsefeat.progress import Progress
+from sparsefeat.process import progress as module
+from sparsefeat.process.progress import Progress
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from sparsefeat.errors import InputError
 from sparsefeat.synthetic.parallel import run_tasks
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 PARENT = """
 import os, sys, time

@@ -1,0 +1,1 @@
+"""What a long-running program does: progress that people can follow, workers that end with it."""
