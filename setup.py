@@ -5,7 +5,12 @@ from setuptools import find_packages, setup
 setup(
     packages=[
         *find_packages(include=["sparsefeat", "sparsefeat.*"]),
-        *("sparsefeat.assets", "sparsefeat.configs", "sparsefeat.configs.study", "sparsefeat.configs.transfer"),
+        *(
+            "sparsefeat.assets",
+            "sparsefeat.configs",
+            "sparsefeat.configs.study",
+            "sparsefeat.configs.transfer",
+        ),
     ],
     package_dir={"": ".", "sparsefeat.assets": "assets", "sparsefeat.configs": "configs"},
 )

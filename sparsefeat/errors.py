@@ -36,7 +36,10 @@ class MissingExtraError(InputError, ImportError):
 def warn(message: str) -> None:
     """Issue an :class:`InputWarning` that points to the caller outside of this package."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+    while (
+        frame.f_back is not None
+        and frame.f_globals.get("__name__", "").partition(".")[0] == __package__
+    ):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, InputWarning, stacklevel=level)
 
@@ -54,7 +57,9 @@ def opening(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{error.filename or os.fspath(path)}: {error.strerror or error}") from error
+        raise InputError(
+            f"{error.filename or os.fspath(path)}: {error.strerror or error}"
+        ) from error
 
 
 def opens_path(function: Callable[P, T]) -> Callable[P, T]:

@@ -40,25 +40,35 @@ class LossConfig:
     """Which loss, and its constants."""
 
     name: Literal["cycle", "point_info_nce", "hardest_contrastive"] = "cycle"
-    points: int = 1024  # points of the overlap that take part, per pair (FCGF: 1024, PointContrast: 4096)
+    points: int = (
+        1024  # points of the overlap that take part, per pair (FCGF: 1024, PointContrast: 4096)
+    )
     temperature: float = 0.07  # of the softmax; cycle and point_info_nce
     radius_voxels: float = 1.5  # two points closer than this are one place
-    one_place: bool = False  # point_info_nce too: matches of one place, in either cloud, are no negatives
+    one_place: bool = (
+        False  # point_info_nce too: matches of one place, in either cloud, are no negatives
+    )
     cycle_form: Literal["anchored", "landing", "identity", "distance"] = "anchored"
     positive_margin: float = 0.1  # hardest_contrastive
     negative_margin: float = 1.4  # hardest_contrastive
-    candidates: int = 256  # hardest_contrastive: points among which the hardest negative is looked for
+    candidates: int = (
+        256  # hardest_contrastive: points among which the hardest negative is looked for
+    )
 
     def __post_init__(self) -> None:
         if self.points < 2 or self.candidates < 1:
-            raise InputError(f"points and candidates must be positive, got {self.points}, {self.candidates}")
+            raise InputError(
+                f"points and candidates must be positive, got {self.points}, {self.candidates}"
+            )
         if not self.temperature > 0 or not self.radius_voxels > 0:
             raise InputError(
                 f"temperature and radius_voxels must be positive, got {self.temperature}, {self.radius_voxels}"
             )
 
 
-def anchored_cycle(f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float) -> Tensor:
+def anchored_cycle(
+    f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float
+) -> Tensor:
     """Cycle consistency through the true place: the default.
 
     A walker leaves i for cloud 1 and comes back. The loss is minus the log of the probability that it goes
@@ -105,13 +115,17 @@ def _round_trip(
 
 def _log_sum_exp(values: Tensor, groups: Tensor, count: int) -> Tensor:
     """log of the sum of exp over each group; 0 for an empty one. Shape: (P,), (P,) -> (count,)."""
-    largest = values.new_full((count,), -torch.inf).scatter_reduce(0, groups, values.detach(), "amax")
+    largest = values.new_full((count,), -torch.inf).scatter_reduce(
+        0, groups, values.detach(), "amax"
+    )
     largest = torch.where(largest.isfinite(), largest, 0)
     sums = values.new_zeros(count).index_add(0, groups, (values - largest[groups]).exp())
     return torch.where(sums == 0, 1, sums).log() + largest
 
 
-def landing_cycle(f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float) -> Tensor:
+def landing_cycle(
+    f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float
+) -> Tensor:
     """Expected landing points in metres, of one hop and of two.
 
     mean_i |S01 y - x|_i + |S01 S10 x - x|_i, and the same from cloud 1, averaged. The known transform
@@ -128,7 +142,9 @@ def landing_cycle(f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, tem
     return total
 
 
-def identity_cycle(f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float) -> Tensor:
+def identity_cycle(
+    f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float
+) -> Tensor:
     """Label-free: cross-entropy of P = S01 S10 to the identity, and of S10 S01 to it.
 
     Jabri et al., Space-Time Correspondence as a Contrastive Random Walk, NeurIPS 2020, eq. 3, for a
@@ -139,10 +155,18 @@ def identity_cycle(f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, te
     hop01, hop10 = logits.softmax(1), logits.t().softmax(1)
     there_and_back = (hop01 * hop10.t()).sum(1)
     back_and_there = (hop10 * hop01.t()).sum(1)
-    return -(there_and_back.clamp(min=1e-12).log().mean() + back_and_there.clamp(min=1e-12).log().mean()) / 2
+    return (
+        -(
+            there_and_back.clamp(min=1e-12).log().mean()
+            + back_and_there.clamp(min=1e-12).log().mean()
+        )
+        / 2
+    )
 
 
-def distance_cycle(f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float) -> Tensor:
+def distance_cycle(
+    f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float
+) -> Tensor:
     """Label-free: mean |P x - x| in metres with P = S01 S10, from both clouds; kept to compare with."""
     logits = f @ g.t() / temperature
     hop01, hop10 = logits.softmax(1), logits.t().softmax(1)
@@ -184,8 +208,15 @@ def _log_softmaxes(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hardest_contrastive(
-    f: Tensor, g: Tensor, x: Tensor, y: Tensor, candidates0: tuple[Tensor, Tensor],
-    candidates1: tuple[Tensor, Tensor], radius: float, positive_margin: float, negative_margin: float,
+    f: Tensor,
+    g: Tensor,
+    x: Tensor,
+    y: Tensor,
+    candidates0: tuple[Tensor, Tensor],
+    candidates1: tuple[Tensor, Tensor],
+    radius: float,
+    positive_margin: float,
+    negative_margin: float,
 ) -> Tensor:
     """Contrastive loss with the hardest of a random set of negatives.
 
@@ -214,7 +245,9 @@ def hardest_contrastive(
     return positive + negative
 
 
-def pair_loss(pair: PairFeatures, config: LossConfig, voxel_size: float, generator: torch.Generator) -> Tensor:
+def pair_loss(
+    pair: PairFeatures, config: LossConfig, voxel_size: float, generator: torch.Generator
+) -> Tensor:
     """The configured loss of one pair, on a random choice of ``config.points`` matches.
 
     Args:
@@ -239,12 +272,18 @@ def pair_loss(pair: PairFeatures, config: LossConfig, voxel_size: float, generat
     if config.name == "cycle":
         loss = CYCLE_FORMS[config.cycle_form](f, g, x, y, radius, config.temperature)
     elif config.name == "point_info_nce":
-        near = (torch.cdist(x, x) < radius) | (torch.cdist(y, y) < radius) if config.one_place else None
+        near = (
+            (torch.cdist(x, x) < radius) | (torch.cdist(y, y) < radius)
+            if config.one_place
+            else None
+        )
         loss = point_info_nce(f, g, config.temperature, near)
     else:
         candidates = []
         for features, points in ((pair.features0, pair.points0), (pair.features1, pair.points1)):
-            rows = torch.randperm(len(features), generator=generator)[: config.candidates].to(features.device)
+            rows = torch.randperm(len(features), generator=generator)[: config.candidates].to(
+                features.device
+            )
             candidates.append((features[rows].float(), points[rows]))
         loss = hardest_contrastive(
             f, g, x, y, *candidates, radius, config.positive_margin, config.negative_margin

@@ -38,4 +38,6 @@ def find_config(name: str | os.PathLike, kind: str = "") -> Path:
             if os.path.isfile(found):
                 return found
     known = ", ".join(sorted(file.stem for file in (root / kind).glob("*.yaml")))
-    raise InputError(f"{name}: no such file, and no configuration of that name; there are: {known or 'none'}")
+    raise InputError(
+        f"{name}: no such file, and no configuration of that name; there are: {known or 'none'}"
+    )

@@ -37,7 +37,9 @@ class Golden:
         for folder in (self.few, self.all):
             if (folder / name).is_file():
                 return folder / name
-        pytest.skip(f"MinkowskiEngine's recorded output {name} is not under {self.few.name}/ or shared/golden/")
+        pytest.skip(
+            f"MinkowskiEngine's recorded output {name} is not under {self.few.name}/ or shared/golden/"
+        )
 
 
 @pytest.fixture(scope="session")

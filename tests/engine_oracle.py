@@ -26,10 +26,18 @@ PRECISIONS = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "float6
 PATHS = {
     "default": {},
     "unfolded": {"unfolds": lambda *_: True},
-    "unfolded in blocks": {"unfolds": lambda *_: True, "UNFOLDED_BYTES": 2**14, "WINDOW_BYTES": {"cpu": 2**14}},
+    "unfolded in blocks": {
+        "unfolds": lambda *_: True,
+        "UNFOLDED_BYTES": 2**14,
+        "WINDOW_BYTES": {"cpu": 2**14},
+    },
     "unfolded from pairs": {"unfolds": lambda *_: True, "UNFOLDED_BYTES": 2**14, "BOX_BYTES": 0},
     "by cell": {"unfolds": lambda *_: False},
-    "by cell in blocks": {"unfolds": lambda *_: False, "BLOCK_NUMBERS": {"cpu": 0}, "LEAST_SEGMENT": 0},
+    "by cell in blocks": {
+        "unfolds": lambda *_: False,
+        "BLOCK_NUMBERS": {"cpu": 0},
+        "LEAST_SEGMENT": 0,
+    },
 }
 """Settings that force each way of convolving in arithmetic/plain.py."""
 
@@ -101,7 +109,10 @@ def cloud(
 ) -> Tensor:
     """About ``voxels`` distinct coordinates (V, 1 + D) int32 in random row order, half of them negative."""
     generator = torch.Generator().manual_seed(seed)
-    space = torch.randint(-side // 2, side - side // 2, (voxels, dimension), generator=generator) * stride
+    space = (
+        torch.randint(-side // 2, side - side // 2, (voxels, dimension), generator=generator)
+        * stride
+    )
     batch = torch.randint(0, batches, (voxels, 1), generator=generator)
     distinct = torch.unique(torch.cat([batch, space], 1), dim=0).int()
     return distinct[torch.randperm(len(distinct), generator=generator)]
@@ -109,7 +120,9 @@ def cloud(
 
 def numbers(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     """Normal numbers."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(dtype)
 
 
 def sparse(
@@ -129,7 +142,9 @@ def window(size, dilation, tensor_stride) -> list[tuple[int, ...]]:
     return [tuple(reversed(offset)) for offset in product(*reversed(axes))]
 
 
-def neighbours(source: Tensor, target: Tensor, offsets: list[tuple[int, ...]]) -> list[tuple[int, int, int]]:
+def neighbours(
+    source: Tensor, target: Tensor, offsets: list[tuple[int, ...]]
+) -> list[tuple[int, int, int]]:
     """All (cell, source row, target row) with source = target + offset[cell], by looking each one up."""
     rows = {tuple(c): row for row, c in enumerate(source.tolist())}
     found = []
@@ -142,7 +157,11 @@ def neighbours(source: Tensor, target: Tensor, offsets: list[tuple[int, ...]]) -
 
 
 def convolve_by_definition(
-    features: Tensor, weight: Tensor, triples: list[tuple[int, int, int]], rows: int, transposed: bool = False
+    features: Tensor,
+    weight: Tensor,
+    triples: list[tuple[int, int, int]],
+    rows: int,
+    transposed: bool = False,
 ) -> Tensor:
     """Sum of ``weight[cell]^T features[row]`` over the triples; ``transposed`` swaps the rows' roles."""
     out = [features.new_zeros(weight.shape[2]) for _ in range(rows)]

@@ -46,6 +46,8 @@ class LocalGrids(nn.Module):
             if normals is not None:
                 outer.append(normals[near])
         outer = torch.cat(outer) if outer else None
-        cloud = soft_voxels(torch.cat(place), outer, torch.cat(batch), DEFAULT_SHARPNESS, self.radius)
+        cloud = soft_voxels(
+            torch.cat(place), outer, torch.cat(batch), DEFAULT_SHARPNESS, self.radius
+        )
         own = (cloud.cells + torch.tensor(cloud.origin, device=points.device) == 0).all(1)
         return run_softly(self.model, cloud)[own]

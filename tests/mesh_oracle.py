@@ -33,7 +33,9 @@ def oracle(corners: np.ndarray) -> set[tuple[int, int, int]]:
     cells = set()
     for triangle in corners:
         exact = [tuple(Fraction(float(x)) for x in corner) for corner in triangle]
-        ranges = [range(math.floor(min(c)), math.floor(max(c)) + 1) for c in zip(*exact, strict=True)]
+        ranges = [
+            range(math.floor(min(c)), math.floor(max(c)) + 1) for c in zip(*exact, strict=True)
+        ]
         for i in ranges[0]:
             slab = clip(exact, 0, i, i + 1)
             for j in ranges[1]:

@@ -19,8 +19,17 @@ CUDA, META = torch.device("cuda", 0), torch.device("meta")
 ATEN = torch.ops.aten
 
 WAITS = {
-    ATEN._local_scalar_dense, ATEN.nonzero, ATEN.masked_select, ATEN.equal, ATEN.is_nonzero, ATEN.bincount,
-    ATEN.unique_dim, ATEN.unique_consecutive, ATEN.unique_dim_consecutive, ATEN._unique, ATEN._unique2,
+    ATEN._local_scalar_dense,
+    ATEN.nonzero,
+    ATEN.masked_select,
+    ATEN.equal,
+    ATEN.is_nonzero,
+    ATEN.bincount,
+    ATEN.unique_dim,
+    ATEN.unique_consecutive,
+    ATEN.unique_dim_consecutive,
+    ATEN._unique,
+    ATEN._unique2,
 }
 """Operations whose result, or its size, the host has to know."""
 
@@ -36,7 +45,11 @@ class Pretended(Tensor):
     @staticmethod
     def __new__(cls, held: Tensor):
         return Tensor._make_wrapper_subclass(
-            cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
             device="meta",
         )
 
@@ -84,10 +97,13 @@ class _OnMeta(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor) and _on_device(kwargs.get("device")):
             # Made on the CPU and copied, as torch does it, but by an operation that can be seen.
             kwargs = {name: value for name, value in kwargs.items() if name != "device"}
-            return (func(*args, **kwargs) if not isinstance(args[0], Pretended) else args[0]).to(META)
-        return func(*(META if _on_device(a) else a for a in args), **{
-            name: META if _on_device(value) else value for name, value in kwargs.items()
-        })
+            return (func(*args, **kwargs) if not isinstance(args[0], Pretended) else args[0]).to(
+                META
+            )
+        return func(
+            *(META if _on_device(a) else a for a in args),
+            **{name: META if _on_device(value) else value for name, value in kwargs.items()},
+        )
 
 
 def _on_device(value: object) -> bool:
@@ -131,7 +147,9 @@ class PretendDevice(TorchDispatchMode):
         self._on_meta.__exit__(*error)
 
     def _run_backward(self, *args, **kwargs):
-        with _OnMeta():  # torch leaves it for what it was asked for itself, which is all of the backward pass
+        with (
+            _OnMeta()
+        ):  # torch leaves it for what it was asked for itself, which is all of the backward pass
             return self._engine(*args, **kwargs)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -156,7 +174,9 @@ class PretendDevice(TorchDispatchMode):
             self._count(packet, args, kwargs)
         if "device" in kwargs:
             kwargs["device"] = torch.device("cpu")
-        held = [tree_map(lambda t: t.held if isinstance(t, Pretended) else t, a) for a in (args, kwargs)]
+        held = [
+            tree_map(lambda t: t.held if isinstance(t, Pretended) else t, a) for a in (args, kwargs)
+        ]
         out = func(*held[0], **held[1])
         if target.type == "cpu":
             return out
@@ -169,10 +189,14 @@ class PretendDevice(TorchDispatchMode):
         """Raise where CUDA does."""
         generator = kwargs.get("generator")
         if generator is not None and generator.device.type != "cuda":
-            raise RuntimeError(f"{func}: expected a 'cuda' device type for generator but found 'cpu'")
+            raise RuntimeError(
+                f"{func}: expected a 'cuda' device type for generator but found 'cpu'"
+            )
         elementwise = torch.Tag.pointwise in func.tags
         for other in tensors:
-            if isinstance(other, Pretended) or (func.overloadpacket in INDEXING and tensors[0] is not other):
+            if isinstance(other, Pretended) or (
+                func.overloadpacket in INDEXING and tensors[0] is not other
+            ):
                 continue
             if here and not (elementwise and other.ndim == 0):
                 raise RuntimeError(
@@ -186,7 +210,9 @@ class PretendDevice(TorchDispatchMode):
             target = to.device
         if source.device.type == target.type:
             return target
-        blocking = not (kwargs.get("non_blocking") or (packet is ATEN.copy_ and len(args) > 2 and args[2]))
+        blocking = not (
+            kwargs.get("non_blocking") or (packet is ATEN.copy_ and len(args) > 2 and args[2])
+        )
         if target.type == "cpu":
             self.waits["download"] += 1
         elif blocking:

@@ -16,9 +16,7 @@ def square(n: int, width: float = 1.0, height: float = 1.0) -> tuple[np.ndarray,
     x, y = np.meshgrid(np.linspace(0, width, n), np.linspace(0, height, n), indexing="ij")
     vertices = np.stack([x.ravel(), y.ravel(), np.zeros(n * n)], 1)
     i = (np.arange(n - 1)[:, None] * n + np.arange(n - 1)).ravel()
-    faces = np.concatenate(
-        [np.stack([i, i + n, i + n + 1], 1), np.stack([i, i + n + 1, i + 1], 1)]
-    )
+    faces = np.concatenate([np.stack([i, i + n, i + n + 1], 1), np.stack([i, i + n + 1, i + 1], 1)])
     return vertices, faces
 
 
@@ -26,4 +24,6 @@ def body() -> tuple[np.ndarray, np.ndarray]:
     """An egg with a bump: no symmetry."""
     vertices, faces = sphere(3)
     vertices = vertices * [1.0, 1.5, 0.7]
-    return vertices * (1 + 0.3 * np.exp(-4 * ((vertices - [0.8, 0.6, 0.4]) ** 2).sum(1)))[:, None], faces
+    return vertices * (1 + 0.3 * np.exp(-4 * ((vertices - [0.8, 0.6, 0.4]) ** 2).sum(1)))[
+        :, None
+    ], faces

@@ -65,8 +65,14 @@ def test_a_name_takes_the_arguments_that_it_promises(name):
         assert any(p.kind is p.VAR_KEYWORD for p in parameters.values()), f"{name} lacks {missing}"
     named = [argument for argument in wanted if argument in parameters]
     assert sorted(named, key=list(parameters).index) == named
-    required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert set(required) <= set(wanted), f"{name} cannot be called without {set(required) - set(wanted)}"
+    required = [
+        p.name
+        for p in parameters.values()
+        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
+    assert set(required) <= set(wanted), (
+        f"{name} cannot be called without {set(required) - set(wanted)}"
+    )
 
 
 def test_every_public_name_is_there_and_documented():
@@ -83,12 +89,20 @@ def test_names_for_type_checkers_are_those_at_run_time():
     listed = {"InputError"}
     for node in ast.walk(tree):
         if isinstance(node, ast.If):
-            listed |= {a.name for part in node.body if isinstance(part, ast.ImportFrom) for a in part.names}
-    assert listed == set(sparsefeat.__all__) == {*sparsefeat._ROOMS, "InputError", "models", "receptive_field"}
+            listed |= {
+                a.name for part in node.body if isinstance(part, ast.ImportFrom) for a in part.names
+            }
+    assert (
+        listed
+        == set(sparsefeat.__all__)
+        == {*sparsefeat._ROOMS, "InputError", "models", "receptive_field"}
+    )
 
 
 def test_the_published_networks_take_fcgfs_arguments_and_keep_rows():
-    model = sparsefeat.models.ResUNetBN2C(1, 32, bn_momentum=0.05, normalize_feature=True, conv1_kernel_size=7).eval()
+    model = sparsefeat.models.ResUNetBN2C(
+        1, 32, bn_momentum=0.05, normalize_feature=True, conv1_kernel_size=7
+    ).eval()
     coordinates = torch.tensor([[0, 3, 0, 0], [0, 0, 0, 0], [0, 1, 2, 0]], dtype=torch.int32)
     with torch.no_grad():
         y = model(sparsefeat.SparseTensor(torch.ones(3, 1), coordinates=coordinates))
@@ -96,7 +110,9 @@ def test_the_published_networks_take_fcgfs_arguments_and_keep_rows():
 
 
 def test_an_extractor_gives_a_feature_per_point():
-    extractor = sparsefeat.FeatureExtractor.from_pretrained("sparsefeat/rooms-5cm", voxel_size=None, device=None)
+    extractor = sparsefeat.FeatureExtractor.from_pretrained(
+        "sparsefeat/rooms-5cm", voxel_size=None, device=None
+    )
     assert extractor(np.zeros((3, 3))).shape == (3, 32)
 
 
@@ -114,7 +130,9 @@ def test_input_errors_are_value_errors():
     from sparsefeat.errors import MissingExtraError
 
     assert issubclass(sparsefeat.InputError, ValueError)
-    assert issubclass(MissingExtraError, sparsefeat.InputError) and issubclass(MissingExtraError, ImportError)
+    assert issubclass(MissingExtraError, sparsefeat.InputError) and issubclass(
+        MissingExtraError, ImportError
+    )
 
 
 def test_exit_codes():

@@ -30,7 +30,11 @@ def without(monkeypatch):
 
         def importing(module, *args):
             if module.partition(".")[0] == name:
-                raise error(f"no {name}", name=name) if error is ModuleNotFoundError else error(f"no lib{name}.so")
+                raise (
+                    error(f"no {name}", name=name)
+                    if error is ModuleNotFoundError
+                    else error(f"no lib{name}.so")
+                )
             return real(module, *args)
 
         monkeypatch.setattr(extras.importlib, "import_module", importing)
@@ -95,14 +99,18 @@ def _minkowski(tmp_path):
 )
 def test_what_is_absent_is_named_with_its_extra(package, extra, use, without, tmp_path):
     without(package)
-    with pytest.raises(MissingExtraError, match=rf"needs .*pip install 'sparsefeat\[{extra}\]'") as caught:
+    with pytest.raises(
+        MissingExtraError, match=rf"needs .*pip install 'sparsefeat\[{extra}\]'"
+    ) as caught:
         use(tmp_path)
     assert isinstance(caught.value, InputError) and isinstance(caught.value, ImportError)
 
 
 def test_what_is_installed_but_broken_says_so(without):
     without("open3d", OSError)
-    with pytest.raises(MissingExtraError, match="is installed but cannot be loaded: no libopen3d.so; on Debian"):
+    with pytest.raises(
+        MissingExtraError, match="is installed but cannot be loaded: no libopen3d.so; on Debian"
+    ):
         import_extra("open3d", "this")
 
 
@@ -112,7 +120,9 @@ def test_every_optional_package_is_in_the_extra_that_its_message_names():
     listed = config["options.extras_require"]
     for package, extra in extras._PACKAGES.values():
         names = re.findall(r"^[\w-]+", listed[extra], flags=re.MULTILINE)
-        assert package.lower().replace("_", "-") in [name.lower().replace("_", "-") for name in names]
+        assert package.lower().replace("_", "-") in [
+            name.lower().replace("_", "-") for name in names
+        ]
 
 
 WITHOUT = """
@@ -136,5 +146,7 @@ for path in sorted((root / "sparsefeat").rglob("*.py")):
 
 def test_the_library_loads_without_any_optional_package():
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr

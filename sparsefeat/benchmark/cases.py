@@ -73,5 +73,7 @@ def select(patterns: tuple[str, ...] | list[str]) -> list[Case]:
     for pattern in patterns:
         if not any(fnmatch(case.name, pattern) for case in cases):
             names = ", ".join(case.name for case in cases[:9])
-            raise InputError(f"case: {pattern!r} fits none; they are called {names} and so on for {', '.join(SIZES)}")
+            raise InputError(
+                f"case: {pattern!r} fits none; they are called {names} and so on for {', '.join(SIZES)}"
+            )
     return [case for case in cases if any(fnmatch(case.name, pattern) for pattern in patterns)]

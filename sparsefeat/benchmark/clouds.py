@@ -62,7 +62,9 @@ def _points(data: Path | None) -> tuple[np.ndarray, str]:
         with opening(data):
             found = sorted(data.glob(pattern))
         for path in found:
-            return np.asarray(read_points(path).points, dtype=np.float64), str(path.relative_to(data))
+            return np.asarray(read_points(path).points, dtype=np.float64), str(
+                path.relative_to(data)
+            )
     return _room(np.random.default_rng(0)), "a drawn room"
 
 

@@ -77,7 +77,9 @@ class Ours:
         plan = manager.kernel_map(fine, coarse, layer.window)
         if case.transposed:
             plan = plan.transpose
-        return Prepared(forward, layer.kernel, lambda w: w, manager[out_key].coordinates, make_map, plan=plan)
+        return Prepared(
+            forward, layer.kernel, lambda w: w, manager[out_key].coordinates, make_map, plan=plan
+        )
 
 
 class Plain(Ours):
@@ -116,7 +118,9 @@ class Minkowski:
 
     def prepare(self, case: LayerCase, coordinates: Tensor, kernel: Tensor) -> Prepared:
         if case.transposed:
-            raise NotImplementedError("its coarse rows come in an order of their own, and the inputs would differ")
+            raise NotImplementedError(
+                "its coarse rows come in an order of their own, and the inputs would differ"
+            )
         engine = self.module
         layer = _layer(engine, case, "Minkowski").to(kernel)
         with torch.no_grad():
@@ -127,12 +131,16 @@ class Minkowski:
         def run(features: Tensor):
             return layer(
                 engine.SparseTensor(
-                    features, coordinate_map_key=x.coordinate_map_key, coordinate_manager=x.coordinate_manager
+                    features,
+                    coordinate_map_key=x.coordinate_map_key,
+                    coordinate_manager=x.coordinate_manager,
                 )
             )
 
         out = run(kernel.new_zeros(len(coordinates), case.c_in))
-        return Prepared(lambda features: run(features).F, layer.kernel, lambda w: w.reshape(shape), out.C)
+        return Prepared(
+            lambda features: run(features).F, layer.kernel, lambda w: w.reshape(shape), out.C
+        )
 
 
 class Spconv:
@@ -151,11 +159,15 @@ class Spconv:
 
     def prepare(self, case: LayerCase, coordinates: Tensor, kernel: Tensor) -> Prepared:
         if case.stride != 1 or case.transposed:
-            raise NotImplementedError("its strided layers have other outputs: every voxel that a window reaches")
+            raise NotImplementedError(
+                "its strided layers have other outputs: every voxel that a window reaches"
+            )
         engine = self.module
         algo = engine.ConvAlgo.Native if kernel.device.type == "cpu" else None
         size = case.kernel_size
-        layer = engine.SubMConv3d(case.c_in, case.c_out, size, bias=False, indice_key="map", algo=algo).to(kernel)
+        layer = engine.SubMConv3d(
+            case.c_in, case.c_out, size, bias=False, indice_key="map", algo=algo
+        ).to(kernel)
         # Ours has the first axis fastest, spconv's is [C_out, x, y, z, C_in].
         cube = kernel.view(size, size, size, case.c_in, case.c_out)
         with torch.no_grad():
@@ -183,12 +195,23 @@ class Spconv:
         def make_map() -> object:
             ones, zeros = [1] * 3, [0] * 3
             return operations.get_indice_pairs(
-                shifted, batches, extent, algo, [size] * 3, ones, [size // 2] * 3, ones, zeros, subm=True
+                shifted,
+                batches,
+                extent,
+                algo,
+                [size] * 3,
+                ones,
+                [size // 2] * 3,
+                ones,
+                zeros,
+                subm=True,
             )
 
         return Prepared(
-            lambda features: layer(tensor(features, dict(maps))).features, layer.weight,
-            lambda w: w.permute(3, 2, 1, 4, 0).reshape(shape), out.indices + low,
+            lambda features: layer(tensor(features, dict(maps))).features,
+            layer.weight,
+            lambda w: w.permute(3, 2, 1, 4, 0).reshape(shape),
+            out.indices + low,
             make_map if algo is not None else None,
         )
 
@@ -296,7 +319,9 @@ class Fvdb:
     def prepare(self, case: LayerCase, coordinates: Tensor, kernel: Tensor) -> Prepared:
         _same_voxels_only(case)
         engine, size, shape = self.module, case.kernel_size, kernel.shape
-        clouds = [coordinates[coordinates[:, 0] == b, 1:] for b in range(int(coordinates[:, 0].max()) + 1)]
+        clouds = [
+            coordinates[coordinates[:, 0] == b, 1:] for b in range(int(coordinates[:, 0].max()) + 1)
+        ]
         grid = engine.GridBatch.from_ijk(engine.JaggedTensor(clouds), voxel_sizes=1, origins=0)
 
         def make_map() -> object:
@@ -312,8 +337,12 @@ class Fvdb:
         rows = torch.empty(len(own), dtype=torch.int64, device=own.device)
         rows[_sorted_rows(own)] = _sorted_rows(coordinates)
         return Prepared(
-            lambda features: plan.execute(grid.jagged_like(features), weight).jdata, weight,
-            lambda w: w.permute(4, 3, 2, 1, 0).reshape(shape), own, make_map, rows,
+            lambda features: plan.execute(grid.jagged_like(features), weight).jdata,
+            weight,
+            lambda w: w.permute(4, 3, 2, 1, 0).reshape(shape),
+            own,
+            make_map,
+            rows,
         )
 
 
@@ -326,7 +355,9 @@ def _sorted_rows(coordinates: Tensor) -> Tensor:
     return torch.unique(coordinates.long(), dim=0, return_inverse=True)[1].argsort()
 
 
-ENGINES = {engine.name: engine for engine in (Ours, Minkowski, Spconv, TorchSparse, WarpConvNet, Fvdb)}
+ENGINES = {
+    engine.name: engine for engine in (Ours, Minkowski, Spconv, TorchSparse, WarpConvNet, Fvdb)
+}
 
 
 def installed(names: list[str] | None = None) -> tuple[list, dict[str, str]]:
@@ -351,4 +382,6 @@ def installed(names: list[str] | None = None) -> tuple[list, dict[str, str]]:
 
 def _layer(module: ModuleType, case: LayerCase, prefix: str = ""):
     kind = getattr(module, f"{prefix}Convolution{'Transpose' if case.transposed else ''}")
-    return kind(case.c_in, case.c_out, kernel_size=case.kernel_size, stride=case.stride, dimension=3)
+    return kind(
+        case.c_in, case.c_out, kernel_size=case.kernel_size, stride=case.stride, dimension=3
+    )

@@ -15,7 +15,12 @@ GATHERED_BYTES = 2**18
 
 
 def products(
-    counts: Sequence[int], c_in: int, c_out: int, device: torch.device, dtype: torch.dtype, backward: bool = False,
+    counts: Sequence[int],
+    c_in: int,
+    c_out: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    backward: bool = False,
     to_input: bool = True,
 ) -> Callable[[], None]:
     """The products of one convolution on rows that lie ready: one per kernel cell, with its number of pairs.

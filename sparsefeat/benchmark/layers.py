@@ -70,11 +70,16 @@ class Setting:
         return TOLERANCE[self.dtype]
 
 
-def measure_layer(case: LayerCase, cloud: Cloud, engines: list, setting: Setting) -> list[Measurement]:
+def measure_layer(
+    case: LayerCase, cloud: Cloud, engines: list, setting: Setting
+) -> list[Measurement]:
     """Map, forward and backward of a layer, every engine's numbers compared with ours beforehand."""
     generator = torch.Generator().manual_seed(0)
     volume = case.kernel_size**3
-    kernel = torch.randn(volume, case.c_in, case.c_out, generator=generator) / (volume * case.c_in) ** 0.5
+    kernel = (
+        torch.randn(volume, case.c_in, case.c_out, generator=generator)
+        / (volume * case.c_in) ** 0.5
+    )
     kernel = kernel.to(setting.device, setting.dtype)
     coordinates = cloud.coordinates.to(setting.device)
     prepared: dict[str, Prepared] = {}
@@ -82,7 +87,9 @@ def measure_layer(case: LayerCase, cloud: Cloud, engines: list, setting: Setting
     for engine in engines:
         try:
             prepared[engine.name] = engine.prepare(case, coordinates, kernel)
-        except Exception as error:  # another's engine can fail in any way, and ours is measured all the same
+        except (
+            Exception
+        ) as error:  # another's engine can fail in any way, and ours is measured all the same
             if engine.name == Ours.name:
                 raise
             absent[engine.name] = reason(error)
@@ -97,29 +104,48 @@ def measure_layer(case: LayerCase, cloud: Cloud, engines: list, setting: Setting
     pairs, n_out = sum(counts), len(ours.coordinates)
     flops = 2 * pairs * case.c_in * case.c_out
 
-    def timed(operation: str, calls: dict[str, Callable], backward: bool = False, arithmetic: bool = True):
+    def timed(
+        operation: str, calls: dict[str, Callable], backward: bool = False, arithmetic: bool = True
+    ):
         if arithmetic:
             products = floors.products(
-                counts, case.c_in, case.c_out, setting.device, setting.dtype, backward, features.requires_grad
+                counts,
+                case.c_in,
+                case.c_out,
+                setting.device,
+                setting.dtype,
+                backward,
+                features.requires_grad,
             )
             calls[PRODUCTS] = floors.captured(products, setting.device)
             if setting.device.type == "cpu" and case.c_in > 1:
                 # With one channel, or on a device with kernels of its own, rows are not fetched apart.
-                calls[GATHERS] = floors.gathers(plan, case.c_in, case.c_out, setting.dtype, backward)
+                calls[GATHERS] = floors.gathers(
+                    plan, case.c_in, case.c_out, setting.dtype, backward
+                )
         timings = time_interleaved(calls, setting.device, setting.runs, setting.seconds)
         moved = floors.bytes_moved(
             n_in, n_out, volume, case.c_in, case.c_out, kernel.element_size(), backward
         )
         return Measurement(
-            case.name, operation, len(coordinates), pairs, timings, errors, absent,
-            flops * (1 + (backward and features.requires_grad)) if arithmetic else 0, moved if arithmetic else 0,
+            case.name,
+            operation,
+            len(coordinates),
+            pairs,
+            timings,
+            errors,
+            absent,
+            flops * (1 + (backward and features.requires_grad)) if arithmetic else 0,
+            moved if arithmetic else 0,
         )
 
     maps = {name: p.make_map for name, p in prepared.items() if p.make_map is not None}
     measured = [timed("map", maps, arithmetic=False)]
     inputs = {name: _inputs(p, features) for name, p in prepared.items()}
     passes = {name: _forward(p, inputs[name]) for name, p in prepared.items()}
-    backwards = {name: _backward(p, inputs[name], weights[rows[name]]) for name, p in prepared.items()}
+    backwards = {
+        name: _backward(p, inputs[name], weights[rows[name]]) for name, p in prepared.items()
+    }
     measured += [timed("forward", dict(passes)), timed("backward", dict(backwards), backward=True)]
     if setting.device.type == "cuda":
         measured[1].memory_bytes = device_peak(passes[Ours.name], setting.device)
@@ -160,7 +186,11 @@ def _backward(prepared: Prepared, features: Tensor, weights: Tensor) -> Callable
 
 
 def _compare(
-    prepared: dict[str, Prepared], features: Tensor, weights: Tensor, absent: dict[str, str], tolerance: float
+    prepared: dict[str, Prepared],
+    features: Tensor,
+    weights: Tensor,
+    absent: dict[str, str],
+    tolerance: float,
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Drop from ``prepared`` who computes something else; errors, and the row of ours for each of their rows."""
     reference = prepared[Ours.name]
@@ -172,7 +202,10 @@ def _compare(
         if name == Ours.name:
             continue
         try:
-            same = reference.coordinates[order].tolist() == other.coordinates[_order(other.coordinates)].tolist()
+            same = (
+                reference.coordinates[order].tolist()
+                == other.coordinates[_order(other.coordinates)].tolist()
+            )
             if not same:
                 raise NotImplementedError(
                     f"has {len(other.coordinates)} outputs, ours {len(reference.coordinates)}, or others"
@@ -184,7 +217,9 @@ def _compare(
             errors[name] = max(difference(a, b) for a, b in zip(found, wanted))
             if not errors[name] <= tolerance:
                 raise InputError(f"its numbers differ from ours by {errors[name]:.1e}")
-        except Exception as error:  # another's engine can fail in any way, and ours is measured all the same
+        except (
+            Exception
+        ) as error:  # another's engine can fail in any way, and ours is measured all the same
             absent[name] = reason(error)
             del prepared[name]
     return errors, rows

@@ -23,17 +23,25 @@ from sparsefeat.sparse import SparseTensor, modules
 BACKENDS = {Ours.name: "torch", Plain.name: "torch", Minkowski.name: "minkowski"}
 
 
-def measure_network(case: NetworkCase, cloud: Cloud, engines: list, setting: Setting) -> list[Measurement]:
+def measure_network(
+    case: NetworkCase, cloud: Cloud, engines: list, setting: Setting
+) -> list[Measurement]:
     """A pass with fresh maps and with kept ones, or a training step with fresh maps; and the memory it takes."""
     networks, absent = {}, {}
     coordinates = cloud.coordinates.to(setting.device)
     for engine in engines:
         if engine.name not in BACKENDS:
-            absent[engine.name] = "its strided layers have other outputs, so this network cannot be built from them"
+            absent[engine.name] = (
+                "its strided layers have other outputs, so this network cannot be built from them"
+            )
             continue
         try:
-            networks[engine.name] = make_network(BACKENDS[engine.name]).to(setting.device, setting.dtype)
-        except Exception as error:  # another's engine can fail in any way, and ours is measured all the same
+            networks[engine.name] = make_network(BACKENDS[engine.name]).to(
+                setting.device, setting.dtype
+            )
+        except (
+            Exception
+        ) as error:  # another's engine can fail in any way, and ours is measured all the same
             if engine.name == Ours.name:
                 raise
             absent[engine.name] = reason(error)
@@ -42,14 +50,18 @@ def measure_network(case: NetworkCase, cloud: Cloud, engines: list, setting: Set
     errors = _compare(networks, kept, absent, setting.tolerance)
     sizes = _layer_sizes(networks[Ours.name], kept)
     step = _training_step if case.training else _inference
-    operations = {"training step" if case.training else "inference": lambda: _fresh(features, coordinates)}
+    operations = {
+        "training step" if case.training else "inference": lambda: _fresh(features, coordinates)
+    }
     if not case.training:
         operations["inference, maps kept"] = lambda: kept
 
     measured = []
     for operation, make_input in operations.items():
         calls: dict[str, Callable] = {
-            name: _on(name, lambda network=network, make_input=make_input: step(network, make_input()))
+            name: _on(
+                name, lambda network=network, make_input=make_input: step(network, make_input())
+            )
             for name, network in networks.items()
         }
         calls[PRODUCTS] = _products(sizes, setting, case.training)
@@ -57,18 +69,27 @@ def measure_network(case: NetworkCase, cloud: Cloud, engines: list, setting: Set
         backward = 3 if case.training else 1
         measured.append(
             Measurement(
-                case.name, operation, len(coordinates), sum(sum(counts) for counts, *_ in sizes), timings, errors,
+                case.name,
+                operation,
+                len(coordinates),
+                sum(sum(counts) for counts, *_ in sizes),
+                timings,
+                errors,
                 absent,
                 flops=backward * sum(2 * sum(counts) * a * b for counts, a, b, _, _ in sizes),
                 moved_bytes=sum(
-                    floors.bytes_moved(n_in, n_out, len(counts), a, b, features.element_size(), back)
+                    floors.bytes_moved(
+                        n_in, n_out, len(counts), a, b, features.element_size(), back
+                    )
                     for counts, a, b, n_in, n_out in sizes
                     for back in ((False, True) if case.training else (False,))
                 ),
             )
         )
         if setting.device.type == "cuda":
-            networks[Ours.name].zero_grad(set_to_none=True)  # a step makes its gradients: they count
+            networks[Ours.name].zero_grad(
+                set_to_none=True
+            )  # a step makes its gradients: they count
             measured[-1].memory_bytes = device_peak(calls[Ours.name], setting.device)
     if setting.device.type == "cpu":
         measured[0].memory_bytes = memory_in_new_process(case, cloud, setting.dtype)
@@ -98,7 +119,9 @@ def memory_in_new_process(case: NetworkCase, cloud: Cloud, dtype: torch.dtype) -
     """Bytes of memory at most of a process that does nothing else, torch included."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        task = pool.submit(_peak_of, case.training, cloud.coordinates.numpy(), dtype, torch.get_num_threads())
+        task = pool.submit(
+            _peak_of, case.training, cloud.coordinates.numpy(), dtype, torch.get_num_threads()
+        )
         try:
             return task.result()
         except BrokenProcessPool:  # no memory for it, or no way to start one
@@ -144,7 +167,9 @@ def _compare(
             errors[name] = difference(found, wanted)
             if not errors[name] <= tolerance:
                 raise InputError(f"its numbers differ from ours by {errors[name]:.1e}")
-        except Exception as error:  # another's engine can fail in any way, and ours is measured all the same
+        except (
+            Exception
+        ) as error:  # another's engine can fail in any way, and ours is measured all the same
             absent[name] = reason(error)
             del networks[name]
     return errors
@@ -164,7 +189,9 @@ def _layer_sizes(network: nn.Module, x: SparseTensor) -> list[_Sizes]:
         sizes.append((plan.counts, layer.in_channels, layer.out_channels, len(inputs[0]), len(out)))
 
     convolutions = (modules.Convolution, modules.ConvolutionTranspose)
-    hooks = [m.register_forward_hook(note) for m in network.modules() if isinstance(m, convolutions)]
+    hooks = [
+        m.register_forward_hook(note) for m in network.modules() if isinstance(m, convolutions)
+    ]
     try:
         _inference(network, x)
     finally:

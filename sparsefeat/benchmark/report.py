@@ -23,8 +23,11 @@ FORMAT = 2
 def environment() -> dict[str, object]:
     """Machine and versions."""
     facts: dict[str, object] = {
-        "python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine(),
-        "processor": processor(), "threads_available": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "processor": processor(),
+        "threads_available": torch.get_num_threads(),
     }
     if torch.cuda.is_available():
         facts["cuda_device"] = torch.cuda.get_device_name()
@@ -38,7 +41,9 @@ def as_dict(measured: Measurement, bandwidth: float) -> dict[str, object]:
     row = asdict(measured)
     row["timings"] = {name: timing.as_dict() for name, timing in measured.timings.items()}
     row["ratios"] = {
-        name: timing.as_dict()["median_s"] / own for name, timing in measured.timings.items() if name != Ours.name
+        name: timing.as_dict()["median_s"] / own
+        for name, timing in measured.timings.items()
+        if name != Ours.name
     }
     row["bandwidth_floor_s"] = measured.moved_bytes / bandwidth
     return row
@@ -83,9 +88,13 @@ def read_json(path: str | Path) -> dict:
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected a report of this benchmark, got what is not JSON") from error
+        raise InputError(
+            f"{path}: expected a report of this benchmark, got what is not JSON"
+        ) from error
     if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise InputError(f"{path}: expected a report of this benchmark in format {FORMAT}, got another file")
+        raise InputError(
+            f"{path}: expected a report of this benchmark in format {FORMAT}, got another file"
+        )
     return report
 
 
@@ -94,9 +103,13 @@ def write_plot(path: str | Path, rows: list[dict]) -> None:
     rows = [row for row in rows if PRODUCTS in row["timings"]]
     if not rows:
         raise InputError(f"{path}: nothing to draw; only kernel maps were measured")
-    names = sorted({name for row in rows for name in row["timings"]} - {PRODUCTS, GATHERS, Ours.name})
+    names = sorted(
+        {name for row in rows for name in row["timings"]} - {PRODUCTS, GATHERS, Ours.name}
+    )
     names = [Ours.name, *names]
-    tall = min(1.2 + 0.28 * len(rows) * len(names), 400)  # inches: a picture has 2^16 pixels at most
+    tall = min(
+        1.2 + 0.28 * len(rows) * len(names), 400
+    )  # inches: a picture has 2^16 pixels at most
     figure = Figure(figsize=(9, tall), layout="constrained")
     axes = figure.add_subplot()
     height = 0.8 / len(names)
@@ -105,10 +118,14 @@ def write_plot(path: str | Path, rows: list[dict]) -> None:
         for number, row in enumerate(rows):
             if name in row["timings"]:
                 places.append(number + (k - (len(names) - 1) / 2) * height)
-                values.append(row["timings"][name]["median_s"] / row["timings"][PRODUCTS]["median_s"])
+                values.append(
+                    row["timings"][name]["median_s"] / row["timings"][PRODUCTS]["median_s"]
+                )
         axes.barh(places, values, height, label=name)
     axes.axvline(1, color="black", linewidth=0.8)
-    labels = [f"{row['case']} {row['operation']}, {row['threads']} thr, {row['dtype']}" for row in rows]
+    labels = [
+        f"{row['case']} {row['operation']}, {row['threads']} thr, {row['dtype']}" for row in rows
+    ]
     axes.set_yticks(range(len(rows)), labels, fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel("time / time of the bare matrix products of the same sizes")

@@ -25,7 +25,10 @@ from sparsefeat.errors import InputError
 from sparsefeat.sparse import arithmetic, precision
 
 DTYPES = {
-    "fp64": torch.float64, "fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16,
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
 
@@ -77,7 +80,9 @@ class Options:
 
 def run_benchmark(
     options: Options,
-    progress: Callable[[list[dict], list[dict], dict[str, Any]], None] = lambda new, rows, facts: None,
+    progress: Callable[[list[dict], list[dict], dict[str, Any]], None] = lambda new, rows, facts: (
+        None
+    ),
     earlier: dict | None = None,
 ) -> tuple[list[dict], dict[str, Any]]:
     """Measure what ``options`` ask for.
@@ -97,10 +102,16 @@ def run_benchmark(
     try:
         device = torch.empty(0, device=options.device).device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {options.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"device {options.device!r} cannot be used: {str(error).splitlines()[0]}"
+        ) from error
     cases = select(options.cases or PRESETS[options.preset])
     engines, missing = installed(list(options.engines))
-    used = "torch" if arithmetic.arithmetic_for(torch.empty(0, device=device)) is arithmetic.plain else "triton"
+    used = (
+        "torch"
+        if arithmetic.arithmetic_for(torch.empty(0, device=device)) is arithmetic.plain
+        else "triton"
+    )
     if device.type == "cuda" and used != "torch":
         # Kernels of our own run there: their numbers and times are measured against those without them.
         engines.insert(1, Plain())
@@ -137,8 +148,13 @@ def run_benchmark(
                 try:
                     with _tf32(name == "tf32"):
                         measured = measure(case, clouds[case.size], engines, setting)
-                    new = [as_dict(m, bandwidth) | where | {"source": clouds[case.size].source} for m in measured]
-                except Exception as error:  # hours of other cases do not depend on it; the exit code tells
+                    new = [
+                        as_dict(m, bandwidth) | where | {"source": clouds[case.size].source}
+                        for m in measured
+                    ]
+                except (
+                    Exception
+                ) as error:  # hours of other cases do not depend on it; the exit code tells
                     failed.append({
                         "case": case.name, **where, "reason": reason(error), "traceback": traceback.format_exc(),
                         "out_of_memory": isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)),
@@ -154,7 +170,9 @@ def run_benchmark(
 def _kept(earlier: dict, facts: dict[str, Any]) -> list[dict]:
     for name in ("environment", "engines", "arithmetic"):
         if earlier.get(name) != facts[name]:
-            raise InputError(f"earlier run: expected its {name} to be {facts[name]}, got {earlier.get(name)}")
+            raise InputError(
+                f"earlier run: expected its {name} to be {facts[name]}, got {earlier.get(name)}"
+            )
     return list(earlier["results"])
 
 

@@ -22,8 +22,12 @@ class Timing:
         """Median, quartiles and least of the wall clock, median of the CPU time, and the number of runs."""
         low, middle, high = quartiles(self.wall)
         return {
-            "median_s": middle, "quartile1_s": low, "quartile3_s": high, "least_s": min(self.wall),
-            "cpu_median_s": statistics.median(self.cpu), "runs": len(self.wall),
+            "median_s": middle,
+            "quartile1_s": low,
+            "quartile3_s": high,
+            "least_s": min(self.wall),
+            "cpu_median_s": statistics.median(self.cpu),
+            "runs": len(self.wall),
         }
 
 
@@ -36,7 +40,10 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def time_interleaved(
-    contenders: dict[str, Callable[[], object]], device: torch.device, runs: int = 7, seconds: float = 10.0
+    contenders: dict[str, Callable[[], object]],
+    device: torch.device,
+    runs: int = 7,
+    seconds: float = 10.0,
 ) -> dict[str, Timing]:
     """Run every contender in turn, ``runs`` times over, after one round that does not count.
 

@@ -58,11 +58,15 @@ def run(
     size = float(np.ptp(vertices, axis=0).max()) / resolution
     where = torch.device(device)
     given = torch.from_numpy(vertices).to(where), torch.from_numpy(faces).to(where)
-    contenders: dict[str, Callable[[], object]] = {"sparsefeat": lambda: voxelize_mesh(*given, size)}
+    contenders: dict[str, Callable[[], object]] = {
+        "sparsefeat": lambda: voxelize_mesh(*given, size)
+    }
     found: dict[str, Callable[[], np.ndarray]] = {}
     if compare:
         for name, make in (("open3d", _open3d), ("trimesh", _trimesh)):
-            if importlib.util.find_spec(name) and (name == "open3d" or len(faces) <= _MOST_FOR_TRIMESH):
+            if importlib.util.find_spec(name) and (
+                name == "open3d" or len(faces) <= _MOST_FOR_TRIMESH
+            ):
                 contenders[name], found[name] = make(vertices, faces, size)
     times = time_interleaved(contenders, where, runs, seconds)
     ours = _rows(contenders["sparsefeat"]().coordinates.cpu().numpy())
@@ -74,7 +78,12 @@ def run(
             "missing": len(np.setdiff1d(ours, theirs)),
             "extra": len(np.setdiff1d(theirs, ours)),
         }
-    return {"triangles": len(faces), "resolution": resolution, "voxels": len(ours), "contenders": rows}
+    return {
+        "triangles": len(faces),
+        "resolution": resolution,
+        "voxels": len(ours),
+        "contenders": rows,
+    }
 
 
 def peak_memory(triangles: int, resolution: int) -> dict[str, int]:
@@ -122,14 +131,19 @@ def bumpy_torus(triangles: int) -> tuple[np.ndarray, np.ndarray]:
 def _open3d(vertices: np.ndarray, faces: np.ndarray, size: float):
     import open3d as o3d
 
-    mesh = o3d.geometry.TriangleMesh(o3d.utility.Vector3dVector(vertices), o3d.utility.Vector3iVector(faces))
+    mesh = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(vertices), o3d.utility.Vector3iVector(faces)
+    )
     low = np.floor(vertices.min(0) / size)
     bounds = low * size, (np.floor(vertices.max(0) / size) + 1) * size
 
     def build():
         return o3d.geometry.VoxelGrid.create_from_triangle_mesh_within_bounds(mesh, size, *bounds)
 
-    return build, lambda: np.array([v.grid_index for v in build().get_voxels()]) + low.astype(np.int64)
+    return (
+        build,
+        lambda: np.array([v.grid_index for v in build().get_voxels()]) + low.astype(np.int64),
+    )
 
 
 def _trimesh(vertices: np.ndarray, faces: np.ndarray, size: float):
@@ -156,7 +170,9 @@ def main() -> int:
     for triangles in (2_000, 10_000, 50_000, 200_000):
         for resolution in (64, 128, 256):
             result = run(*bumpy_torus(triangles), resolution)
-            line = f"{result['triangles']:>7} triangles, {resolution:>3}, {result['voxels']:>6} voxels"
+            line = (
+                f"{result['triangles']:>7} triangles, {resolution:>3}, {result['voxels']:>6} voxels"
+            )
             for name, row in result["contenders"].items():
                 line += f"   {name} {1e3 * row['times']['median_s']:.1f} ms"
                 line += f" (-{row['missing']} +{row['extra']})" if "missing" in row else ""

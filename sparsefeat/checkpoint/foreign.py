@@ -62,7 +62,9 @@ def find_state(content: Any, key: str | None = None) -> dict[str, Tensor]:
     for name in _STATE_KEYS:
         if isinstance(content, dict) and _is_state(content.get(name)):
             return _plain_state(content[name])
-    raise InputError(f"no weights under any of {', '.join(_STATE_KEYS)}; {_where_weights_are(content)}")
+    raise InputError(
+        f"no weights under any of {', '.join(_STATE_KEYS)}; {_where_weights_are(content)}"
+    )
 
 
 def read_config(content: Any, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], float | None]:
@@ -89,12 +91,10 @@ def read_config(content: Any, state: Mapping[str, Tensor]) -> tuple[dict[str, An
 
 def check_voxel_size(value: Any) -> float:
     """``value`` as a float, if it is a positive, finite number."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 < value < math.inf
-    ):
-        raise InputError(f"voxel_size: expected a positive number of metres, got {reprlib.repr(value)}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InputError(
+            f"voxel_size: expected a positive number of metres, got {reprlib.repr(value)}"
+        )
     return float(value)
 
 
@@ -154,14 +154,19 @@ def to_cube_order(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 def _is_state(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and all(isinstance(name, str) and isinstance(w, Tensor | np.ndarray) for name, w in value.items())
+        and all(
+            isinstance(name, str) and isinstance(w, Tensor | np.ndarray)
+            for name, w in value.items()
+        )
         and any(isinstance(w, Tensor) or w.size for w in value.values())
     )
 
 
 def _plain_state(state: dict[str, Tensor | np.ndarray]) -> dict[str, Tensor]:
     plain = {
-        name.replace("_orig_mod.", ""): torch.from_numpy(weights) if isinstance(weights, np.ndarray) else weights
+        name.replace("_orig_mod.", ""): torch.from_numpy(weights)
+        if isinstance(weights, np.ndarray)
+        else weights
         for name, weights in state.items()
         if isinstance(weights, Tensor) or weights.size
     }
@@ -173,7 +178,9 @@ def _plain_state(state: dict[str, Tensor | np.ndarray]) -> dict[str, Tensor]:
 def _where_weights_are(content: Any) -> str:
     if not isinstance(content, dict):
         return f"the file holds a {type(content).__name__}"
-    places = [".".join(path)[:80] for path in _paths(content) if _is_state(_get(content, ".".join(path)))][:5]
+    places = [
+        ".".join(path)[:80] for path in _paths(content) if _is_state(_get(content, ".".join(path)))
+    ][:5]
     if places:
         return f"there are weights under {', '.join(places)}"
     return f"its keys are {', '.join(repr(name)[:60] for name in list(content)[:10])}"
@@ -187,7 +194,12 @@ def _paths(content: dict) -> list[tuple[str, ...]]:
     while pending:
         path, inside = pending.pop()
         for name, value in inside.items():
-            if isinstance(name, str) and isinstance(value, dict) and id(value) not in seen and len(path) < 3:
+            if (
+                isinstance(name, str)
+                and isinstance(value, dict)
+                and id(value) not in seen
+                and len(path) < 3
+            ):
                 seen.add(id(value))
                 found.append((*path, name))
                 pending.append((found[-1], value))
@@ -221,9 +233,13 @@ def _released_fields(config: Any) -> dict[str, Any]:
             value = _get(config, place) if config is not None else None
             if value is not None and not isinstance(value, dict):
                 if not isinstance(value, str | int | float):
-                    raise InputError(f"config: {place} is a {type(value).__name__}, expected a number or a text")
+                    raise InputError(
+                        f"config: {place} is a {type(value).__name__}, expected a number or a text"
+                    )
                 if field == "name" and not isinstance(value, str):
-                    raise InputError(f"config: {place} is {reprlib.repr(value)}, expected the name of a network")
+                    raise InputError(
+                        f"config: {place} is {reprlib.repr(value)}, expected the name of a network"
+                    )
                 given[field] = value[:80] if isinstance(value, str) else value
                 break
     return given
@@ -244,7 +260,9 @@ def _infer_ends(state: Mapping[str, Tensor], first: str, last: str) -> dict[str,
     if first in state and state[first].ndim in (2, 3):
         edge = kernel_edge(state[first].shape[0], 3) if state[first].ndim == 3 else 1
         if edge is None:
-            raise InputError(f"{first}: {state[first].shape[0]} cells are not the cube of a kernel size")
+            raise InputError(
+                f"{first}: {state[first].shape[0]} cells are not the cube of a kernel size"
+            )
         seen = {"in_channels": state[first].shape[-2], "conv1_kernel_size": edge}
     if last in state and state[last].ndim in (2, 3):
         seen["out_channels"] = state[last].shape[-1]
@@ -272,11 +290,15 @@ def _infer_unet(state: Mapping[str, Tensor]) -> dict[str, Any]:
         # What a network's class decides, and no argument of it. A norm that is "none" leaves no trace.
         same_norm = model.LAST_NORM == last_norm or norm == "none"
         return (
-            (model.BLOCK_NORM is not None) == (block_norm is not None) and model.FINAL == final and same_norm
+            (model.BLOCK_NORM is not None) == (block_norm is not None)
+            and model.FINAL == final
+            and same_norm
         )
 
     def closeness(model: type[UNet]) -> tuple[int, ...]:
-        first = 0 if final else 1  # without a last layer, the finest width up is that of the features
+        first = (
+            0 if final else 1
+        )  # without a last layer, the finest width up is that of the features
         same_widths = list(model.CHANNELS[: depth + 1]) == channels
         same_widths &= list(model.TR_CHANNELS[first : depth + 1]) == tr_channels[first:]
         same_norms = (model.NORM, model.BLOCK_NORM) == (norm, block_norm)
@@ -285,7 +307,9 @@ def _infer_unet(state: Mapping[str, Tensor]) -> dict[str, Any]:
     models = map(model_class, model_names())
     candidates = [model for model in models if issubclass(model, UNet) and fits(model)]
     if not candidates:
-        raise InputError("unknown network: a U-net whose layers are those of no ResUNet or SimpleNet")
+        raise InputError(
+            "unknown network: a U-net whose layers are those of no ResUNet or SimpleNet"
+        )
     return {
         "name": max(candidates, key=closeness).__name__,
         **_infer_ends(state, "conv1.kernel", "final.kernel" if final else "conv1_tr.kernel"),
@@ -298,7 +322,9 @@ def _infer_unet(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _infer_res16unet(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    depth = max((level for level in range(1, 5) if f"block{level}.0.conv1.kernel" in state), default=0)
+    depth = max(
+        (level for level in range(1, 5) if f"block{level}.0.conv1.kernel" in state), default=0
+    )
     published: type[Res16UNet] = Res16UNet34C
     planes, layers = list(published.PLANES), list(published.LAYERS)
     places = [*range(depth), *range(8 - depth, 8)]

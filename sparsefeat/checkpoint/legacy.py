@@ -31,9 +31,14 @@ def current_network_options(options: Mapping[str, Any]) -> dict[str, Any]:
     geometry = options.pop("geometry", False)
     pair_kernels = options.pop("pair_kernels", False)
     oriented = options.pop("sides", False)
-    for removed, what in ((options.pop("symmetric", False), "symmetric kernels"), (geometry and not pair_kernels, "geometry channels")):
+    for removed, what in (
+        (options.pop("symmetric", False), "symmetric kernels"),
+        (geometry and not pair_kernels, "geometry channels"),
+    ):
         if removed:
-            raise InputError(f"the network has {what}, which sparsefeat 0.1 is the last version to read")
+            raise InputError(
+                f"the network has {what}, which sparsefeat 0.1 is the last version to read"
+            )
     if pair_kernels:
         options["kernels"] = "pair"
     if oriented:
@@ -47,7 +52,9 @@ def current_run_options(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: as :func:`current_network_options`.
     """
-    config = {name: dict(part) if isinstance(part, Mapping) else part for name, part in config.items()}
+    config = {
+        name: dict(part) if isinstance(part, Mapping) else part for name, part in config.items()
+    }
     for section, names in _RENAMED.items():
         part = config.get(section)
         if isinstance(part, dict):

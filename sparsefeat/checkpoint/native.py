@@ -86,10 +86,14 @@ def from_pretrained(
     try:
         # No storage for weights that are about to be replaced, and no draw from the global generator.
         with torch.device("meta"):
-            model = cast(Network, create_model(**{**checkpoint.config, **overrides}, backend=backend))
+            model = cast(
+                Network, create_model(**{**checkpoint.config, **overrides}, backend=backend)
+            )
         load_weights(model, checkpoint.state)
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: {error if isinstance(error, InputError) else describe(error)}") from error
+        raise InputError(
+            f"{path}: {error if isinstance(error, InputError) else describe(error)}"
+        ) from error
     model.voxel_size = checkpoint.voxel_size
     model.unit = checkpoint.unit
     return model.to(device).eval()
@@ -118,12 +122,16 @@ def save_checkpoint(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: expected a name that ends in .safetensors")
-    state = {name: weights.detach().cpu().contiguous() for name, weights in model.state_dict().items()}
+    state = {
+        name: weights.detach().cpu().contiguous() for name, weights in model.state_dict().items()
+    }
     try:
         header = {
             "format": _FORMAT,
             "config": json.dumps(model.config),
-            "voxel_size": json.dumps(None if voxel_size is None else foreign.check_voxel_size(voxel_size)),
+            "voxel_size": json.dumps(
+                None if voxel_size is None else foreign.check_voxel_size(voxel_size)
+            ),
             "unit": unit,
             "extra": json.dumps(extra or {}),
         }
@@ -206,7 +214,11 @@ def load_weights(model: Network, state: dict[str, Tensor]) -> None:
     ]
     problems = [
         f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
+        )
         if names
     ]
     if problems:
@@ -224,7 +236,9 @@ def load_weights(model: Network, state: dict[str, Tensor]) -> None:
     # A network without storage takes the tensors as its own; another keeps those that an optimizer may hold.
     bare = any(want.is_meta for want in wanted.values())
     if bare:
-        fitted = {name: weights.to(wanted[name].dtype, copy=True) for name, weights in fitted.items()}
+        fitted = {
+            name: weights.to(wanted[name].dtype, copy=True) for name, weights in fitted.items()
+        }
     model.load_state_dict(fitted, strict=True, assign=bare)
 
 
@@ -250,10 +264,18 @@ def find_checkpoint(name_or_path: str | os.PathLike) -> Path:
             return asset
         known = sorted(f"sparsefeat/{file.stem}" for file in ASSETS.glob("*.safetensors"))
         raise InputError(f"{text}: no such checkpoint; there are: {', '.join(known) or 'none'}")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", text) and not text.endswith(_SUFFIXES) and text[0] != ".":
+    if (
+        re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", text)
+        and not text.endswith(_SUFFIXES)
+        and text[0] != "."
+    ):
         return _download(text)
     asset = ASSETS / f"{text.removesuffix('.safetensors')}.safetensors"
-    hint = f"; did you mean sparsefeat/{asset.stem}?" if text and "/" not in text and asset.is_file() else ""
+    hint = (
+        f"; did you mean sparsefeat/{asset.stem}?"
+        if text and "/" not in text and asset.is_file()
+        else ""
+    )
     raise InputError(f"{text}: no such file{hint}")
 
 
@@ -261,7 +283,9 @@ def _download(hub_id: str) -> Path:
     huggingface_hub = import_extra("huggingface_hub", f"{hub_id}: a hub id")
     repository, _, revision = hub_id.partition("@")
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE, revision=revision or None))
+        return Path(
+            huggingface_hub.hf_hub_download(repository, HUB_FILE, revision=revision or None)
+        )
     except (OSError, ValueError) as error:  # its errors are one or the other, network included
         reason = str(error).strip().splitlines()
         raise InputError(
@@ -286,7 +310,9 @@ def _is_safetensors(path: Path) -> bool:
             head = stream.read(64)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    if head[8:9] == b"{" or (path.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80\x02"))):
+    if head[8:9] == b"{" or (
+        path.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80\x02"))
+    ):
         if head[8:9] != b"{":
             refuse_pointers(head, path)
         return True

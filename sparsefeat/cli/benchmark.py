@@ -22,24 +22,49 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = ToolParser(prog="sparsefeat benchmark", description=__doc__)
     add = parser.add_argument
-    add("cases", nargs="*", metavar="CASE", help="names, with * and ?; default: those of the preset")
     add(
-        "--preset", choices=("quick", "full", "large", "cuda"), default="quick",
+        "cases", nargs="*", metavar="CASE", help="names, with * and ?; default: those of the preset"
+    )
+    add(
+        "--preset",
+        choices=("quick", "full", "large", "cuda"),
+        default="quick",
         help="quick: under 2 minutes; cuda: everything on a GPU in every dtype (default: %(default)s)",
     )
     add("--list", action="store_true", help="print the names of the cases and stop")
-    add("--engines", default="", metavar="A,B", help="others beside ours; default: all that are installed")
+    add(
+        "--engines",
+        default="",
+        metavar="A,B",
+        help="others beside ours; default: all that are installed",
+    )
     add("--threads", default="", metavar="N,N", help="CPU threads; default: torch's")
     add(
-        "--dtypes", metavar="D,D",
+        "--dtypes",
+        metavar="D,D",
         help="fp64, fp32, tf32, fp16, bf16 (default: fp32; with preset cuda: fp32,tf32,fp16,bf16)",
     )
     add("--device", metavar="D", help="cpu, cuda, cuda:1 (default: cpu; preset cuda: cuda)")
-    add("--data", default="data", metavar="DIR", help="folder of real fragments (default: %(default)s)")
+    add(
+        "--data",
+        default="data",
+        metavar="DIR",
+        help="folder of real fragments (default: %(default)s)",
+    )
     add("--runs", type=int, default=7, metavar="N", help="rounds that count (default: %(default)s)")
-    add("--seconds", type=float, default=10, metavar="S", help="after which a case gets 3 (default: %(default)s)")
+    add(
+        "--seconds",
+        type=float,
+        default=10,
+        metavar="S",
+        help="after which a case gets 3 (default: %(default)s)",
+    )
     add("--json", metavar="FILE", help="write all numbers there, after every case")
-    add("--resume", action="store_true", help="keep the numbers in that file, measure the cases that it lacks")
+    add(
+        "--resume",
+        action="store_true",
+        help="keep the numbers in that file, measure the cases that it lacks",
+    )
     add("--plot", metavar="FILE", help="draw them, .png or .pdf")
     add_result_option(parser, "benchmark", argv)
     return parser.parse_args(argv)
@@ -65,21 +90,30 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--plot {args.plot}: expected a name that ends in .png or .pdf")
     device, dtypes = ("cuda", "fp32,tf32,fp16,bf16") if args.preset == "cuda" else ("cpu", "fp32")
     options = Options(
-        cases=tuple(args.cases), preset=args.preset, engines=tuple(split(args.engines)),
-        threads=tuple(map(whole, split(args.threads))), dtypes=tuple(split(args.dtypes or dtypes)),
-        device=args.device or device, data=Path(args.data) if os.path.isdir(args.data) else None,
-        runs=args.runs, seconds=args.seconds,
+        cases=tuple(args.cases),
+        preset=args.preset,
+        engines=tuple(split(args.engines)),
+        threads=tuple(map(whole, split(args.threads))),
+        dtypes=tuple(split(args.dtypes or dtypes)),
+        device=args.device or device,
+        data=Path(args.data) if os.path.isdir(args.data) else None,
+        runs=args.runs,
+        seconds=args.seconds,
     )
     earlier = read_json(args.json) if args.resume and os.path.exists(args.json) else None
 
-    def progress(new: list[dict[str, Any]], rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+    def progress(
+        new: list[dict[str, Any]], rows: list[dict[str, Any]], facts: dict[str, Any]
+    ) -> None:
         if args.json is not None:
             # After every case: who is cut short has what was measured until then.
             write_json(args.json, rows, facts)
         print(table(new) if new else failure(facts["failed"][-1]), flush=True)
 
     rows, facts = run_benchmark(options, progress, earlier)
-    left_out = {(name, why) for row in rows for name, why in row["absent"].items()} | {*facts["not_installed"].items()}
+    left_out = {(name, why) for row in rows for name, why in row["absent"].items()} | {
+        *facts["not_installed"].items()
+    }
     for name, why in sorted(left_out):
         print(f"without {name}: {why}")
     for failed in facts["failed"]:
@@ -87,7 +121,9 @@ def run(args: argparse.Namespace) -> int:
     # Its numbers differ and it did not merely fail: then the kernels for CUDA are wrong, or it is.
     wrong = [row for row in rows if Plain.name in row["absent"] and Plain.name in row["errors"]]
     for row in wrong:
-        print(f"wrong: {row['case']} {row['operation']} {row['dtype']}: {Plain.name}: {row['absent'][Plain.name]}")
+        print(
+            f"wrong: {row['case']} {row['operation']} {row['dtype']}: {Plain.name}: {row['absent'][Plain.name]}"
+        )
     if options.device.startswith("cuda") and facts["arithmetic"] != "triton":
         print(f"not by the kernels for CUDA: all convolutions ran in plain {facts['arithmetic']}")
     if args.result is not None:

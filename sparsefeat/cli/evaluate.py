@@ -48,19 +48,70 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
     parser.set_defaults(run=run_matching)
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="NAME", help="path, sparsefeat/NAME, or hub id")
-    add("--data", required=True, metavar="DIR", help="folder of <scene> and <scene>-evaluation folders")
+    add(
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="folder of <scene> and <scene>-evaluation folders",
+    )
     lists = ("3DMatch", "3DLoMatch")
     add("--pairs", choices=lists, default=lists[0], help="overlap above 30 %%, or 10 to 30 %%")
-    add("--scenes", metavar="A,B", help="names, or parts of names that fit one scene each; default: all")
+    add(
+        "--scenes",
+        metavar="A,B",
+        help="names, or parts of names that fit one scene each; default: all",
+    )
     add("--voxel-size", type=float, metavar="S", help="metres; default: the checkpoint's")
-    add("--points", type=int, default=5000, metavar="N", help="key points a fragment (default: %(default)s)")
-    add("--tau1", type=float, default=0.10, metavar="M", help="inlier distance, metres (default: %(default)s)")
-    add("--tau2", type=float, default=0.05, metavar="R", help="least inlier ratio (default: %(default)s)")
-    add("--rotate", action="store_true", help="turn every fragment by its own random rotation first")
-    add("--views", type=int, default=1, metavar="N", help="poses to average over (default: %(default)s)")
-    add("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="multiples of the voxel size, side by side")
-    add("--interpolation", choices=("nearest", "trilinear"), default="nearest", help="default: %(default)s")
-    add("--dense", action="store_true", help="descriptors see all points of a fragment, not one per voxel")
+    add(
+        "--points",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="key points a fragment (default: %(default)s)",
+    )
+    add(
+        "--tau1",
+        type=float,
+        default=0.10,
+        metavar="M",
+        help="inlier distance, metres (default: %(default)s)",
+    )
+    add(
+        "--tau2",
+        type=float,
+        default=0.05,
+        metavar="R",
+        help="least inlier ratio (default: %(default)s)",
+    )
+    add(
+        "--rotate", action="store_true", help="turn every fragment by its own random rotation first"
+    )
+    add(
+        "--views",
+        type=int,
+        default=1,
+        metavar="N",
+        help="poses to average over (default: %(default)s)",
+    )
+    add(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="multiples of the voxel size, side by side",
+    )
+    add(
+        "--interpolation",
+        choices=("nearest", "trilinear"),
+        default="nearest",
+        help="default: %(default)s",
+    )
+    add(
+        "--dense",
+        action="store_true",
+        help="descriptors see all points of a fragment, not one per voxel",
+    )
     add(
         "--registration",
         choices=REGISTRATIONS,
@@ -69,10 +120,29 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
         help="registration recall too; ransac, to compare with, needs Open3D (default, if given: %(const)s)",
     )
     add("--baselines", default="", metavar="A,B", help="on the same points: fpfh, random")
-    add("--max-pairs-per-scene", type=int, metavar="N", help="a random choice of this many; default: all")
-    add("--seed", type=int, default=0, metavar="N", help="of key points, rotations, choices (default: 0)")
-    add("--json", metavar="FILE", help="write all numbers there; until then each pair is in FILE.part")
-    add("--resume", action="store_true", help="go on with the pairs in FILE.part of an interrupted run")
+    add(
+        "--max-pairs-per-scene",
+        type=int,
+        metavar="N",
+        help="a random choice of this many; default: all",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of key points, rotations, choices (default: 0)",
+    )
+    add(
+        "--json",
+        metavar="FILE",
+        help="write all numbers there; until then each pair is in FILE.part",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the pairs in FILE.part of an interrupted run",
+    )
     add("--plots", metavar="DIR", help="write curves and pictures of matches there")
     add("--device", metavar="D", help="cpu, cuda, cuda:1; default: cpu")
     add_result_option(parser, "matching", argv)
@@ -106,14 +176,20 @@ def run_matching(args: argparse.Namespace) -> int:
     extractor = checkpoint_descriptor(args.checkpoint, args.voxel_size, args.device)
     if args.registration == "compatibility":
         register = compatibility_register(extractor.voxel_size)
-    describe = partial(extractor, interpolation=args.interpolation, views=args.views, scales=args.scales)
+    describe = partial(
+        extractor, interpolation=args.interpolation, views=args.views, scales=args.scales
+    )
     descriptors: dict[str, Describe] = {"checkpoint": describe}
     for name in split(args.baselines):
         descriptors[name] = baseline_descriptor(name, extractor, extractor.voxel_size, args.seed)
 
     results: dict[str, MatchingResult] = {}
     with contextlib.ExitStack() as stack:
-        journal = stack.enter_context(_journal(args, extractor.voxel_size)) if args.json is not None else None
+        journal = (
+            stack.enter_context(_journal(args, extractor.voxel_size))
+            if args.json is not None
+            else None
+        )
         for name, described in descriptors.items():
             with Progress(name, sum(map(len, pairs.values())), "pair") as progress:
                 results[name] = evaluate_matching(
@@ -136,13 +212,22 @@ def run_matching(args: argparse.Namespace) -> int:
         report = as_json(args, results)
         if journal:
             with opening(args.json), atomic_write(args.json) as temporary:
-                temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+                temporary.write_text(
+                    json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+                )
             journal.finish()
     if args.result is not None:
         print(write_result(args.result_task, args.result, report, args.command, [args.seed]))
     if plots:
         plot_thresholds(results, plots)
-        draw_median_pairs(pairs, results["checkpoint"], descriptors["checkpoint"], extractor.voxel_size, args, plots)
+        draw_median_pairs(
+            pairs,
+            results["checkpoint"],
+            descriptors["checkpoint"],
+            extractor.voxel_size,
+            args,
+            plots,
+        )
         print(f"pictures in {plots}")
     return 0
 
@@ -156,7 +241,19 @@ def _journal(args: argparse.Namespace, voxel_size: float) -> Iterator[PairJourna
 
     path = Path(args.json)
     # What a pair's numbers depend on. Which pairs and baselines are wanted may change.
-    names = ("data", "pairs", "points", "tau1", "tau2", "seed", "rotate", "views", "scales", "interpolation", "dense")
+    names = (
+        "data",
+        "pairs",
+        "points",
+        "tau1",
+        "tau2",
+        "seed",
+        "rotate",
+        "views",
+        "scales",
+        "interpolation",
+        "dense",
+    )
     settings = {name: getattr(args, name) for name in (*names, "registration")}
     checkpoint = Path(args.checkpoint)
     size = checkpoint.stat().st_size if checkpoint.is_file() else None
@@ -188,9 +285,15 @@ def compatibility_register(voxel_size: float) -> Register:
     estimator = PoseEstimator(2 * voxel_size)
 
     def register(
-        source: Fragment, target: Fragment, matches: np.ndarray, mutual: np.ndarray | None, seed: Sequence[int]
+        source: Fragment,
+        target: Fragment,
+        matches: np.ndarray,
+        mutual: np.ndarray | None,
+        seed: Sequence[int],
     ) -> np.ndarray | None:
-        return estimator(source.points, source.features, target.points, target.features, matches[mutual]).best
+        return estimator(
+            source.points, source.features, target.points, target.features, matches[mutual]
+        ).best
 
     return register
 
@@ -272,4 +375,6 @@ def draw_median_pairs(
         order = np.argsort([pair.nearest.ratio for pair in result.of_scene(scene)], kind="stable")
         pair = listed[int(order[len(order) // 2])]
         path = folder / f"matches_{scene}.png"
-        draw_pair(pair, describe, voxel_size, path, args.points, args.tau1, args.seed, dense=args.dense)
+        draw_pair(
+            pair, describe, voxel_size, path, args.points, args.tau1, args.seed, dense=args.dense
+        )

@@ -21,7 +21,9 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.extract.files import extract_files, failed_line
 
     # A tile is a fraction of its file.
-    with StageBar(bar_format="{l_bar}{bar}| {n:.4g}/{total} [{elapsed}<{remaining}] {postfix}") as bar:
+    with StageBar(
+        bar_format="{l_bar}{bar}| {n:.4g}/{total} [{elapsed}<{remaining}] {postfix}"
+    ) as bar:
         result = extract_files(
             FeatureExtractor.from_pretrained(args.checkpoint, args.voxel_size, args.device),
             args.inputs,
@@ -50,33 +52,68 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = ToolParser(prog="sparsefeat extract", description=__doc__)
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="ply pcd npz npy xyz txt off obj, or folders of them")
+    add(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="ply pcd npz npy xyz txt off obj, or folders of them",
+    )
     add("--checkpoint", required=True, metavar="NAME", help="path, sparsefeat/NAME, or hub id")
     add("--output", required=True, metavar="DIR", help="folder for the results")
-    add("--voxel-size", type=float, metavar="S", help="in the unit of the points; default: the checkpoint's")
     add(
-        "--interpolation", choices=("nearest", "trilinear"), default="nearest",
+        "--voxel-size",
+        type=float,
+        metavar="S",
+        help="in the unit of the points; default: the checkpoint's",
+    )
+    add(
+        "--interpolation",
+        choices=("nearest", "trilinear"),
+        default="nearest",
         help="how points take features from voxels (default: nearest)",
     )
-    add("--views", type=int, default=1, metavar="N", help="poses to average over (default: %(default)s)")
     add(
-        "--scales", type=float, nargs="+", default=[1.0], metavar="S",
+        "--views",
+        type=int,
+        default=1,
+        metavar="N",
+        help="poses to average over (default: %(default)s)",
+    )
+    add(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
         help="multiples of the voxel size, features side by side (default: 1)",
     )
     add(
-        "--viewpoint", type=float, nargs=3, metavar=("X", "Y", "Z"),
+        "--viewpoint",
+        type=float,
+        nargs=3,
+        metavar=("X", "Y", "Z"),
         help="where the sensor stood, for oriented networks; default: what a file says, or nowhere",
     )
     add("--device", metavar="D", help="cpu, cuda, cuda:1, mps; default: cpu")
     add(
-        "--max-voxels", type=int, default=300_000, metavar="V",
+        "--max-voxels",
+        type=int,
+        default=300_000,
+        metavar="V",
         help="larger clouds run in overlapping tiles of at most this many voxels, or as few as the network's reach "
         "allows (default: %(default)s)",
     )
     add(
-        "--halo", type=int, metavar="H",
+        "--halo",
+        type=int,
+        metavar="H",
         help="overlap of the tiles in voxels; default: as far as the network looks, which is exact",
     )
     add("--drop-invalid", action="store_true", help="leave out points with NaN coordinates")
-    add("--image", action=argparse.BooleanOptionalAction, default=True, help="draw features.png (default)")
+    add(
+        "--image",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="draw features.png (default)",
+    )
     return parser.parse_args(argv)  # fmt: skip

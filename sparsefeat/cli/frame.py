@@ -129,7 +129,9 @@ def _warnings_in_one_line() -> Iterator[None]:
     with warnings.catch_warnings():
         show, said = warnings.showwarning, set[str]()
 
-        def say(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+        def say(
+            message: Warning | str, category: type[Warning], *where: Any, **options: Any
+        ) -> None:
             if not issubclass(category, InputWarning):
                 show(message, category, *where, **options)
             elif str(message) not in said:
@@ -179,7 +181,9 @@ def _say(line: str) -> None:
     Progress.write(line)
 
 
-def add_result_option(parser: argparse.ArgumentParser, task: str, argv: Sequence[str] | None) -> None:
+def add_result_option(
+    parser: argparse.ArgumentParser, task: str, argv: Sequence[str] | None
+) -> None:
     """Add ``--result NAME``; the arguments then have ``task`` and the words of the ``command`` too.
 
     Args:
@@ -187,7 +191,9 @@ def add_result_option(parser: argparse.ArgumentParser, task: str, argv: Sequence
         task: folder in ``results/``.
         argv: without the program's name; None: those of this process.
     """
-    parser.add_argument("--result", metavar="NAME", help=f"also write results/{task}/NAME.json, to be published")
+    parser.add_argument(
+        "--result", metavar="NAME", help=f"also write results/{task}/NAME.json, to be published"
+    )
     command = [*parser.prog.split()[:2], *(sys.argv[1:] if argv is None else argv)]
     parser.set_defaults(result_task=task, command=command)
 

@@ -35,8 +35,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     tasks = parser.add_subparsers(dest="task", required=True)
     every = ToolParser(add_help=False)
     add = every.add_argument
-    add("--output", required=True, metavar="DIR", help="folder for the data, made if it is not there")
-    add("--seed", type=int, default=0, metavar="N", help="decides everything that is random (fuse: nothing)")
+    add(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder for the data, made if it is not there",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="decides everything that is random (fuse: nothing)",
+    )
     add("--workers", type=int, default=2, metavar="N", help="processes (default: %(default)s)")
     common = ToolParser(add_help=False, parents=[every])
     common.set_defaults(unit="fragment", left="the scenes that are complete stay")
@@ -87,8 +98,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     creatures.set_defaults(make=write_creatures, unit="shape", left="nothing was written")
     add = creatures.add_argument
-    add("--count", type=int, default=12, metavar="N", help="shapes of each class (default: %(default)s)")
-    add("--poses", type=int, default=4, metavar="N", help="of each individual (default: %(default)s)")
+    add(
+        "--count",
+        type=int,
+        default=12,
+        metavar="N",
+        help="shapes of each class (default: %(default)s)",
+    )
+    add(
+        "--poses",
+        type=int,
+        default=4,
+        metavar="N",
+        help="of each individual (default: %(default)s)",
+    )
     add(
         "--families",
         nargs="+",
@@ -97,8 +120,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help=f"some of {', '.join(KINDS)} (default: {', '.join(FAMILIES)})",
     )
-    add("--vertices", type=int, default=5000, metavar="N", help="of a shape, about (default: %(default)s)")
-    add("--landmarks", type=int, default=3000, metavar="N", help="of a family, about (default: %(default)s)")
+    add(
+        "--vertices",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="of a shape, about (default: %(default)s)",
+    )
+    add(
+        "--landmarks",
+        type=int,
+        default=3000,
+        metavar="N",
+        help="of a family, about (default: %(default)s)",
+    )
     add(
         "--triangulations",
         type=int,
@@ -128,7 +163,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="units per metre (default: %(default)s)",
     )
     add(
-        "--whole", action="store_true", help="bare surface of all that was measured, not 3DMatch's 3 m volume"
+        "--whole",
+        action="store_true",
+        help="bare surface of all that was measured, not 3DMatch's 3 m volume",
     )
     return parser.parse_args(argv)
 

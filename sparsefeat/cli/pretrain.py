@@ -51,11 +51,27 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("config", metavar="CONFIG", help="a YAML file, or a name in configs/, such as quickstart")
     add("overrides", nargs="*", metavar="key=value", help="changes, such as optimizer.lr=0.01")
-    add("--output", type=Path, metavar="DIR", help="folder to write to; default: runs/ and the configuration's name")
+    add(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder to write to; default: runs/ and the configuration's name",
+    )
     add("--resume", action="store_true", help="go on from the output folder's last.pt")
-    add("--overwrite", action="store_true", help="begin anew where the output folder holds a run already")
-    add("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 (cpu); under torchrun cuda takes LOCAL_RANK")
-    add("--overfit", action="store_true", help="train on the first batch alone: does learning work?")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="begin anew where the output folder holds a run already",
+    )
+    add(
+        "--device",
+        default="cpu",
+        metavar="D",
+        help="cpu, cuda, cuda:1 (cpu); under torchrun cuda takes LOCAL_RANK",
+    )
+    add(
+        "--overfit", action="store_true", help="train on the first batch alone: does learning work?"
+    )
     return parser.parse_intermixed_args(argv)  # options may stand between the key=value arguments
 
 
@@ -82,7 +98,9 @@ class Stop:
                 raise KeyboardInterrupt
             self.asked = True
 
-        before = [(number, signal.signal(number, receive)) for number in (signal.SIGINT, signal.SIGTERM)]
+        before = [
+            (number, signal.signal(number, receive)) for number in (signal.SIGINT, signal.SIGTERM)
+        ]
         try:
             yield
         finally:

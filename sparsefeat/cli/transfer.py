@@ -53,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
         save_config(output / "config.yaml", config)
         written = save_report(result, output, args.json)
     if args.result is not None:
-        written.append(write_result("transfer", args.result, to_json(result), args.command, config.seeds))
+        written.append(
+            write_result("transfer", args.result, to_json(result), args.command, config.seeds)
+        )
     print(format_table(result))
     print("\n".join(str(path) for path in written))
     return 0
@@ -113,8 +115,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = ToolParser(prog="sparsefeat transfer", description=__doc__)
     add = parser.add_argument
-    add("config", metavar="CONFIG", help="a YAML file, or a name in configs/transfer/, such as quickstart")
-    add("overrides", nargs="*", metavar="key=value", help="such as features.checkpoint=PATH or shots=[1,5]")
+    add(
+        "config",
+        metavar="CONFIG",
+        help="a YAML file, or a name in configs/transfer/, such as quickstart",
+    )
+    add(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="such as features.checkpoint=PATH or shots=[1,5]",
+    )
     add("--output", type=Path, metavar="DIR", help="default: output of the configuration")
     add("--json", type=Path, metavar="FILE", help="default: result.json in the output folder")
     add_result_option(parser, "transfer", argv)

@@ -50,15 +50,26 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", required=True, metavar="DIR", help="folder for the results")
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--voxel-size", type=float, metavar="S", help="in the unit of the meshes")
-    size.add_argument("--resolution", type=int, metavar="R", help="voxels along the longest side of each mesh")
+    size.add_argument(
+        "--resolution", type=int, metavar="R", help="voxels along the longest side of each mesh"
+    )
     add("--device", metavar="D", help="cpu, cuda, cuda:1; default: cpu")
     add(
-        "--attributes", default="", metavar="A,A",
+        "--attributes",
+        default="",
+        metavar="A,A",
         help="what to write of each voxel besides its place: some of area,normal,triangle",
     )
     add(
-        "--up", choices=("x", "y", "z", "-x", "-y", "-z"), default="y",
+        "--up",
+        choices=("x", "y", "z", "-x", "-y", "-z"),
+        default="y",
         help="axis that is up in the picture (default: y)",
     )
-    add("--image", action=argparse.BooleanOptionalAction, default=True, help="draw voxels.png (default)")
+    add(
+        "--image",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="draw voxels.png (default)",
+    )
     return parser.parse_args(argv)  # fmt: skip

@@ -36,7 +36,9 @@ def load_faust_r(root: str | os.PathLike) -> ShapeDataset:
     )
     rows = numbered(shapes, NAME, range(100), root)
     listed = root / "test_pairs.txt"
-    labelled = (shapes[0].path.parent / "labels_human8").is_dir() or (root / "labels_human8").is_dir()
+    labelled = (shapes[0].path.parent / "labels_human8").is_dir() or (
+        root / "labels_human8"
+    ).is_dir()
     return ShapeDataset(
         "faust_r",
         shapes,

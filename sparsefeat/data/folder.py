@@ -69,7 +69,9 @@ def load_folder(
         groups = [(folder.name, folder, folder) for folder in folders]
     names = tuple(read_names(root / PART_NAMES)) if (root / PART_NAMES).is_file() else None
     if merge_left_right and names is None:
-        raise InputError(f"{root}: merge_left_right needs the names of the parts, there is no {PART_NAMES}")
+        raise InputError(
+            f"{root}: merge_left_right needs the names of the parts, there is no {PART_NAMES}"
+        )
     template = _templates(root, [kind for kind, _, _ in groups if kind is not None])
     shapes: list[Shape] = []
     for label, (kind, folder, beside) in enumerate(groups):
@@ -83,7 +85,13 @@ def load_folder(
             )
             name = mesh.stem if kind is None else f"{kind}/{mesh.stem}"
             shapes.append(
-                Shape(name, mesh, loader, None if kind is None else label, template=template.get(kind, ""))
+                Shape(
+                    name,
+                    mesh,
+                    loader,
+                    None if kind is None else label,
+                    template=template.get(kind, ""),
+                )
             )
     shapes = _with_individuals(shapes, root)
     if merge_left_right:
@@ -95,7 +103,9 @@ def load_folder(
         if not 0 < train_share < 1:
             raise InputError(f"train_share: got {train_share}, expected a share between 0 and 1")
         labels = [shape.label or 0 for shape in shapes]
-        splits = split_per_class(labels, float(train_share), seed, str(root), classes or (root.name,))
+        splits = split_per_class(
+            labels, float(train_share), seed, str(root), classes or (root.name,)
+        )
     return ShapeDataset(root.name, tuple(shapes), splits, part_names=names, class_names=classes)
 
 
@@ -108,14 +118,18 @@ def _labels(mesh: Path, beside: Path) -> dict[str, Path]:
     }
     found = {key: path for key, path in candidates.items() if path.is_file()}
     if len(found) > 1:
-        raise InputError(f"{mesh}: has {len(found)} label files: {', '.join(map(str, found.values()))}")
+        raise InputError(
+            f"{mesh}: has {len(found)} label files: {', '.join(map(str, found.values()))}"
+        )
     return found
 
 
 def _rows(path: Path, shapes: Sequence[Shape]) -> dict[str, tuple[int, ...]]:
     """A file "key: [name of a shape, ...]" with the names as rows."""
     data, lines = yaml12.parse(read_text(path), str(path))
-    if not isinstance(data, dict) or not all(isinstance(names, list) and names for names in data.values()):
+    if not isinstance(data, dict) or not all(
+        isinstance(names, list) and names for names in data.values()
+    ):
         raise InputError(f"{path}: expected '<key>: [<name of a shape>, ...]' and no empty list")
     rows = {shape.name: row for row, shape in enumerate(shapes)}
     result = {}
@@ -133,7 +147,9 @@ def _templates(root: Path, classes: Sequence[str]) -> dict[str, str]:
     path = root / TEMPLATES
     if path.is_file():
         data, _ = yaml12.parse(read_text(path), str(path))
-        if not isinstance(data, dict) or not all(isinstance(members, list) for members in data.values()):
+        if not isinstance(data, dict) or not all(
+            isinstance(members, list) for members in data.values()
+        ):
             raise InputError(f"{path}: expected '<template>: [<class>, ...]'")
         for name, members in data.items():
             unknown = next((kind for kind in members if kind not in template), None)
@@ -143,7 +159,9 @@ def _templates(root: Path, classes: Sequence[str]) -> dict[str, str]:
     return template
 
 
-def _without_sides(names: Sequence[str], shapes: Sequence[Shape]) -> tuple[tuple[str, ...], list[Shape]]:
+def _without_sides(
+    names: Sequence[str], shapes: Sequence[Shape]
+) -> tuple[tuple[str, ...], list[Shape]]:
     """Part names and shapes with the left and right of a part made one."""
     plain = [name.removeprefix("left ").removeprefix("right ") for name in names]
     merged = tuple(dict.fromkeys(plain))
@@ -172,6 +190,8 @@ def _with_individuals(shapes: list[Shape], root: Path) -> list[Shape]:
     for number, (who, rows) in enumerate(_rows(path, shapes).items()):
         for row in rows:
             if row in owner:
-                raise InputError(f"{path}: {shapes[row].name} is listed twice, the second time under {who}")
+                raise InputError(
+                    f"{path}: {shapes[row].name} is listed twice, the second time under {who}"
+                )
             owner[row] = number
     return [replace(shape, individual=owner.get(row)) for row, shape in enumerate(shapes)]

@@ -55,8 +55,14 @@ def load_viewpoint(path: str | os.PathLike) -> np.ndarray | None:
             viewpoint = archive["viewpoint"] if known else None
         if viewpoint is None:
             return None
-        if viewpoint.shape != (3,) or viewpoint.dtype.kind not in "fiu" or not np.isfinite(viewpoint).all():
-            raise InputError(f"{path}: viewpoint has shape {viewpoint.shape} of {viewpoint.dtype}, expected three finite numbers")
+        if (
+            viewpoint.shape != (3,)
+            or viewpoint.dtype.kind not in "fiu"
+            or not np.isfinite(viewpoint).all()
+        ):
+            raise InputError(
+                f"{path}: viewpoint has shape {viewpoint.shape} of {viewpoint.dtype}, expected three finite numbers"
+            )
         return viewpoint.astype(np.float64)
     return np.zeros(3) if path.name.startswith("cloud_bin_") else None
 
@@ -118,7 +124,12 @@ class FragmentCache:
         return self._viewpoints[key]
 
     def __getstate__(self) -> dict:
-        return {"max_bytes": self.max_bytes, "bytes": 0, "_fragments": OrderedDict(), "_viewpoints": {}}
+        return {
+            "max_bytes": self.max_bytes,
+            "bytes": 0,
+            "_fragments": OrderedDict(),
+            "_viewpoints": {},
+        }
 
 
 def _read_pth(path: Path) -> np.ndarray:
@@ -127,9 +138,13 @@ def _read_pth(path: Path) -> np.ndarray:
     value = read_torch_file(path)
     array = value.numpy() if isinstance(value, torch.Tensor) else value
     if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: holds a {type(value).__name__}, expected one array of points (N, 3)")
+        raise InputError(
+            f"{path}: holds a {type(value).__name__}, expected one array of points (N, 3)"
+        )
     if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
-        raise InputError(f"{path}: holds {array.dtype} of shape {array.shape}, expected numbers, (N, 3)")
+        raise InputError(
+            f"{path}: holds {array.dtype} of shape {array.shape}, expected numbers, (N, 3)"
+        )
     invalid = ~np.isfinite(array).all(axis=1)
     if invalid.any():
         raise InputError(

@@ -64,7 +64,9 @@ def _train_files(root: Path) -> list[tuple[str, Path, Path]]:
     for name, folder, labels in sets:
         files = list_meshes(folder) if folder.is_dir() else []
         if not files:
-            raise InputError(f"{folder}: no meshes here, they are part of the training set; {contents(root)}")
+            raise InputError(
+                f"{folder}: no meshes here, they are part of the training set; {contents(root)}"
+            )
         for mesh in files:
             found.append((f"{name}/{mesh.stem}", mesh, labels or segs / name / f"{mesh.stem}.txt"))
     return found

@@ -39,7 +39,8 @@ def load_psb(root: str | os.PathLike, train_per_class: int = 5, seed: int = 0) -
         found = [(path, folder.name) for folder in folders for path in list_meshes(folder)]
     names = sorted({name for _, name in found})
     shapes = tuple(
-        Shape(f"{name}/{path.stem}", path, mesh_loader(path), names.index(name)) for path, name in found
+        Shape(f"{name}/{path.stem}", path, mesh_loader(path), names.index(name))
+        for path, name in found
     )
     splits = split_per_class([s.label for s in shapes], train_per_class, seed, str(root), names)
     return ShapeDataset("psb", shapes, splits, class_names=tuple(names))
@@ -49,4 +50,8 @@ def _numbered(folder: Path) -> list[Path]:
     """The meshes of a folder whose names are numbers of the benchmark."""
     if not folder.is_dir():
         return []
-    return [p for p in list_meshes(folder) if p.stem.isdigit() and 1 <= int(p.stem) <= 20 * len(_CLASSES)]
+    return [
+        p
+        for p in list_meshes(folder)
+        if p.stem.isdigit() and 1 <= int(p.stem) <= 20 * len(_CLASSES)
+    ]

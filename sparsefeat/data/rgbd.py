@@ -104,7 +104,9 @@ def read_rgbd(
     else:
         frames = _numbered(folder / "depth", _NUMBERED)
         if not frames:
-            raise InputError(f"{folder}: no depth pictures, expected frame-<k>.depth.png or depth/<k>.png")
+            raise InputError(
+                f"{folder}: no depth pictures, expected frame-<k>.depth.png or depth/<k>.png"
+            )
         poses = _trajectory_poses(folder / "trajectory.log", frames)
     files = tuple(frames.values())
     height, width = _read_depth(files[0]).shape
@@ -114,7 +116,9 @@ def read_rgbd(
             f"{folder}: intrinsics fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g} do not fit pictures of "
             f"{width} x {height} pixels"
         )
-    return RgbdSequence(files, np.array(poses), Intrinsics(width, height, fx, fy, cx, cy), float(depth_scale))
+    return RgbdSequence(
+        files, np.array(poses), Intrinsics(width, height, fx, fy, cx, cy), float(depth_scale)
+    )
 
 
 def fuse_rgbd(
@@ -162,16 +166,21 @@ def fuse_rgbd(
     check_fusion(voxel_size, spacing)
     sequence = read_rgbd(folder, intrinsics, depth_scale)
     if output.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{output}: lies inside of the recording {folder}, which is never written to")
+        raise InputError(
+            f"{output}: lies inside of the recording {folder}, which is never written to"
+        )
     starts = [
         k
         for k in range(0, len(sequence.files), frames)
         if len(sequence.files) - k >= min(frames, (frames + 1) // 2)
     ]
     if not starts:
-        raise InputError(f"{folder}: {len(sequence.files)} frames, too few for fragments of {frames}")
+        raise InputError(
+            f"{folder}: {len(sequence.files)} frames, too few for fragments of {frames}"
+        )
     tasks = [
-        (sequence, k, min(k + frames, len(sequence.files)), voxel_size, spacing, like_3dmatch) for k in starts
+        (sequence, k, min(k + frames, len(sequence.files)), voxel_size, spacing, like_3dmatch)
+        for k in starts
     ]
     fragments: list[Fragment | None] = [None] * len(tasks)
     with output_folder(output):
@@ -192,7 +201,9 @@ def _fuse_window(
     poses = np.linalg.inv(start) @ sequence.poses[first:last]
     points = fuse_fragment(depths, sequence.camera, poses, voxel_size, spacing, like_3dmatch)
     if len(points) == 0:
-        raise InputError(f"{sequence.files[first]}: no surface in the {last - first} frames from here on")
+        raise InputError(
+            f"{sequence.files[first]}: no surface in the {last - first} frames from here on"
+        )
     return Fragment(transform(points, start), start)
 
 
@@ -209,9 +220,13 @@ def _read_depth(path: Path) -> np.ndarray:
         with Image.open(path) as picture:
             raw = np.asarray(picture)
     except (OSError, Image.DecompressionBombError, *DAMAGE) as error:
-        raise InputError(f"{path}: cannot be read as a whole PNG picture ({describe(error)})") from error
+        raise InputError(
+            f"{path}: cannot be read as a whole PNG picture ({describe(error)})"
+        ) from error
     if raw.ndim != 2 or raw.dtype.kind not in "ui" or raw.dtype.itemsize < 2:
-        raise InputError(f"{path}: {raw.dtype} of shape {raw.shape}, expected one 16-bit channel of depth")
+        raise InputError(
+            f"{path}: {raw.dtype} of shape {raw.shape}, expected one 16-bit channel of depth"
+        )
     return raw
 
 
@@ -238,11 +253,15 @@ def _read_pose(path: Path) -> np.ndarray:
 
 def _trajectory_poses(path: Path, frames: dict[int, Path]) -> list[np.ndarray]:
     if not path.is_file():
-        raise InputError(f"{path}: no such file, expected the poses of {len(frames)} depth pictures")
+        raise InputError(
+            f"{path}: no such file, expected the poses of {len(frames)} depth pictures"
+        )
     known = {block.i: block.matrix for block in read_log(path)}
     for number, picture in frames.items():
         if number not in known:
-            raise InputError(f"{path}: no block '{number} {number} {number + 1}', the pose of {picture}")
+            raise InputError(
+                f"{path}: no block '{number} {number} {number + 1}', the pose of {picture}"
+            )
     return [known[number] for number in frames]
 
 
@@ -258,7 +277,9 @@ def _find_intrinsics(folder: Path, given) -> tuple[float, float, float, float]:
     places = [Path(given)] if given is not None else names
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        where = places[0] if given is not None else f"{folder}: no camera-intrinsics.txt here or above"
+        where = (
+            places[0] if given is not None else f"{folder}: no camera-intrinsics.txt here or above"
+        )
         raise InputError(
             f"{where}: intrinsics are needed, expected a 3x3 matrix in a file, or fx, fy, cx, cy"
         )
@@ -267,7 +288,9 @@ def _find_intrinsics(folder: Path, given) -> tuple[float, float, float, float]:
             flat = json.loads("\n".join(read_lines(path)))["intrinsic_matrix"]
             matrix = np.array(flat, float).reshape(3, 3).T  # Open3D writes columns
         except DAMAGE as error:
-            raise InputError(f"{path}: expected a field 'intrinsic_matrix' of nine numbers") from error
+            raise InputError(
+                f"{path}: expected a field 'intrinsic_matrix' of nine numbers"
+            ) from error
     else:
         matrix = _read_matrix(path, 3)
     return matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]

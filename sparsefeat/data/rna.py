@@ -35,7 +35,9 @@ def load_rna(root: str | os.PathLike) -> ShapeDataset:
     if both:
         raise InputError(f"{root}: {sorted(both)[0]} is in train.txt and in test.txt")
     names = list(dict.fromkeys(lists["train"] + lists["test"]))
-    require_files((root / "off" / f"{name}.off" for name in names), root, "meshes of train.txt and test.txt")
+    require_files(
+        (root / "off" / f"{name}.off" for name in names), root, "meshes of train.txt and test.txt"
+    )
     require_files((root / "labels" / f"{name}.txt" for name in names), root, "label files")
     shapes = []
     for name in names:

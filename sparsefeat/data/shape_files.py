@@ -58,12 +58,16 @@ def list_meshes(folder: Path, suffixes: Sequence[str] = MESH_SUFFIXES) -> list[P
     seen: dict[str, Path] = {}
     for path in found:
         if path.stem in seen:
-            raise InputError(f"{path}: there is also {seen[path.stem].name}, which of the two is the shape?")
+            raise InputError(
+                f"{path}: there is also {seen[path.stem].name}, which of the two is the shape?"
+            )
         seen[path.stem] = path
     return found
 
 
-def find_meshes(root: Path, folders: Sequence[str], what: str, suffixes: Sequence[str] = MESH_SUFFIXES):
+def find_meshes(
+    root: Path, folders: Sequence[str], what: str, suffixes: Sequence[str] = MESH_SUFFIXES
+):
     """The meshes in the first of several folders that has any.
 
     Args:
@@ -130,14 +134,20 @@ def read_integers(path: Path) -> np.ndarray:
     text = read_text(path)
     try:
         values = np.array(text.split(), dtype=np.float64)
-        if "_" not in text and (np.abs(values) < 2**53).all() and np.array_equal(values, np.rint(values)):
+        if (
+            "_" not in text
+            and (np.abs(values) < 2**53).all()
+            and np.array_equal(values, np.rint(values))
+        ):
             return values.astype(np.int64)
     except ValueError:
         pass  # the line is found below
     for number, line in enumerate(text.splitlines(), 1):
         for word in line.split():
             if not re.fullmatch(r"[-+]?[0-9]{1,15}(\.0*)?", word):
-                raise InputError(f"{path}, line {number}: expected a whole number, got {word[:40]!r}")
+                raise InputError(
+                    f"{path}, line {number}: expected a whole number, got {word[:40]!r}"
+                )
     raise InputError(f"{path}: expected whole numbers, one a line")
 
 
@@ -291,7 +301,10 @@ def remeshed_shapes(
             mesh.stem,
             mesh,
             mesh_loader(
-                mesh, vertex_labels=labels.get(mesh.stem), landmarks=landmarks[mesh.stem], parts=parts
+                mesh,
+                vertex_labels=labels.get(mesh.stem),
+                landmarks=landmarks[mesh.stem],
+                parts=parts,
             ),
             **{key: function(mesh.stem) for key, function in attributes.items()},
         )
@@ -299,7 +312,9 @@ def remeshed_shapes(
     ]
 
 
-def numbered(shapes: Sequence[Shape], pattern: str, expected: Iterable[int], root: Path) -> dict[int, int]:
+def numbered(
+    shapes: Sequence[Shape], pattern: str, expected: Iterable[int], root: Path
+) -> dict[int, int]:
     """Number in the name of each shape -> its row.
 
     Args:
@@ -315,7 +330,9 @@ def numbered(shapes: Sequence[Shape], pattern: str, expected: Iterable[int], roo
     for row, shape in enumerate(shapes):
         match = re.fullmatch(pattern, shape.name)
         if not match:
-            raise InputError(f"{root}: shape {shape.name!r} does not have a name of the form {pattern}")
+            raise InputError(
+                f"{root}: shape {shape.name!r} does not have a name of the form {pattern}"
+            )
         rows[int(match[1])] = row
     missing = sorted(set(expected) - set(rows))
     if missing:

@@ -153,7 +153,9 @@ class ShapeDataset:
         if split == "all" and split not in self.splits:
             return tuple(range(len(self.shapes)))
         if split not in self.splits:
-            raise InputError(f"data set {self.name}: no split {split!r}, it has {', '.join(self.splits)}")
+            raise InputError(
+                f"data set {self.name}: no split {split!r}, it has {', '.join(self.splits)}"
+            )
         return self.splits[split]
 
     def few_shot(self, split: str, k: int, seed: int) -> list[Shape]:
@@ -176,7 +178,9 @@ class ShapeDataset:
             rows = by_class[label]
             if len(rows) < k:
                 of = f" of class {self._class_name(label)}" if label is not None else ""
-                raise InputError(f"data set {self.name}: split {split} has {len(rows)} shapes{of}, not {k}")
+                raise InputError(
+                    f"data set {self.name}: split {split} has {len(rows)} shapes{of}, not {k}"
+                )
             chosen += [rows[i] for i in rng.permutation(len(rows))[:k]]
         return [self.shapes[row] for row in sorted(chosen)]
 
@@ -288,7 +292,9 @@ def find_loader(name: str, options: Iterable[str] = ()) -> Callable[..., ShapeDa
         hint = f" (nearest: {near[0]})" if near else ""
         raise InputError(f"unknown data set {name!r}{hint}, expected one of {', '.join(_LOADERS)}")
     module, function = _LOADERS[name]
-    loader: Callable[..., ShapeDataset] = getattr(importlib.import_module(f"sparsefeat.data.{module}"), function)
+    loader: Callable[..., ShapeDataset] = getattr(
+        importlib.import_module(f"sparsefeat.data.{module}"), function
+    )
     known = [p for p in inspect.signature(loader).parameters if p != "root"]
     unknown = [option for option in options if option not in known]
     if unknown:

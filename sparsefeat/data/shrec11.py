@@ -37,7 +37,9 @@ def load_shrec11(root: str | os.PathLike, train_per_class: int = 10, seed: int =
     Raises:
         InputError: another layout, a malformed list, or a shape of the list is missing.
     """
-    root = open_folder(root, f"T<k>.off with {' or '.join(_LISTS)}, or of <class>/{{train,test}}/T<k>.obj")
+    root = open_folder(
+        root, f"T<k>.off with {' or '.join(_LISTS)}, or of <class>/{{train,test}}/T<k>.obj"
+    )
     listed = [root / folder / name for folder in (".", "raw") for name in _LISTS]
     categories = next((path for path in listed if path.is_file()), None)
     names, found = _listed(root, categories) if categories else _class_folders(root)
@@ -53,9 +55,7 @@ def _listed(root: Path, path: Path) -> tuple[list[str], list[tuple[Path, int]]]:
     ``PSB 1``, ``<classes> <shapes>``, then for each class ``<name> <parent> <count>`` and ``count`` numbers.
     """
     words = read_text(path).split()
-    malformed = (
-        f"{path}: expected 'PSB 1', '<classes> <shapes>' and blocks '<name> <parent> <count>' with numbers"
-    )
+    malformed = f"{path}: expected 'PSB 1', '<classes> <shapes>' and blocks '<name> <parent> <count>' with numbers"
     if len(words) < 4 or words[0] != "PSB" or (announced := whole(words[2])) is None:
         raise InputError(f"{malformed}; it begins with {' '.join(words[:4])!r}")
     names: list[str] = []
@@ -93,7 +93,9 @@ def _class_folders(root: Path) -> tuple[list[str], list[tuple[Path, int]]]:
     found = []
     for label, folder in enumerate(classes):
         files = [
-            mesh for part in class_folders(folder, "meshes in train/ and test/") for mesh in list_meshes(part)
+            mesh
+            for part in class_folders(folder, "meshes in train/ and test/")
+            for mesh in list_meshes(part)
         ]
         found += [(mesh, label) for mesh in files]
     return [folder.name for folder in classes], found

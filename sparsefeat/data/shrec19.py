@@ -42,12 +42,16 @@ def load_shrec19(root: str | os.PathLike) -> ShapeDataset:
     """
     root = open_folder(root, "SHREC'19 shapes off/<i>.off with groundtruth/<a>_<b>.map")
     _, meshes = find_meshes(root, ("off", "."), "<i>.off", (".off", ".ply", ".obj"))
-    shapes = tuple(Shape(mesh.stem, mesh, mesh_loader(mesh)) for mesh in meshes if mesh.stem != str(SKIPPED))
+    shapes = tuple(
+        Shape(mesh.stem, mesh, mesh_loader(mesh)) for mesh in meshes if mesh.stem != str(SKIPPED)
+    )
     rows = numbered(shapes, r"(\d+)", (), root)
     folder = find_folder(root, ("groundtruth", "corres"))
     files = sorted(folder.glob("*.map"), key=lambda path: natural(path.name)) if folder else []
     if not files:
-        raise InputError(f"{root}: no map groundtruth/<a>_<b>.map or corres/<a>_<b>.map; {contents(root)}")
+        raise InputError(
+            f"{root}: no map groundtruth/<a>_<b>.map or corres/<a>_<b>.map; {contents(root)}"
+        )
     maps = {}
     for file in files:
         match = _MAP.fullmatch(file.name)
@@ -59,7 +63,9 @@ def load_shrec19(root: str | os.PathLike) -> ShapeDataset:
         absent = next((i for i in (a, b) if i not in rows), None)
         if absent is not None:
             raise InputError(f"{file}: there is no shape {absent}.off")
-        maps[rows[a], rows[b]] = functools.partial(_read_map, file, shapes[rows[a]], shapes[rows[b]])
+        maps[rows[a], rows[b]] = functools.partial(
+            _read_map, file, shapes[rows[a]], shapes[rows[b]]
+        )
     return ShapeDataset(
         "shrec19_r", shapes, {"test": tuple(range(len(shapes)))}, pairs=tuple(maps), maps=maps
     )
@@ -69,7 +75,11 @@ def _read_map(path: Path, source: Shape, target: Shape) -> np.ndarray:
     vertices = read_landmarks(path)
     counts = [len(shape.load().vertices) for shape in (source, target)]
     if len(vertices) != counts[0]:
-        raise InputError(f"{path}: {len(vertices)} lines, but {source.path} has {counts[0]} vertices")
+        raise InputError(
+            f"{path}: {len(vertices)} lines, but {source.path} has {counts[0]} vertices"
+        )
     if vertices.max() >= counts[1]:
-        raise InputError(f"{path}: vertex {vertices.max() + 1}, but {target.path} has {counts[1]} vertices")
+        raise InputError(
+            f"{path}: vertex {vertices.max() + 1}, but {target.path} has {counts[1]} vertices"
+        )
     return vertices

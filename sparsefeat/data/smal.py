@@ -31,10 +31,14 @@ def load_smal(root: str | os.PathLike) -> ShapeDataset:
     def label(name: str) -> int:
         species = re.match(r"[a-z]*", name.lower())[0]
         if species not in SPECIES:
-            raise InputError(f"{root}: {name}: no species {species!r}, expected one of {', '.join(SPECIES)}")
+            raise InputError(
+                f"{root}: {name}: no species {species!r}, expected one of {', '.join(SPECIES)}"
+            )
         return SPECIES.index(species)
 
-    shapes = tuple(remeshed_shapes(root, ("off", "vtx_5k", "."), "<species>_<...>.off", label=label))
+    shapes = tuple(
+        remeshed_shapes(root, ("off", "vtx_5k", "."), "<species>_<...>.off", label=label)
+    )
     splits = {
         split: tuple(row for row, shape in enumerate(shapes) if SPECIES[shape.label] in names)
         for split, names in (("train", TRAIN_SPECIES), ("test", TEST_SPECIES))

@@ -77,7 +77,9 @@ def train_pairs(
         InputError: the folder is absent or holds another layout, a scene is unknown, a line of a list is
             malformed or names an absent file, or no pair is left. File and line are named.
     """
-    root = _folder(root, "fragments '<scene>@<seq>_<k>.npz' and overlap lists '<scene>@<seq>-0.30.txt'")
+    root = _folder(
+        root, "fragments '<scene>@<seq>_<k>.npz' and overlap lists '<scene>@<seq>-0.30.txt'"
+    )
     present = {entry.name for entry in os.scandir(root)}
     lists: dict[str, tuple[float, str]] = {}
     for name in sorted(present):
@@ -88,13 +90,17 @@ def train_pairs(
             lists[match["sequence"]] = min(entry, lists.get(match["sequence"], entry))
     if not lists:
         hint = "; this is the test layout, which test_pairs reads" if _test_scenes(root) else ""
-        raise InputError(f"{root}: no overlap list '<scene>@<seq>-0.30.txt' here, {_contents(root)}{hint}")
+        raise InputError(
+            f"{root}: no overlap list '<scene>@<seq>-0.30.txt' here, {_contents(root)}{hint}"
+        )
     sequences = sorted(lists)
     if scenes is not None:
         known = {name.split("@")[0] for name in sequences} | set(sequences)
         chosen = set(_choose(scenes, known, root))
         sequences = [name for name in sequences if name in chosen or name.split("@")[0] in chosen]
-    pairs = [pair for name in sequences for pair in _listed_pairs(root / lists[name][1], name, present)]
+    pairs = [
+        pair for name in sequences for pair in _listed_pairs(root / lists[name][1], name, present)
+    ]
     kept = [pair for pair in pairs if pair.overlap >= min_overlap]
     if not kept:
         largest = max((pair.overlap for pair in pairs), default=None)
@@ -128,8 +134,12 @@ def test_pairs(
             File and line are named.
     """
     if pairs not in _EVALUATION:
-        raise InputError(f"unknown list of pairs {pairs!r}, expected one of {', '.join(_EVALUATION)}")
-    root = _folder(root, f"scenes: '<scene>/cloud_bin_<k>.ply' and '<scene>{_EVALUATION[pairs]}/gt.log'")
+        raise InputError(
+            f"unknown list of pairs {pairs!r}, expected one of {', '.join(_EVALUATION)}"
+        )
+    root = _folder(
+        root, f"scenes: '<scene>/cloud_bin_<k>.ply' and '<scene>{_EVALUATION[pairs]}/gt.log'"
+    )
     names = _test_scenes(root)
     if not names:
         lists = any(_OVERLAP_LIST.fullmatch(entry.name) for entry in os.scandir(root))
@@ -173,7 +183,9 @@ def find_pairs(
     kept = [pair for pair in found if not pair.overlap < min_overlap]
     if not kept:
         largest = max(pair.overlap for pair in found)
-        raise InputError(f"{root}: no pair of overlap {min_overlap:g} or more; the largest is {largest:g}")
+        raise InputError(
+            f"{root}: no pair of overlap {min_overlap:g} or more; the largest is {largest:g}"
+        )
     return kept
 
 
@@ -227,7 +239,9 @@ def _listed_pairs(path: Path, sequence: str, present: set[str]) -> list[Fragment
             )
         )
     if absent:
-        raise InputError(f"{path}: names {_several(absent, 'file')} that {path.parent} does not have")
+        raise InputError(
+            f"{path}: names {_several(absent, 'file')} that {path.parent} does not have"
+        )
     return pairs
 
 
@@ -253,10 +267,14 @@ def _scene_pairs(root: Path, scene: str, evaluation: str) -> list[FragmentPair]:
             raise InputError(f"{where}: fragment {block.i} is paired with itself")
         if (block.i, block.j) in seen:
             before = seen[block.i, block.j]
-            raise InputError(f"{where}: pair {block.i} {block.j} was given before, in line {before}")
+            raise InputError(
+                f"{where}: pair {block.i} {block.j} was given before, in line {before}"
+            )
         seen[block.i, block.j] = block.line
     if absent:
-        raise InputError(f"{log}: names {_several(absent, 'fragment')} that {root / scene} does not have")
+        raise InputError(
+            f"{log}: names {_several(absent, 'fragment')} that {root / scene} does not have"
+        )
     information = _information(log, seen)
     listed = log.with_name("gt_overlap.log")
     overlaps = read_overlaps(listed) if listed.is_file() else {}
@@ -286,7 +304,9 @@ def _information(log: Path, pairs: dict[tuple[int, int], int]) -> dict[tuple[int
         if key in matrices:
             raise InputError(f"{path}, line {block.line}: pair {block.i} {block.j} is given twice")
         if key not in pairs:
-            raise InputError(f"{path}, line {block.line}: pair {block.i} {block.j} is not in {log.name}")
+            raise InputError(
+                f"{path}, line {block.line}: pair {block.i} {block.j} is not in {log.name}"
+            )
         matrices[key] = block.matrix
     missing = {f"{i} {j}": line for (i, j), line in pairs.items() if (i, j) not in matrices}
     if missing:
@@ -297,7 +317,9 @@ def _information(log: Path, pairs: dict[tuple[int, int], int]) -> dict[tuple[int
 def _scene_fragments(folder: Path) -> dict[int, Path]:
     """The fragment files of a scene by index; of several formats of one fragment the first in our order."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; it should hold the fragments cloud_bin_<k>.ply")
+        raise InputError(
+            f"{folder}: no such folder; it should hold the fragments cloud_bin_<k>.ply"
+        )
     files: dict[int, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
         match = _FRAGMENT.fullmatch(path.name)
@@ -336,7 +358,9 @@ def _choose(wanted: Sequence[str], known: set[str], root: Path) -> list[str]:
             chosen.append(scenes[0])
         elif scenes:
             several = ", ".join(scenes[:5])
-            raise InputError(f"{root}: {name!r} fits {len(scenes)} scenes: {several}; name one in full")
+            raise InputError(
+                f"{root}: {name!r} fits {len(scenes)} scenes: {several}; name one in full"
+            )
         else:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
             raise InputError(

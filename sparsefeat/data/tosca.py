@@ -31,7 +31,9 @@ def load_tosca(root: str | os.PathLike) -> ShapeDataset:
     def kind(name: str) -> str:
         match = re.fullmatch(r"([a-z]+)\d+", name)
         if not match:
-            raise InputError(f"{root}: shape {name!r}: expected a name <class><k>, as cat0 or michael12")
+            raise InputError(
+                f"{root}: shape {name!r}: expected a name <class><k>, as cat0 or michael12"
+            )
         return match[1]
 
     shapes = remeshed_shapes(root, ("vtx_5k", "off", "."), "<class><k>.off", template=kind)
@@ -43,4 +45,6 @@ def load_tosca(root: str | os.PathLike) -> ShapeDataset:
     else:
         every = itertools.combinations(range(len(shapes)), 2)
         pairs = tuple((i, j) for i, j in every if shapes[i].label == shapes[j].label)
-    return ShapeDataset("tosca", shapes, {"test": tuple(range(len(shapes)))}, class_names=names, pairs=pairs)
+    return ShapeDataset(
+        "tosca", shapes, {"test": tuple(range(len(shapes)))}, class_names=names, pairs=pairs
+    )

@@ -41,7 +41,9 @@ def random_network(model: nn.Module, seed: int = 0) -> nn.Module:
     """
     config = getattr(model, "config", None)
     if not config:
-        raise InputError(f"random baseline: {type(model).__name__} has no config to build its like from")
+        raise InputError(
+            f"random baseline: {type(model).__name__} has no config to build its like from"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = create_model(**config)
@@ -53,7 +55,9 @@ def random_network(model: nn.Module, seed: int = 0) -> nn.Module:
     return network.eval()
 
 
-def baseline_descriptor(name: str, extractor: FeatureExtractor, voxel_size: float, seed: int = 0) -> Describe:
+def baseline_descriptor(
+    name: str, extractor: FeatureExtractor, voxel_size: float, seed: int = 0
+) -> Describe:
     """A baseline by name: ``"fpfh"``, or ``"random"``, the extractor's architecture with random weights.
 
     Raises:
@@ -69,5 +73,7 @@ def baseline_descriptor(name: str, extractor: FeatureExtractor, voxel_size: floa
     if name not in makers:
         raise InputError(f"baseline: expected one of {', '.join(BASELINES)}, got {name!r}")
     if name == "fpfh":
-        import_extra("open3d", "the FPFH baseline")  # said now, not after the first descriptor's hours
+        import_extra(
+            "open3d", "the FPFH baseline"
+        )  # said now, not after the first descriptor's hours
     return makers[name]()

@@ -34,14 +34,20 @@ class PairJournal:
         header = json.dumps(dict(settings), sort_keys=True)
         self.known: dict[str, dict[Key, PairResult]] = {}
         with opening(path):
-            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.is_file() else []
+            lines = (
+                self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+                if self.path.is_file()
+                else []
+            )
         rows = [row for row in map(_row, lines[1:]) if row is not None]
         if rows and not resume:
             raise InputError(
                 f"{path}: holds {len(rows)} pairs that were measured before; --resume goes on with them, or delete it"
             )
         if rows and lines[0] != header:
-            raise InputError(f"{path}: was measured with other settings: {_difference(lines[0], settings)}")
+            raise InputError(
+                f"{path}: was measured with other settings: {_difference(lines[0], settings)}"
+            )
         for name, result in rows:
             self.known.setdefault(name, {})[result.scene, result.i, result.j] = result
         with opening(path):
@@ -71,21 +77,37 @@ class PairJournal:
 
 def _line(name: str, result: PairResult) -> str:
     nearest, mutual = (
-        [matches.count, matches.inliers, matches.closer.tolist()] for matches in (result.nearest, result.mutual)
+        [matches.count, matches.inliers, matches.closer.tolist()]
+        for matches in (result.nearest, result.mutual)
     )
     error = result.registration_error
     # As text, since JSON has no infinity.
-    return json.dumps([name, result.scene, result.i, result.j, nearest, mutual, None if error is None else repr(error)])
+    return json.dumps(
+        [
+            name,
+            result.scene,
+            result.i,
+            result.j,
+            nearest,
+            mutual,
+            None if error is None else repr(error),
+        ]
+    )
 
 
 def _row(line: str) -> tuple[str, PairResult] | None:
     """The pair of a line; None if the line is cut or damaged: that pair is measured again."""
     try:
         name, scene, i, j, nearest, mutual, error = json.loads(line)
-        both = [Matches(int(n), int(inliers), np.array(closer, np.int64)) for n, inliers, closer in (nearest, mutual)]
+        both = [
+            Matches(int(n), int(inliers), np.array(closer, np.int64))
+            for n, inliers, closer in (nearest, mutual)
+        ]
         if any(matches.closer.shape != TAU1_CURVE.shape for matches in both):
             return None
-        return str(name), PairResult(str(scene), int(i), int(j), *both, None if error is None else float(error))
+        return str(name), PairResult(
+            str(scene), int(i), int(j), *both, None if error is None else float(error)
+        )
     except (ValueError, TypeError, RecursionError, OverflowError):
         return None
 
@@ -97,4 +119,7 @@ def _difference(header: str, settings: Mapping[str, Any]) -> str:
         return "its first line is damaged"
     ours = json.loads(json.dumps(dict(settings)))
     names = [name for name in ours if ours[name] != theirs.get(name)]
-    return ", ".join(f"{name} {theirs.get(name)!r} and not {ours[name]!r}" for name in names) or "other names"
+    return (
+        ", ".join(f"{name} {theirs.get(name)!r} and not {ours[name]!r}" for name in names)
+        or "other names"
+    )

@@ -20,7 +20,9 @@ from sparsefeat.sparse import quantize
 class Describe(Protocol):
     """What makes features of points."""
 
-    def __call__(self, points: np.ndarray, *, viewpoint: np.ndarray | None) -> np.ndarray | torch.Tensor:
+    def __call__(
+        self, points: np.ndarray, *, viewpoint: np.ndarray | None
+    ) -> np.ndarray | torch.Tensor:
         """Points (V, 3) float64 in metres, and where they were seen from (3,) if that is known -> (V, C)."""
 
 
@@ -140,7 +142,9 @@ class FragmentDescriber:
         features = features[rows]
         if not np.isfinite(features).all():
             row = int(rows[~np.isfinite(features).all(1)][0])
-            raise InputError(f"{path}: the descriptor of point {row} at {points[row].round(3)} is not finite")
+            raise InputError(
+                f"{path}: the descriptor of point {row} at {points[row].round(3)} is not finite"
+            )
         return Fragment(points[rows], features, rotation)
 
 

@@ -53,7 +53,9 @@ def confusion_matrix(predicted: np.ndarray, true: np.ndarray, classes: int) -> n
     """
     predicted, true = np.asarray(predicted), np.asarray(true)
     if predicted.ndim != 1 or predicted.shape != true.shape:
-        raise InputError(f"labels: expected two of shape (N,), got {predicted.shape} and {true.shape}")
+        raise InputError(
+            f"labels: expected two of shape (N,), got {predicted.shape} and {true.shape}"
+        )
     for name, labels, lowest in (("predicted", predicted, 0), ("true", true, -1)):
         if len(labels) and not np.issubdtype(labels.dtype, np.integer):
             raise InputError(f"labels: expected {name} integers, got {labels.dtype}")

@@ -136,7 +136,10 @@ class MatchingResult:
 
     def curve_over_tau1(self, mutual: bool = False) -> dict[str, np.ndarray]:
         """``{"tau1", "FMR", "IR"}``: the metrics at every inlier threshold, tau2 as in the settings."""
-        ratios = {s: np.stack([_matches(p, mutual).ratios() for p in self.of_scene(s)]) for s in self.scenes}
+        ratios = {
+            s: np.stack([_matches(p, mutual).ratios() for p in self.of_scene(s)])
+            for s in self.scenes
+        }
         recall = [(r > self.settings["tau2"]).mean(0) for r in ratios.values()]
         return {
             "tau1": TAU1_CURVE,
@@ -177,7 +180,11 @@ class MatchingResult:
 
 
 def inlier_ratio(
-    points0: np.ndarray, points1: np.ndarray, matches: np.ndarray, transform: np.ndarray, tau1: float = 0.10
+    points0: np.ndarray,
+    points1: np.ndarray,
+    matches: np.ndarray,
+    transform: np.ndarray,
+    tau1: float = 0.10,
 ) -> float:
     """Share of matches that lie closer than ``tau1`` under the ground truth; 0 without matches.
 
@@ -321,7 +328,12 @@ def _evaluate_pair(
             estimate = target.rotation.T @ estimate @ source.rotation
             error = transformation_error(estimate, pair.transform, pair.information)
     return PairResult(
-        pair.scene, pair.i, pair.j, _reduce(distances, tau1), _reduce(distances[mutual], tau1), error
+        pair.scene,
+        pair.i,
+        pair.j,
+        _reduce(distances, tau1),
+        _reduce(distances[mutual], tau1),
+        error,
     )
 
 
@@ -362,7 +374,10 @@ def _pair_json(pair: PairResult) -> dict:
     }
     # JSON has no infinity: a pose that was not found has no error, and is not registered.
     if error is not None:
-        row |= {"registered": pair.registered, "registration_error": error if np.isfinite(error) else None}
+        row |= {
+            "registered": pair.registered,
+            "registration_error": error if np.isfinite(error) else None,
+        }
     return row
 
 

@@ -39,7 +39,14 @@ def plot_thresholds(results: Mapping[str, MatchingResult], folder: str | os.Path
         plots = (
             ("fmr_over_tau1", "FMR", "tau1", curves1, over1, "feature-match recall"),
             ("ir_over_tau1", "IR", "tau1", curves1, over1, "inlier ratio"),
-            ("fmr_over_tau2", "FMR", "tau2", curves2, "inlier-ratio threshold τ2", "feature-match recall"),
+            (
+                "fmr_over_tau2",
+                "FMR",
+                "tau2",
+                curves2,
+                "inlier-ratio threshold τ2",
+                "feature-match recall",
+            ),
         )
         for name, metric, axis, curves, xlabel, ylabel in plots:
             path = folder / f"{name}{suffix}.png"

@@ -22,7 +22,12 @@ class Register(Protocol):
     """What estimates the pose of a pair."""
 
     def __call__(
-        self, source: Fragment, target: Fragment, matches: np.ndarray, mutual: np.ndarray, seed: Sequence[int]
+        self,
+        source: Fragment,
+        target: Fragment,
+        matches: np.ndarray,
+        mutual: np.ndarray,
+        seed: Sequence[int],
     ) -> np.ndarray | None:
         """The transform (4, 4) of the source into the target's frame, or None.
 
@@ -138,4 +143,6 @@ class RansacRegister:
 
 
 def _cloud(o3d, points: np.ndarray):
-    return o3d.geometry.PointCloud(o3d.utility.Vector3dVector(np.ascontiguousarray(points, dtype=np.float64)))
+    return o3d.geometry.PointCloud(
+        o3d.utility.Vector3dVector(np.ascontiguousarray(points, dtype=np.float64))
+    )

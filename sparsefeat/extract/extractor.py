@@ -103,7 +103,9 @@ class FeatureExtractor:
         if voxel_size is None:
             voxel_size = getattr(model, "voxel_size", None)
             if voxel_size is None:
-                raise InputError(f"{name_or_path}: it does not say its voxel size; give voxel_size=")
+                raise InputError(
+                    f"{name_or_path}: it does not say its voxel size; give voxel_size="
+                )
         return cls(model, voxel_size, device)
 
     def __repr__(self) -> str:
@@ -198,10 +200,14 @@ class FeatureExtractor:
                 normals = unit_normals(cloud, normals, viewpoint)
             else:
                 normals = None
-            request = _Request(where, chosen_rows(rows, cloud), interpolation, max_voxels, halo, progress)
+            request = _Request(
+                where, chosen_rows(rows, cloud), interpolation, max_voxels, halo, progress
+            )
             given = self._checked_features(features, cloud)
             sized = (self if scale == 1 else self.at(self.voxel_size * scale) for scale in scales)
-            parts = [extractor._averaged(cloud, given, normals, views, request) for extractor in sized]
+            parts = [
+                extractor._averaged(cloud, given, normals, views, request) for extractor in sized
+            ]
         result = parts[0] if len(parts) == 1 else torch.cat(parts, 1).div_(len(parts) ** 0.5)
         return result.to(cloud.device) if isinstance(points, Tensor) else result.numpy()
 
@@ -214,7 +220,12 @@ class FeatureExtractor:
         return other
 
     def _averaged(
-        self, cloud: Tensor, features: Tensor | None, normals: Tensor | None, views: int, request: _Request
+        self,
+        cloud: Tensor,
+        features: Tensor | None,
+        normals: Tensor | None,
+        views: int,
+        request: _Request,
     ) -> Tensor:
         """Features of the chosen points of a cloud, averaged over poses. Shape: (M, C)."""
         if not len(cloud):
@@ -233,7 +244,12 @@ class FeatureExtractor:
         return result
 
     def _points_features(
-        self, points: Tensor, features: Tensor | None, normals: Tensor | None, request: _Request, judged: bool = False
+        self,
+        points: Tensor,
+        features: Tensor | None,
+        normals: Tensor | None,
+        request: _Request,
+        judged: bool = False,
     ) -> Tensor:
         """Features of the chosen points of a cloud as it lies. Shape: (M, C)."""
         cloud = voxelize(
@@ -253,12 +269,16 @@ class FeatureExtractor:
         """Whether the network uses normals, or a viewpoint."""
         return bool((getattr(self.model, "config", None) or {}).get("oriented"))
 
-    def _checked_features(self, features: np.ndarray | Tensor | None, cloud: Tensor) -> Tensor | None:
+    def _checked_features(
+        self, features: np.ndarray | Tensor | None, cloud: Tensor
+    ) -> Tensor | None:
         """The inputs per point that a caller gave, as float32. Shape: (N, C_in)."""
         channels = self.in_channels
         if features is None:
             if channels != 1 and not hasattr(self.model, "inputs"):
-                raise InputError(f"the model takes {channels} channels; give features= of (N, {channels})")
+                raise InputError(
+                    f"the model takes {channels} channels; give features= of (N, {channels})"
+                )
             return None
         inputs = as_tensor(features, "features").float()
         if inputs.shape != (len(cloud), channels):
@@ -269,10 +289,19 @@ class FeatureExtractor:
         return inputs
 
     def _voxel_features(
-        self, cloud: VoxelCloud, features: Tensor | None, out_device: torch.device, request: _Request
+        self,
+        cloud: VoxelCloud,
+        features: Tensor | None,
+        out_device: torch.device,
+        request: _Request,
     ) -> Tensor:
         """Run the network, in tiles if need be. Shape: (V, C) float32 on ``out_device``."""
-        total, max_voxels, halo, progress = len(cloud), request.max_voxels, request.halo, request.progress
+        total, max_voxels, halo, progress = (
+            len(cloud),
+            request.max_voxels,
+            request.halo,
+            request.progress,
+        )
         if total <= max_voxels:
             whole = self._run(cloud, features).to(out_device)
             if progress:
@@ -331,4 +360,3 @@ def _another_pose(cloud: Tensor, number: int, voxel_size: float) -> tuple[Tensor
     turn = torch.from_numpy(Rotation.from_quat(rng.normal(size=4)).as_matrix()).to(cloud)
     shift = torch.from_numpy(rng.uniform(-16, 16, 3) * voxel_size).to(cloud)
     return (cloud - cloud.mean(0)) @ turn.T + shift, turn
-

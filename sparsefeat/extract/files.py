@@ -103,7 +103,9 @@ def extract_files(
         features = extractor(
             cloud.points,
             interpolation,
-            viewpoint=load_viewpoint(path) if viewpoint is None and extractor.oriented else viewpoint,
+            viewpoint=load_viewpoint(path)
+            if viewpoint is None and extractor.oriented
+            else viewpoint,
             views=views,
             scales=scales,
             max_voxels=max_voxels,
@@ -144,7 +146,13 @@ def extract_files(
         if panels:
             result.picture = output / PICTURE_NAME
             titles = [str(path.relative_to(output).with_suffix("")) for path, _, _ in panels]
-            render_points([p for _, p, _ in panels], [c for _, _, c in panels], result.picture, titles=titles, cut_open=True)
+            render_points(
+                [p for _, p, _ in panels],
+                [c for _, _, c in panels],
+                result.picture,
+                titles=titles,
+                cut_open=True,
+            )
     return result
 
 
@@ -192,9 +200,15 @@ def find_inputs(
     for given in paths:
         with opening(given):
             folder = given.is_dir()
-            found = sorted(p for p in _walk(given, fail) if _is_input(p, given, output, suffixes)) if folder else [given]
+            found = (
+                sorted(p for p in _walk(given, fail) if _is_input(p, given, output, suffixes))
+                if folder
+                else [given]
+            )
         if folder and os.path.realpath(given) == os.path.realpath(output):
-            raise InputError(f"{output}: is the folder of the inputs; results go elsewhere, choose another output folder")
+            raise InputError(
+                f"{output}: is the folder of the inputs; results go elsewhere, choose another output folder"
+            )
         if not found:
             empty.append(given)
         for path in found:
@@ -212,7 +226,9 @@ def find_inputs(
         for suffix in results:
             target = output / f"{name}{suffix}"
             if os.path.realpath(target) in seen:
-                raise InputError(f"{path}: its result would overwrite {target}, choose another folder")
+                raise InputError(
+                    f"{path}: its result would overwrite {target}, choose another folder"
+                )
     return names
 
 
@@ -247,7 +263,9 @@ def _is_input(path: Path, root: Path, output: Path, suffixes: Sequence[str]) -> 
     hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
     # The results of an earlier call, where the output folder lies inside the input folder.
     results = Path(os.path.realpath(output))
-    result = results.is_relative_to(os.path.realpath(root)) and Path(os.path.realpath(path)).is_relative_to(results)
+    result = results.is_relative_to(os.path.realpath(root)) and Path(
+        os.path.realpath(path)
+    ).is_relative_to(results)
     return not hidden and not result
 
 
@@ -264,7 +282,9 @@ def _distinct_names(roots: dict[Path, Path]) -> dict[Path, Path]:
     for _ in range(max(len(folder.parts) for folder in folders)):
         for path in _clashes(names):
             above = Path(os.path.realpath(path)).parent.parts[1:]
-            names[path] = Path(*above[max(0, len(above) - len(names[path].parts)) :], names[path].name)
+            names[path] = Path(
+                *above[max(0, len(above) - len(names[path].parts)) :], names[path].name
+            )
     return names
 
 
@@ -338,7 +358,9 @@ def _parts(path: Path, name: str) -> Iterator[np.ndarray]:
             raise InputError(f"{path}: {name} is stored column by column, expected row by row")
         for start in range(0, rows, _ROWS_AT_A_TIME):
             count = min(_ROWS_AT_A_TIME, rows - start)
-            yield np.frombuffer(file.read(count * columns * kind.itemsize), kind).reshape(count, columns)
+            yield np.frombuffer(file.read(count * columns * kind.itemsize), kind).reshape(
+                count, columns
+            )
 
 
 def _sample(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:

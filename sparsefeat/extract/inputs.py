@@ -14,11 +14,17 @@ from sparsefeat.models.voxel_cloud import INTERPOLATIONS
 
 
 def check_options(
-    interpolation: str, max_voxels: int, halo: int | None, views: int = 1, scales: Sequence[float] = (1.0,)
+    interpolation: str,
+    max_voxels: int,
+    halo: int | None,
+    views: int = 1,
+    scales: Sequence[float] = (1.0,),
 ) -> None:
     """Raise InputError if these cannot be given to a FeatureExtractor."""
     if interpolation not in INTERPOLATIONS:
-        raise InputError(f"interpolation {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}")
+        raise InputError(
+            f"interpolation {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}"
+        )
     if max_voxels < 1:
         raise InputError(f"max_voxels {max_voxels}, expected at least 1")
     if halo is not None and halo < 0:
@@ -89,12 +95,16 @@ def chosen_rows(rows: np.ndarray | Tensor | slice | None, cloud: Tensor) -> Tens
         )
     chosen = chosen.long()
     if len(chosen) and not (0 <= int(chosen.min()) and int(chosen.max()) < count):
-        raise InputError(f"rows: {int(chosen.min())} to {int(chosen.max())}, expected 0 to {count - 1}")
+        raise InputError(
+            f"rows: {int(chosen.min())} to {int(chosen.max())}, expected 0 to {count - 1}"
+        )
     return chosen
 
 
 def unit_normals(
-    cloud: Tensor, normals: np.ndarray | Tensor | None, viewpoint: Sequence[float] | np.ndarray | None
+    cloud: Tensor,
+    normals: np.ndarray | Tensor | None,
+    viewpoint: Sequence[float] | np.ndarray | None,
 ) -> Tensor:
     """Unit vectors to the outer side of the surface, zeros where it is not known. Shape: (N, 3) float32.
 
@@ -114,7 +124,9 @@ def unit_normals(
     elif normals is not None:
         given = as_tensor(normals, "normals").to(cloud.device).double()
         if given.shape != cloud.shape or not torch.isfinite(given).all():
-            raise InputError(f"normals of shape {tuple(given.shape)}, expected finite {tuple(cloud.shape)}")
+            raise InputError(
+                f"normals of shape {tuple(given.shape)}, expected finite {tuple(cloud.shape)}"
+            )
     else:
         return torch.zeros(cloud.shape, device=cloud.device)
     return torch.nn.functional.normalize(given).float()
@@ -140,5 +152,7 @@ def checked_device(device: str | torch.device | None, model: nn.Module) -> torch
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         # torch builds without CUDA say so in an AssertionError.
-        raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}"
+        ) from error
     return chosen

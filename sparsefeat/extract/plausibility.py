@@ -74,7 +74,9 @@ def neighbour_share(cells: Tensor) -> float:
     step = max(1, len(cells) // _SAMPLE)
     chosen = cells[::step]
     shifts = [shift for shift in itertools.product((-1, 0, 1), repeat=3) if any(shift)]
-    near = _keys((chosen[:, None] + torch.tensor(shifts, device=cells.device)).reshape(-1, 3), extent)
+    near = _keys(
+        (chosen[:, None] + torch.tensor(shifts, device=cells.device)).reshape(-1, 3), extent
+    )
     rows = torch.searchsorted(keys, near).clamp_(max=len(keys) - 1)
     return float((keys[rows] == near).reshape(len(chosen), -1).any(1).double().mean())
 

@@ -59,12 +59,17 @@ def surface_points(
     if faces is None:
         return SurfacePoints(vertices, normals)
     if normals is not None:
-        raise InputError("normals of a mesh are those of its faces; give normals for a cloud alone (faces=None)")
-    samples = sample_surface(vertices, faces, spacing=voxel_size / SAMPLES_PER_VOXEL_EDGE, seed=seed)
+        raise InputError(
+            "normals of a mesh are those of its faces; give normals for a cloud alone (faces=None)"
+        )
+    samples = sample_surface(
+        vertices, faces, spacing=voxel_size / SAMPLES_PER_VOXEL_EDGE, seed=seed
+    )
     _warn_of_many_voxels(vertices, faces, voxel_size)
     outwards, of_vertices = outer_normals(vertices, faces)
     return SurfacePoints(
-        np.concatenate([vertices, samples.points]), np.concatenate([of_vertices, outwards * samples.normals])
+        np.concatenate([vertices, samples.points]),
+        np.concatenate([of_vertices, outwards * samples.normals]),
     )
 
 
@@ -118,6 +123,11 @@ def vertex_features(
     finest = extractor.voxel_size * min(scales)
     points, normals = surface_points(vertices, faces, finest, seed, normals)
     features = extractor(
-        points, interpolation, normals=normals, rows=slice(len(vertices)), views=views, scales=scales
+        points,
+        interpolation,
+        normals=normals,
+        rows=slice(len(vertices)),
+        views=views,
+        scales=scales,
     )
     return cast(np.ndarray, features)

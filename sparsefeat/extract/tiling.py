@@ -51,7 +51,9 @@ def split_into_tiles(cells: Tensor, max_voxels: int, halo: int, stride: int) -> 
         inner = members[core]
         # The box shrinks to its core's voxels; where they are few, the halo around them is small too.
         low, high = inner.amin(0), inner.amax(0) + 1
-        near = _inside(members, _align(low - halo, stride), _align(high + halo + stride - 1, stride))
+        near = _inside(
+            members, _align(low - halo, stride), _align(high + halo + stride - 1, stride)
+        )
         rows, members, core = rows[near], members[near], core[near]
         axis = int((high - low).argmax())
         plane = _splitting_plane(inner[:, axis], int(low[axis]), int(high[axis]), stride)

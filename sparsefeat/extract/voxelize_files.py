@@ -122,7 +122,9 @@ def voxelize_files(
             if progress:
                 progress("picture", 0, 1, PICTURE_NAME)
             result.picture = output / PICTURE_NAME
-            draw_voxels([cells for _, cells in panels], result.picture, [title for title, _ in panels], up)
+            draw_voxels(
+                [cells for _, cells in panels], result.picture, [title for title, _ in panels], up
+            )
             if progress:
                 progress("picture", 1, 1, PICTURE_NAME)
     return result
@@ -144,7 +146,9 @@ def _voxelize(
         used = mesh.vertices[np.unique(mesh.faces)]
         side = float((used.max(0) - used.min(0)).max())
         if not side > 0:
-            raise InputError(f"{path}: all vertices are at one place, so that a resolution gives no size")
+            raise InputError(
+                f"{path}: all vertices are at one place, so that a resolution gives no size"
+            )
         assert resolution is not None  # one of the two is given
         voxel_size = side / resolution
     count = expected_voxels(mesh.vertices, mesh.faces, voxel_size)
@@ -160,7 +164,9 @@ def _voxelize(
             mesh.vertices, mesh.faces, voxel_size, device=device, **dict.fromkeys(attributes, True)
         )
     except torch.OutOfMemoryError as error:
-        raise InputError(f"{path}: the voxels of {voxel_size:g} do not fit the memory of {device}") from error
+        raise InputError(
+            f"{path}: the voxels of {voxel_size:g} do not fit the memory of {device}"
+        ) from error
     position = torch.from_numpy(mesh.vertices) / voxels.voxel_size
     arrays: dict[str, np.ndarray | float] = {
         "coordinates": voxels.coordinates.cpu().numpy(),
@@ -174,7 +180,9 @@ def _check_options(
     voxel_size: float | None, resolution: int | None, attributes: tuple[str, ...], up: str
 ) -> None:
     if (voxel_size is None) == (resolution is None):
-        raise InputError(f"voxel size {voxel_size} and resolution {resolution}, expected one of them")
+        raise InputError(
+            f"voxel size {voxel_size} and resolution {resolution}, expected one of them"
+        )
     if voxel_size is not None and not 0 < voxel_size < float("inf"):
         raise InputError(f"voxel size {voxel_size!r}, expected a positive number")
     if resolution is not None and not 1 <= resolution <= 1 << 20:

@@ -19,7 +19,9 @@ from sparsefeat.heads.mlp import Standardize, perceptron
 PoolMode = Literal["mean", "max", "mean_max"]
 
 
-def pool_features(features: Tensor, weights: Tensor | None = None, mode: PoolMode = "mean_max") -> Tensor:
+def pool_features(
+    features: Tensor, weights: Tensor | None = None, mode: PoolMode = "mean_max"
+) -> Tensor:
     """One vector for a shape.
 
     Args:
@@ -103,4 +105,6 @@ class PooledHead(nn.Module):
 
     def forward(self, features: Tensor, weights: Tensor | None = None) -> Tensor:
         """Scores of the classes before the softmax. Shape: (N, C), weights (N,) -> (L,)."""
-        return self.after(pool_features(self.before(self.standardize(features)), weights, self.mode))
+        return self.after(
+            pool_features(self.before(self.standardize(features)), weights, self.mode)
+        )

@@ -29,10 +29,15 @@ class LearnedDiffusion(nn.Module):
     def forward(self, x: Tensor, basis: LaplaceBasis) -> Tensor:
         """Diffused functions. Shape: (N, C) -> (N, C)."""
         if self.training:
-            with torch.no_grad():  # or a time driven far below zero would take as many steps to come back
+            with (
+                torch.no_grad()
+            ):  # or a time driven far below zero would take as many steps to come back
                 self.diffusion_time.clamp_(min=1e-8)
         # The gradient of a clamped time has to pass, since all of them start at zero.
-        time = self.diffusion_time + (self.diffusion_time.clamp(min=1e-8) - self.diffusion_time).detach()
+        time = (
+            self.diffusion_time
+            + (self.diffusion_time.clamp(min=1e-8) - self.diffusion_time).detach()
+        )
         return basis.reconstruct(torch.exp(-basis.eigenvalues[:, None] * time) * basis.project(x))
 
 
@@ -190,4 +195,6 @@ class DiffusionNet(nn.Module):
         corners = _CORNERS.get(self.outputs_at)
         if corners and (elements is None or elements.ndim != 2 or elements.shape[1] != corners):
             got = None if elements is None else tuple(elements.shape)
-            raise InputError(f"DiffusionNet: outputs at {self.outputs_at} need (M, {corners}), got {got}")
+            raise InputError(
+                f"DiffusionNet: outputs at {self.outputs_at} need (M, {corners}), got {got}"
+            )

@@ -37,10 +37,17 @@ def load_diffusionnet(path: str | os.PathLike, outputs_at: OutputsAt = "vertices
         InputError: the file cannot be read, or holds no DiffusionNet or a damaged one.
     """
     weights = _network(read_torch_file(path), path)
-    blocks = sorted({int(match[1]) for key in weights if (match := re.match(r"block_(\d+)\.", key))})
+    blocks = sorted(
+        {int(match[1]) for key in weights if (match := re.match(r"block_(\d+)\.", key))}
+    )
     layer = re.compile(r"block_0\.mlp\.miniMLP_mlp_layer_\d+\.weight")
     layers = sorted(key for key in weights if layer.fullmatch(key))
-    if blocks != list(range(len(blocks))) or not blocks or not layers or "last_lin.weight" not in weights:
+    if (
+        blocks != list(range(len(blocks)))
+        or not blocks
+        or not layers
+        or "last_lin.weight" not in weights
+    ):
         raise InputError(f"{path}: not a DiffusionNet; its weights are {_some(weights)}")
     model = DiffusionNet(
         in_channels=weights["first_lin.weight"].shape[1],
@@ -54,9 +61,13 @@ def load_diffusionnet(path: str | os.PathLike, outputs_at: OutputsAt = "vertices
     )
     expected = {key: value.shape for key, value in model.state_dict().items()}
     found = {key: value.shape for key, value in weights.items()}
-    wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    wrong = sorted(
+        key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)
+    )
     if wrong:
-        shape = {key: (tuple(found.get(key, ())), tuple(expected.get(key, ()))) for key in wrong[:3]}
+        shape = {
+            key: (tuple(found.get(key, ())), tuple(expected.get(key, ()))) for key in wrong[:3]
+        }
         raise InputError(f"{path}: weights (found, expected) do not fit a DiffusionNet: {shape}")
     model.load_state_dict(weights)
     return model.eval()
@@ -70,8 +81,12 @@ def _network(content: object, path: str | os.PathLike) -> dict[str, Tensor]:
         flat = {re.sub(pattern, name, key): value for key, value in flat.items()}
     starts = [key[: -len("first_lin.weight")] for key in flat if key.endswith("first_lin.weight")]
     if len(starts) != 1:
-        raise InputError(f"{path}: expected one DiffusionNet, found {len(starts)} among {_some(flat)}")
-    return {key[len(starts[0]) :]: value for key, value in flat.items() if key.startswith(starts[0])}
+        raise InputError(
+            f"{path}: expected one DiffusionNet, found {len(starts)} among {_some(flat)}"
+        )
+    return {
+        key[len(starts[0]) :]: value for key, value in flat.items() if key.startswith(starts[0])
+    }
 
 
 def _flatten(content: object, prefix: str, flat: dict[str, Tensor]) -> None:

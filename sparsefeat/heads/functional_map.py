@@ -45,7 +45,9 @@ def commutativity_mask(
     if kind == "laplacian":
         return (a - b).square()
     if kind != "resolvent":
-        raise InputError(f"commutativity_mask: unknown kind {kind!r}; there are laplacian, resolvent")
+        raise InputError(
+            f"commutativity_mask: unknown kind {kind!r}; there are laplacian, resolvent"
+        )
     largest = torch.maximum(a.amax(-1, keepdim=True), b.amax(-2, keepdim=True))
     a, b = (a / largest).clamp(min=0) ** gamma, (b / largest).clamp(min=0) ** gamma
     below_a, below_b = a.square() + 1, b.square() + 1
@@ -116,11 +118,15 @@ def functional_map(
     return solve_functional_map(a.project(features_a), b.project(features_b), penalty, weight)
 
 
-def map_from_points(points: Tensor | np.ndarray, basis_a: LaplaceBasis, basis_b: LaplaceBasis) -> Tensor:
+def map_from_points(
+    points: Tensor | np.ndarray, basis_a: LaplaceBasis, basis_b: LaplaceBasis
+) -> Tensor:
     """The functional map of a point-wise one. Shape: (Nb,) rows of a -> (Eb, Ea)."""
     rows = torch.as_tensor(points, device=basis_a.mass.device)
     if rows.shape != (len(basis_b),):
-        raise InputError(f"map_from_points: expected ({len(basis_b)},) rows of a, got {tuple(rows.shape)}")
+        raise InputError(
+            f"map_from_points: expected ({len(basis_b)},) rows of a, got {tuple(rows.shape)}"
+        )
     return basis_b.project(basis_a.eigenvectors[rows])
 
 
@@ -142,7 +148,11 @@ def points_from_map(matrix: Tensor, basis_a: LaplaceBasis, basis_b: LaplaceBasis
 
 
 def zoomout(
-    start: Tensor | np.ndarray, basis_a: LaplaceBasis, basis_b: LaplaceBasis, size: int = 100, step: int = 5
+    start: Tensor | np.ndarray,
+    basis_a: LaplaceBasis,
+    basis_b: LaplaceBasis,
+    size: int = 100,
+    step: int = 5,
 ) -> tuple[Tensor, Tensor]:
     """Refine a map by turning it into a point-wise one and back, with ``step`` more eigenpairs each time.
 

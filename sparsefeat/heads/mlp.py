@@ -68,11 +68,15 @@ class MLPHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Scores of the classes before the softmax. Shape: (..., C) -> (..., L)."""
         if features.shape[-1] != self.in_channels:
-            raise InputError(f"MLPHead: made for {self.in_channels} channels, got {tuple(features.shape)}")
+            raise InputError(
+                f"MLPHead: made for {self.in_channels} channels, got {tuple(features.shape)}"
+            )
         return self.layers(self.standardize(features))
 
 
-def perceptron(in_channels: int, out_channels: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
+def perceptron(
+    in_channels: int, out_channels: int, hidden: Sequence[int], dropout: float
+) -> nn.Sequential:
     """Linear layers with ReLU, and dropout if any, between them."""
     layers: list[nn.Module] = []
     for width in hidden:

@@ -87,7 +87,9 @@ class _Probe:
         self._check_fitted()
         x = stack_features(features, type(self).__name__)
         if x.shape[1] != self._channels:
-            raise InputError(f"{type(self).__name__}: fitted to {self._channels} channels, got {x.shape[1]}")
+            raise InputError(
+                f"{type(self).__name__}: fitted to {self._channels} channels, got {x.shape[1]}"
+            )
         return x
 
 
@@ -119,9 +121,13 @@ class LinearProbe(_Probe):
     ):
         super().__init__(max_samples)
         if not (strength is None or strength > 0) or max_iterations < 1:
-            raise InputError(f"LinearProbe: expected positive values, got {strength}, {max_iterations}")
+            raise InputError(
+                f"LinearProbe: expected positive values, got {strength}, {max_iterations}"
+            )
         if blocks is not None and (not len(blocks) or any(width < 1 for width in blocks)):
-            raise InputError(f"LinearProbe: blocks {list(blocks)}, expected channels of one block or more")
+            raise InputError(
+                f"LinearProbe: blocks {list(blocks)}, expected channels of one block or more"
+            )
         self.strength = strength
         self.max_iterations = max_iterations
         self.blocks = None if blocks is None else list(blocks)
@@ -147,7 +153,9 @@ class LinearProbe(_Probe):
         """The probe of some of the blocks, by number, from the same fit; the weights of their mixture are its own."""
         self._check_fitted()
         widths = self.blocks or [self._channels]
-        other = LinearProbe(self.strength, self.max_iterations, self.max_samples, [widths[k] for k in blocks])
+        other = LinearProbe(
+            self.strength, self.max_iterations, self.max_samples, [widths[k] for k in blocks]
+        )
         other._classes, other._channels = self._classes, sum(other.blocks)
         other._members = [self._members[k] for k in blocks]
         other._left_out = self._left_out.only(blocks)
@@ -158,13 +166,17 @@ class LinearProbe(_Probe):
         blocks = zip(self._members, self._split(x), strict=True)
         if len(self._members) == 1:
             return next(member.probabilities(block) for member, block in blocks)
-        return np.exp(log_mixture([member.probabilities(block) for member, block in blocks], self.weights))
+        return np.exp(
+            log_mixture([member.probabilities(block) for member, block in blocks], self.weights)
+        )
 
     def _split(self, x: np.ndarray) -> list[np.ndarray]:
         if self.blocks is None:
             return [x]
         if sum(self.blocks) != x.shape[1]:
-            raise InputError(f"LinearProbe: blocks of {self.blocks} channels for features of {x.shape[1]}")
+            raise InputError(
+                f"LinearProbe: blocks of {self.blocks} channels for features of {x.shape[1]}"
+            )
         return np.split(x, np.cumsum(self.blocks)[:-1], axis=1)
 
     @property

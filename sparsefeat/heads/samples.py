@@ -57,10 +57,14 @@ def stack_labelled(
     x, parts = stack_features(features, name), as_list(labels)
     lengths = [len(p) for p in as_list(features)]
     if [p.shape for p in parts] != [(n,) for n in lengths]:
-        raise InputError(f"{name}: labels {[p.shape for p in parts]} for features of {lengths} rows")
+        raise InputError(
+            f"{name}: labels {[p.shape for p in parts]} for features of {lengths} rows"
+        )
     y = np.concatenate(parts)
     if not np.issubdtype(y.dtype, np.integer) or y.min(initial=0) < -1:
-        raise InputError(f"{name}: expected integer labels of at least -1, got {y.dtype}, {y.min(initial=0)}")
+        raise InputError(
+            f"{name}: expected integer labels of at least -1, got {y.dtype}, {y.min(initial=0)}"
+        )
     rows = np.flatnonzero(y >= 0)
     if len(rows) == 0:
         raise InputError(f"{name}: no row has a label")

@@ -73,7 +73,9 @@ def train(
     """
     config = config or HeadTraining()
     if len(inputs) == 0 or len(inputs) != len(labels):
-        raise InputError(f"train: expected as many shapes as labels, got {len(inputs)} and {len(labels)}")
+        raise InputError(
+            f"train: expected as many shapes as labels, got {len(inputs)} and {len(labels)}"
+        )
     device = torch.device(device)
     head.to(device)
     examples = [_on_device(x, device) for x in inputs]
@@ -96,7 +98,9 @@ def train(
             queue: list[int] = []
             for step in range(config.steps):
                 if not queue:
-                    queue = [usable[i] for i in torch.randperm(len(usable), generator=generator).tolist()]
+                    queue = [
+                        usable[i] for i in torch.randperm(len(usable), generator=generator).tolist()
+                    ]
                 shape = queue.pop()
                 features, *others = examples[shape]
                 if augment is not None:
@@ -112,7 +116,9 @@ def train(
                 )
                 losses.append(float(loss.detach()))
                 if not np.isfinite(losses[-1]):
-                    raise InputError(f"train: the loss of step {step} (shape {shape}) is {losses[-1]}")
+                    raise InputError(
+                        f"train: the loss of step {step} (shape {shape}) is {losses[-1]}"
+                    )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

@@ -51,7 +51,9 @@ class Npz:
         self._size = path.stat().st_size
         with parsing(path, "a complete npz file of numbers"):
             self._archive = zipfile.ZipFile(path)
-            self._members = {info.filename.removesuffix(".npy"): info for info in self._archive.infolist()}
+            self._members = {
+                info.filename.removesuffix(".npy"): info for info in self._archive.infolist()
+            }
 
     def __enter__(self) -> Npz:
         return self
@@ -69,8 +71,13 @@ class Npz:
 
     def __getitem__(self, key: str) -> np.ndarray:
         info = self._members[key]
-        with parsing(self.path, "a complete npz file of numbers", f"key {key[:40]!r} cannot be read"):
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+        with parsing(
+            self.path, "a complete npz file of numbers", f"key {key[:40]!r} cannot be read"
+        ):
+            if (
+                info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+                or info.flag_bits & 1
+            ):
                 raise InputError("packed in another way than numpy does")
             if info.compress_size > self._size:
                 raise InputError(f"cut off, {info.compress_size} bytes in a file of {self._size}")
@@ -91,7 +98,9 @@ class Npz:
         key = next((key for key in keys if key in self), None)
         if key is None:
             found = ", ".join(key[:40] for key in self.keys[:20]) or "(none)"
-            raise InputError(f"{self.path}: {what}it has the keys {found}, expected one of {', '.join(keys)}")
+            raise InputError(
+                f"{self.path}: {what}it has the keys {found}, expected one of {', '.join(keys)}"
+            )
         return self[key]
 
 
@@ -99,7 +108,11 @@ def _read_array(file: io.BufferedIOBase, size: int) -> np.ndarray:
     """The array that an npy of ``size`` bytes holds, which is not more than these."""
     version = np.lib.format.read_magic(file)
     # Only the encoding of the names of fields differs from version 2 to version 3, and numbers have none.
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on headers of Python 2
         shape, by_columns, dtype = read(file, max_header_size=_MAX_HEADER)
@@ -109,7 +122,9 @@ def _read_array(file: io.BufferedIOBase, size: int) -> np.ndarray:
         raise InputError(f"an array of shape {str(shape)[:60]}")
     needed = math.prod(shape) * dtype.itemsize
     if needed > size:
-        raise InputError(f"cut off, {size} bytes for an array of {needed}: {dtype} of shape {shape}")
+        raise InputError(
+            f"cut off, {size} bytes for an array of {needed}: {dtype} of shape {shape}"
+        )
     flat = np.empty(needed, dtype=np.uint8)
     done = 0
     while done < needed:

@@ -113,14 +113,20 @@ def sweep(folder: str | os.PathLike, deep: bool = True, name: str | None = None)
 def _leftovers(entries: Iterable[str], name: str | None) -> list[str]:
     start = "." if name is None else f".{Path(name).stem}.{_MARK}"
     whole = "." if name is None else f".{name}.{_MARK}"
-    return [entry for entry in entries if _LEFTOVER.fullmatch(entry) and entry.startswith((start, whole))]
+    return [
+        entry
+        for entry in entries
+        if _LEFTOVER.fullmatch(entry) and entry.startswith((start, whole))
+    ]
 
 
 def _temporary_file(path: Path) -> tuple[int | None, Path]:
     """A file beside ``path``, open and locked where there are locks."""
     while True:
         try:
-            handle, name = tempfile.mkstemp(prefix=f".{path.stem}.{_MARK}", suffix=path.suffix, dir=path.parent)
+            handle, name = tempfile.mkstemp(
+                prefix=f".{path.stem}.{_MARK}", suffix=path.suffix, dir=path.parent
+            )
         except OSError as error:
             raise InputError(f"{path}: cannot write there ({error.strerror})") from error
         if fcntl is None:

@@ -77,7 +77,10 @@ def load_config(cls: type[T], path: str | os.PathLike, overrides: Sequence[str] 
 
 
 def config_from_dict(
-    cls: type[T], data: dict[str, Any] | None, where: str = "configuration", overrides: Sequence[str] = ()
+    cls: type[T],
+    data: dict[str, Any] | None,
+    where: str = "configuration",
+    overrides: Sequence[str] = (),
 ) -> T:
     """Fill the dataclass ``cls`` from a dictionary, as strictly as ``load_config``.
 
@@ -238,7 +241,9 @@ def _convert_scalar(kind: Any, value: Any) -> Any:
     raise TypeError(f"configuration fields of type {kind!r} are not supported")
 
 
-def _convert_union(kind: Any, members: tuple, value: Any, path: KeyPath, source: _Source, root: type) -> Any:
+def _convert_union(
+    kind: Any, members: tuple, value: Any, path: KeyPath, source: _Source, root: type
+) -> Any:
     if value is None and type(None) in members:
         return None
     members = tuple(member for member in members if member is not type(None))
@@ -257,13 +262,21 @@ def _convert_union(kind: Any, members: tuple, value: Any, path: KeyPath, source:
 
 
 def _convert_list(
-    kind: Any, container: Any, arguments: tuple, value: Any, path: KeyPath, source: _Source, root: type
+    kind: Any,
+    container: Any,
+    arguments: tuple,
+    value: Any,
+    path: KeyPath,
+    source: _Source,
+    root: type,
 ) -> Any:
     if not isinstance(value, (list, tuple)):
         raise source.error(path, f"expected {_describe(kind)}, got {_given(value)}")
     if container is tuple and arguments and arguments[-1] is not Ellipsis:
         if len(value) != len(arguments):
-            raise source.error(path, f"expected {_describe(kind)}, got {len(value)} values: {list(value)!r}")
+            raise source.error(
+                path, f"expected {_describe(kind)}, got {len(value)} values: {list(value)!r}"
+            )
         kinds: Sequence = arguments
     else:
         kinds = [arguments[0] if arguments else Any] * len(value)
@@ -288,7 +301,9 @@ def _convert_section(cls: type, value: Any, path: KeyPath, source: _Source, root
             raise source.error((*path, str(key)), _unknown_key(str(key), list(fields), path, root))
         arguments[key] = _convert(hints[key], item, (*path, key), source, root)
     for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
         if required and name not in arguments:
             raise source.error(path, f"the key {name!r} is required ({_describe(hints[name])})")
     try:
@@ -301,7 +316,9 @@ def _unknown_key(key: str, known: list[str], path: KeyPath, root: type) -> str:
     """Name the nearest known key: in this section, or, when nothing here is alike, anywhere."""
 
     def likeness(candidate: str) -> float:
-        return difflib.SequenceMatcher(None, key.lower().replace("-", "_"), candidate.lower()).ratio()
+        return difflib.SequenceMatcher(
+            None, key.lower().replace("-", "_"), candidate.lower()
+        ).ratio()
 
     if not known:
         return "unknown key; this section has no keys"
@@ -399,4 +416,6 @@ def _plain(value: Any, path: KeyPath) -> Any:
         return str(value)
     if value is None or type(value) in (bool, int, float, str):
         return value
-    raise InputError(f"{_dotted(path)}: {type(value).__name__} values cannot be written to a configuration")
+    raise InputError(
+        f"{_dotted(path)}: {type(value).__name__} values cannot be written to a configuration"
+    )

@@ -62,7 +62,9 @@ def parsing(path: str | os.PathLike, expected: str, where: str | None = None) ->
     except DAMAGE as error:
         raise InputError(f"{path}: {where or 'not ' + expected} ({describe(error)})") from error
     except OSError as error:
-        raise InputError(f"{path}: {where or 'not ' + expected} ({error.strerror or describe(error)})") from error
+        raise InputError(
+            f"{path}: {where or 'not ' + expected} ({error.strerror or describe(error)})"
+        ) from error
 
 
 def describe(error: BaseException) -> str:

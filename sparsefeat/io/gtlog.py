@@ -178,11 +178,15 @@ def _read_blocks(path: str | os.PathLike, size: int) -> list[LogBlock]:
             )
         blocks.append(LogBlock(i, j, n, np.array(matrix, dtype=np.float64), number))
     if not blocks:
-        raise InputError(f"{path}: the file is empty, expected blocks of 'i j n' and a {size}x{size} matrix")
+        raise InputError(
+            f"{path}: the file is empty, expected blocks of 'i j n' and a {size}x{size} matrix"
+        )
     return blocks
 
 
-def _read_row(path: str | os.PathLike, row: tuple[int, list[str]], size: int, header: str) -> list[float]:
+def _read_row(
+    path: str | os.PathLike, row: tuple[int, list[str]], size: int, header: str
+) -> list[float]:
     number, words = row
     try:
         values = [float(word) for word in words]
@@ -194,7 +198,9 @@ def _read_row(path: str | os.PathLike, row: tuple[int, list[str]], size: int, he
             f"got {_shorten(words)}"
         )
     if not all(map(math.isfinite, values)):
-        raise InputError(f"{path}, line {number}: NaN or infinity in the matrix of block '{header}'")
+        raise InputError(
+            f"{path}, line {number}: NaN or infinity in the matrix of block '{header}'"
+        )
     return values
 
 

@@ -90,7 +90,12 @@ def _take(lock: Path, output: str | os.PathLike) -> int:
 
 def _this_process() -> dict[str, str | int]:
     started = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-    return {"pid": os.getpid(), "host": platform.node(), "since": started, "program": Path(sys.argv[0]).name}
+    return {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "since": started,
+        "program": Path(sys.argv[0]).name,
+    }
 
 
 def _holder(handle: int) -> str:

@@ -79,14 +79,20 @@ def read_mesh(path: str | os.PathLike) -> Mesh:
     try:
         vertices, faces, repairs = reader(path)
         vertices, faces = check_mesh(vertices, faces, str(path))
-        return Mesh(vertices, faces, tuple(repairs), tuple(describe_oddities(vertices, faces)), path)
+        return Mesh(
+            vertices, faces, tuple(repairs), tuple(describe_oddities(vertices, faces)), path
+        )
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MemoryError as error:
-        raise InputError(f"{path}: its {path.stat().st_size} bytes do not fit into memory as a mesh") from error
+        raise InputError(
+            f"{path}: its {path.stat().st_size} bytes do not fit into memory as a mesh"
+        ) from error
 
 
-def check_mesh(vertices: np.ndarray, faces: np.ndarray, where: str = "mesh") -> tuple[np.ndarray, np.ndarray]:
+def check_mesh(
+    vertices: np.ndarray, faces: np.ndarray, where: str = "mesh"
+) -> tuple[np.ndarray, np.ndarray]:
     """Return vertices (N, 3) float64 and faces (F, 3) int64, or say why they are no mesh.
 
     Args:
@@ -105,9 +111,13 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray, where: str = "mesh") -> 
     if len(vertices) == 0:
         raise InputError(f"{where}: no vertices, expected a triangle mesh")
     if faces.size == 0:
-        raise InputError(f"{where}: no faces, expected a triangle mesh (a point cloud has no surface)")
+        raise InputError(
+            f"{where}: no faces, expected a triangle mesh (a point cloud has no surface)"
+        )
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu":
-        raise InputError(f"{where}: faces are {faces.shape} of {faces.dtype}, expected (F, 3) whole numbers")
+        raise InputError(
+            f"{where}: faces are {faces.shape} of {faces.dtype}, expected (F, 3) whole numbers"
+        )
     vertices = np.ascontiguousarray(vertices, dtype=np.float64)
     finite = np.isfinite(vertices)
     if not finite.all():
@@ -185,7 +195,11 @@ def _read_stl(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     rank[order] = np.arange(len(order))
     vertices = corners[first[order]]
     faces = rank[inverse.reshape(-1)].reshape(-1, 3)
-    return vertices, faces, [f"{len(corners)} corners of triangles welded to {len(vertices)} vertices"]
+    return (
+        vertices,
+        faces,
+        [f"{len(corners)} corners of triangles welded to {len(vertices)} vertices"],
+    )
 
 
 def _read_glb(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -242,12 +256,16 @@ def _check_glb(path: Path) -> None:
             raise InputError(f"{path}: not a glb mesh, it begins with {head[:4]!r}")
         total, length = struct.unpack_from("<II", head, 8)
         if total > size or length > size - 20:
-            raise InputError(f"{path}: cut off, {max(total, 20 + length)} bytes promised, {size} are there")
+            raise InputError(
+                f"{path}: cut off, {max(total, 20 + length)} bytes promised, {size} are there"
+            )
         with parsing(path, "a complete glb mesh"):
             accessors = json.loads(file.read(length)).get("accessors", [])
             for accessor in accessors:
                 if not 0 <= accessor["count"] <= size:
-                    raise InputError(f"an array of {str(accessor['count'])[:40]} items in {size} bytes")
+                    raise InputError(
+                        f"an array of {str(accessor['count'])[:40]} items in {size} bytes"
+                    )
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

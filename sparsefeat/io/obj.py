@@ -66,7 +66,13 @@ def _faces(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
     if b"/" in joined:
         joined = re.sub(rb"(?<=[0-9])/[-+0-9]*(?:/[-+0-9]*)?(?=\s|$)", b"", joined)
     same = text.table(joined)
-    if same is not None and len(same) == len(lines) > 0 and same.shape[1] >= 3 and same.min() >= 1 and same.max() < 2**53:
+    if (
+        same is not None
+        and len(same) == len(lines) > 0
+        and same.shape[1] >= 3
+        and same.min() >= 1
+        and same.max() < 2**53
+    ):
         corners = same.astype(np.int64)
         if np.array_equal(corners, same):
             return corners.reshape(-1) - 1, np.full(len(corners), corners.shape[1], dtype=np.int64)

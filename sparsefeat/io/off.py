@@ -45,7 +45,9 @@ def read(path: Path, faces: bool) -> Geometry:
 
     end = text.head(body, rows) if body[:1].strip() else text.head(body, rows + 1)
     points = text.table(body[:end])
-    if points is not None and len(points) == rows and points.shape[1] >= 3:  # each vertex on its own line
+    if (
+        points is not None and len(points) == rows and points.shape[1] >= 3
+    ):  # each vertex on its own line
         certain = points.shape[1] == width
         points = np.ascontiguousarray(points[:, :3])
         if certain and not faces:
@@ -89,11 +91,15 @@ def _counts(data: bytes, position: int, path: Path) -> tuple[tuple[int, int], in
         if len(found) == 3:
             break
     if len(found) < 2:
-        raise InputError(f"{path}: the numbers of vertices and faces are missing or malformed: {found}")
+        raise InputError(
+            f"{path}: the numbers of vertices and faces are missing or malformed: {found}"
+        )
     return (found[0], found[1]), end
 
 
-def _faces(data: bytes, position: int, rows: int, faces: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _faces(
+    data: bytes, position: int, rows: int, faces: int, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
     """The corners of all faces one after the other, and their numbers; from ``position`` on."""
     if not faces:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
@@ -120,11 +126,17 @@ def _faces(data: bytes, position: int, rows: int, faces: int, path: Path) -> tup
     return _whole(np.delete(values, starts), rows, path), counts
 
 
-def _faces_by_line(data: bytes, position: int, faces: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _faces_by_line(
+    data: bytes, position: int, faces: int, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
     corners: list[int] = []
     counts: list[int] = []
     before = data.count(b"\n", 0, position)
-    lines = ((number, line) for number, line in enumerate(data[position:].split(b"\n"), before + 1) if line.strip())
+    lines = (
+        (number, line)
+        for number, line in enumerate(data[position:].split(b"\n"), before + 1)
+        if line.strip()
+    )
     for face in range(faces):
         number, line = next(lines, (0, b""))
         if not line:
@@ -141,7 +153,9 @@ def _faces_by_line(data: bytes, position: int, faces: int, path: Path) -> tuple[
         if count is None or len(indices) < len(given):
             raise InputError(f"{path}: line {number}: malformed face {text.shown(line)!r}")
         if count < 3 or len(indices) < count:
-            raise InputError(f"{path}: line {number}: face {text.shown(line)!r}, expected 3 or more indices")
+            raise InputError(
+                f"{path}: line {number}: face {text.shown(line)!r}, expected 3 or more indices"
+            )
         corners += indices
         counts.append(count)
     return np.array(corners, dtype=np.int64), np.array(counts, dtype=np.int64)
@@ -151,5 +165,7 @@ def _whole(values: np.ndarray, rows: int, path: Path) -> np.ndarray:
     values = np.ascontiguousarray(values).reshape(-1)
     wrong = np.flatnonzero((values != np.rint(values)) | ~(np.abs(values) < 2**53))
     if len(wrong):
-        raise InputError(f"{path}: a face has the corner {values[wrong[0]]:g}, expected 0 to {rows - 1}")
+        raise InputError(
+            f"{path}: a face has the corner {values[wrong[0]]:g}, expected 0 to {rows - 1}"
+        )
     return values.astype(np.int64)

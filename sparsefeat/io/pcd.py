@@ -16,7 +16,18 @@ from sparsefeat.errors import InputError
 from sparsefeat.io import text
 from sparsefeat.io.polygons import Geometry
 
-_KEYWORDS = ("VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPOINT", "POINTS", "DATA")
+_KEYWORDS = (
+    "VERSION",
+    "FIELDS",
+    "SIZE",
+    "TYPE",
+    "COUNT",
+    "WIDTH",
+    "HEIGHT",
+    "VIEWPOINT",
+    "POINTS",
+    "DATA",
+)
 _MAX_HEADER_BYTES = 1 << 20
 
 
@@ -36,7 +47,9 @@ def read(path: Path, faces: bool = False) -> Geometry:
     encoding = header["DATA"][0].lower()
     readers = {"ascii": _read_ascii, "binary": _read_binary, "binary_compressed": _read_compressed}
     if encoding not in readers:
-        raise InputError(f"{path}: DATA {encoding[:40]!r}, expected ascii, binary or binary_compressed")
+        raise InputError(
+            f"{path}: DATA {encoding[:40]!r}, expected ascii, binary or binary_compressed"
+        )
     columns = readers[encoding](data, position, fields, rows, path)
     points = np.empty((rows, 3), dtype=np.float64)
     for axis, name in enumerate("xyz"):
@@ -66,7 +79,11 @@ def _read_header(data: bytes, path: Path) -> tuple[dict[str, list[str]], int]:
         end = data.find(b"\r" if lone else b"\n", position, _MAX_HEADER_BYTES) + 1
         if position == len(data) or not end:
             # The line with DATA may be the last, where there are no points.
-            end = len(data) if data[position : position + 4] == b"DATA" and len(data) - position < 80 else 0
+            end = (
+                len(data)
+                if data[position : position + 4] == b"DATA" and len(data) - position < 80
+                else 0
+            )
         if not end:
             raise InputError(f"{path}: the header ends in line {number} without a DATA line")
         line = data[position:end]
@@ -76,7 +93,9 @@ def _read_header(data: bytes, path: Path) -> tuple[dict[str, list[str]], int]:
             continue
         keyword = words[0].upper()
         if keyword not in _KEYWORDS:
-            raise InputError(f"{path}, line {number}: not a line of a PCD header: {text.shown(line)!r}")
+            raise InputError(
+                f"{path}, line {number}: not a line of a PCD header: {text.shown(line)!r}"
+            )
         if len(words) < 2:
             raise InputError(f"{path}, line {number}: {keyword} has no value")
         header[keyword] = words[1:]
@@ -90,14 +109,28 @@ def _fields(header: dict[str, list[str]], path: Path) -> tuple[list[_Field], int
         raise InputError(f"{path}: the header has no {', '.join(missing)}")
     names = header["FIELDS"]
     counts = header.get("COUNT", ["1"] * len(names))
-    lengths = {keyword: len(header[keyword]) for keyword in ("SIZE", "TYPE")} | {"COUNT": len(counts)}
+    lengths = {keyword: len(header[keyword]) for keyword in ("SIZE", "TYPE")} | {
+        "COUNT": len(counts)
+    }
     for keyword, length in lengths.items():
         if length != len(names):
             raise InputError(f"{path}: {keyword} has {length} values for {len(names)} FIELDS")
     fields = []
     for name, size, kind, count in zip(names, header["SIZE"], header["TYPE"], counts, strict=True):
         where = f"{path}: field {name[:40]!r} has"
-        if kind.upper() + size not in ("I1", "I2", "I4", "I8", "U1", "U2", "U4", "U8", "F2", "F4", "F8"):
+        if kind.upper() + size not in (
+            "I1",
+            "I2",
+            "I4",
+            "I8",
+            "U1",
+            "U2",
+            "U4",
+            "U8",
+            "F2",
+            "F4",
+            "F8",
+        ):
             raise InputError(
                 f"{where} TYPE {kind[:9]} SIZE {size[:9]}, expected I, U or F of 1, 2, 4 or 8 bytes"
             )
@@ -122,7 +155,9 @@ def _number_of_points(header: dict[str, list[str]], path: Path) -> int:
         if keyword in header:
             size = text.whole(header[keyword][0])
             if size is None or size < 0:
-                raise InputError(f"{path}: {keyword} is {header[keyword][0][:40]!r}, expected a whole number")
+                raise InputError(
+                    f"{path}: {keyword} is {header[keyword][0][:40]!r}, expected a whole number"
+                )
             sizes[keyword] = size
     if "WIDTH" not in sizes and "POINTS" not in sizes:
         raise InputError(f"{path}: the header has neither POINTS nor WIDTH")
@@ -142,7 +177,9 @@ def _read_ascii(
     # A number and its separator are two bytes; the last may end the file.
     if rows * width > (len(body) + 1) // 2:
         there = len(body.split()) // width
-        raise InputError(f"{path}: point (from 0) {there}: cut off, expected {rows} points of {width} numbers")
+        raise InputError(
+            f"{path}: point (from 0) {there}: cut off, expected {rows} points of {width} numbers"
+        )
     values = text.table(body[: text.head(body, rows)])
     if rows and (values is None or values.shape != (rows, width)):
         # Numbers count where all are there, whatever the lines.
@@ -151,9 +188,13 @@ def _read_ascii(
         row = len(flat) // width
         if len(flat) < min(len(words), rows * width):
             line, shown = text.word_line(body, len(flat))
-            raise InputError(f"{path}, line {line} of the data: point (from 0) {row} is malformed: {shown!r}")
+            raise InputError(
+                f"{path}, line {line} of the data: point (from 0) {row} is malformed: {shown!r}"
+            )
         if row < rows:
-            raise InputError(f"{path}: point (from 0) {row}: cut off, expected {rows} points of {width} numbers")
+            raise InputError(
+                f"{path}: point (from 0) {row}: cut off, expected {rows} points of {width} numbers"
+            )
         if len(words) > rows * width:
             raise InputError(
                 f"{path}: {len(words)} numbers, expected {rows} points of {width}: a line is longer than a point"
@@ -181,7 +222,9 @@ def _read_binary(
     columns, offset = {}, position
     for place, field in enumerate(fields):
         if place == _find(fields, field.name):
-            columns[field.name] = np.ndarray((rows,), field.kind, data, min(offset, len(data)), (size,))
+            columns[field.name] = np.ndarray(
+                (rows,), field.kind, data, min(offset, len(data)), (size,)
+            )
         offset += field.size
     return columns
 
@@ -196,7 +239,9 @@ def _read_compressed(
     packed_size, size = struct.unpack_from("<II", data, position)
     packed = data[position + 8 : position + 8 + packed_size]
     if len(packed) < packed_size:
-        raise InputError(f"{path}: cut off, {len(packed)} of {packed_size} compressed bytes are there")
+        raise InputError(
+            f"{path}: cut off, {len(packed)} of {packed_size} compressed bytes are there"
+        )
     point = sum(field.size for field in fields)
     if size < rows * point:
         raise InputError(f"{path}: {size} bytes of data for {rows} points of {point} bytes")
@@ -222,7 +267,9 @@ def decompress_lzf(packed: bytes, size: int, where: str) -> bytes:
     """
     # Three bytes make 264 at most.
     if size > 88 * len(packed):
-        raise InputError(f"{where}: the compressed data is damaged ({len(packed)} bytes cannot hold {size})")
+        raise InputError(
+            f"{where}: the compressed data is damaged ({len(packed)} bytes cannot hold {size})"
+        )
     out = bytearray()
     position, end = 0, len(packed)
     try:
@@ -242,7 +289,9 @@ def decompress_lzf(packed: bytes, size: int, where: str) -> bytes:
             length += 2
             start = len(out) - distance
             if start < 0:
-                raise InputError(f"{where}: the compressed data is damaged (a repetition before its start)")
+                raise InputError(
+                    f"{where}: the compressed data is damaged (a repetition before its start)"
+                )
             if distance >= length:
                 out += out[start : start + length]
             else:
@@ -250,9 +299,13 @@ def decompress_lzf(packed: bytes, size: int, where: str) -> bytes:
                 pattern = bytes(out[start:])
                 out += (pattern * (length // distance + 1))[:length]
     except IndexError:
-        raise InputError(f"{where}: the compressed data is damaged (it ends within a repetition)") from None
+        raise InputError(
+            f"{where}: the compressed data is damaged (it ends within a repetition)"
+        ) from None
     if len(out) != size:
-        raise InputError(f"{where}: the compressed data is damaged ({len(out)} bytes, expected {size})")
+        raise InputError(
+            f"{where}: the compressed data is damaged ({len(out)} bytes, expected {size})"
+        )
     return bytes(out)
 
 

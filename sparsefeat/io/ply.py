@@ -28,7 +28,11 @@ _TYPES = {
     "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
 }  # fmt: skip
 _BYTE_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
-_COLOR_NAMES = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+_COLOR_NAMES = (
+    ("red", "green", "blue"),
+    ("r", "g", "b"),
+    ("diffuse_red", "diffuse_green", "diffuse_blue"),
+)
 _INDEX_NAMES = ("vertex_indices", "vertex_index")
 _MAX_HEADER_BYTES = 1 << 20
 
@@ -58,7 +62,10 @@ class _Element:
     def as_doubles(self) -> _Element:
         """The same where every value and every length is a double, as numbers of a text are."""
         return replace(
-            self, properties=[replace(p, kind="f8", count_kind=p.count_kind and "f8") for p in self.properties]
+            self,
+            properties=[
+                replace(p, kind="f8", count_kind=p.count_kind and "f8") for p in self.properties
+            ],
         )
 
 
@@ -83,7 +90,11 @@ def read(path: Path, faces: bool) -> Geometry:
     with open(path, "rb") as opened:
         file = _without_marks(opened, path)
         form, elements = _read_header(file, path)
-        size = os.fstat(file.fileno()).st_size if isinstance(file, io.BufferedReader) else len(file.getbuffer())
+        size = (
+            os.fstat(file.fileno()).st_size
+            if isinstance(file, io.BufferedReader)
+            else len(file.getbuffer())
+        )
         size -= file.tell()
         vertex = next((element for element in elements if element.name == "vertex"), None)
         if vertex is None:
@@ -91,7 +102,9 @@ def read(path: Path, faces: bool) -> Geometry:
         names = [p.name for p in vertex.properties if not p.count_kind]
         missing = [axis for axis in "xyz" if axis not in names]
         if missing:
-            raise InputError(f"{path}: element vertex has no property {', '.join(missing)}; it has {str(names)[:200]}")
+            raise InputError(
+                f"{path}: element vertex has no property {', '.join(missing)}; it has {str(names)[:200]}"
+            )
         _require_bytes(elements, size, form, path)
         if form == "ascii":
             found = _read_text(text.plain_lines(file.read(), path), elements, faces, path)
@@ -135,7 +148,9 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[str, list[_Element]]:
         place = data.find(end, position)
         line = data[position : place if place >= 0 else len(data)].strip()
         if place < 0 and line != b"end_header":
-            raise InputError(f"{path}: the header is cut off in line {number}, expected 'end_header'")
+            raise InputError(
+                f"{path}: the header is cut off in line {number}, expected 'end_header'"
+            )
         position = place + 1 if place >= 0 else len(data)
         words = line.decode("ascii", errors="replace").split()
         where = f"{path}, line {number}"
@@ -145,7 +160,9 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[str, list[_Element]]:
             case ["format", name, *_]:
                 if name not in _BYTE_ORDERS:
                     known = ", ".join(_BYTE_ORDERS)
-                    raise InputError(f"{where}: unknown format {name[:40]!r}, expected one of {known}")
+                    raise InputError(
+                        f"{where}: unknown format {name[:40]!r}, expected one of {known}"
+                    )
                 form = name
             case ["element", name, rows] if (count := text.whole(rows)) is not None and count >= 0:
                 if name in (element.name for element in elements):
@@ -180,7 +197,9 @@ def _require_bytes(elements: list[_Element], size: int, form: str, path: Path) -
         row = 2 * len(element.properties) if form == "ascii" else element.least_bytes
         needed = element.rows * row - (form == "ascii" and element is elements[-1])
         if needed > left and vertices_seen:
-            raise InputError(f"{path}: cut off after the vertices, {left} bytes are left for {element.name}")
+            raise InputError(
+                f"{path}: cut off after the vertices, {left} bytes are left for {element.name}"
+            )
         if needed > left:
             raise InputError(
                 f"{path}: cut off, {left // row} of {element.rows} {_plural(element.name)} are there at most (element "
@@ -206,7 +225,9 @@ def _read_text(body: bytes, elements: list[_Element], faces: bool, path: Path) -
         vertex = elements[0]
         end = text.head(body, vertex.rows)
         table = text.table(body[:end])
-        if vertex.rows == 0 or (table is not None and table.shape == (vertex.rows, len(vertex.properties))):
+        if vertex.rows == 0 or (
+            table is not None and table.shape == (vertex.rows, len(vertex.properties))
+        ):
             columns = {
                 p.name: np.empty(0) if table is None or not vertex.rows else table[:, i]
                 for i, p in enumerate(vertex.properties)
@@ -292,9 +313,13 @@ def _read_rows(data: bytes, position: int, element: _Element, order: str, path: 
     if not element.rows:
         empty = np.empty(0)
         single = {p.name: empty for p in element.properties if not p.count_kind}
-        lists = {p.name: (empty, empty.astype(np.int64)) for p in element.properties if p.count_kind}
+        lists = {
+            p.name: (empty, empty.astype(np.int64)) for p in element.properties if p.count_kind
+        }
         return _Rows(single, lists, position)
-    return _equal_rows(data, position, element, order) or _walk_rows(data, position, element, order, path)
+    return _equal_rows(data, position, element, order) or _walk_rows(
+        data, position, element, order, path
+    )
 
 
 def _equal_rows(data: bytes, position: int, element: _Element, order: str) -> _Rows | None:
@@ -330,7 +355,11 @@ def _equal_rows(data: bytes, position: int, element: _Element, order: str) -> _R
         else:
             if not (column(offset, count_kind) == count).all():
                 return None
-            items = column(offset + count_kind.itemsize, kind, count) if count else np.empty((element.rows, 0), kind)
+            items = (
+                column(offset + count_kind.itemsize, kind, count)
+                if count
+                else np.empty((element.rows, 0), kind)
+            )
             lists[p.name] = (items.reshape(-1), np.full(element.rows, count, dtype=np.int64))
     return _Rows(columns, lists, position + element.rows * size)
 
@@ -354,7 +383,9 @@ def _walk_rows(data: bytes, position: int, element: _Element, order: str, path: 
                 continue
             count = reader.unpack_from(data, position)[0]
             if not 0 <= count <= len(data) or count != int(count):
-                raise InputError(f"{path}: {element.name} {row} of {element.rows} has a list of {count:g} items")
+                raise InputError(
+                    f"{path}: {element.name} {row} of {element.rows} has a list of {count:g} items"
+                )
             position += reader.size
             places[p.name].append(position)
             counts[p.name].append(int(count))
@@ -367,7 +398,10 @@ def _walk_rows(data: bytes, position: int, element: _Element, order: str, path: 
         if p.count_kind:
             number = np.array(counts[p.name], dtype=np.int64)
             item = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
-            lists[p.name] = (_gather(data, np.repeat(starts, number) + item * kind.itemsize, kind), number)
+            lists[p.name] = (
+                _gather(data, np.repeat(starts, number) + item * kind.itemsize, kind),
+                number,
+            )
         else:
             columns[p.name] = _gather(data, starts, kind)
     return _Rows(columns, lists, position)
@@ -395,7 +429,9 @@ def _as_kind(column: np.ndarray, kind: str, where: str) -> np.ndarray:
     limits = np.iinfo(kind)
     wrong = np.flatnonzero(~((column >= limits.min) & (column <= limits.max)))
     if len(wrong):
-        raise InputError(f"{where}: {column[wrong[0]]:g} in row {wrong[0]}, expected {limits.min} to {limits.max}")
+        raise InputError(
+            f"{where}: {column[wrong[0]]:g} in row {wrong[0]}, expected {limits.min} to {limits.max}"
+        )
     return column.astype(kind)
 
 
@@ -406,20 +442,30 @@ def _polygons(found: dict[str, _Rows], elements: list[_Element], vertices: int, 
         indices, number = _index_list(found["face"], "face", path)
         few = np.flatnonzero(number < 3)
         if len(few):
-            raise InputError(f"{path}: face {few[0]} has {number[few[0]]} corners, expected 3 or more")
+            raise InputError(
+                f"{path}: face {few[0]} has {number[few[0]]} corners, expected 3 or more"
+            )
         corners.append(indices)
         counts.append(number)
-    if "tristrips" in found and any(element.rows for element in elements if element.name == "tristrips"):
+    if "tristrips" in found and any(
+        element.rows for element in elements if element.name == "tristrips"
+    ):
         strips, number = _index_list(found["tristrips"], "tristrips", path)
         wrong = np.flatnonzero((strips < -1) | (strips >= vertices))
         if len(wrong):
-            raise InputError(f"{path}: a strip of triangles names vertex {strips[wrong[0]]}, of {vertices}")
+            raise InputError(
+                f"{path}: a strip of triangles names vertex {strips[wrong[0]]}, of {vertices}"
+            )
         # A row ends its strip as -1 does.
         faces = strip_triangles(np.insert(strips, np.cumsum(number)[:-1], -1))
         corners.append(faces.reshape(-1))
         counts.append(np.full(len(faces), 3, dtype=np.int64))
         repairs = (f"strips of triangles cut into {len(faces)} triangles",)
-    return {"corners": np.concatenate(corners), "counts": np.concatenate(counts), "repairs": repairs}
+    return {
+        "corners": np.concatenate(corners),
+        "counts": np.concatenate(counts),
+        "repairs": repairs,
+    }
 
 
 def _index_list(rows: _Rows, name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -429,10 +475,14 @@ def _index_list(rows: _Rows, name: str, path: Path) -> tuple[np.ndarray, np.ndar
         key = next(iter(rows.lists))
     if key is None:
         has = ", ".join([*rows.columns, *rows.lists])[:60]
-        raise InputError(f"{path}: element {name} has no list vertex_indices; it has {has or 'nothing'}")
+        raise InputError(
+            f"{path}: element {name} has no list vertex_indices; it has {has or 'nothing'}"
+        )
     indices, counts = rows.lists[key]
     if indices.dtype.kind == "f":
         wrong = np.flatnonzero((indices != np.rint(indices)) | ~(np.abs(indices) < 2**53))
         if len(wrong):
-            raise InputError(f"{path}: {name} names the vertex {indices[wrong[0]]:g}, expected a whole number")
+            raise InputError(
+                f"{path}: {name} names the vertex {indices[wrong[0]]:g}, expected a whole number"
+            )
     return indices.astype(np.int64), counts

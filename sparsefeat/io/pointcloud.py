@@ -73,7 +73,9 @@ def read_points(path: str | os.PathLike, drop_invalid: bool = False) -> PointClo
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MemoryError as error:
-        raise InputError(f"{path}: its {path.stat().st_size} bytes do not fit into memory as points") from error
+        raise InputError(
+            f"{path}: its {path.stat().st_size} bytes do not fit into memory as points"
+        ) from error
     if colors is not None:
         colors = _as_uint8(colors, points, path)
 
@@ -91,7 +93,9 @@ def read_points(path: str | os.PathLike, drop_invalid: bool = False) -> PointClo
     return PointCloud(points, colors, path, rows)
 
 
-def write_ply(path: str | os.PathLike, points: np.ndarray, colors: np.ndarray | None = None) -> None:
+def write_ply(
+    path: str | os.PathLike, points: np.ndarray, colors: np.ndarray | None = None
+) -> None:
     """Write points as binary PLY; the file appears complete or not at all.
 
     Coordinates are written as float if that loses nothing, else as double.
@@ -117,7 +121,9 @@ def write_ply(path: str | os.PathLike, points: np.ndarray, colors: np.ndarray | 
     if colors is not None:
         colors = np.asarray(colors)
         if colors.shape != points.shape:
-            raise InputError(f"{path}: colors {colors.shape}, expected as many as points: {points.shape}")
+            raise InputError(
+                f"{path}: colors {colors.shape}, expected as many as points: {points.shape}"
+            )
         colors = _as_uint8(colors, points, path)
         fields += [(name, np.dtype("u1")) for name in ("red", "green", "blue")]
 
@@ -173,16 +179,22 @@ def _as_uint8(colors: np.ndarray, points: np.ndarray, path: str | os.PathLike) -
             return colors.astype(np.uint8)
         low, high = float(np.nanmin(colors)), float(np.nanmax(colors))
         if low < 0 or high > 255:
-            raise InputError(f"{path}: colors from {low:g} to {high:g}, expected 0 to 1 (or 0 to 255)")
+            raise InputError(
+                f"{path}: colors from {low:g} to {high:g}, expected 0 to 1 (or 0 to 255)"
+            )
         # Some writers put 0..255 into float fields; a whole cloud of [0, 1] values in that scale is black.
         scale = 255.0 if high <= 1 else 1.0
         scaled: np.ndarray = np.rint(np.nan_to_num(colors) * scale).astype(np.uint8)
         return scaled
     if colors.dtype.kind in "iu":
         if len(colors) and (colors.min() < 0 or colors.max() > 255):
-            raise InputError(f"{path}: colors from {colors.min()} to {colors.max()}, expected 0 to 255")
+            raise InputError(
+                f"{path}: colors from {colors.min()} to {colors.max()}, expected 0 to 255"
+            )
         return colors.astype(np.uint8)
-    raise InputError(f"{path}: colors have dtype {colors.dtype}, expected uint8 or floats in [0, 1]")
+    raise InputError(
+        f"{path}: colors have dtype {colors.dtype}, expected uint8 or floats in [0, 1]"
+    )
 
 
 def _supported() -> str:

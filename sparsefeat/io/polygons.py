@@ -41,7 +41,11 @@ def strip_triangles(strip: np.ndarray) -> np.ndarray:
     Every second triangle of a strip is turned, so that all have the same side out. A corner given twice in a
     row only joins parts of a strip: such triangles have no area and are left out.
     """
-    faces = np.stack([strip[:-2], strip[1:-1], strip[2:]], 1) if len(strip) > 2 else np.empty((0, 3), np.int64)
+    faces = (
+        np.stack([strip[:-2], strip[1:-1], strip[2:]], 1)
+        if len(strip) > 2
+        else np.empty((0, 3), np.int64)
+    )
     starts = np.concatenate([[-1], np.flatnonzero(strip == -1)])
     place = np.arange(len(faces))
     odd = (place - starts[np.searchsorted(starts, place, side="right") - 1] - 1) % 2 == 1

@@ -84,7 +84,9 @@ def result_path(task: str, name: str, root: str | os.PathLike = RESULTS) -> Path
     """
     for text in (task, name):
         if not _NAME.fullmatch(text):
-            raise InputError(f"result {text!r}: expected letters, digits and _ . + -, beginning with a letter or digit")
+            raise InputError(
+                f"result {text!r}: expected letters, digits and _ . + -, beginning with a letter or digit"
+            )
     return Path(root) / task / f"{name}.json"
 
 
@@ -116,7 +118,9 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), ""
+    )
 
 
 def _commit() -> dict[str, Any]:
@@ -125,13 +129,18 @@ def _commit() -> dict[str, Any]:
         return {"commit": None, "modified": None}
     try:
         commit = _git(checkout, "rev-parse", "HEAD")
-        return {"commit": commit, "modified": bool(_git(checkout, "status", "--porcelain", "--untracked-files=no"))}
+        return {
+            "commit": commit,
+            "modified": bool(_git(checkout, "status", "--porcelain", "--untracked-files=no")),
+        }
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "modified": None}
 
 
 def _git(checkout: Path, *words: str) -> str:
-    done = subprocess.run(["git", "-C", checkout, *words], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(
+        ["git", "-C", checkout, *words], capture_output=True, text=True, check=True, timeout=30
+    )
     return done.stdout.strip()
 
 

@@ -14,7 +14,9 @@ from sparsefeat.io import text
 
 _HEADER = 84  # bytes: 80 of anything, then the number of triangles
 _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
-_FACET = b"facet normal . . . outer loop vertex . . . vertex . . . vertex . . . endloop endfacet".split()
+_FACET = (
+    b"facet normal . . . outer loop vertex . . . vertex . . . vertex . . . endloop endfacet".split()
+)
 _CORNERS = [place for place, word in enumerate(_FACET) if word == b"."][3:]
 
 
@@ -42,7 +44,9 @@ def read(path: Path) -> np.ndarray:
 
 def _binary(data: bytes, path: Path) -> np.ndarray:
     if len(data) < _HEADER:
-        raise InputError(f"{path}: cut off, {len(data)} bytes, expected {_HEADER} before the triangles of an stl")
+        raise InputError(
+            f"{path}: cut off, {len(data)} bytes, expected {_HEADER} before the triangles of an stl"
+        )
     solids: list[np.ndarray] = []
     position = 0
     while not solids or len(data) - position >= _HEADER:
@@ -70,7 +74,9 @@ def _ascii(data: bytes, path: Path) -> np.ndarray:
     words = named.lower().split()
     size = len(_FACET)
     if ends < solids or (not words and not solids):
-        raise InputError(f"{path}: cut off in the text after {len(words) // size} triangles, no 'endsolid'")
+        raise InputError(
+            f"{path}: cut off in the text after {len(words) // size} triangles, no 'endsolid'"
+        )
     odd = [
         (next(row for row, word in enumerate(column) if word != expected) * size + place, expected)
         for place, expected in enumerate(_FACET)
@@ -86,5 +92,7 @@ def _ascii(data: bytes, path: Path) -> np.ndarray:
     for place, values in zip(_CORNERS, corners, strict=True):
         if len(values) < len(words) // size:
             line, shown = text.word_line(named, len(values) * size + place)
-            raise InputError(f"{path}, line {line}: {shown!r}, expected the three numbers of a vertex")
+            raise InputError(
+                f"{path}, line {line}: {shown!r}, expected the three numbers of a vertex"
+            )
     return np.stack(corners, axis=1).reshape(-1, 3, 3)

@@ -55,7 +55,9 @@ def decode(data: bytes, path: str | os.PathLike) -> str:
     try:
         return data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file in {encoding.upper()} (byte {error.start})") from error
+        raise InputError(
+            f"{path}: not a text file in {encoding.upper()} (byte {error.start})"
+        ) from error
 
 
 def plain_lines(data: bytes, path: str | os.PathLike) -> bytes:
@@ -180,4 +182,8 @@ def line_at(data: bytes, position: int) -> tuple[int, str]:
 def shown(text: bytes) -> str:
     """A line as messages quote it, without the quotes."""
     text = text.strip()
-    return text[:60].decode("utf-8", "replace") if len(text) <= 60 else text[:57].decode("utf-8", "replace") + "..."
+    return (
+        text[:60].decode("utf-8", "replace")
+        if len(text) <= 60
+        else text[:57].decode("utf-8", "replace") + "..."
+    )

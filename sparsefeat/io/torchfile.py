@@ -73,7 +73,9 @@ def read_torch_file(path: str | os.PathLike) -> Any:
                 return _read_zip(stream, size)
             stream.seek(0)
             if stream.read(4) == b"PK\x03\x04":
-                raise InputError("truncated: it begins as a torch file, and the directory at its end is missing")
+                raise InputError(
+                    "truncated: it begins as a torch file, and the directory at its end is missing"
+                )
             stream.seek(0)
             return _read_legacy(stream, size)
     except OSError as error:
@@ -97,7 +99,9 @@ def refuse_pointers(head: bytes, path: str | os.PathLike) -> None:
 def _refuse_other_formats(head: bytes, path: Path) -> None:
     refuse_pointers(head, path)
     if not head.startswith((b"\x80", b"PK\x03\x04")):
-        raise InputError(f"not a checkpoint: neither a torch file nor safetensors (it begins with {head[:8]!r})")
+        raise InputError(
+            f"not a checkpoint: neither a torch file nor safetensors (it begins with {head[:8]!r})"
+        )
 
 
 # --- the zip layout: <name>/data.pkl, and one record <name>/data/<key> per storage ---
@@ -119,7 +123,9 @@ def _read_zip(stream: BinaryIO, size: int) -> Any:
             raise InputError(f"damaged: its record {name} is packed, which torch never does")
         left -= info.file_size
         if left < 0:
-            raise InputError(f"damaged or truncated: records of more than the {size} bytes of the file")
+            raise InputError(
+                f"damaged or truncated: records of more than the {size} bytes of the file"
+            )
         try:
             return archive.read(info)
         except (OSError, *DAMAGE) as error:
@@ -130,7 +136,9 @@ def _read_zip(stream: BinaryIO, size: int) -> Any:
         raise InputError("not a checkpoint: a zip file without torch's data.pkl")
     prefix = pickles[0][: -len("data.pkl")]
     if f"{prefix}constants.pkl" in records:
-        raise InputError("a TorchScript program, which would have to be run; save its state_dict instead")
+        raise InputError(
+            "a TorchScript program, which would have to be run; save its state_dict instead"
+        )
     if f"{prefix}byteorder" in records and read(f"{prefix}byteorder") != b"little":
         raise InputError("written on a big-endian machine, which is not supported")
     flat: dict[str, torch.Tensor] = {}
@@ -141,7 +149,9 @@ def _read_zip(stream: BinaryIO, size: int) -> Any:
             if info is None:
                 raise InputError(f"damaged: its record data/{key[:40]} is missing")
             if info.file_size != n_bytes:
-                raise InputError(f"damaged: its record data/{key} has {info.file_size} bytes, expected {n_bytes}")
+                raise InputError(
+                    f"damaged: its record data/{key} has {info.file_size} bytes, expected {n_bytes}"
+                )
             flat[key] = _bytes_tensor(read(info.filename))
         return flat[key]
 
@@ -191,13 +201,19 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
         if key not in flat:
             left -= n_bytes
             if left < 0:
-                raise InputError(f"damaged or truncated: storages of more than the {size} bytes of the file")
+                raise InputError(
+                    f"damaged or truncated: storages of more than the {size} bytes of the file"
+                )
             flat[key] = torch.empty(n_bytes, dtype=torch.uint8)
         return flat[key]
 
     content = unpickle(stream, size, _NAMES, _STATES, _persistent(storage, item_sizes))
     keys = plain()
-    if not isinstance(keys, list) or [key for key in keys if type(key) is not str] or set(keys) != set(flat):
+    if (
+        not isinstance(keys, list)
+        or [key for key in keys if type(key) is not str]
+        or set(keys) != set(flat)
+    ):
         raise InputError("damaged: its list of storages does not match its tensors")
     for key in keys:  # their bytes come last, so that the tensors above are filled only now
         count = int.from_bytes(stream.read(8), "little", signed=True)
@@ -246,23 +262,37 @@ def _persistent(
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
-    if not isinstance(storage, torch.Tensor) or not isinstance(size, tuple) or not isinstance(stride, tuple):
+    if (
+        not isinstance(storage, torch.Tensor)
+        or not isinstance(size, tuple)
+        or not isinstance(stride, tuple)
+    ):
         raise TypeError("not the arguments of a tensor")
     numbers = (offset, *size, *stride)
     if any(type(number) is not int for number in numbers):
         raise TypeError("not the arguments of a tensor")
     if len(size) != len(stride) or min(numbers) < 0:
-        raise InputError(f"damaged: a tensor of size {size[:9]} and stride {stride[:9]} at offset {offset}")
+        raise InputError(
+            f"damaged: a tensor of size {size[:9]} and stride {stride[:9]} at offset {offset}"
+        )
     count = math.prod(size)
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else 0
+    last = (
+        offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else 0
+    )
     # The second condition keeps a few bytes with stride 0 from pretending to be a huge tensor.
     if count and (last >= storage.numel() or count > storage.numel()):
-        raise InputError(f"damaged: a tensor of size {size[:9]} in a storage of {storage.numel()} values")
+        raise InputError(
+            f"damaged: a tensor of size {size[:9]} in a storage of {storage.numel()} values"
+        )
     return torch.as_strided(storage, size, stride, offset if count else 0)
 
 
 def _bytes_tensor(data: bytes) -> torch.Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+    return (
+        torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        if data
+        else torch.empty(0, dtype=torch.uint8)
+    )
 
 
 class _Dtype:
@@ -270,9 +300,14 @@ class _Dtype:
 
     def __init__(self, code: Any, *_: Any):
         # Objects, strings and records are left out: nothing here needs them, and objects can be anything.
-        if not isinstance(code, str) or code not in ("b1", *(f"{k}{n}" for k in "iuf" for n in (1, 2, 4, 8))):
+        if not isinstance(code, str) or code not in (
+            "b1",
+            *(f"{k}{n}" for k in "iuf" for n in (1, 2, 4, 8)),
+        ):
             shown = repr(code[:20]) if isinstance(code, str) else f"a {type(code).__name__}"
-            raise InputError(f"the file holds numpy values of type {shown}, expected numbers; refused")
+            raise InputError(
+                f"the file holds numpy values of type {shown}, expected numbers; refused"
+            )
         self.dtype = np.dtype(code)
 
     def take_state(self, state: Any) -> int:
@@ -299,7 +334,9 @@ def _fill(array: np.ndarray, state: Any) -> int:
 
 def _absorb(record: Record, state: Any) -> int:
     """Take over the attributes of an object's state; an item of the same name stays."""
-    parts = [part for part in (state if type(state) is tuple else (state,))[:2] if isinstance(part, dict)]
+    parts = [
+        part for part in (state if type(state) is tuple else (state,))[:2] if isinstance(part, dict)
+    ]
     for part in parts:
         for name, value in part.items():
             record.setdefault(name, value)

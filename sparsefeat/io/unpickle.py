@@ -87,7 +87,9 @@ def unpickle(
     except InputError:
         raise
     except EOFError as error:
-        raise InputError("damaged or truncated pickle (it ends without its last instruction)") from error
+        raise InputError(
+            "damaged or truncated pickle (it ends without its last instruction)"
+        ) from error
     except DAMAGE as error:
         raise InputError(f"damaged pickle ({type(error).__name__}: {describe(error)})") from error
 
@@ -133,7 +135,9 @@ class _Unpickler(pickle._Unpickler):
     def load_reduce(self) -> None:
         arguments, called = self.stack.pop(), self.stack[-1]
         if not isinstance(called, Maker) or not isinstance(arguments, tuple):
-            raise InputError(f"the file calls {_describe(called)}, which nothing may; refused, nothing was run")
+            raise InputError(
+                f"the file calls {_describe(called)}, which nothing may; refused, nothing was run"
+            )
         texts = sum(len(part) for part in arguments if isinstance(part, (str, bytes)))
         items = sum(len(part) for part in arguments if isinstance(part, (list, dict, tuple)))
         self.spend(_COST + texts + ITEM_COST * items)
@@ -145,7 +149,9 @@ class _Unpickler(pickle._Unpickler):
         state, instance = self.stack.pop(), self.stack[-1]
         take = self.states.get(type(instance))
         if take is None:
-            raise InputError(f"the file sets attributes of {_describe(instance)}; refused, nothing was run")
+            raise InputError(
+                f"the file sets attributes of {_describe(instance)}; refused, nothing was run"
+            )
         self.spend(_COST + take(instance, state))
 
     def load_stop(self) -> None:
@@ -154,7 +160,9 @@ class _Unpickler(pickle._Unpickler):
         super().load_stop()  # type: ignore[misc]
 
 
-def _with_keys(load: Callable, kind: type | None, own: bool, step: int) -> Callable[[_Unpickler], None]:
+def _with_keys(
+    load: Callable, kind: type | None, own: bool, step: int
+) -> Callable[[_Unpickler], None]:
     """An instruction that puts keys into a dictionary or set, refused where they or their target are others."""
 
     def checked(reader: _Unpickler) -> None:
@@ -179,7 +187,9 @@ def _refusal(text: str) -> Callable[[_Unpickler], None]:
 
 
 def _instructions() -> dict[int, Callable[[Any], None]]:
-    table = dict.fromkeys(range(256), _refusal("damaged or truncated pickle (a byte that is no instruction)"))
+    table = dict.fromkeys(
+        range(256), _refusal("damaged or truncated pickle (a byte that is no instruction)")
+    )
     keyed = {
         "SETITEM": (dict, True, 2), "SETITEMS": (dict, False, 2), "DICT": (None, False, 2),
         "ADDITEMS": (set, False, 1), "FROZENSET": (None, False, 1),
@@ -187,8 +197,12 @@ def _instructions() -> dict[int, Callable[[Any], None]]:
     for opcode in pickletools.opcodes:
         load = getattr(_Unpickler, pickle._Unpickler.dispatch[ord(opcode.code)].__name__)
         if opcode.name in _REFUSED:
-            load = _refusal(f"the file uses the pickle instruction {opcode.name}, which no checkpoint needs; refused")
-        table[ord(opcode.code)] = _with_keys(load, *keyed[opcode.name]) if opcode.name in keyed else load
+            load = _refusal(
+                f"the file uses the pickle instruction {opcode.name}, which no checkpoint needs; refused"
+            )
+        table[ord(opcode.code)] = (
+            _with_keys(load, *keyed[opcode.name]) if opcode.name in keyed else load
+        )
     return table
 
 

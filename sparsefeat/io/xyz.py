@@ -44,14 +44,20 @@ def read(path: Path, faces: bool = False) -> Geometry:
     if not body.strip():
         if promised == 0:
             return Geometry(np.empty((0, 3)))
-        missing = "no number in it" if promised is None else f"cut off, {promised} points promised and none there"
+        missing = (
+            "no number in it"
+            if promised is None
+            else f"cut off, {promised} points promised and none there"
+        )
         raise InputError(f"{path}: {missing}, expected lines 'x y z'")
     body = _blanks_and_points(body, line, path)
 
     columns = len(body.lstrip().partition(b"\n")[0].split())
     if columns < 3:
         number, shown = text.word_line(body, 0)
-        raise InputError(f"{path}, line {line + number}: {columns} columns in {shown!r}, expected at least 3")
+        raise InputError(
+            f"{path}, line {line + number}: {columns} columns in {shown!r}, expected at least 3"
+        )
     table = text.table(body)
     if table is None and columns > 6:  # words behind the numbers, such as the name of a class
         table = text.table(body, range(6)) if _all_have(body, columns) else None
@@ -142,5 +148,7 @@ def _as_bytes(extra: np.ndarray) -> np.ndarray | None:
     if extra.shape[1] != 3 or not len(extra):
         return None
     with np.errstate(invalid="ignore"):
-        whole = np.array_equal(extra, np.rint(extra)) and extra.min() >= 0 and 1 < extra.max() <= 255
+        whole = (
+            np.array_equal(extra, np.rint(extra)) and extra.min() >= 0 and 1 < extra.max() <= 255
+        )
     return extra.astype(np.uint8) if whole else None

@@ -63,7 +63,9 @@ class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
 
 
 for _name, _pattern, _first in _SCALARS:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), list(_first))
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    )
 _Dumper.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789")
 )
@@ -125,13 +127,17 @@ def _check_aliases(root: yaml.Node) -> None:
             continue
         if id(node) in sizes:
             if not sizes[id(node)]:
-                raise InputError(f":{node.start_mark.line + 1}: not valid YAML: an alias that contains itself")
+                raise InputError(
+                    f":{node.start_mark.line + 1}: not valid YAML: an alias that contains itself"
+                )
             continue
         sizes[id(node)] = 0
         pending.append((node, True))
         pending.extend((child, False) for child in children)
     if sizes[id(root)] > max(_MAX_VALUES, len(sizes)):
-        raise InputError(f": not valid YAML: aliases that stand for {sizes[id(root)]} values, expected {_MAX_VALUES}")
+        raise InputError(
+            f": not valid YAML: aliases that stand for {sizes[id(root)]} values, expected {_MAX_VALUES}"
+        )
 
 
 def dump(value: Any) -> str:
@@ -140,7 +146,9 @@ def dump(value: Any) -> str:
     return text
 
 
-def _number_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], seen: set[int]) -> None:
+def _number_lines(
+    node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], seen: set[int]
+) -> None:
     if id(node) in seen:  # an alias may contain itself
         return
     seen.add(id(node))

@@ -144,7 +144,9 @@ def nearest_triangles(surface: Surface, cells: Tensor, pairs: Pairs) -> Tensor:
     for offset in itertools.product((-1, 0, 1), repeat=3):
         if offset == (0, 0, 0):
             continue
-        key = box.keys([c[open_cells] + step for c, step in zip(cells.unbind(1), offset, strict=True)])
+        key = box.keys(
+            [c[open_cells] + step for c, step in zip(cells.unbind(1), offset, strict=True)]
+        )
         row = torch.searchsorted(keys, key).clamp_(max=len(keys) - 1)
         there = torch.nonzero(keys[row] == key)[:, 0]
         voxel, neighbour = open_cells[there], row[there]
@@ -161,7 +163,10 @@ def _improve(
 ) -> None:
     """Take, in place, the nearest of these triangles where it is nearer than the best, or first of equals."""
     for start in range(0, len(voxel), _PAIRS_AT_A_TIME):
-        rows, shape = voxel[start : start + _PAIRS_AT_A_TIME], triangle[start : start + _PAIRS_AT_A_TIME]
+        rows, shape = (
+            voxel[start : start + _PAIRS_AT_A_TIME],
+            triangle[start : start + _PAIRS_AT_A_TIME],
+        )
         distance = _distance_to_origin(surface.corners(shape) - centres[:, rows])
         before = best[rows]
         best.scatter_reduce_(0, rows, distance, "amin")
@@ -198,4 +203,6 @@ def _length(a: Tensor) -> Tensor:
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
-    return torch.stack([a[(k + 1) % 3] * b[(k + 2) % 3] - a[(k + 2) % 3] * b[(k + 1) % 3] for k in range(3)])
+    return torch.stack(
+        [a[(k + 1) % 3] * b[(k + 2) % 3] - a[(k + 2) % 3] * b[(k + 1) % 3] for k in range(3)]
+    )

@@ -37,10 +37,14 @@ class BasisCache:
         """Where the basis of this mesh is or would be."""
         digest = hashlib.sha256(f"{_VERSION} {k} {kind} {vertices.shape} ".encode())
         digest.update(np.ascontiguousarray(vertices).astype("<f8").tobytes())
-        digest.update(b"cloud" if faces is None else np.ascontiguousarray(faces).astype("<i8").tobytes())
+        digest.update(
+            b"cloud" if faces is None else np.ascontiguousarray(faces).astype("<i8").tobytes()
+        )
         return self.folder / f"laplace-{digest.hexdigest()[:40]}.npz"
 
-    def read(self, vertices: np.ndarray, faces: np.ndarray | None, k: int, kind: str) -> Arrays | None:
+    def read(
+        self, vertices: np.ndarray, faces: np.ndarray | None, k: int, kind: str
+    ) -> Arrays | None:
         """What :meth:`write` was given for the same mesh, or None."""
         try:
             with np.load(self.path(vertices, faces, k, kind), allow_pickle=False) as file:
@@ -50,7 +54,9 @@ class BasisCache:
                 gradients = [_read_sparse(file, name, len(vertices)) for name in ("x", "y")]
         except FileNotFoundError:
             return None
-        except Exception:  # what a damaged archive raises is not bounded: zip, header, compression, memory
+        except (
+            Exception
+        ):  # what a damaged archive raises is not bounded: zip, header, compression, memory
             return None
         n, count = len(vertices), len(values)
         fits = (

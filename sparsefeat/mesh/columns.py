@@ -53,7 +53,9 @@ class Runs:
     @staticmethod
     def joined(parts: list[Runs]) -> Runs:
         """One after the other."""
-        return Runs(*(torch.cat([getattr(p, name) for p in parts]) for name in ("triangle", "key", "count")))
+        return Runs(
+            *(torch.cat([getattr(p, name) for p in parts]) for name in ("triangle", "key", "count"))
+        )
 
     def cut(self, limit: int) -> Iterator[Runs]:
         """In parts of at most so many cells, or a single run."""
@@ -112,7 +114,9 @@ def runs_in_columns(triangles: Triangles, box: Box, limit: int) -> Iterator[tupl
     first_key = box.keys(triangles.low)
     for start, stop in chunks(slabs_of + rows_of, limit):
         part = slice(start, stop)
-        slabs = _slabs(triangles, bounds, extent, first_key, slabs_of[part], rows_of[part], start, box)
+        slabs = _slabs(
+            triangles, bounds, extent, first_key, slabs_of[part], rows_of[part], start, box
+        )
         for slab_start, slab_stop in chunks(slabs.columns, limit):
             yield _columns(slabs, slice(slab_start, slab_stop), box)
 
@@ -300,7 +304,12 @@ def _columns(slabs: _Slabs, part: slice, box: Box) -> tuple[Runs, Runs]:
 
 def _ends(lower: Tensor, upper: Tensor, slack: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """First and last whole number of intervals as they are, and of what is certain to be in them."""
-    return torch.ceil(lower), torch.floor(upper), torch.ceil(lower + slack), torch.floor(upper - slack)
+    return (
+        torch.ceil(lower),
+        torch.floor(upper),
+        torch.ceil(lower + slack),
+        torch.floor(upper - slack),
+    )
 
 
 def _number(first: Tensor, last: Tensor) -> Tensor:

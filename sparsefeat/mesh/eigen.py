@@ -8,9 +8,13 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 from scipy.sparse.csgraph import connected_components
 
-_DENSE_BELOW = 600  # rows up to which a dense solver is faster than a factorisation and Lanczos steps
+_DENSE_BELOW = (
+    600  # rows up to which a dense solver is faster than a factorisation and Lanczos steps
+)
 _SEARCHES = 3  # in vain, before a count of missing pairs is taken for a rounding error
-_EXTRA = 16  # pairs computed beyond those asked for, among which the count is checked at the widest gap
+_EXTRA = (
+    16  # pairs computed beyond those asked for, among which the count is checked at the widest gap
+)
 
 
 def smallest_eigenpairs(
@@ -40,7 +44,9 @@ def smallest_eigenpairs(
     rows = [np.flatnonzero(component == c) for c in range(number)] if number > 1 else [np.arange(n)]
     # Weyl: a component's share of the small eigenvalues is about its share of the area.
     share = [mass[r].sum() / mass.sum() for r in rows]
-    wanted = [min(len(r), count, int(1.1 * count * s) + 8) for r, s in zip(rows, share, strict=True)]
+    wanted = [
+        min(len(r), count, int(1.1 * count * s) + 8) for r, s in zip(rows, share, strict=True)
+    ]
     parts = [_component(stiffness, mass, r, w) for r, w in zip(rows, wanted, strict=True)]
     while True:
         values = np.concatenate([v for v, _ in parts])
@@ -83,7 +89,9 @@ def _component(stiffness: sp.csr_matrix, mass: np.ndarray, rows: np.ndarray, cou
     while True:
         order = np.argsort(values, kind="stable")
         values, vectors = values[order], vectors[:, order]
-        gap = count + int(np.argmax(np.diff(values[count - 1 : most])))  # so many lie below the widest gap
+        gap = count + int(
+            np.argmax(np.diff(values[count - 1 : most]))
+        )  # so many lie below the widest gap
         threshold = (values[gap - 1] + values[gap]) / 2
         missing = _number_below(stiffness, mass, threshold) - gap
         if missing <= 0 or in_vain == _SEARCHES:
@@ -92,7 +100,9 @@ def _component(stiffness: sp.csr_matrix, mass: np.ndarray, rows: np.ndarray, cou
         # Steps in what is orthogonal to all that is known can only find what was overlooked.
         known, gain = vectors, 1 / (values - shift)
         more, found = _lanczos(
-            lambda x, known=known, gain=gain: root * solve(root * x) - known @ (gain * (known.T @ x)),
+            lambda x, known=known, gain=gain: (
+                root * solve(root * x) - known @ (gain * (known.T @ x))
+            ),
             n,
             min(missing + 4, most),
             searches,
@@ -105,7 +115,9 @@ def _component(stiffness: sp.csr_matrix, mass: np.ndarray, rows: np.ndarray, cou
 def _lanczos(operator, n: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     start = np.random.default_rng(seed).standard_normal(n)
     matrix = sla.LinearOperator((n, n), matvec=operator, dtype=np.float64)
-    return sla.eigsh(matrix, k=count, which="LA", tol=1e-9, ncv=min(n, max(2 * count, 32)), v0=start)
+    return sla.eigsh(
+        matrix, k=count, which="LA", tol=1e-9, ncv=min(n, max(2 * count, 32)), v0=start
+    )
 
 
 def _factorise(stiffness: sp.csr_matrix, mass: np.ndarray, shift: float) -> sla.SuperLU:

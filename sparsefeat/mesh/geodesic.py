@@ -123,7 +123,9 @@ def error_curve(errors: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     errors = np.sort(np.asarray(errors, dtype=np.float64).ravel())
     if len(errors) == 0:
         raise InputError("error_curve: no errors")
-    return np.searchsorted(errors, np.asarray(thresholds, dtype=np.float64), side="right") / len(errors)
+    return np.searchsorted(errors, np.asarray(thresholds, dtype=np.float64), side="right") / len(
+        errors
+    )
 
 
 def _checked(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +133,9 @@ def _checked(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
     if vertices.ndim != 2 or vertices.shape[1] != 3:
         raise InputError(f"geodesics: expected vertices (N, 3), got {vertices.shape}")
     if faces.ndim != 2 or faces.shape[1] != 3 or not np.issubdtype(faces.dtype, np.integer):
-        raise InputError(f"geodesics: expected integer faces (F, 3), got {faces.dtype} {faces.shape}")
+        raise InputError(
+            f"geodesics: expected integer faces (F, 3), got {faces.dtype} {faces.shape}"
+        )
     if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
         raise InputError(
             f"geodesics: faces name vertices {faces.min()} to {faces.max()}, expected 0 to "
@@ -145,5 +149,7 @@ def _rows(name: str, rows: np.ndarray | Sequence[int], n: int) -> np.ndarray:
     if rows.ndim != 1 or (len(rows) and not np.issubdtype(rows.dtype, np.integer)):
         raise InputError(f"{name}: expected vertex indices (L,), got {rows.dtype} {rows.shape}")
     if len(rows) and (rows.min() < 0 or rows.max() >= n):
-        raise InputError(f"{name}: expected vertex indices of 0 to {n - 1}, got {rows.min()} to {rows.max()}")
+        raise InputError(
+            f"{name}: expected vertex indices of 0 to {n - 1}, got {rows.min()} to {rows.max()}"
+        )
     return rows.astype(np.int64)

@@ -8,7 +8,10 @@ from scipy.spatial import cKDTree
 
 
 def gradient_operators(
-    vertices: np.ndarray, faces: np.ndarray | None, neighbours: int = 30, regularization: float = 1e-5
+    vertices: np.ndarray,
+    faces: np.ndarray | None,
+    neighbours: int = 30,
+    regularization: float = 1e-5,
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """Least-squares gradient over the edges at each vertex, in two coordinates of its tangent plane.
 
@@ -96,7 +99,9 @@ def _cloud(points: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray,
     return np.repeat(np.arange(len(points)), count), near.ravel(), axes[:, :, 0]
 
 
-def _difference_matrix(tail: np.ndarray, tip: np.ndarray, weight: np.ndarray, n: int) -> sp.csr_matrix:
+def _difference_matrix(
+    tail: np.ndarray, tip: np.ndarray, weight: np.ndarray, n: int
+) -> sp.csr_matrix:
     """The matrix of ``f -> sum_j weight_ij (f_j - f_i)``."""
     matrix = sp.coo_matrix((weight, (tail, tip)), shape=(n, n)).tocsr()
     matrix = (matrix - sp.diags(np.bincount(tail, weight, n))).tocsr()

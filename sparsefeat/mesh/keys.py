@@ -35,7 +35,9 @@ class Box:
         self.strides = self.extent[1] * self.extent[2], self.extent[2], 1
         if self.cells > _MAX_CELLS:
             shown = " x ".join(map(str, self.extent))
-            raise InputError(f"a box of {shown} voxels is beyond the key range; is something far away?")
+            raise InputError(
+                f"a box of {shown} voxels is beyond the key range; is something far away?"
+            )
 
     def keys(self, cells: Sequence[Tensor]) -> Tensor:
         """Numbers of cells in the box. Shape: 3 x (P,), int64 or whole float64 -> (P,) int64"""
@@ -47,7 +49,8 @@ class Box:
     def contains(self, cells: Sequence[Tensor]) -> Tensor:
         """Whether cells, of any size, are in the box. Shape: 3 x (P,) -> (P,) bool"""
         inside = [
-            (c >= low) & (c < low + size) for c, low, size in zip(cells, self.low, self.extent, strict=True)
+            (c >= low) & (c < low + size)
+            for c, low, size in zip(cells, self.low, self.extent, strict=True)
         ]
         return inside[0] & inside[1] & inside[2]
 
@@ -106,7 +109,10 @@ class DistinctKeys:
         if self._flags is None and self._box.cells <= _CELLS_PER_KEY * self._count:
             # In words of 8 flags; see _places.
             size = -(-self._box.cells // 8) * 8
-            self._flags, self._sorted = torch.zeros(size, dtype=torch.bool, device=waiting[0].device), None
+            self._flags, self._sorted = (
+                torch.zeros(size, dtype=torch.bool, device=waiting[0].device),
+                None,
+            )
         if self._flags is not None:
             for keys in waiting:
                 self._flags.index_fill_(0, keys, True)

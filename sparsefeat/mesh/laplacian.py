@@ -52,7 +52,9 @@ class LaplaceBasis:
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> LaplaceBasis:
         """The same basis on another device or in another floating-point type."""
-        return LaplaceBasis(*(getattr(self, f.name).to(device=device, dtype=dtype) for f in fields(self)))
+        return LaplaceBasis(
+            *(getattr(self, f.name).to(device=device, dtype=dtype) for f in fields(self))
+        )
 
     def truncate(self, count: int) -> LaplaceBasis:
         """The first ``count`` eigenpairs.
@@ -61,7 +63,9 @@ class LaplaceBasis:
             InputError: there are fewer.
         """
         if not 1 <= count <= len(self.eigenvalues):
-            raise InputError(f"truncate: expected 1 to {len(self.eigenvalues)} eigenpairs, got {count}")
+            raise InputError(
+                f"truncate: expected 1 to {len(self.eigenvalues)} eigenpairs, got {count}"
+            )
         return LaplaceBasis(
             self.eigenvalues[:count],
             self.eigenvectors[:, :count],
@@ -141,7 +145,9 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     vertices = np.ascontiguousarray(_numpy(vertices), dtype=np.float64)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or len(vertices) < 3:
-        raise InputError(f"laplace_basis: expected vertices (N, 3), N at least 3, got {vertices.shape}")
+        raise InputError(
+            f"laplace_basis: expected vertices (N, 3), N at least 3, got {vertices.shape}"
+        )
     bad = ~np.isfinite(vertices).all(1)
     if bad.any():
         raise InputError(f"laplace_basis: vertex {int(bad.argmax())} is not finite")
@@ -155,7 +161,9 @@ def _checked(
         return vertices, None
     faces = _numpy(faces)
     if faces.ndim != 2 or faces.shape[1] != 3 or not np.issubdtype(faces.dtype, np.integer):
-        raise InputError(f"laplace_basis: expected integer faces (F, 3), got {faces.dtype} {faces.shape}")
+        raise InputError(
+            f"laplace_basis: expected integer faces (F, 3), got {faces.dtype} {faces.shape}"
+        )
     faces = np.ascontiguousarray(faces, dtype=np.int64)
     if len(faces) == 0:
         raise InputError("laplace_basis: no faces; pass faces=None for a point cloud")
@@ -188,7 +196,9 @@ def _compute(vertices: np.ndarray, faces: np.ndarray | None, k: int, kind: str) 
     inside = np.flatnonzero(used)
     # A vertex whose faces have no area must not make the mass singular.
     mass = np.where(used, np.maximum(mass, 1e-8 * mass[inside].mean()), 0.0)
-    values, some = smallest_eigenpairs(stiffness[inside][:, inside], mass[inside], min(k, len(inside)))
+    values, some = smallest_eigenpairs(
+        stiffness[inside][:, inside], mass[inside], min(k, len(inside))
+    )
     vectors = np.empty((len(vertices), len(values)))
     vectors[inside] = some
     if len(inside) < len(vertices):
@@ -202,11 +212,15 @@ def _operators(
 ) -> tuple[sp.csr_matrix, np.ndarray]:
     if kind == "cotangent":
         return _cotangent_laplacian(vertices, faces)
-    robust_laplacian = import_extra("robust_laplacian", "laplace_basis", "kind='cotangent' takes meshes without it")
+    robust_laplacian = import_extra(
+        "robust_laplacian", "laplace_basis", "kind='cotangent' takes meshes without it"
+    )
     try:
         if faces is None:
             neighbours = min(30, len(vertices) - 1)
-            stiffness, mass = robust_laplacian.point_cloud_laplacian(vertices, n_neighbors=neighbours)
+            stiffness, mass = robust_laplacian.point_cloud_laplacian(
+                vertices, n_neighbors=neighbours
+            )
         else:
             stiffness, mass = robust_laplacian.mesh_laplacian(vertices, faces)
     except RuntimeError as error:  # of points on one line, for instance
@@ -215,7 +229,9 @@ def _operators(
     return sp.csr_matrix(stiffness), mass.diagonal()
 
 
-def _cotangent_laplacian(vertices: np.ndarray, faces: np.ndarray) -> tuple[sp.csr_matrix, np.ndarray]:
+def _cotangent_laplacian(
+    vertices: np.ndarray, faces: np.ndarray
+) -> tuple[sp.csr_matrix, np.ndarray]:
     """Stiffness and lumped mass of linear elements. Shape: (N, 3), (F, 3) -> (N, N), (N,)."""
     n, corners = len(vertices), vertices[faces]
     double_area = np.linalg.norm(

@@ -40,7 +40,11 @@ class _Table:
         for tensor, what in ((points, "points"), (coordinates, "coordinates")):
             if tensor.ndim != 2 or tensor.shape[1] != 3:
                 raise InputError(f"{what}: shape {tuple(tensor.shape)}, expected rows of three")
-        if not points.is_floating_point() or coordinates.is_floating_point() or coordinates.is_complex():
+        if (
+            not points.is_floating_point()
+            or coordinates.is_floating_point()
+            or coordinates.is_complex()
+        ):
             raise InputError(
                 f"points of {points.dtype} and coordinates of {coordinates.dtype}, expected floats and "
                 "whole numbers"

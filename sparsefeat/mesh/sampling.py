@@ -110,5 +110,7 @@ def _check_positive(value: float, what: str) -> float:
 
 def _check_length(value: float, what: str, points: float) -> float:
     if not points <= _MAX_SAMPLES:
-        raise InputError(f"{what} {value:g} needs {points:.3g} points, expected at most {_MAX_SAMPLES:.3g}")
+        raise InputError(
+            f"{what} {value:g} needs {points:.3g} points, expected at most {_MAX_SAMPLES:.3g}"
+        )
     return points

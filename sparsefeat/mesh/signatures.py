@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 _ZERO = 1e-9  # share of the largest eigenvalue below which one belongs to a component's constant
 
 
-def heat_kernel_signature(basis: LaplaceBasis, count: int = 16, times: Tensor | None = None) -> Tensor:
+def heat_kernel_signature(
+    basis: LaplaceBasis, count: int = 16, times: Tensor | None = None
+) -> Tensor:
     """How much heat remains at each vertex after some time, ``sum_e exp(-lambda_e t) phi_e(x)^2``.
 
     Without ``times`` the signature does not depend on the shape's size: times are evenly spaced in their
@@ -49,7 +51,9 @@ def heat_kernel_signature(basis: LaplaceBasis, count: int = 16, times: Tensor | 
     else:
         times = torch.as_tensor(times, dtype=values.dtype, device=values.device)
         if times.ndim != 1 or not bool((times > 0).all()):
-            raise InputError(f"heat_kernel_signature: expected positive times (T,), got {times.tolist()}")
+            raise InputError(
+                f"heat_kernel_signature: expected positive times (T,), got {times.tolist()}"
+            )
         scale = 1
     return scale * (squares @ torch.exp(-values[:, None] * times))
 
@@ -90,7 +94,9 @@ def wave_kernel_signature(
     low, high = float(logarithm[0]), float(logarithm[-1])
     if energies is not None:
         if not 0 < energies[0] < energies[1]:
-            raise InputError(f"wave_kernel_signature: energies {energies}, expected two positive ones, lower first")
+            raise InputError(
+                f"wave_kernel_signature: energies {energies}, expected two positive ones, lower first"
+            )
         low, high = math.log(energies[0]), math.log(energies[1])
     width = 0.07 * (high - low)
     middles = torch.linspace(
@@ -102,7 +108,9 @@ def wave_kernel_signature(
         return basis.area * (squares @ torch.softmax(exponents, 0))
     # Weyl's law: a surface has area / 4 pi eigenvalues per unit of energy. Dividing by the number that there are, as
     # above, would make the values of a part larger than those of the whole.
-    expected = middles.exp() * (math.sqrt(2 * math.pi) * width * math.exp(width**2 / 2) / (4 * math.pi))
+    expected = middles.exp() * (
+        math.sqrt(2 * math.pi) * width * math.exp(width**2 / 2) / (4 * math.pi)
+    )
     return squares @ (exponents.exp() / expected)
 
 
@@ -110,5 +118,7 @@ def _positive(basis: LaplaceBasis) -> Tensor:
     """The eigenvalues that do not belong to a component's constant; they are the last ones."""
     values = basis.eigenvalues[basis.eigenvalues > _ZERO * basis.eigenvalues[-1]]
     if len(values) < 2 or not bool(values[-1] > values[0]):
-        raise InputError("signatures: expected two different positive eigenvalues; compute more of them")
+        raise InputError(
+            "signatures: expected two different positive eigenvalues; compute more of them"
+        )
     return values

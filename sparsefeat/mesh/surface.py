@@ -34,7 +34,9 @@ class Surface:
 
     def corners(self, rows: slice | Tensor) -> Tensor:
         """Corners of some triangles. Shape: (3 corners, 3 coordinates, P) float64"""
-        faces = [f[rows] if isinstance(rows, slice) else f.index_select(0, rows) for f in self._faces]
+        faces = [
+            f[rows] if isinstance(rows, slice) else f.index_select(0, rows) for f in self._faces
+        ]
         result = self.points.new_empty(3, 3, len(faces[0]))
         for corner, index in zip(result, faces, strict=True):
             for row, column in zip(corner, self.points, strict=True):

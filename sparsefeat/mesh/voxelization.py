@@ -69,7 +69,9 @@ class MeshVoxels:
         names = ("coordinates", "area", "normal", "triangle")
         parts = {n: getattr(self, n).split(sizes) for n in names if getattr(self, n) is not None}
         return [
-            MeshVoxels(voxel_size=self.voxel_size, **{name: part[k] for name, part in parts.items()})
+            MeshVoxels(
+                voxel_size=self.voxel_size, **{name: part[k] for name, part in parts.items()}
+            )
             for k in range(self.frames)
         ]
 
@@ -130,7 +132,9 @@ def voxelize_mesh(
     return MeshVoxels(voxel_size=size, frame=frame, frames=len(parts), **joined)
 
 
-def _voxelize(surface: Surface, size: float, area: bool, normal: bool, triangle: bool) -> MeshVoxels:
+def _voxelize(
+    surface: Surface, size: float, area: bool, normal: bool, triangle: bool
+) -> MeshVoxels:
     low, high = surface.bounds()
     furthest = float(torch.maximum(low.abs(), high.abs()).max())
     if not furthest <= _MAX_COORDINATE:
@@ -216,7 +220,9 @@ def _closely(
         yield Runs(used[rows[keep]], keys[keep], torch.ones_like(keep))
 
 
-def _checked_meshes(vertices, faces, device: torch.device) -> tuple[bool, Iterator[tuple[Tensor, Tensor]]]:
+def _checked_meshes(
+    vertices, faces, device: torch.device
+) -> tuple[bool, Iterator[tuple[Tensor, Tensor]]]:
     """Whether it is one mesh by itself, and the vertices and faces of each."""
     if isinstance(vertices, Sequence) and (not vertices or np.ndim(vertices[0]) == 2):
         if not vertices:
@@ -233,7 +239,9 @@ def _checked_meshes(vertices, faces, device: torch.device) -> tuple[bool, Iterat
         return True, iter([_checked(points, faces, device, "mesh")])
     if points.ndim != 3 or points.shape[2] != 3 or not len(points):
         found = tuple(points.shape)
-        raise InputError(f"vertices have shape {found}, expected (N, 3), (T, N, 3) or a list of (N, 3)")
+        raise InputError(
+            f"vertices have shape {found}, expected (N, 3), (T, N, 3) or a list of (N, 3)"
+        )
     _, index = _checked(points[0], faces, device, "frame 0")
     bad = torch.nonzero(~torch.isfinite(points).flatten(1).all(1))[:, 0]
     if len(bad):
@@ -255,7 +263,9 @@ def _usable(device: str | torch.device) -> torch.device:
         torch.empty(0, dtype=torch.float64, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         # Builds without CUDA say so in an AssertionError, MPS lacks float64 with a TypeError.
-        raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}"
+        ) from error
     return chosen
 
 

@@ -14,7 +14,10 @@ from sparsefeat.minkowski.functions import check_input, on_key
 from sparsefeat.minkowski.sparse_tensor import SparseTensor
 from sparsefeat.sparse import functional
 
-_WORDS = {BroadcastMode.ELEMENTWISE_ADDITON: "add", BroadcastMode.ELEMENTWISE_MULTIPLICATION: "multiply"}
+_WORDS = {
+    BroadcastMode.ELEMENTWISE_ADDITON: "add",
+    BroadcastMode.ELEMENTWISE_MULTIPLICATION: "multiply",
+}
 
 
 class MinkowskiBroadcastFunction:

@@ -103,9 +103,13 @@ class MinkowskiConvolutionBase(WindowModule):
         super().__init__(kernel_size, stride, dilation, kernel_generator, is_transpose, dimension)
         name = type(self).__name__
         current = {"bias": bias, "expand_coordinates": expand_coordinates}
-        bias, expand_coordinates = legacy.rename(legacy_names, legacy.CONVOLUTION, current, name).values()
+        bias, expand_coordinates = legacy.rename(
+            legacy_names, legacy.CONVOLUTION, current, name
+        ).values()
         if in_channels < 1 or out_channels < 1:
-            raise ArgumentError(f"{name}: channels must be positive, got {in_channels}, {out_channels}")
+            raise ArgumentError(
+                f"{name}: channels must be positive, got {in_channels}, {out_channels}"
+            )
         generator = self.kernel_generator
         generator.expand_coordinates = expand_coordinates
         self.in_channels = in_channels
@@ -113,10 +117,14 @@ class MinkowskiConvolutionBase(WindowModule):
         self.convolution_mode = convolution_mode
         self.use_mm = generator.kernel_volume == 1 and generator.requires_strided_coordinates
         shape = (in_channels, out_channels)
-        self.kernel = nn.Parameter(torch.empty(shape if self.use_mm else (generator.kernel_volume, *shape)))
+        self.kernel = nn.Parameter(
+            torch.empty(shape if self.use_mm else (generator.kernel_volume, *shape))
+        )
         self.bias = nn.Parameter(torch.empty(1, out_channels)) if bias else None
         self.conv = (
-            MinkowskiConvolutionTransposeFunction() if is_transpose else MinkowskiConvolutionFunction()
+            MinkowskiConvolutionTransposeFunction()
+            if is_transpose
+            else MinkowskiConvolutionFunction()
         )
         self.reset_parameters(is_transpose)
 
@@ -125,7 +133,9 @@ class MinkowskiConvolutionBase(WindowModule):
         _fill_uniformly(self, self.out_channels if is_transpose else self.in_channels)
 
     def forward(
-        self, input: SparseTensor, coordinates: Tensor | CoordinateMapKey | SparseTensor | None = None
+        self,
+        input: SparseTensor,
+        coordinates: Tensor | CoordinateMapKey | SparseTensor | None = None,
     ) -> SparseTensor:
         """Convolve; ``coordinates`` sets the output's: a tensor on them, their key, or they themselves."""
         x, *window = self.placed(input, coordinates, self.in_channels)

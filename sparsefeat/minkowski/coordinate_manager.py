@@ -72,9 +72,13 @@ class CoordinateManager(FieldMaps):
         minkowski_algorithm: MinkowskiAlgorithm | None = None,
     ):
         if D < 1:
-            raise ArgumentError(f"CoordinateManager: expected D, the number of spatial axes, got {D}")
+            raise ArgumentError(
+                f"CoordinateManager: expected D, the number of spatial axes, got {D}"
+            )
         if coordinate_map_type == CoordinateMapType.CUDA and not is_cuda_available():
-            raise ArgumentError("CoordinateManager: coordinate_map_type CUDA, but torch finds no CUDA device")
+            raise ArgumentError(
+                "CoordinateManager: coordinate_map_type CUDA, but torch finds no CUDA device"
+            )
         super().__init__()
         self.D = D
         self.minkowski_algorithm = (
@@ -164,7 +168,9 @@ class CoordinateManager(FieldMaps):
 
     def exists(self, coordinate_map_key: CoordinateMapKey) -> bool:
         """Whether the map is in this manager."""
-        return coordinate_map_key.is_key_set() and coordinate_map_key.engine_key in self._manager.maps
+        return (
+            coordinate_map_key.is_key_set() and coordinate_map_key.engine_key in self._manager.maps
+        )
 
     def size(self, coordinate_map_key: CoordinateMapKey) -> int:
         """The number of rows of a map."""
@@ -181,9 +187,13 @@ class CoordinateManager(FieldMaps):
             if key.tensor_stride == stride:
                 return CoordinateMapKey.of(key)
         strides = sorted({key.tensor_stride for key in self._manager.maps})
-        raise ArgumentError(f"CoordinateManager: no map has tensor stride {stride}; there are {strides}")
+        raise ArgumentError(
+            f"CoordinateManager: no map has tensor stride {stride}; there are {strides}"
+        )
 
-    def get_coordinates(self, coords_key_or_tensor_strides: CoordinateMapKey | StrideType) -> Tensor:
+    def get_coordinates(
+        self, coords_key_or_tensor_strides: CoordinateMapKey | StrideType
+    ) -> Tensor:
         """Coordinates of a map. Shape: (V, 1 + D) int32."""
         return self._manager[
             self._get_coordinate_map_key(coords_key_or_tensor_strides).engine_key
@@ -248,10 +258,15 @@ class CoordinateManager(FieldMaps):
             region_offsets=region_offset if region_type == RegionType.CUSTOM else None,
             dimension=self.D,
         )
-        in_key, out_key = self._get_coordinate_map_key(in_key), self._get_coordinate_map_key(out_key)
+        in_key, out_key = (
+            self._get_coordinate_map_key(in_key),
+            self._get_coordinate_map_key(out_key),
+        )
         plan = self.plan(in_key, out_key, generator, is_transpose, is_pool)
         pairs = torch.stack([plan.in_rows, plan.out_rows]).int()
-        return {cell: part for cell, part in enumerate(pairs.split(plan.counts, 1)) if part.shape[1]}
+        return {
+            cell: part for cell, part in enumerate(pairs.split(plan.counts, 1)) if part.shape[1]
+        }
 
     def get_kernel_map(self, *args, **kwargs) -> dict[int, Tensor]:
         """The old name of :meth:`kernel_map`."""
@@ -262,15 +277,21 @@ class CoordinateManager(FieldMaps):
         """Batch indices (B,), and for every index up to the largest its rows, ascending, or none."""
         return self._rows_per_batch(self._manager[key.engine_key].coordinates[:, 0].long())
 
-    def stride_map(self, in_key: CoordinateMapKey, stride_key: CoordinateMapKey) -> tuple[Tensor, Tensor]:
+    def stride_map(
+        self, in_key: CoordinateMapKey, stride_key: CoordinateMapKey
+    ) -> tuple[Tensor, Tensor]:
         """Rows of a map and for each the row of the coarser map whose cell contains it. Shape: (P,), (P,)."""
         fine, coarse = in_key.engine_key, stride_key.engine_key
         if any(c % f for f, c in zip(fine.tensor_stride, coarse.tensor_stride) if f):
-            raise ArgumentError(f"stride_map: {coarse.tensor_stride} is not a multiple of {fine.tensor_stride}")
+            raise ArgumentError(
+                f"stride_map: {coarse.tensor_stride} is not a multiple of {fine.tensor_stride}"
+            )
         plan = self._manager.block_map(fine, coarse)
         return plan.in_rows, plan.out_rows
 
-    def union_map(self, in_keys: Sequence[CoordinateMapKey], out_key: CoordinateMapKey) -> list[Tensor]:
+    def union_map(
+        self, in_keys: Sequence[CoordinateMapKey], out_key: CoordinateMapKey
+    ) -> list[Tensor]:
         """Make the union of maps, name it in the empty ``out_key``, and return per map its rows there.
 
         Returns:
@@ -285,7 +306,9 @@ class CoordinateManager(FieldMaps):
     def interpolation_map_weight(self, key: CoordinateMapKey, samples: Tensor) -> list[Tensor]:
         """Voxels around each sample (N, 1 + D): map rows (P,), sample rows (P,) int32, and weights (P,)."""
         source = key.engine_key
-        nothing = torch.empty(len(self._manager[source]), 0, dtype=samples.dtype, device=samples.device)
+        nothing = torch.empty(
+            len(self._manager[source]), 0, dtype=samples.dtype, device=samples.device
+        )
         grid = EngineTensor(nothing, manager=self._manager, key=source)
         plan, weights = functional.interpolation_map(grid, samples)
         return [plan.in_rows.int(), plan.out_rows.int(), weights]
@@ -298,8 +321,15 @@ class CoordinateManager(FieldMaps):
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        maps = [f"  {CoordinateMapKey.of(key)}: {len(m)} rows" for key, m in self._manager.maps.items()]
+        maps = [
+            f"  {CoordinateMapKey.of(key)}: {len(m)} rows" for key, m in self._manager.maps.items()
+        ]
         fields = [f"  field {key}: {len(c)} points" for key, c in self.fields.items()]
         return "\n".join(
-            [f"{type(self).__name__}(D={self.D}", *maps, *fields, f"  algorithm={self.minkowski_algorithm})"]
+            [
+                f"{type(self).__name__}(D={self.D}",
+                *maps,
+                *fields,
+                f"  algorithm={self.minkowski_algorithm})",
+            ]
         )

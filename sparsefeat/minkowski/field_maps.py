@@ -43,7 +43,9 @@ class FieldMaps:
         self.fields[key] = coordinates
         return key
 
-    def get_coordinate_field(self, coords_key_or_tensor_strides: CoordinateMapKey | StrideType) -> Tensor:
+    def get_coordinate_field(
+        self, coords_key_or_tensor_strides: CoordinateMapKey | StrideType
+    ) -> Tensor:
         """Points of a field, by key or of the first field of a tensor stride. Shape: (N, 1 + D)."""
         if isinstance(coords_key_or_tensor_strides, CoordinateMapKey):
             return self._field(coords_key_or_tensor_strides)
@@ -76,7 +78,9 @@ class FieldMaps:
         stride = tuple(convert_to_int_list(sparse_tensor_stride, self.D))
         if any(s < 1 for s in stride):
             raise ArgumentError(f"tensor_stride: expected at least 1 on every axis, got {stride}")
-        key, maps = self.insert_rows(self._cells(field_map_key, stride), stride, sparse_tensor_string_id)
+        key, maps = self.insert_rows(
+            self._cells(field_map_key, stride), stride, sparse_tensor_string_id
+        )
         self._voxels[field_map_key, key] = maps
         return CoordinateMapKey.of(key), maps
 
@@ -88,17 +92,23 @@ class FieldMaps:
 
     def field_to_sparse_keys(self, field_map_key: CoordinateMapKey) -> list[CoordinateMapKey]:
         """Keys of the voxel maps made from a field."""
-        return [CoordinateMapKey.of(sparse) for field, sparse in self._voxels if field == field_map_key]
+        return [
+            CoordinateMapKey.of(sparse) for field, sparse in self._voxels if field == field_map_key
+        ]
 
     def get_field_to_sparse_map(
         self, field_map_key: CoordinateMapKey, sparse_map_key: CoordinateMapKey
     ) -> tuple[Tensor, Tensor]:
         """First point (V,) of each voxel, and voxel (N,) of each point, for voxels made from the field."""
         if not self.exists_field_to_sparse(field_map_key, sparse_map_key):
-            raise ArgumentError(f"get_field_to_sparse_map: {sparse_map_key} was not made from {field_map_key}")
+            raise ArgumentError(
+                f"get_field_to_sparse_map: {sparse_map_key} was not made from {field_map_key}"
+            )
         return self._voxels[field_map_key, sparse_map_key.engine_key]
 
-    def field_rows(self, field_map_key: CoordinateMapKey, sparse_map_key: CoordinateMapKey) -> Tensor:
+    def field_rows(
+        self, field_map_key: CoordinateMapKey, sparse_map_key: CoordinateMapKey
+    ) -> Tensor:
         """The voxel of each point in any voxel map, -1 where there is none. Shape: (N,) int64."""
         if self.exists_field_to_sparse(field_map_key, sparse_map_key):
             return self._voxels[field_map_key, sparse_map_key.engine_key][1]

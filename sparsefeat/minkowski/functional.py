@@ -41,7 +41,9 @@ def _loss(name: str):
         return function(input.F, target, *args, **kwargs)
 
     wrapped.__name__ = wrapped.__qualname__ = name
-    wrapped.__doc__ = f"torch.nn.functional.{name} of the features and a target; returns torch's tensor."
+    wrapped.__doc__ = (
+        f"torch.nn.functional.{name} of the features and a target; returns torch's tensor."
+    )
     return wrapped
 
 

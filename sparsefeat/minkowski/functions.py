@@ -16,7 +16,9 @@ from sparsefeat.sparse.tensor import SparseTensor as EngineTensor
 def on_key(features: Tensor, key: CoordinateMapKey, manager: CoordinateManager) -> SparseTensor:
     """The tensor that features, key and manager stand for."""
     if key in manager.fields:
-        raise ArgumentError(f"{key} is the key of a field, which has no voxels; expected that of a sparse tensor")
+        raise ArgumentError(
+            f"{key} is the key of a field, which has no voxels; expected that of a sparse tensor"
+        )
     return SparseTensor.on_map(features, manager, key.engine_key)
 
 

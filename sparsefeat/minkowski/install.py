@@ -51,7 +51,10 @@ def submodules() -> dict[str, ModuleType]:
     for folder, names in FOLDERS.items():
         found[folder] = importlib.import_module(f"{_PACKAGE}.{folder}")
         found.update(
-            {f"{folder}.{name}": importlib.import_module(f"{_PACKAGE}.{folder}.{name}") for name in names}
+            {
+                f"{folder}.{name}": importlib.import_module(f"{_PACKAGE}.{folder}.{name}")
+                for name in names
+            }
         )
     return found
 
@@ -76,7 +79,9 @@ class _Fallback:
     def exec_module(self, module: ModuleType) -> None:
         # With its files at once: they would be found again, by path, under their bare names.
         top = module.__name__
-        sys.modules.update({n: m for n, m in self.modules.items() if n == top or n.startswith(f"{top}.")})
+        sys.modules.update(
+            {n: m for n, m in self.modules.items() if n == top or n.startswith(f"{top}.")}
+        )
 
 
 class _Installed:
@@ -125,11 +130,15 @@ def install() -> ModuleType:
     names.update({f"MinkowskiEngine.{name}": module for name, module in parts.items()})
     names.update({name: module for name, module in parts.items() if _is_engine(name)})
     names["sparse_matrix_functions"] = parts["sparse_matrix_functions"]
-    _Installed.hidden = {name: m for name, m in sys.modules.items() if _is_engine(name) or name in names}
+    _Installed.hidden = {
+        name: m for name, m in sys.modules.items() if _is_engine(name) or name in names
+    }
     for name in _Installed.hidden:
         del sys.modules[name]
     sys.modules.update(names)
-    _Installed.finder = _Fallback({n: m for n, m in parts.items() if n.partition(".")[0] in FOLDERS})
+    _Installed.finder = _Fallback(
+        {n: m for n, m in parts.items() if n.partition(".")[0] in FOLDERS}
+    )
     sys.meta_path.append(_Installed.finder)
     _Installed.added = [n for n in collections.abc.__all__ if not hasattr(collections, n)]
     for name in _Installed.added:

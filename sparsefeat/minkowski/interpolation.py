@@ -29,7 +29,9 @@ class MinkowskiInterpolationFunction:
             weights (P,).
         """
         x = on_key(input_features, in_coordinate_map_key, coordinate_manager)
-        in_map, out_map, weights = coordinate_manager.interpolation_map_weight(in_coordinate_map_key, tfield)
+        in_map, out_map, weights = coordinate_manager.interpolation_map_weight(
+            in_coordinate_map_key, tfield
+        )
         return functional.interpolate(x, tfield), in_map, out_map, weights.detach()
 
 

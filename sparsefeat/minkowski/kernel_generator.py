@@ -23,7 +23,9 @@ def hybrid_offsets(kernel_size: Sequence[int], axis_types: Sequence[RegionType])
     HYPER_CUBE's, the order that weights trained with it have (PointContrast's Res16UNets).
     """
     if len(axis_types) != len(kernel_size):
-        raise ArgumentError(f"axis_types: expected {len(kernel_size)} region types, got {list(axis_types)}")
+        raise ArgumentError(
+            f"axis_types: expected {len(kernel_size)} region types, got {list(axis_types)}"
+        )
     cells = [[0] * len(kernel_size)]
     for kind in (RegionType.HYPER_CUBE, RegionType.HYPER_CROSS):
         for axis, (k, axis_type) in enumerate(zip(kernel_size, axis_types)):
@@ -47,7 +49,9 @@ def _kernel(
         raise ArgumentError(f"axis_types: only region_type HYBRID takes them, got {region_type}")
     has_offsets = region_offsets is not None and len(region_offsets) > 0
     if has_offsets != (region_type == RegionType.CUSTOM):
-        raise ArgumentError("region_offsets: region_type CUSTOM needs them, and no other takes them")
+        raise ArgumentError(
+            "region_offsets: region_type CUSTOM needs them, and no other takes them"
+        )
     if region_type == RegionType.HYPER_CUBE:
         return Kernel(size, steps)
     if region_type == RegionType.HYPER_CROSS:
@@ -60,7 +64,9 @@ def _kernel(
         cells = hybrid_offsets(kernel_size, axis_types)
     else:
         cells = torch.as_tensor(region_offsets).tolist()
-    return Kernel((1,) * len(size), steps, "custom", tuple(tuple(int(c) for c in cell) for cell in cells))
+    return Kernel(
+        (1,) * len(size), steps, "custom", tuple(tuple(int(c) for c in cell) for cell in cells)
+    )
 
 
 def get_kernel_volume(region_type, kernel_size, region_offset, axis_types, dimension) -> int:
@@ -128,9 +134,13 @@ class KernelGenerator:
         self.kernel_stride = convert_to_int_list(stride, dimension)
         self.kernel_dilation = convert_to_int_list(dilation, dimension)
         if any(s < 1 for s in self.kernel_stride):
-            raise ArgumentError(f"stride: expected at least 1 on every axis, got {self.kernel_stride}")
+            raise ArgumentError(
+                f"stride: expected at least 1 on every axis, got {self.kernel_stride}"
+            )
         self.region_type = region_type
-        self.region_offsets = torch.empty(0, dtype=torch.int32) if region_offsets is None else region_offsets
+        self.region_offsets = (
+            torch.empty(0, dtype=torch.int32) if region_offsets is None else region_offsets
+        )
         self.axis_types = axis_types
         self.expand_coordinates = expand_coordinates
         self.kernel_volume = self.window.volume
@@ -141,10 +151,16 @@ class KernelGenerator:
     def window(self) -> Kernel:
         """The engine's own description of the kernel."""
         return _kernel(
-            self.region_type, self.kernel_size, self.kernel_dilation, self.region_offsets, self.axis_types
+            self.region_type,
+            self.kernel_size,
+            self.kernel_dilation,
+            self.region_offsets,
+            self.axis_types,
         )
 
-    def get_kernel(self, tensor_stride: Sequence[int], is_transpose: bool) -> tuple[RegionType, Tensor, int]:
+    def get_kernel(
+        self, tensor_stride: Sequence[int], is_transpose: bool
+    ) -> tuple[RegionType, Tensor, int]:
         """See :func:`convert_region_type`, for an input of this tensor stride."""
         return convert_region_type(
             self.region_type,

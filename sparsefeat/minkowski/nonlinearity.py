@@ -28,7 +28,9 @@ def _layer(module: type[nn.Module]) -> type[MinkowskiNonlinearityBase]:
     name = f"Minkowski{module.__name__}"
     doc = f"torch.nn.{module.__name__} on the features of a sparse tensor or field."
     return type(
-        name, (MinkowskiNonlinearityBase,), {"MODULE": module, "__doc__": doc, "__module__": __name__}
+        name,
+        (MinkowskiNonlinearityBase,),
+        {"MODULE": module, "__doc__": doc, "__module__": __name__},
     )
 
 

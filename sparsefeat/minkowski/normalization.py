@@ -56,9 +56,13 @@ class MinkowskiSyncBatchNorm(MinkowskiBatchNorm):
     @classmethod
     def convert_sync_batchnorm(cls, module: nn.Module, process_group=None) -> nn.Module:
         """Replace every MinkowskiBatchNorm in ``module``; parameters and statistics stay the same objects."""
-        if isinstance(module, MinkowskiBatchNorm) and not isinstance(module, MinkowskiSyncBatchNorm):
+        if isinstance(module, MinkowskiBatchNorm) and not isinstance(
+            module, MinkowskiSyncBatchNorm
+        ):
             b = module.bn
-            out = cls(b.num_features, b.eps, b.momentum, b.affine, b.track_running_stats, process_group)
+            out = cls(
+                b.num_features, b.eps, b.momentum, b.affine, b.track_running_stats, process_group
+            )
             for name, parameter in b.named_parameters():
                 setattr(out.bn, name, parameter)
             for name, buffer in b.named_buffers():

@@ -94,13 +94,23 @@ def to_sparse(
         device: of the result; by default that of ``x``.
     """
     if x.ndim < 3:
-        raise ArgumentError(f"to_sparse: expected at least one spatial axis, got shape {tuple(x.shape)}")
+        raise ArgumentError(
+            f"to_sparse: expected at least one spatial axis, got shape {tuple(x.shape)}"
+        )
     format = "BC" + "X" * (x.ndim - 2) if format is None else format
-    if len(format) != x.ndim or format[0] != "B" or sorted(format) != sorted("BC" + "X" * (x.ndim - 2)):
-        raise ArgumentError(f"format: expected {x.ndim} letters, B first, one C, else X; got {format!r}")
+    if (
+        len(format) != x.ndim
+        or format[0] != "B"
+        or sorted(format) != sorted("BC" + "X" * (x.ndim - 2))
+    ):
+        raise ArgumentError(
+            f"format: expected {x.ndim} letters, B first, one C, else X; got {format!r}"
+        )
     last = x.movedim(format.index("C"), -1)
     cells = (last != 0).any(-1).nonzero()
-    return SparseTensor(last[cells.unbind(1)], cells.int(), device=x.device if device is None else device)
+    return SparseTensor(
+        last[cells.unbind(1)], cells.int(), device=x.device if device is None else device
+    )
 
 
 def to_sparse_all(dense_tensor: Tensor, coordinates: Tensor | None = None) -> SparseTensor:
@@ -131,7 +141,9 @@ class MinkowskiToSparseTensor(MinkowskiModuleBase):
         if isinstance(input, TensorField):
             return input.sparse()
         if not isinstance(input, Tensor):
-            raise ArgumentError(f"{self}: expected a TensorField or a torch tensor, got {type(input).__name__}")
+            raise ArgumentError(
+                f"{self}: expected a TensorField or a torch tensor, got {type(input).__name__}"
+            )
         if self.remove_zeros and self.coordinates is None:
             return to_sparse(input)
         return to_sparse_all(input, self.coordinates)

@@ -34,7 +34,9 @@ _GLOBAL = {
 
 def _word(words: dict[PoolingMode, str], mode: PoolingMode) -> str:
     if mode not in words:
-        raise ArgumentError(f"pooling mode: expected one of {', '.join(m.name for m in words)}, got {mode}")
+        raise ArgumentError(
+            f"pooling mode: expected one of {', '.join(m.name for m in words)}, got {mode}"
+        )
     return words[mode]
 
 
@@ -56,7 +58,15 @@ class MinkowskiLocalPoolingFunction:
         """Pool features (V, C); an empty output key is set. Returns shape (V', C)."""
         x = on_key(input_features, in_coordinate_map_key, coordinate_manager)
         g, target = kernel_generator, target_of(out_coordinate_map_key)
-        out = _pool(pooling_mode, cls._transposed, x, g.window, g.kernel_stride, target, g.expand_coordinates)
+        out = _pool(
+            pooling_mode,
+            cls._transposed,
+            x,
+            g.window,
+            g.kernel_stride,
+            target,
+            g.expand_coordinates,
+        )
         return fill(out_coordinate_map_key, out)
 
 
@@ -102,11 +112,15 @@ class MinkowskiPoolingBase(WindowModule):
         _word(_LOCAL, pooling_mode)
         self.pooling_mode = pooling_mode
         self.pooling = (
-            MinkowskiLocalPoolingTransposeFunction() if is_transpose else MinkowskiLocalPoolingFunction()
+            MinkowskiLocalPoolingTransposeFunction()
+            if is_transpose
+            else MinkowskiLocalPoolingFunction()
         )
 
     def forward(
-        self, input: SparseTensor, coordinates: Tensor | CoordinateMapKey | SparseTensor | None = None
+        self,
+        input: SparseTensor,
+        coordinates: Tensor | CoordinateMapKey | SparseTensor | None = None,
     ) -> SparseTensor:
         """Pool; ``coordinates`` sets the output's: a tensor on them, their key, or they themselves."""
         return _pool(self.pooling_mode, self.is_transpose, *self.placed(input, coordinates))
@@ -131,7 +145,13 @@ class MinkowskiAvgPooling(MinkowskiPoolingBase):
         dimension: int | None = None,
     ):
         super().__init__(
-            kernel_size, stride, dilation, kernel_generator, False, PoolingMode.LOCAL_AVG_POOLING, dimension
+            kernel_size,
+            stride,
+            dilation,
+            kernel_generator,
+            False,
+            PoolingMode.LOCAL_AVG_POOLING,
+            dimension,
         )
 
 
@@ -148,7 +168,9 @@ class _PoolingOfSize(MinkowskiPoolingBase):
         kernel_generator: KernelGenerator | None = None,
         dimension: int | None = None,
     ):
-        super().__init__(kernel_size, stride, dilation, kernel_generator, False, self._mode, dimension)
+        super().__init__(
+            kernel_size, stride, dilation, kernel_generator, False, self._mode, dimension
+        )
 
 
 class MinkowskiSumPooling(_PoolingOfSize):
@@ -184,7 +206,13 @@ class MinkowskiPoolingTranspose(MinkowskiPoolingBase):
                 dimension=positive_dimension(dimension, type(self).__name__),
             )
         super().__init__(
-            kernel_size, stride, dilation, kernel_generator, True, PoolingMode.LOCAL_AVG_POOLING, dimension
+            kernel_size,
+            stride,
+            dilation,
+            kernel_generator,
+            True,
+            PoolingMode.LOCAL_AVG_POOLING,
+            dimension,
         )
 
 
@@ -214,7 +242,9 @@ def _pool_clouds(x: SparseTensor | TensorField, mode: PoolingMode) -> SparseTens
     manager = x.coordinate_manager
     key = manager.origin_field(x.coordinate_field_map_key).engine_key
     rows = torch.unique(x.C[:, 0].detach().round(), return_inverse=True)[1]
-    return SparseTensor.on_map(pool_groups(x.F, rows, len(manager._manager[key]), word), manager, key)
+    return SparseTensor.on_map(
+        pool_groups(x.F, rows, len(manager._manager[key]), word), manager, key
+    )
 
 
 class MinkowskiGlobalPooling(MinkowskiModuleBase):
@@ -225,7 +255,9 @@ class MinkowskiGlobalPooling(MinkowskiModuleBase):
         legacy_names: the ``dimension`` of version 0.4.
     """
 
-    def __init__(self, mode: PoolingMode = PoolingMode.GLOBAL_AVG_POOLING_PYTORCH_INDEX, **legacy_names):
+    def __init__(
+        self, mode: PoolingMode = PoolingMode.GLOBAL_AVG_POOLING_PYTORCH_INDEX, **legacy_names
+    ):
         super().__init__()
         legacy.check_unused(legacy_names, type(self).__name__)
         _word(_GLOBAL, mode)
@@ -245,21 +277,27 @@ class MinkowskiGlobalPooling(MinkowskiModuleBase):
 class MinkowskiGlobalSumPooling(MinkowskiGlobalPooling):
     """The sum over each cloud."""
 
-    def __init__(self, mode: PoolingMode = PoolingMode.GLOBAL_SUM_POOLING_PYTORCH_INDEX, **legacy_names):
+    def __init__(
+        self, mode: PoolingMode = PoolingMode.GLOBAL_SUM_POOLING_PYTORCH_INDEX, **legacy_names
+    ):
         super().__init__(mode, **legacy_names)
 
 
 class MinkowskiGlobalAvgPooling(MinkowskiGlobalPooling):
     """The mean over each cloud."""
 
-    def __init__(self, mode: PoolingMode = PoolingMode.GLOBAL_AVG_POOLING_PYTORCH_INDEX, **legacy_names):
+    def __init__(
+        self, mode: PoolingMode = PoolingMode.GLOBAL_AVG_POOLING_PYTORCH_INDEX, **legacy_names
+    ):
         super().__init__(mode, **legacy_names)
 
 
 class MinkowskiGlobalMaxPooling(MinkowskiGlobalPooling):
     """The largest value of each channel over each cloud."""
 
-    def __init__(self, mode: PoolingMode = PoolingMode.GLOBAL_MAX_POOLING_PYTORCH_INDEX, **legacy_names):
+    def __init__(
+        self, mode: PoolingMode = PoolingMode.GLOBAL_MAX_POOLING_PYTORCH_INDEX, **legacy_names
+    ):
         super().__init__(mode, **legacy_names)
 
 

@@ -28,7 +28,8 @@ class MinkowskiPruningFunction:
         if out_coords_key is not None and out_coords_key.is_key_set():
             return in_feat[mask.bool()]
         return fill(
-            out_coords_key, functional.prune(on_key(in_feat, in_coords_key, coords_manager), mask.bool())
+            out_coords_key,
+            functional.prune(on_key(in_feat, in_coords_key, coords_manager), mask.bool()),
         )
 
 

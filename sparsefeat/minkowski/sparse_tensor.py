@@ -89,13 +89,22 @@ class SparseTensor(Tensor, EngineTensor):
             coordinates = coordinates if coordinates is None else coordinates.to(device)
         if coordinates is None:
             if coordinate_manager is None:
-                raise ArgumentError("SparseTensor: a coordinate_map_key needs its coordinate_manager")
+                raise ArgumentError(
+                    "SparseTensor: a coordinate_map_key needs its coordinate_manager"
+                )
             self._set(
-                features, manager_for(coordinate_manager, coordinate_manager.D), coordinate_map_key.engine_key
+                features,
+                manager_for(coordinate_manager, coordinate_manager.D),
+                coordinate_map_key.engine_key,
             )
         else:
             self._insert(
-                features, coordinates, tensor_stride, coordinate_manager, allocator_type, minkowski_algorithm
+                features,
+                coordinates,
+                tensor_stride,
+                coordinate_manager,
+                allocator_type,
+                minkowski_algorithm,
             )
         if requires_grad is not None:
             self.features.requires_grad_(requires_grad)
@@ -103,7 +112,11 @@ class SparseTensor(Tensor, EngineTensor):
     def _insert(
         self, features, coordinates, tensor_stride, coordinate_manager, allocator_type, algorithm
     ) -> None:
-        if not isinstance(coordinates, Matrix) or coordinates.ndim != 2 or len(coordinates) != len(features):
+        if (
+            not isinstance(coordinates, Matrix)
+            or coordinates.ndim != 2
+            or len(coordinates) != len(features)
+        ):
             raise ArgumentError(
                 f"coordinates: expected a tensor of shape ({len(features)}, 1 + D), "
                 f"got {tuple(getattr(coordinates, 'shape', ()))}"
@@ -113,8 +126,12 @@ class SparseTensor(Tensor, EngineTensor):
                 f"SparseTensor: coordinates on {coordinates.device}, features on {features.device}"
             )
         if coordinates.dtype != torch.int32:
-            warnings.warn("coordinates are rounded down to int32; give int32 to silence this", stacklevel=3)
-        manager = manager_for(coordinate_manager, coordinates.shape[1] - 1, algorithm, allocator_type)
+            warnings.warn(
+                "coordinates are rounded down to int32; give int32 to silence this", stacklevel=3
+            )
+        manager = manager_for(
+            coordinate_manager, coordinates.shape[1] - 1, algorithm, allocator_type
+        )
         key, (index, inverse) = manager.insert_rows(coordinates, tensor_stride)
         reduce = REDUCTIONS[self.quantization_mode]
         if reduce == "error" and len(index) != len(features):
@@ -127,9 +144,13 @@ class SparseTensor(Tensor, EngineTensor):
     def _set(self, features: Matrix, manager: CoordinateManager, key: EngineKey) -> None:
         rows = manager._manager[key]
         if len(rows) != len(features):
-            raise ArgumentError(f"SparseTensor: {len(features)} features for a map of {len(rows)} voxels")
+            raise ArgumentError(
+                f"SparseTensor: {len(features)} features for a map of {len(rows)} voxels"
+            )
         if rows.device != features.device:
-            raise ArgumentError(f"SparseTensor: map on {rows.device}, features on {features.device}")
+            raise ArgumentError(
+                f"SparseTensor: map on {rows.device}, features on {features.device}"
+            )
         self.features = features
         self._manager = manager
         self.manager = manager._manager
@@ -183,7 +204,10 @@ class SparseTensor(Tensor, EngineTensor):
         return torch.tensor(self.key.tensor_stride, dtype=torch.int32)
 
     def sparse(
-        self, min_coords: Matrix | None = None, max_coords: Matrix | None = None, contract_coords: bool = True
+        self,
+        min_coords: Matrix | None = None,
+        max_coords: Matrix | None = None,
+        contract_coords: bool = True,
     ) -> tuple[Matrix, Matrix, Matrix]:
         """The features as torch's own sparse tensor (B, X, Y, Z, C).
 
@@ -201,7 +225,9 @@ class SparseTensor(Tensor, EngineTensor):
         stride = self._stride_tensor().to(self.device)
         for name, bound in (("min_coords", low), ("max_coords", high)):
             if bound is not None and (bound % stride.clamp(min=1) != 0).any():
-                raise ArgumentError(f"sparse: {name} {bound.tolist()} is not a multiple of {stride.tolist()}")
+                raise ArgumentError(
+                    f"sparse: {name} {bound.tolist()} is not a multiple of {stride.tolist()}"
+                )
         cells = coordinates - low
         if contract_coords:
             step = stride.clamp(min=1)
@@ -238,7 +264,9 @@ class SparseTensor(Tensor, EngineTensor):
         channels = self.features.shape[1]
         if shape is not None:
             if len(shape) != self.D + 2:
-                raise ArgumentError(f"dense: expected a shape of {self.D + 2} numbers, got {tuple(shape)}")
+                raise ArgumentError(
+                    f"dense: expected a shape of {self.D + 2} numbers, got {tuple(shape)}"
+                )
             shape = (shape[0], channels, *shape[2:])
         if len(self) == 0:
             if shape is None:
@@ -255,7 +283,9 @@ class SparseTensor(Tensor, EngineTensor):
                 )
             cells = space
         else:
-            min_coordinate = torch.as_tensor(min_coordinate, device=self.device).to(torch.int32).reshape(-1)
+            min_coordinate = (
+                torch.as_tensor(min_coordinate, device=self.device).to(torch.int32).reshape(-1)
+            )
             min_coordinate = min_coordinate.expand(self.D)
             cells = space - min_coordinate
         if (min_coordinate % step != 0).any():

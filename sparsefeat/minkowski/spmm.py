@@ -39,7 +39,9 @@ def spmm(
     return mat.new_zeros(size[0], mat.shape[1]).index_add(0, rows.long(), products)
 
 
-def spmm_average(rows: Tensor, cols: Tensor, size: Sequence[int], mat: Tensor, cuda_spmm_alg: int = 1):
+def spmm_average(
+    rows: Tensor, cols: Tensor, size: Sequence[int], mat: Tensor, cuda_spmm_alg: int = 1
+):
     """As :func:`spmm`, each row's values one over their number.
 
     Returns:
@@ -55,7 +57,12 @@ class MinkowskiSPMMFunction:
 
     @staticmethod
     def apply(
-        rows: Tensor, cols: Tensor, vals: Tensor, size: Sequence[int], mat: Tensor, cuda_spmm_alg: int = 1
+        rows: Tensor,
+        cols: Tensor,
+        vals: Tensor,
+        size: Sequence[int],
+        mat: Tensor,
+        cuda_spmm_alg: int = 1,
     ) -> Tensor:
         return spmm(rows, cols, vals, size, mat)
 
@@ -64,5 +71,7 @@ class MinkowskiSPMMAverageFunction:
     """:func:`spmm_average` under the name of the engine's autograd function; the product alone."""
 
     @staticmethod
-    def apply(rows: Tensor, cols: Tensor, size: Sequence[int], mat: Tensor, cuda_spmm_alg: int = 1) -> Tensor:
+    def apply(
+        rows: Tensor, cols: Tensor, size: Sequence[int], mat: Tensor, cuda_spmm_alg: int = 1
+    ) -> Tensor:
         return spmm_average(rows, cols, size, mat)[0]

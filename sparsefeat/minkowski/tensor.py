@@ -88,7 +88,9 @@ def manager_for(
     """The manager of a new tensor: the given one, the shared one, or a new one."""
     if coordinate_manager is not None:
         if not isinstance(coordinate_manager, CoordinateManager):
-            raise ArgumentError(f"coordinate_manager: expected a CoordinateManager, got {coordinate_manager!r}")
+            raise ArgumentError(
+                f"coordinate_manager: expected a CoordinateManager, got {coordinate_manager!r}"
+            )
         if coordinate_manager.D != dimension:
             raise ArgumentError(
                 f"coordinate_manager: it has {coordinate_manager.D} spatial axes, not {dimension}"

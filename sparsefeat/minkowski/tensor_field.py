@@ -34,7 +34,9 @@ def create_splat_coordinates(coordinates: Matrix) -> Matrix:
     return around.reshape(-1, dimension + 1).int()
 
 
-def reduce_points(features: Matrix, rows: Matrix, count: int, mode: SparseTensorQuantizationMode) -> Matrix:
+def reduce_points(
+    features: Matrix, rows: Matrix, count: int, mode: SparseTensorQuantizationMode
+) -> Matrix:
     """Features of voxels from those of their points; zero for a voxel without any.
 
     Args:
@@ -48,9 +50,13 @@ def reduce_points(features: Matrix, rows: Matrix, count: int, mode: SparseTensor
     reduce = REDUCTIONS[mode]
     if reduce == "first":
         number = torch.arange(len(rows), device=rows.device)
-        first = torch.full((count,), len(rows), device=rows.device).scatter_reduce(0, rows, number, "amin")
+        first = torch.full((count,), len(rows), device=rows.device).scatter_reduce(
+            0, rows, number, "amin"
+        )
         chosen = (first < len(rows)).nonzero()[:, 0]
-        return features.new_zeros(count, features.shape[1]).index_copy(0, chosen, features[first[chosen]])
+        return features.new_zeros(count, features.shape[1]).index_copy(
+            0, chosen, features[first[chosen]]
+        )
     return pool_groups(features, rows, count, reduce)
 
 
@@ -86,7 +92,9 @@ class TensorField(Tensor):
                 f"features: expected a tensor of shape (N, C), got {getattr(features, 'shape', features)}"
             )
         if quantization_mode not in _MODES:
-            raise ArgumentError(f"quantization_mode: expected one of {_MODES}, got {quantization_mode}")
+            raise ArgumentError(
+                f"quantization_mode: expected one of {_MODES}, got {quantization_mode}"
+            )
         if (coordinates is None) == (coordinate_field_map_key is None):
             raise ArgumentError(
                 "TensorField: expected either coordinates or a coordinate_field_map_key with its manager"
@@ -96,7 +104,9 @@ class TensorField(Tensor):
             coordinates = coordinates if coordinates is None else coordinates.to(device)
         if coordinates is None:
             if coordinate_manager is None:
-                raise ArgumentError("TensorField: a coordinate_field_map_key needs its coordinate_manager")
+                raise ArgumentError(
+                    "TensorField: a coordinate_field_map_key needs its coordinate_manager"
+                )
             manager = manager_for(coordinate_manager, coordinate_manager.D)
         else:
             if coordinates.ndim != 2 or coordinates.device != features.device:
@@ -180,10 +190,14 @@ class TensorField(Tensor):
         field = self.coordinate_field_map_key
         features = self.features
         if coordinate_map_key is None:
-            coordinate_map_key, (_, rows) = self._manager.field_to_sparse_insert_and_map(field, tensor_stride)
+            coordinate_map_key, (_, rows) = self._manager.field_to_sparse_insert_and_map(
+                field, tensor_stride
+            )
         else:
             rows, inside = self._manager.field_to_sparse_map(field, coordinate_map_key)
-            features = features if len(inside) == len(features) else features.index_select(0, inside)
+            features = (
+                features if len(inside) == len(features) else features.index_select(0, inside)
+            )
         count = self._manager.size(coordinate_map_key)
         out = reduce_points(features, rows, count, mode)
         return SparseTensor.on_map(out, self._manager, coordinate_map_key.engine_key)
@@ -213,7 +227,10 @@ class TensorField(Tensor):
 
     def _combine(self, other, operation) -> TensorField:
         if isinstance(other, Tensor):
-            if not isinstance(other, TensorField) or other.coordinate_manager != self.coordinate_manager:
+            if (
+                not isinstance(other, TensorField)
+                or other.coordinate_manager != self.coordinate_manager
+            ):
                 raise ArgumentError(COORDINATE_MANAGER_DIFFERENT_ERROR)
             if other.coordinate_key != self.coordinate_key:
                 raise ArgumentError(

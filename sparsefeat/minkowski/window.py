@@ -36,12 +36,17 @@ class WindowModule(MinkowskiModuleBase):
         super().__init__()
         self.dimension = positive_dimension(dimension, type(self).__name__)
         if kernel_generator is None:
-            kernel_generator = KernelGenerator(kernel_size, stride, dilation, dimension=self.dimension)
+            kernel_generator = KernelGenerator(
+                kernel_size, stride, dilation, dimension=self.dimension
+            )
         self.kernel_generator = kernel_generator
         self.is_transpose = is_transpose
 
     def placed(
-        self, input, coordinates: Tensor | CoordinateMapKey | SparseTensor | None, channels: int | None = None
+        self,
+        input,
+        coordinates: Tensor | CoordinateMapKey | SparseTensor | None,
+        channels: int | None = None,
     ) -> tuple[SparseTensor, Kernel, list[int], EngineKey | SparseTensor | None, bool]:
         """The checked input, and window, stride, output coordinates and expansion as the engine takes them.
 

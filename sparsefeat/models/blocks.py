@@ -33,7 +33,9 @@ class Network(nn.Module):
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
             if not is_count(value, 1):
-                raise InputError(f"{type(self).__name__}: {name} must be a positive integer, got {value!r}")
+                raise InputError(
+                    f"{type(self).__name__}: {name} must be a positive integer, got {value!r}"
+                )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.ops = load_backend(backend)
@@ -82,7 +84,9 @@ class Network(nn.Module):
             return torch.ones(len(cloud), 1)
         parts = [cloud.offset]
         if self.config.get("oriented"):
-            parts.append(torch.zeros_like(parts[0]) if cloud.normal is None else cloud.normal.to(parts[0]))
+            parts.append(
+                torch.zeros_like(parts[0]) if cloud.normal is None else cloud.normal.to(parts[0])
+            )
         if cloud.occupancy is not None:
             parts.append(cloud.occupancy[:, None].to(parts[0]))
         return torch.cat(parts, 1)
@@ -109,7 +113,9 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
-def network_inputs(model: nn.Module, cloud: VoxelCloud, features: Tensor | None = None) -> SparseTensor:
+def network_inputs(
+    model: nn.Module, cloud: VoxelCloud, features: Tensor | None = None
+) -> SparseTensor:
     """What a network takes for a voxelised cloud: :meth:`Network.inputs`, or ones for a module without that."""
     inputs = getattr(model, "inputs", None)
     if inputs is not None:
@@ -178,7 +184,9 @@ def check_scalars(model: str, bn_momentum: Any, conv1_kernel_size: Any, dimensio
     if not isinstance(bn_momentum, int | float) or not 0 < bn_momentum <= 1:
         raise InputError(f"{model}: bn_momentum must lie in (0, 1], got {bn_momentum!r}")
     if not is_count(conv1_kernel_size, 1):
-        raise InputError(f"{model}: conv1_kernel_size must be a positive integer, got {conv1_kernel_size!r}")
+        raise InputError(
+            f"{model}: conv1_kernel_size must be a positive integer, got {conv1_kernel_size!r}"
+        )
     if not is_count(dimension, 1):
         raise InputError(f"{model}: D must be a positive integer, got {dimension!r}")
 
@@ -187,7 +195,9 @@ def check_widths(model: str, name: str, widths: Sequence[int], least: int) -> li
     """``widths`` as a list of ``least`` positive integers; longer ones are cut."""
     widths = list(widths)
     if len(widths) < least or not all(is_count(width, 1) for width in widths):
-        raise InputError(f"{model}: {name} must be at least {least} positive integers, got {widths}")
+        raise InputError(
+            f"{model}: {name} must be at least {least} positive integers, got {widths}"
+        )
     return widths[:least]
 
 

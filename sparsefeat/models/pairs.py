@@ -51,7 +51,9 @@ _SCALE_ORIENTED = (1.0, 0.3, 0.3, 0.2, 0.2)
 _SCALE_CHIRAL = 0.1
 
 _DOWN = Kernel(
-    (4, 4, 4), (1, 1, 1), "custom",
+    (4, 4, 4),
+    (1, 1, 1),
+    "custom",
     tuple((x, y, z) for z in range(-1, 3) for y in range(-1, 3) for x in range(-1, 3)),
 )
 """Fine cells that meet a coarse one, from its corner: its own eight and one more on every side."""
@@ -86,7 +88,12 @@ class _Levels:
     """
 
     def __init__(
-        self, base: CoordinateMapKey, position: Tensor, weight: Tensor, outward: Tensor | None, dtype: torch.dtype,
+        self,
+        base: CoordinateMapKey,
+        position: Tensor,
+        weight: Tensor,
+        outward: Tensor | None,
+        dtype: torch.dtype,
         chiral: bool = False,
     ):
         self.base = base
@@ -104,8 +111,13 @@ class _Levels:
         return self._made[key]
 
     def weights(
-        self, manager: CoordinateManager, plan: KernelMap, source: CoordinateMapKey, target: CoordinateMapKey,
-        unit: float, radii: int,
+        self,
+        manager: CoordinateManager,
+        plan: KernelMap,
+        source: CoordinateMapKey,
+        target: CoordinateMapKey,
+        unit: float,
+        radii: int,
     ) -> PairWeights:
         """Pair functions of a kernel map between two levels."""
         cached = (source, target, unit, radii)
@@ -131,7 +143,9 @@ class _Levels:
             weight = weight.new_zeros(voxels).scatter_reduce(0, plan.out_rows, inside, "amax")
             total = group_sums(total, plan, (0,))
             if outward is not None:
-                outward = group_sums(outward * self.weight, plan, (0,)) / total[:, :1].clamp(min=1e-12)
+                outward = group_sums(outward * self.weight, plan, (0,)) / total[:, :1].clamp(
+                    min=1e-12
+                )
             window = Kernel.of(3)
         mean = (total[:, 1:4].t() / total[:, 0].clamp(min=1e-12)).contiguous()
         plan = manager.kernel_map(key, key, window)
@@ -155,7 +169,9 @@ class _Levels:
             normal = normal * (_dot(normal, normal) + GRAZING**2).rsqrt()
             shape = torch.cat([shape, _dot(centre - mean, normal)[:, None]], 1)
             normal = normal.to(self.dtype)
-        mean, surface, weight, shape = (part.to(self.dtype) for part in (mean * stride, surface, weight, shape))
+        mean, surface, weight, shape = (
+            part.to(self.dtype) for part in (mean * stride, surface, weight, shape)
+        )
         return Level(mean, surface, _inner(surface, surface).rsqrt(), weight, normal, shape)
 
 
@@ -235,9 +251,16 @@ def _moments(points: Tensor) -> Tensor:
 def _adjugate(m: Tensor) -> Tensor:
     """Inverse times determinant. Shape: (6, N) -> (6, N)."""
     a, b, c, d, e, f = m  # [[a, d, e], [d, b, f], [e, f, c]]
-    return torch.stack([
-        b * c - f * f, a * c - e * e, a * b - d * d, e * f - d * c, d * f - b * e, d * e - a * f,
-    ])
+    return torch.stack(
+        [
+            b * c - f * f,
+            a * c - e * e,
+            a * b - d * d,
+            e * f - d * c,
+            d * f - b * e,
+            d * e - a * f,
+        ]
+    )
 
 
 def _times(m: Sequence[Tensor], v: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -260,10 +283,16 @@ def _surface(covariance: Tensor) -> Tensor:
     """The inverse square of symmetric matrices, of trace 1. Shape: (6, N) -> (6, N)."""
     inverse = _adjugate(covariance)
     a, b, c, d, e, f = inverse / inverse[:3].sum(0)
-    square = torch.stack([
-        a * a + d * d + e * e, d * d + b * b + f * f, e * e + f * f + c * c,
-        a * d + d * b + e * f, a * e + d * f + e * c, d * e + b * f + f * c,
-    ])
+    square = torch.stack(
+        [
+            a * a + d * d + e * e,
+            d * d + b * b + f * f,
+            e * e + f * f + c * c,
+            a * d + d * b + e * f,
+            a * e + d * f + e * c,
+            d * e + b * f + f * c,
+        ]
+    )
     return square / square[:3].sum(0)
 
 
@@ -272,13 +301,23 @@ def _statistics(covariance: Tensor, centre: Tensor, count: Tensor) -> Tensor:
     trace = covariance[:3].sum(0)
     adjugate = _adjugate(covariance)
     second = adjugate[:3].sum(0)
-    determinant = covariance[0] * adjugate[0] + covariance[3] * adjugate[3] + covariance[4] * adjugate[4]
+    determinant = (
+        covariance[0] * adjugate[0] + covariance[3] * adjugate[3] + covariance[4] * adjugate[4]
+    )
     along = _dot(centre, _times(_surface(covariance), centre))
     across = _dot(centre, centre) - along
-    return torch.stack([
-        3 * second / trace.square(), 27 * determinant / trace**3, (9 * determinant / (second * trace)).sqrt(),
-        trace, along.clamp(min=1e-12).sqrt(), across.clamp(min=1e-12).sqrt(), count / 8,
-    ], 1)
+    return torch.stack(
+        [
+            3 * second / trace.square(),
+            27 * determinant / trace**3,
+            (9 * determinant / (second * trace)).sqrt(),
+            trace,
+            along.clamp(min=1e-12).sqrt(),
+            across.clamp(min=1e-12).sqrt(),
+            count / 8,
+        ],
+        1,
+    )
 
 
 def pair_functions(
@@ -289,7 +328,10 @@ def pair_functions(
     With ``chiral``, ``radii`` more follow: the triple product of the ray and both normals, which changes its sign
     where a shape is reflected. All other functions are the same for a shape and its mirror image.
     """
-    there, here = ([_columns(part, rows) for part in level[:5]] for level, rows in zip((source, target), pairs[:2]))
+    there, here = (
+        [_columns(part, rows) for part in level[:5]]
+        for level, rows in zip((source, target), pairs[:2])
+    )
     position, surface, size, weight, normal = there
     line = position - here[0]
     if unit != 1:
@@ -311,7 +353,9 @@ def pair_functions(
     if source is target:
         weight = weight.masked_fill(pairs.rows == pairs.targets, 0)
     scarce = SCARCE * target.weight[pairs.start : pairs.stop]
-    twist = _dot(ray, torch.linalg.cross(here[4], normal, dim=0)) / _SCALE_CHIRAL if chiral else None
+    twist = (
+        _dot(ray, torch.linalg.cross(here[4], normal, dim=0)) / _SCALE_CHIRAL if chiral else None
+    )
     phi, twisted = [], []
     for centre in RADII[:radii]:
         # A Gaussian's likeness that ends, and costs no exponential.
@@ -334,8 +378,15 @@ class PairConvolution(nn.Module):
     transposed = False
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1,
-        bias: bool = False, dimension: int = 3, chiral: bool = False,
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+        dimension: int = 3,
+        chiral: bool = False,
     ):
         super().__init__()
         if stride not in (1, 2) or dimension != 3 or kernel_size % 2 == 0:
@@ -352,15 +403,21 @@ class PairConvolution(nn.Module):
         self.kernel = nn.Parameter(torch.empty(cells, in_channels, out_channels))
         bound = (cells * in_channels) ** -0.5
         nn.init.uniform_(self.kernel, -bound, bound)
-        self.bias = nn.Parameter(torch.empty(1, out_channels).uniform_(-bound, bound)) if bias else None
+        self.bias = (
+            nn.Parameter(torch.empty(1, out_channels).uniform_(-bound, bound)) if bias else None
+        )
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         if x.features.shape[1] != self.in_channels:
-            raise InputError(f"{self}: expected {self.in_channels} channels, got {x.features.shape[1]}")
+            raise InputError(
+                f"{self}: expected {self.in_channels} channels, got {x.features.shape[1]}"
+            )
         manager = x.manager
         levels = x.levels if isinstance(x, PointTensor) else None
         if levels is None:
-            raise InputError(f"{self}: positions of the points are not known; PointFrames comes first")
+            raise InputError(
+                f"{self}: positions of the points are not known; PointFrames comes first"
+            )
         if self.transposed:
             key = upsampled_key(x, self.window, self.stride)
             plan = manager.kernel_map(key, x.key, self.window).transpose
@@ -396,13 +453,19 @@ def pair_backend(ops: Backend, chiral: bool = False) -> Backend:
 
 
 def _convolution(
-    pointwise: Callable[..., nn.Module], chiral: bool, in_channels: int, out_channels: int, kernel_size: int = 3,
+    pointwise: Callable[..., nn.Module],
+    chiral: bool,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 3,
     **options,
 ) -> nn.Module:
     """A pair convolution, or the pointwise one where the kernel is a single cell."""
     if kernel_size == 1:
         return pointwise(in_channels, out_channels, kernel_size=1, **options)
-    return PairConvolution(in_channels, out_channels, kernel_size=kernel_size, chiral=chiral, **options)
+    return PairConvolution(
+        in_channels, out_channels, kernel_size=kernel_size, chiral=chiral, **options
+    )
 
 
 def with_chiral_cells(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:

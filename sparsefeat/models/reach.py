@@ -70,7 +70,11 @@ def measure_reach(model: nn.Module, channels: int) -> Reach:
     try:
         with evaluating(model):
             coordinates = torch.zeros(1, 4, dtype=torch.int32, device=device)
-            model(SparseTensor(torch.ones(1, channels, device=device, dtype=dtype), coordinates=coordinates))
+            model(
+                SparseTensor(
+                    torch.ones(1, channels, device=device, dtype=dtype), coordinates=coordinates
+                )
+            )
     finally:
         for hook in hooks:
             hook.remove()

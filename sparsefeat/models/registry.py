@@ -49,7 +49,11 @@ def create_model(name: str, *, backend: str = "auto", **config: Any) -> nn.Modul
         InputError: an unknown name or argument, with the nearest known one; or a value out of range.
     """
     model = model_class(name)
-    known = [parameter for parameter in inspect.signature(model.__init__).parameters if parameter != "self"]
+    known = [
+        parameter
+        for parameter in inspect.signature(model.__init__).parameters
+        if parameter != "self"
+    ]
     for key in config:
         if key not in known:
             raise InputError(f"{name}: unknown argument {key!r}{_nearest(str(key), known)}")

@@ -73,8 +73,12 @@ class Res16UNet(Network):
         check_scalars(name, bn_momentum, conv1_kernel_size, D)
         if not is_count(depth, 0) or depth > _LEVELS:
             raise InputError(f"{name}: depth must be an integer from 0 to {_LEVELS}, got {depth!r}")
-        planes = check_widths(name, "planes", self.PLANES if planes is None else planes, 2 * _LEVELS)
-        layers = check_widths(name, "layers", self.LAYERS if layers is None else layers, 2 * _LEVELS)
+        planes = check_widths(
+            name, "planes", self.PLANES if planes is None else planes, 2 * _LEVELS
+        )
+        layers = check_widths(
+            name, "layers", self.LAYERS if layers is None else layers, 2 * _LEVELS
+        )
         check_widths(name, "initial", [initial], 1)
         dilations = check_dilations(name, dilation, depth + 1)
         if norm not in NORMS:
@@ -110,7 +114,9 @@ class Res16UNet(Network):
                 )
             )  # fmt: skip
 
-        self.conv0p1s1 = ops.Convolution(in_channels, initial, kernel_size=conv1_kernel_size, dimension=D)
+        self.conv0p1s1 = ops.Convolution(
+            in_channels, initial, kernel_size=conv1_kernel_size, dimension=D
+        )
         self.bn0 = norm_layer(ops, norm, initial, bn_momentum)
         width, skip_widths = initial, [initial]
         for level in range(1, depth + 1):
@@ -122,7 +128,9 @@ class Res16UNet(Network):
             skip_widths.append(width)
         for level in range(depth, 0, -1):
             place = 2 * _LEVELS - level
-            up = ops.ConvolutionTranspose(width, planes[place], kernel_size=2, stride=2, dimension=D)
+            up = ops.ConvolutionTranspose(
+                width, planes[place], kernel_size=2, stride=2, dimension=D
+            )
             setattr(self, _up(level), up)
             setattr(self, f"bntr{place}", norm_layer(ops, norm, planes[place], bn_momentum))
             joined = planes[place] + skip_widths[level - 1]

@@ -66,7 +66,9 @@ class UNetConfig:
             if value is not None and value not in NORMS:
                 raise InputError(f"{name}: {key} must be one of {', '.join(NORMS)}, got {value!r}")
         if self.kernels not in KERNELS:
-            raise InputError(f"{name}: kernels must be one of {', '.join(KERNELS)}, got {self.kernels!r}")
+            raise InputError(
+                f"{name}: kernels must be one of {', '.join(KERNELS)}, got {self.kernels!r}"
+            )
         if self.oriented and self.kernels != "pair":
             raise InputError(f"{name}: oriented needs kernels 'pair', got {self.kernels!r}")
         if self.chiral and not self.oriented:
@@ -145,7 +147,9 @@ class UNet(Network):
         super().__init__(in_channels, out_channels, backend)
         name = type(self).__name__
         if block_norm is not None and self.BLOCK_NORM is None:
-            raise InputError(f"{name}: block_norm is {block_norm!r}, but this network has no residual blocks")
+            raise InputError(
+                f"{name}: block_norm is {block_norm!r}, but this network has no residual blocks"
+            )
         config = UNetConfig(
             name,
             in_channels,
@@ -185,7 +189,9 @@ class UNet(Network):
         )
         self._add_stage(config, "1", widths[0], dilations[0])
         for level in range(1, config.depth + 1):
-            down = convolution(widths[level - 1], widths[level], kernel_size=3, stride=2, dimension=config.D)
+            down = convolution(
+                widths[level - 1], widths[level], kernel_size=3, stride=2, dimension=config.D
+            )
             setattr(self, f"conv{level + 1}", down)
             self._add_stage(config, f"{level + 1}", widths[level], dilations[level])
         width = widths[config.depth]

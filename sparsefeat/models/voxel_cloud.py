@@ -66,7 +66,8 @@ class VoxelCloud:
     def rows(self, rows: Tensor) -> VoxelCloud:
         """Some of the voxels, in the order of ``rows`` (T,); which points are in them is no longer known."""
         normal, occupancy, batch = (
-            None if part is None else part[rows] for part in (self.normal, self.occupancy, self.batch)
+            None if part is None else part[rows]
+            for part in (self.normal, self.occupancy, self.batch)
         )
         return replace(
             self, cells=self.cells[rows], points=self.points[rows], normal=normal, occupancy=occupancy,
@@ -83,7 +84,8 @@ class VoxelCloud:
 
     def _map(self, change) -> VoxelCloud:
         return replace(
-            self, **{name: change(part) for name, part in vars(self).items() if isinstance(part, Tensor)}
+            self,
+            **{name: change(part) for name, part in vars(self).items() if isinstance(part, Tensor)},
         )
 
     def average(self, values: Tensor) -> Tensor:
@@ -214,7 +216,9 @@ def join(clouds: Sequence[VoxelCloud]) -> VoxelCloud:
         raise InputError("a batch needs at least one cloud")
     first = clouds[0]
     if any(cloud.voxel_size != first.voxel_size for cloud in clouds):
-        raise InputError(f"clouds of voxel sizes {sorted({cloud.voxel_size for cloud in clouds})}, expected one")
+        raise InputError(
+            f"clouds of voxel sizes {sorted({cloud.voxel_size for cloud in clouds})}, expected one"
+        )
     known = {(cloud.normal is None, cloud.occupancy is None) for cloud in clouds}
     if len(known) > 1:
         raise InputError("normals or occupancies of some clouds are known and of others not")

@@ -14,9 +14,16 @@ from sparsefeat.errors import InputError
 class AugmentConfig:
     """What happens to each cloud of a pair, beside the rotation, whose largest angle the request says."""
 
-    scale: tuple[float, float] = (0.9, 1.1)  # factor, uniform in this range, the same for both clouds
-    shift_m: float = 1.0  # metres; each axis uniform within +-: the phase of the voxel grid at every stride
-    jitter_m: float = 0.005  # metres; standard deviation of Gaussian noise per axis, clipped at 3 of them
+    scale: tuple[float, float] = (
+        0.9,
+        1.1,
+    )  # factor, uniform in this range, the same for both clouds
+    shift_m: float = (
+        1.0  # metres; each axis uniform within +-: the phase of the voxel grid at every stride
+    )
+    jitter_m: float = (
+        0.005  # metres; standard deviation of Gaussian noise per axis, clipped at 3 of them
+    )
     crop_probability: float = 0.3  # share of clouds of which a half-space or a box is kept
     crop_keep: float = 0.7  # a crop keeps a share of points uniform between this and 1
     dropout: float = 0.2  # a share uniform between 0 and this of the points is left out
@@ -25,23 +32,31 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high:
-            raise InputError(f"scale is [{low}, {high}], expected two positive factors, the smaller first")
+            raise InputError(
+                f"scale is [{low}, {high}], expected two positive factors, the smaller first"
+            )
         for name in ("shift_m", "jitter_m"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}, expected metres, 0 or more")
         if not 0 <= self.crop_probability <= 1:
-            raise InputError(f"crop_probability is {self.crop_probability}, expected a share from 0 to 1")
+            raise InputError(
+                f"crop_probability is {self.crop_probability}, expected a share from 0 to 1"
+            )
         if not 0 < self.crop_keep <= 1:
             raise InputError(f"crop_keep is {self.crop_keep}, expected a share above 0, at most 1")
         if not 0 <= self.drop_orientation <= 1:
-            raise InputError(f"drop_orientation is {self.drop_orientation}, expected a share from 0 to 1")
+            raise InputError(
+                f"drop_orientation is {self.drop_orientation}, expected a share from 0 to 1"
+            )
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}, expected a share from 0 to below 1")
 
     @classmethod
     def none(cls) -> AugmentConfig:
         """Return the configuration that changes nothing but the rotation."""
-        return cls((1.0, 1.0), shift_m=0.0, jitter_m=0.0, crop_probability=0.0, crop_keep=1.0, dropout=0.0)
+        return cls(
+            (1.0, 1.0), shift_m=0.0, jitter_m=0.0, crop_probability=0.0, crop_keep=1.0, dropout=0.0
+        )
 
 
 def random_rotation(rng: np.random.Generator, max_angle_deg: float = 180.0) -> np.ndarray:
@@ -62,7 +77,9 @@ def random_rotation(rng: np.random.Generator, max_angle_deg: float = 180.0) -> n
         InputError: the angle is out of range.
     """
     if not 0 <= max_angle_deg <= 180:
-        raise InputError(f"the largest angle of rotation is {max_angle_deg} degrees, expected 0 to 180")
+        raise InputError(
+            f"the largest angle of rotation is {max_angle_deg} degrees, expected 0 to 180"
+        )
     axis = rng.standard_normal(3)
     axis /= np.linalg.norm(axis)
     angle = _haar_angle(rng.random(), math.radians(max_angle_deg))

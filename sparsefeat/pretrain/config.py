@@ -35,7 +35,9 @@ class DataConfig:
     shapes: ShapesConfig | None = None  # train on pairs of deforming shapes
     rooms: RoomsConfig | None = None  # make synthetic rooms in root first
     scenes: list[str] | None = None  # null: all, or root/train_*.txt where there is one
-    extra_roots: list[str] = field(default_factory=list)  # further folders to train on, each with its own train_*.txt
+    extra_roots: list[str] = field(
+        default_factory=list
+    )  # further folders to train on, each with its own train_*.txt
     validation_root: str | None = None  # null: root
     validation_scenes: list[str] | None = None  # null: all of validation_root, or its val_*.txt
     min_overlap: float = 0.3  # share of the fragments that a pair must have in common
@@ -59,7 +61,9 @@ class ModelConfig:
     bn_momentum: float = 0.05
     normalize_feature: bool = True
     kernels: Literal["grid", "pair"] = "grid"  # pair: rotation-invariant, see models/pairs.py
-    oriented: bool = False  # pair kernels know the outer side of the surface, from viewpoints or normals
+    oriented: bool = (
+        False  # pair kernels know the outer side of the surface, from viewpoints or normals
+    )
     chiral: bool = False  # one pair function tells left from right; needs oriented
     depth: int = 3  # down-samplings; each one less halves the receptive field
     channels: list[int] | None = None  # widths on the way down; null: as published
@@ -109,7 +113,9 @@ class RotationConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_deg <= self.max_deg <= 180:
-            raise InputError(f"expected 0 <= start_deg <= max_deg <= 180, got {self.start_deg} and {self.max_deg}")
+            raise InputError(
+                f"expected 0 <= start_deg <= max_deg <= 180, got {self.start_deg} and {self.max_deg}"
+            )
         if not 0 <= self.grow_share <= 1:
             raise InputError(f"grow_share: expected a share from 0 to 1, got {self.grow_share}")
 
@@ -126,7 +132,9 @@ class PretrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     voxel_size: float = 0.025  # metres
     voxel_points: Literal["random", "mean"] = "random"  # of a voxel's points: one, or their mean
-    max_voxels: int | None = None  # per cloud; of larger ones the voxels nearest to one shared place are kept
+    max_voxels: int | None = (
+        None  # per cloud; of larger ones the voxels nearest to one shared place are kept
+    )
     batch_size: int = 4  # pairs per process and batch
     epochs: float | None = 100.0  # passes over the pairs; null: steps counts
     steps: int | None = None  # optimiser steps; null: epochs counts
@@ -134,18 +142,32 @@ class PretrainConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # autocast; fp16 on CUDA only
     validate_every: int = 1000  # steps; 0: at the end alone
     save_every: int = 500  # steps
-    compare: list[Literal["fpfh", "random"]] = field(default_factory=list)  # baselines evaluated at the end
+    compare: list[Literal["fpfh", "random"]] = field(
+        default_factory=list
+    )  # baselines evaluated at the end
     pictures: bool = True
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise InputError(f"exactly one of epochs and steps must be set, got {self.epochs} and {self.steps}")
-        if (self.steps is not None and self.steps < 1) or (self.epochs is not None and not self.epochs > 0):
-            raise InputError(f"steps or epochs must be positive, got {self.steps} and {self.epochs}")
+            raise InputError(
+                f"exactly one of epochs and steps must be set, got {self.epochs} and {self.steps}"
+            )
+        if (self.steps is not None and self.steps < 1) or (
+            self.epochs is not None and not self.epochs > 0
+        ):
+            raise InputError(
+                f"steps or epochs must be positive, got {self.steps} and {self.epochs}"
+            )
         if not 0 < self.voxel_size < math.inf:
             raise InputError(f"voxel_size: expected metres above 0, got {self.voxel_size}")
-        if self.data.shapes is not None and self.loss.name == "cycle" and self.loss.cycle_form in ("landing", "distance"):
-            raise InputError(f"loss.cycle_form {self.loss.cycle_form} needs rigid motions; shapes deform")
+        if (
+            self.data.shapes is not None
+            and self.loss.name == "cycle"
+            and self.loss.cycle_form in ("landing", "distance")
+        ):
+            raise InputError(
+                f"loss.cycle_form {self.loss.cycle_form} needs rigid motions; shapes deform"
+            )
         _check_least(self, batch_size=1, save_every=1, validate_every=0, seed=0)
         if self.max_voxels is not None:
             _check_least(self, max_voxels=1)

@@ -29,7 +29,8 @@ def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | Non
     if config.rooms is None:
         return False
     wanted = " ".join(
-        f"{name}={getattr(config.rooms, name)}" for name in ("rooms", "fragments_per_room", "frames", "seed")
+        f"{name}={getattr(config.rooms, name)}"
+        for name in ("rooms", "fragments_per_room", "frames", "seed")
     )
     root = Path(config.root)
     # Written last, so that an interrupted making starts over.
@@ -58,13 +59,17 @@ def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | Non
     return True
 
 
-def load_pairs(config: DataConfig, seed: int) -> tuple[list[FragmentPair], dict[str, list[FragmentPair]]]:
+def load_pairs(
+    config: DataConfig, seed: int
+) -> tuple[list[FragmentPair], dict[str, list[FragmentPair]]]:
     """The training pairs, and the validation pairs by scene.
 
     Raises:
         InputError: a folder or a list is not as expected, or a scene is in both.
     """
-    train = find_pairs(config.root, _scenes(config.root, config.scenes, "train"), config.min_overlap)
+    train = find_pairs(
+        config.root, _scenes(config.root, config.scenes, "train"), config.min_overlap
+    )
     for root in config.extra_roots:
         train += find_pairs(root, _scenes(root, None, "train"), config.min_overlap)
     if config.validation_pairs == 0:
@@ -100,8 +105,14 @@ class _Overfit(PairSampler):
 
 
 def make_loader(
-    pairs: list[FragmentPair], config: PretrainConfig, start: int, stop: int, rank: int, world_size: int,
-    angle: Callable[[int], float], overfit: bool,
+    pairs: list[FragmentPair],
+    config: PretrainConfig,
+    start: int,
+    stop: int,
+    rank: int,
+    world_size: int,
+    angle: Callable[[int], float],
+    overfit: bool,
 ) -> DataLoader:
     """Batches ``start`` to ``stop`` of the run, of this process; workers load, augment and search neighbours.
 
@@ -118,14 +129,23 @@ def make_loader(
         average=config.voxel_points == "mean",
     )
     dataset.preload()
-    if config.model.oriented and all(dataset.fragment.viewpoint(pair.source) is None for pair in pairs):
+    if config.model.oriented and all(
+        dataset.fragment.viewpoint(pair.source) is None for pair in pairs
+    ):
         raise InputError(
             f"model.oriented is set, but no fragment of {config.data.root} says where its sensor stood: a key 'viewpoint' "
             "in its npz, or the layout of the 3DMatch test set"
         )
     sampler_class = _Overfit if overfit else PairSampler
     sampler = sampler_class(
-        len(pairs), config.batch_size, config.seed, start, stop, rank=rank, world_size=world_size, angle=angle
+        len(pairs),
+        config.batch_size,
+        config.seed,
+        start,
+        stop,
+        rank=rank,
+        world_size=world_size,
+        angle=angle,
     )
     workers = config.data.workers
     return DataLoader(

@@ -28,7 +28,9 @@ class RunLog:
             with atomic_write(path) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
             self._file = path.open("a", buffering=1)
-        self._progress = Progress("pretrain", steps, "step", first, show_progress, dynamic_ncols=True)
+        self._progress = Progress(
+            "pretrain", steps, "step", first, show_progress, dynamic_ncols=True
+        )
         self._board = None
         with contextlib.suppress(ImportError):  # TensorBoard is an extra
             from torch.utils.tensorboard import SummaryWriter

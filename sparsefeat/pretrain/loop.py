@@ -92,12 +92,21 @@ def pretrain(
     with output_folder(output) if rank == 0 else contextlib.nullcontext():
         if overwrite and rank == 0:
             remove_run(output)
-        return _pretrain(config, output, device, source, resume, show_progress, should_stop, rank, world_size)
+        return _pretrain(
+            config, output, device, source, resume, show_progress, should_stop, rank, world_size
+        )
 
 
 def _pretrain(
-    config: PretrainConfig, output: Path, device: torch.device, source: PairSource, resume: bool, show_progress: bool,
-    should_stop: Callable[[], bool], rank: int, world_size: int,
+    config: PretrainConfig,
+    output: Path,
+    device: torch.device,
+    source: PairSource,
+    resume: bool,
+    show_progress: bool,
+    should_stop: Callable[[], bool],
+    rank: int,
+    world_size: int,
 ) -> PretrainResult:
     """Steps, validations and files of this process, from the new or the resumed state."""
     accumulate = config.optimizer.accumulate
@@ -150,13 +159,22 @@ def _pretrain(
         while step < steps and not should_stop():
             set_learning_rate(optimizer, config, step, steps, batches_per_epoch / accumulate)
             optimizer.zero_grad(set_to_none=True)
-            record = {"loss": 0.0, "pairs": 0, "data_s": 0.0, "forward_s": 0.0, "loss_s": 0.0, "backward_s": 0.0}
+            record = {
+                "loss": 0.0,
+                "pairs": 0,
+                "data_s": 0.0,
+                "forward_s": 0.0,
+                "loss_s": 0.0,
+                "backward_s": 0.0,
+            }
             for micro in range(accumulate):
                 batch, waited = next(batches)
                 # DDP averages gradients at the last of the accumulated batches only.
                 last = micro == accumulate - 1
                 with contextlib.nullcontext() if last or world_size == 1 else parallel.no_sync():
-                    _forward_backward(parallel, batch.to(device), config, scaler, step, micro, rank, record)
+                    _forward_backward(
+                        parallel, batch.to(device), config, scaler, step, micro, rank, record
+                    )
                 record["data_s"] += waited
             if config.optimizer.clip_norm is not None:
                 scaler.unscale_(optimizer)
@@ -165,7 +183,10 @@ def _pretrain(
             scaler.update()
             step += 1
             if log:
-                record |= {"lr": optimizer.param_groups[0]["lr"], "max_angle_deg": angle((step - 1) * accumulate)}
+                record |= {
+                    "lr": optimizer.param_groups[0]["lr"],
+                    "max_angle_deg": angle((step - 1) * accumulate),
+                }
                 log.step(step, record)
             if step == steps or (config.validate_every and step % config.validate_every == 0):
                 validate(step)
@@ -180,8 +201,14 @@ def _pretrain(
 
 
 def _forward_backward(
-    model: nn.Module, batch: PairBatch, config: PretrainConfig, scaler: torch.amp.GradScaler, step: int,
-    micro: int, rank: int, record: dict[str, float],
+    model: nn.Module,
+    batch: PairBatch,
+    config: PretrainConfig,
+    scaler: torch.amp.GradScaler,
+    step: int,
+    micro: int,
+    rank: int,
+    record: dict[str, float],
 ) -> None:
     """One batch: sources and targets of all pairs go through the network together."""
     start = time.perf_counter()
@@ -212,10 +239,16 @@ def _forward_backward(
     record["backward_s"] += time.perf_counter() - computed
 
 
-def split_pairs(batch: PairBatch, features0: Tensor, features1: Tensor) -> Iterator[tuple[int, PairFeatures]]:
+def split_pairs(
+    batch: PairBatch, features0: Tensor, features1: Tensor
+) -> Iterator[tuple[int, PairFeatures]]:
     """The pairs of a batch with their numbers, each source moved into its target's frame; without matches: left out."""
-    sources = zip(features0.split(batch.source_splits), batch.source.points.split(batch.source_splits))
-    targets = zip(features1.split(batch.target_splits), batch.target.points.split(batch.target_splits))
+    sources = zip(
+        features0.split(batch.source_splits), batch.source.points.split(batch.source_splits)
+    )
+    targets = zip(
+        features1.split(batch.target_splits), batch.target.points.split(batch.target_splits)
+    )
     start0 = start1 = 0
     matches = batch.matches.split(batch.match_splits)
     pairs = enumerate(zip(sources, targets, matches, batch.transforms))
@@ -241,7 +274,9 @@ def build_model(config: ModelConfig) -> nn.Module:
         return model
     options = {name: value for name, value in vars(config).items() if name not in ("name", "init")}
     widths = ("channels", "tr_channels")
-    options = {name: value for name, value in options.items() if name not in widths or value is not None}
+    options = {
+        name: value for name, value in options.items() if name not in widths or value is not None
+    }
     in_channels = (6 if config.oriented else 3) if config.kernels == "pair" else 1
     return create_model(config.name, in_channels=in_channels, **options)
 
@@ -261,14 +296,21 @@ def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Opt
     options = config.optimizer
     if options.name == "sgd":
         return torch.optim.SGD(
-            model.parameters(), options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+            model.parameters(),
+            options.lr,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
         )
     kind = torch.optim.Adam if options.name == "adam" else torch.optim.AdamW
     return kind(model.parameters(), options.lr, weight_decay=options.weight_decay)
 
 
 def set_learning_rate(
-    optimizer: torch.optim.Optimizer, config: PretrainConfig, step: int, steps: int, steps_per_epoch: float
+    optimizer: torch.optim.Optimizer,
+    config: PretrainConfig,
+    step: int,
+    steps: int,
+    steps_per_epoch: float,
 ) -> None:
     """Set the rate of a step: a function of the step alone, so there is no schedule state to resume."""
     options = config.optimizer

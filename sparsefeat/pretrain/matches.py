@@ -67,5 +67,12 @@ def _near_box(points: np.ndarray, others: np.ndarray, radius: float) -> np.ndarr
     axes = others.T.copy()
     low, high = axes.min(axis=1) - radius, axes.max(axis=1) + radius
     x, y, z = points.T
-    inside = (x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]) & (z >= low[2]) & (z <= high[2])
+    inside = (
+        (x >= low[0])
+        & (x <= high[0])
+        & (y >= low[1])
+        & (y <= high[1])
+        & (z >= low[2])
+        & (z <= high[2])
+    )
     return np.flatnonzero(inside)

@@ -164,7 +164,9 @@ class PairDataset(Dataset):
         scale = rng.uniform(*self.augment.scale)
         clouds, frames = [], []
         for path in (pair.source, pair.target):
-            points, frame = augment(self.fragment(path), rng, request.max_angle_deg, self.augment, scale)
+            points, frame = augment(
+                self.fragment(path), rng, request.max_angle_deg, self.augment, scale
+            )
             cloud = one_point_per_voxel(points, self.voxel_size, None if self.average else rng)
             viewpoint = self.fragment.viewpoint(path)
             if viewpoint is not None:
@@ -173,7 +175,10 @@ class PairDataset(Dataset):
             clouds.append(dataclasses.replace(cloud, normal=normal))
             frames.append(frame)
         if self.augment.drop_orientation > 0 and rng.random() < self.augment.drop_orientation:
-            clouds = [dataclasses.replace(cloud, normal=torch.zeros_like(cloud.normal)) for cloud in clouds]
+            clouds = [
+                dataclasses.replace(cloud, normal=torch.zeros_like(cloud.normal))
+                for cloud in clouds
+            ]
         source, target = clouds
         # One scale for both: it cancels, and the motion between the augmented clouds stays rigid.
         transform = frames[1] @ pair.transform @ np.linalg.inv(frames[0])
@@ -208,7 +213,9 @@ def one_point_per_voxel(
     kept = cloud.points.float()
     if rng is not None:
         order = torch.arange(len(given))
-        first = order.new_full((len(cloud),), len(given)).scatter_reduce(0, cloud.inverse, order, "amin")
+        first = order.new_full((len(cloud),), len(given)).scatter_reduce(
+            0, cloud.inverse, order, "amin"
+        )
         kept = given[first]
     return dataclasses.replace(cloud, points=kept, inverse=cloud.inverse[:0])
 
@@ -224,7 +231,10 @@ def collate_pairs(samples: Sequence[PairSample]) -> PairBatch:
     source_splits = [len(sample.source) for sample in samples]
     target_splits = [len(sample.target) for sample in samples]
     starts = np.cumsum([[0, 0], *zip(source_splits, target_splits, strict=True)], axis=0)[:-1]
-    matches = [sample.matches + torch.from_numpy(start) for sample, start in zip(samples, starts, strict=True)]
+    matches = [
+        sample.matches + torch.from_numpy(start)
+        for sample, start in zip(samples, starts, strict=True)
+    ]
     return PairBatch(
         source=join([sample.source for sample in samples]),
         target=join([sample.target for sample in samples]),
@@ -262,7 +272,10 @@ def _cut(sample: PairSample, size: int, rng: np.random.Generator) -> PairSample:
         centre = source[rng.integers(len(source))]
     transform = sample.transform.numpy()
     kept, rows = [], []
-    for points, place in ((source, centre), (target, transform[:3, :3] @ centre + transform[:3, 3])):
+    for points, place in (
+        (source, centre),
+        (target, transform[:3, :3] @ centre + transform[:3, 3]),
+    ):
         distance = ((points - place) ** 2).sum(axis=1)
         keep = torch.from_numpy(np.sort(np.argsort(distance, kind="stable")[:size]))
         row = torch.full((len(points),), -1)

@@ -23,8 +23,12 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
     width = max(len(name) for name in rows)
     lines = [f"{'':{width}}     FMR      IR   FMR mutual   IR mutual"]
     for name, row in rows.items():
-        fmr, ir, fmr_mutual, ir_mutual = (row.get(key, math.nan) for key in ("FMR", "IR", "FMR_mutual", "IR_mutual"))
-        lines.append(f"{name:{width}}   {fmr:.3f}   {ir:.3f}        {fmr_mutual:.3f}       {ir_mutual:.3f}")
+        fmr, ir, fmr_mutual, ir_mutual = (
+            row.get(key, math.nan) for key in ("FMR", "IR", "FMR_mutual", "IR_mutual")
+        )
+        lines.append(
+            f"{name:{width}}   {fmr:.3f}   {ir:.3f}        {fmr_mutual:.3f}       {ir_mutual:.3f}"
+        )
     return "\n".join(lines)
 
 
@@ -39,18 +43,26 @@ def draw_curves(output: Path) -> list[Path]:
         smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
         files.append(output / "loss.png")
         plot_curves(
-            {f"mean of {window} steps": (number[window - 1 :], smooth)}, files[-1], "step", "loss", title="Pretraining loss"
+            {f"mean of {window} steps": (number[window - 1 :], smooth)},
+            files[-1],
+            "step",
+            "loss",
+            title="Pretraining loss",
         )
     if validations:
         number = [line["step"] for line in validations]
         shares = [name for name in ("FMR", "IR", "hits") if name in validations[0]["validation"]]
-        curves = {name: (number, [line["validation"][name] for line in validations]) for name in shares}
+        curves = {
+            name: (number, [line["validation"][name] for line in validations]) for name in shares
+        }
         files.append(output / "matching.png")
         plot_curves(curves, files[-1], "step", "share", title="Held-out matching", ylim=(0, 1))
     return files
 
 
-def draw_pair(output: Path, model: nn.Module, config: PretrainConfig, pair: FragmentPair) -> list[Path]:
+def draw_pair(
+    output: Path, model: nn.Module, config: PretrainConfig, pair: FragmentPair
+) -> list[Path]:
     """Features of a pair as colours on a common basis, and its matches; returns the files."""
     describe = FeatureExtractor(model, config.voxel_size)
     dense = config.voxel_points == "mean"
@@ -59,9 +71,14 @@ def draw_pair(output: Path, model: nn.Module, config: PretrainConfig, pair: Frag
     colors = pca_colors([target.features, source.features])
     features = output / "features.png"
     render_points(
-        [target.points, source.points], colors, features, titles=[pair.target.stem, pair.source.stem]
+        [target.points, source.points],
+        colors,
+        features,
+        titles=[pair.target.stem, pair.source.stem],
     )
     picture = output / "matches.png"
     points = config.data.validation_points
-    draw_matches_of(pair, describe, config.voxel_size, picture, points, seed=config.seed, dense=dense)
+    draw_matches_of(
+        pair, describe, config.voxel_size, picture, points, seed=config.seed, dense=dense
+    )
     return [features, picture]

@@ -85,7 +85,9 @@ def run(
                     baseline_descriptor(name, trained, config.voxel_size, config.seed),
                     config.voxel_size,
                     points=config.data.validation_points,
-                    progress=lambda done, total, show=progress: _unless(should_stop, show, done, total),
+                    progress=lambda done, total, show=progress: _unless(
+                        should_stop, show, done, total
+                    ),
                     dense=config.voxel_points == "mean",
                 )
                 rows[name] = numbers(measured)
@@ -95,8 +97,13 @@ def run(
         if rows:
             say(f"\nheld-out matching, {pairs} pairs of {', '.join(held_out)}:\n{table(rows)}\n")
         if config.pictures:
-            example = max((pair for pairs in held_out.values() for pair in pairs), key=lambda pair: pair.overlap)
-            files += draw_pair(output, from_pretrained(output / "last.safetensors"), config, example)
+            example = max(
+                (pair for pairs in held_out.values() for pair in pairs),
+                key=lambda pair: pair.overlap,
+            )
+            files += draw_pair(
+                output, from_pretrained(output / "last.safetensors"), config, example
+            )
     for path in files:
         say(f"picture: {path}")
 
@@ -105,14 +112,18 @@ def _own_device(device: str) -> str:
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device {device}: torch {torch.__version__} finds no CUDA device here; use --device cpu")
+        raise InputError(
+            f"device {device}: torch {torch.__version__} finds no CUDA device here; use --device cpu"
+        )
     checked_device(device, torch.nn.Identity())
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     return device
 
 
-def _unless(should_stop: Callable[[], bool], progress: Callable[[int, int], None], done: int, total: int) -> None:
+def _unless(
+    should_stop: Callable[[], bool], progress: Callable[[int, int], None], done: int, total: int
+) -> None:
     if should_stop():
         raise KeyboardInterrupt
     progress(done, total)

@@ -98,7 +98,10 @@ class PairSampler(Sampler[list[PairRequest]]):
     def _request(self, place: int, angle: float) -> PairRequest:
         epoch, index = divmod(place, self.n_pairs)
         if self._epoch[0] != epoch:
-            self._epoch = (epoch, np.random.default_rng((self.seed, 0, epoch)).permutation(self.n_pairs))
+            self._epoch = (
+                epoch,
+                np.random.default_rng((self.seed, 0, epoch)).permutation(self.n_pairs),
+            )
         seed = np.random.SeedSequence((self.seed, 1, place)).generate_state(1, np.uint64)[0]
         return PairRequest(int(self._epoch[1][index]), int(seed), angle)
 
@@ -126,12 +129,18 @@ def select_pairs(
         InputError: the range or the limit is not valid, or no pair is left.
     """
     if not 0 <= min_overlap <= max_overlap <= 1:
-        raise InputError(f"overlap from {min_overlap} to {max_overlap}: expected shares, the smaller first")
+        raise InputError(
+            f"overlap from {min_overlap} to {max_overlap}: expected shares, the smaller first"
+        )
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}, expected at least 1 pair")
-    kept = [pair for pair in pairs if not (pair.overlap < min_overlap or pair.overlap > max_overlap)]
+    kept = [
+        pair for pair in pairs if not (pair.overlap < min_overlap or pair.overlap > max_overlap)
+    ]
     if not kept:
-        raise InputError(f"none of {len(pairs)} pairs has an overlap from {min_overlap:g} to {max_overlap:g}")
+        raise InputError(
+            f"none of {len(pairs)} pairs has an overlap from {min_overlap:g} to {max_overlap:g}"
+        )
     if limit is not None and limit < len(kept):
         drawn = np.random.default_rng(seed).choice(len(kept), limit, replace=False)
         kept = [kept[index] for index in sorted(drawn)]

@@ -41,26 +41,40 @@ _CLOUD_NOISE = 0.004
 class ShapesConfig:
     """Deforming shapes to train on. Lengths are in roots of a shape's area, so that all have one size."""
 
-    roots: list[str] = field(default_factory=list)  # folders with corres/, such as make_data.py creatures writes
+    roots: list[str] = field(
+        default_factory=list
+    )  # folders with corres/, such as make_data.py creatures writes
     name: str = "folder"  # their layout, see load_dataset
     options: dict[str, Any] = field(default_factory=dict)  # of the loader
-    validation_roots: list[str] | None = None  # null: the split "test" of roots, which then train on "train"
+    validation_roots: list[str] | None = (
+        None  # null: the split "test" of roots, which then train on "train"
+    )
     voxels: tuple[float, float] = (0.016, 0.075)  # voxel size of a pair, log-uniform
-    same_individual: float = 0.25  # share of pairs of two poses of one individual, where there are such
+    same_individual: float = (
+        0.25  # share of pairs of two poses of one individual, where there are such
+    )
     dropout: float = 0.3  # a share uniform between 0 and this of the surface points is left out
     jitter: float = 0.1  # voxels; deviation of the points, uniform up to this
     bent: float = 0.5  # share of shapes that are bent smoothly,
     strain: float = 0.25  # by a strain uniform up to this
     damaged: float = 0.4  # share of shapes that are cut, seen from one side, sparse or noisy
     rooms: float = 0.0  # share of pairs that are fragments of data.root instead
-    fresh: float = 0.0  # share of pairs of creatures that are made for them: individuals that are seen once
-    fresh_families: list[str] = field(default_factory=lambda: ["figure", "beast"])  # of make_data.py creatures
+    fresh: float = (
+        0.0  # share of pairs of creatures that are made for them: individuals that are seen once
+    )
+    fresh_families: list[str] = field(
+        default_factory=lambda: ["figure", "beast"]
+    )  # of make_data.py creatures
 
     def __post_init__(self) -> None:
         low, high = self.voxels
         if not 0 < low <= high < 1:
-            raise InputError(f"voxels is [{low}, {high}], expected two shares of the root of the area, smaller first")
-        unknown = next((name for name in self.fresh_families if name not in FAMILIES | VARIED), None)
+            raise InputError(
+                f"voxels is [{low}, {high}], expected two shares of the root of the area, smaller first"
+            )
+        unknown = next(
+            (name for name in self.fresh_families if name not in FAMILIES | VARIED), None
+        )
         if unknown is not None or not self.fresh_families:
             known = ", ".join(FAMILIES | VARIED)
             raise InputError(f"fresh_families has {unknown or 'none'!r}, expected some of {known}")
@@ -70,7 +84,9 @@ class ShapesConfig:
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}, expected a share from 0 to below 1")
         if not 0 <= self.jitter or not 0 <= self.strain:
-            raise InputError(f"jitter and strain are {self.jitter} and {self.strain}, expected 0 or more")
+            raise InputError(
+                f"jitter and strain are {self.jitter} and {self.strain}, expected 0 or more"
+            )
 
     def plain(self) -> ShapesConfig:
         """The same shapes neither bent nor damaged, whole: for validation."""
@@ -120,11 +136,15 @@ def load_shapes(config: ShapesConfig, split: str | None) -> list[LoadedShape]:
 def _loaded(shape: Shape, root: str) -> LoadedShape:
     data = shape.load()
     if data.correspondence is None or not len(data.correspondence):
-        raise InputError(f"{root}: {shape.name} has no correspondence; expected corres/<name>.vts beside the meshes")
+        raise InputError(
+            f"{root}: {shape.name} has no correspondence; expected corres/<name>.vts beside the meshes"
+        )
     if not len(data.faces) or not surface_area(data.vertices, data.faces) > 0:
         raise InputError(f"{root}: {shape.name} has no surface")
     who = (root, shape.label, shape.individual if shape.individual is not None else shape.name)
-    return _of_area_one(data.vertices, data.faces, data.correspondence, f"{root} {shape.template}", who)
+    return _of_area_one(
+        data.vertices, data.faces, data.correspondence, f"{root} {shape.template}", who
+    )
 
 
 def _of_area_one(
@@ -153,7 +173,9 @@ def fresh_pair(config: ShapesConfig, rng: np.random.Generator) -> tuple[LoadedSh
             family, kind, pose, np.random.SeedSequence(who), np.random.SeedSequence(occasion), _FRESH_VERTICES,
             _FRESH_LANDMARKS, triangulation=int(rng.integers(_FRESH_TRIANGULATIONS)),
         )  # fmt: skip
-        made.append(_of_area_one(creature.vertices, creature.faces, creature.landmarks, family, (who,)))
+        made.append(
+            _of_area_one(creature.vertices, creature.faces, creature.landmarks, family, (who,))
+        )
     return made[0], made[1]
 
 
@@ -172,7 +194,11 @@ class SurfaceCloud(NamedTuple):
 
 
 def surface_cloud(
-    shape: LoadedShape, voxel: float, config: ShapesConfig, rng: np.random.Generator, max_angle_deg: float = 180.0
+    shape: LoadedShape,
+    voxel: float,
+    config: ShapesConfig,
+    rng: np.random.Generator,
+    max_angle_deg: float = 180.0,
 ) -> SurfaceCloud:
     """Sample, bend, damage, thin out, turn and shift a shape.
 
@@ -184,7 +210,9 @@ def surface_cloud(
         max_angle_deg: of the rotation.
     """
     vertices = shape.vertices.astype(np.float64)
-    samples = sample_surface(vertices, shape.faces, spacing=voxel / SAMPLES_PER_VOXEL_EDGE, seed=rng)
+    samples = sample_surface(
+        vertices, shape.faces, spacing=voxel / SAMPLES_PER_VOXEL_EDGE, seed=rng
+    )
     points = np.concatenate([vertices, samples.points])
     normals = np.concatenate([shape.normals, shape.outwards * samples.normals])
     kept = np.arange(len(points))
@@ -211,9 +239,15 @@ def _changes(voxel: float, config: ShapesConfig, rng: np.random.Generator) -> li
         elif kind == 1:
             changes.append(lambda p, n: damage.one_view(p, n, rng, _VIEW_PIXEL * voxel))
         elif kind == 2:
-            changes.append(lambda p, n: damage.sparse_cloud(p, n, rng, 3000, rng.uniform(0, _CLOUD_NOISE)))
+            changes.append(
+                lambda p, n: damage.sparse_cloud(p, n, rng, 3000, rng.uniform(0, _CLOUD_NOISE))
+            )
         else:
-            changes.append(lambda p, n: damage.noise(p, n, rng, rng.uniform(0, 0.3) * voxel, rng.uniform(0, 0.3)))
+            changes.append(
+                lambda p, n: damage.noise(
+                    p, n, rng, rng.uniform(0, 0.3) * voxel, rng.uniform(0, 0.3)
+                )
+            )
     if config.dropout > 0:
         changes.append(lambda p, n: _thinned(p, n, rng, rng.uniform(0, config.dropout)))
     if config.jitter > 0:
@@ -221,7 +255,9 @@ def _changes(voxel: float, config: ShapesConfig, rng: np.random.Generator) -> li
     return changes
 
 
-def _thinned(points: np.ndarray, normals: np.ndarray, rng: np.random.Generator, share: float) -> damage.Damaged:
+def _thinned(
+    points: np.ndarray, normals: np.ndarray, rng: np.random.Generator, share: float
+) -> damage.Damaged:
     kept = np.flatnonzero(rng.random(len(points)) >= share)
     return damage.Damaged(points[kept], normals[kept], kept)
 
@@ -244,8 +280,15 @@ class ShapePairDataset(Dataset):
         fragments: PairDataset | None = None,
     ):  # fmt: skip
         if not shapes:
-            raise InputError("data.shapes: no shapes to train on; expected folders with meshes and corres/ in roots")
-        self.shapes, self.config, self.voxel_size, self.fragments = list(shapes), config, voxel_size, fragments
+            raise InputError(
+                "data.shapes: no shapes to train on; expected folders with meshes and corres/ in roots"
+            )
+        self.shapes, self.config, self.voxel_size, self.fragments = (
+            list(shapes),
+            config,
+            voxel_size,
+            fragments,
+        )
         self.groups: dict[str, list[int]] = {}
         for row, shape in enumerate(self.shapes):
             first = self.shapes[self.groups.setdefault(shape.group, [row])[0]]
@@ -272,7 +315,9 @@ class ShapePairDataset(Dataset):
             shapes = fresh_pair(self.config, rng)
         else:
             shapes = self.shapes[request.pair], self.shapes[self._partner(request.pair, rng)]
-        clouds = [surface_cloud(shape, voxel, self.config, rng, request.max_angle_deg) for shape in shapes]
+        clouds = [
+            surface_cloud(shape, voxel, self.config, rng, request.max_angle_deg) for shape in shapes
+        ]
         source, target = map(self._voxelized, clouds)
         both = (clouds[0].landmarks >= 0) & (clouds[1].landmarks >= 0)
         matches = torch.stack(
@@ -282,15 +327,24 @@ class ShapePairDataset(Dataset):
             ],
             1,
         )
-        source, target = (replace(voxels, inverse=voxels.inverse[:0]) for voxels in (source, target))
+        source, target = (
+            replace(voxels, inverse=voxels.inverse[:0]) for voxels in (source, target)
+        )
         return PairSample(
-            source, target, torch.unique(matches, dim=0), torch.eye(4, dtype=torch.float64), request, deformed=True
+            source,
+            target,
+            torch.unique(matches, dim=0),
+            torch.eye(4, dtype=torch.float64),
+            request,
+            deformed=True,
         )
 
     def _voxelized(self, cloud: SurfaceCloud) -> VoxelCloud:
         """Mean points and normals of occupied voxels, at the network's voxel size."""
         voxels = voxelize(
-            torch.from_numpy(cloud.points * self.voxel_size), self.voxel_size, normals=torch.from_numpy(cloud.normals)
+            torch.from_numpy(cloud.points * self.voxel_size),
+            self.voxel_size,
+            normals=torch.from_numpy(cloud.normals),
         )
         return replace(voxels, points=voxels.points.float())
 

@@ -80,7 +80,9 @@ class FragmentSource:
     def loader(
         self, start: int, stop: int, rank: int, world_size: int, angle: Callable[[int], float]
     ) -> DataLoader:
-        return make_loader(self.train, self.config, start, stop, rank, world_size, angle, self.overfit)
+        return make_loader(
+            self.train, self.config, start, stop, rank, world_size, angle, self.overfit
+        )
 
     def validate(self, model: nn.Module) -> MatchingResult:
         config = self.config
@@ -116,7 +118,9 @@ class ShapeSource:
             roots = shapes.validation_roots or shapes.roots
             split = "test" if shapes.validation_roots is None else None
             held_out = replace(shapes.plain(), roots=roots)
-            self.validation = ShapePairDataset(load_shapes(held_out, split), held_out, config.voxel_size)
+            self.validation = ShapePairDataset(
+                load_shapes(held_out, split), held_out, config.voxel_size
+            )
         self.held_out = self.validation is not None
 
     def loader(
@@ -124,7 +128,14 @@ class ShapeSource:
     ) -> DataLoader:
         config, workers = self.config, self.config.data.workers
         sampler = (_Overfit if self.overfit else PairSampler)(
-            self.count, config.batch_size, config.seed, start, stop, rank=rank, world_size=world_size, angle=angle
+            self.count,
+            config.batch_size,
+            config.seed,
+            start,
+            stop,
+            rank=rank,
+            world_size=world_size,
+            angle=angle,
         )
         return DataLoader(
             self.dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate_pairs,
@@ -136,19 +147,27 @@ class ShapeSource:
         count = self.config.batch_size if self.overfit else self.config.data.validation_pairs
         rng = np.random.default_rng(self.config.seed)
         # Fixed pairs, spread evenly over the shapes.
-        rows = np.arange(count) if self.overfit else np.linspace(0, len(self.validation) - 1, count).round().astype(int)
+        rows = (
+            np.arange(count)
+            if self.overfit
+            else np.linspace(0, len(self.validation) - 1, count).round().astype(int)
+        )
         training = model.training
         model.eval()
         hits, errors = [], []
         for row in rows:
-            request = PairRequest(int(row), int(row) if self.overfit else int(rng.integers(1 << 62)))
+            request = PairRequest(
+                int(row), int(row) if self.overfit else int(rng.integers(1 << 62))
+            )
             batch = collate_pairs([self.validation[request]]).to(next(model.parameters()).device)
             f, g = pair_features(model, batch)
             rows0, rows1 = batch.matches.t()
             places = batch.target.points[rows1]
             apart = (places[(f[rows0] @ g[rows1].t()).argmax(1)] - places).norm(dim=1)
             hits.append((apart <= HIT_VOXELS * self.config.voxel_size).float().mean().item())
-            extent = (batch.target.points - batch.target.points.mean(0)).square().sum(1).mean().sqrt()
+            extent = (
+                (batch.target.points - batch.target.points.mean(0)).square().sum(1).mean().sqrt()
+            )
             errors.append((apart.mean() / extent).item())
         model.train(training)
         return LandmarkResult(float(np.mean(hits)), float(np.mean(errors)))

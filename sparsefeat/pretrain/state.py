@@ -22,8 +22,13 @@ _FREE = {"steps", "epochs", "validate_every", "save_every", "pictures", "compare
 
 
 def save_state(
-    path: Path, config: PretrainConfig, model: Network, optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler, step: int, best: float,
+    path: Path,
+    config: PretrainConfig,
+    model: Network,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    step: int,
+    best: float,
 ) -> None:
     """Write everything that later steps depend on; data order and rates are functions of the step.
 
@@ -42,8 +47,13 @@ def save_state(
         # A stream and no path: torch would write the temporary name into the file.
         with atomic_write(path) as temporary, open(temporary, "wb") as stream:
             torch.save(state, stream)
-    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
-        raise InputError(f"{path}: cannot write the state ({error}); an earlier file is untouched") from error
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch's zip writer reports a full disk as RuntimeError
+        raise InputError(
+            f"{path}: cannot write the state ({error}); an earlier file is untouched"
+        ) from error
 
 
 def check_output(output: Path, resume: bool, overwrite: bool) -> None:
@@ -55,7 +65,9 @@ def check_output(output: Path, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise InputError("resume and overwrite are both given, expected at most one of them")
     if resume and not (output / "last.pt").is_file():
-        raise InputError(f"{output / 'last.pt'}: nothing to resume from; expected the last.pt of an earlier run")
+        raise InputError(
+            f"{output / 'last.pt'}: nothing to resume from; expected the last.pt of an earlier run"
+        )
     if not resume and not overwrite and (steps := _begun(output)) is not None:
         goes_on = "--resume goes on with it, " if (output / "last.pt").is_file() else ""
         raise InputError(
@@ -76,12 +88,17 @@ def _begun(output: Path) -> int | None:
     steps, validations = read_log(output)
     saved = any((output / name).is_file() for name in ("last.pt", "last.safetensors"))
     # The best of a run that only validated is the untrained network.
-    trained = (output / "best.safetensors").is_file() and any(line["step"] > 0 for line in validations)
+    trained = (output / "best.safetensors").is_file() and any(
+        line["step"] > 0 for line in validations
+    )
     return max((line["step"] for line in steps), default=0) if saved or trained else None
 
 
 def load_state(
-    path: Path, config: PretrainConfig, model: Network, optimizer: torch.optim.Optimizer,
+    path: Path,
+    config: PretrainConfig,
+    model: Network,
+    optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> tuple[int, float]:
     """Restore what :func:`save_state` wrote; returns the step and the best validation IR so far.
@@ -94,18 +111,29 @@ def load_state(
     except Exception as error:  # what torch raises on a damaged file is not bounded
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: not the state of a run, or cut off ({reason})") from error
-    kinds = {"config": dict, "model": dict, "optimizer": dict, "scaler": dict, "step": int, "best": (int, float)}
+    kinds = {
+        "config": dict,
+        "model": dict,
+        "optimizer": dict,
+        "scaler": dict,
+        "step": int,
+        "best": (int, float),
+    }
     for name, kind in kinds.items():
         found = state.get(name) if isinstance(state, dict) else None
         if not isinstance(found, kind):
             lack = "has no" if found is None else f"has a {type(found).__name__} for its"
             raise InputError(f"{path}: {lack} {name}, so that it is not the state of a run")
     # Options that the run did not know yet have their defaults.
-    theirs = to_dict(config_from_dict(PretrainConfig, current_run_options(state["config"]), where=str(path)))
+    theirs = to_dict(
+        config_from_dict(PretrainConfig, current_run_options(state["config"]), where=str(path))
+    )
     mine = to_dict(config)
     for name in mine:
         if name not in _FREE and mine[name] != theirs.get(name):
-            raise InputError(f"{path}: was made with {name} = {theirs.get(name)}, the configuration says {mine[name]}")
+            raise InputError(
+                f"{path}: was made with {name} = {theirs.get(name)}, the configuration says {mine[name]}"
+            )
     if state["step"] < 0:
         raise InputError(f"{path}: its step is {state['step']}, expected 0 or more")
     try:
@@ -126,7 +154,11 @@ def _check_optimizer(state: dict[str, Any], optimizer: torch.optim.Optimizer, st
         for name in _moments(optimizer):
             shape = getattr(moments.get(name), "shape", None)
             if step and shape != parameter.shape:
-                found = "is missing" if shape is None else f"has shape {tuple(shape)}, expected {tuple(parameter.shape)}"
+                found = (
+                    "is missing"
+                    if shape is None
+                    else f"has shape {tuple(shape)}, expected {tuple(parameter.shape)}"
+                )
                 raise InputError(f"{name} of parameter {number} {found}")
 
 

@@ -61,7 +61,11 @@ class Progress:
         if self._bars:
             if self._bar is None:
                 self._bar = tqdm(
-                    total=self.total, desc=self.name, unit=self.unit, initial=self._first, **self._options
+                    total=self.total,
+                    desc=self.name,
+                    unit=self.unit,
+                    initial=self._first,
+                    **self._options,
                 )
             self._bar.total = self.total
             self._bar.set_postfix_str(self._note, refresh=False)
@@ -85,7 +89,11 @@ class Progress:
 
     def _line(self) -> str:
         gone = time.monotonic() - self._start
-        text = f"{self.name}: {self.done:.4g}" if isinstance(self.done, float) else f"{self.name}: {self.done}"
+        text = (
+            f"{self.name}: {self.done:.4g}"
+            if isinstance(self.done, float)
+            else f"{self.name}: {self.done}"
+        )
         text += f" of {self.total} {self.unit}" if self.total else f" {self.unit}"
         text += f", {_clock(gone)} gone"
         if self.total and self.done > self._first:

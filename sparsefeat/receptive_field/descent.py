@@ -15,7 +15,9 @@ from sparsefeat.receptive_field.dilation import ContinuousDilation
 from sparsefeat.receptive_field.objectives import Objective
 from sparsefeat.receptive_field.parameter import PositiveParameter
 
-Features = Callable[[int, PositiveParameter, ContinuousDilation | None], tuple[list[Tensor], list[int]]]
+Features = Callable[
+    [int, PositiveParameter, ContinuousDilation | None], tuple[list[Tensor], list[int]]
+]
 """Step, voxel size, dilation -> the features that an objective is asked about, and of which shapes they are."""
 
 _DECAYS = (0.8, 0.95)
@@ -120,7 +122,9 @@ class Descent:
         value = self.objective(*self.features(step, self.size, self.factor))
         if not torch.isfinite(value):
             sizes = self.size().tolist()
-            raise InputError(f"step {step}: the objective is {float(value.detach())} at voxel size {sizes}")
+            raise InputError(
+                f"step {step}: the objective is {float(value.detach())} at voxel size {sizes}"
+            )
         value.backward()
         self.history.append(
             TuningStep(
@@ -136,7 +140,9 @@ class Descent:
         return self.history[-1]
 
 
-def descend_from_scan(descent: Descent, start: float, low: float, high: float, usual: float) -> TuningStep:
+def descend_from_scan(
+    descent: Descent, start: float, low: float, high: float, usual: float
+) -> TuningStep:
     """The best step of a look at every rung within bounds, the coarsest first, and of a descent from the best of them.
 
     Real objectives have small dips beside the large one, so one descent is not enough. A pass at twice the voxel
@@ -149,7 +155,11 @@ def descend_from_scan(descent: Descent, start: float, low: float, high: float, u
         size = start * math.exp(rung * descent.unit)
         step = descent.look(min(max(size, low), high))
         # Of equal ones the nearest to the usual size, if nothing says otherwise.
-        best = min((best or step), step, key=lambda s: (s.objective, abs(math.log(s.voxel_size[0] / usual))))
+        best = min(
+            (best or step),
+            step,
+            key=lambda s: (s.objective, abs(math.log(s.voxel_size[0] / usual))),
+        )
         if size < usual and best is not step:
             break
     return min(best, *descent(best.voxel_size[0]), key=_by_objective)
@@ -183,7 +193,10 @@ def _settled(path: list[TuningStep], unit: float) -> bool:
         return False
     recent = path[-_PATIENCE - 1 :]
     sizes = np.log([step.voxel_size for step in recent])
-    return bool((np.ptp(sizes, axis=0) < 0.1 * unit).all()) and np.ptp([s.dilation for s in recent]) < 0.02
+    return (
+        bool((np.ptp(sizes, axis=0) < 0.1 * unit).all())
+        and np.ptp([s.dilation for s in recent]) < 0.02
+    )
 
 
 def late_mean(path: list[TuningStep]) -> TuningStep:

@@ -33,16 +33,25 @@ class ContinuousDilation(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, initial: float = 1.0, low: float = 1.0, high: float = 4.0, per_layer: bool = False
+        self,
+        model: nn.Module,
+        initial: float = 1.0,
+        low: float = 1.0,
+        high: float = 4.0,
+        per_layer: bool = False,
     ):
         super().__init__()
         if low < 1:
             raise InputError(f"dilation: expected bounds of at least 1, got {low!r}")
         if isinstance(model, DilatedNetwork):
-            raise InputError(f"the network has dilation {model.factor:g} already; tune that of its .model")
+            raise InputError(
+                f"the network has dilation {model.factor:g} already; tune that of its .model"
+            )
         layers = [layer for layer in model.modules() if _can_dilate(layer)]
         if not layers:
-            raise InputError(f"{type(model).__name__} has no stride-1 convolution that could be dilated")
+            raise InputError(
+                f"{type(model).__name__} has no stride-1 convolution that could be dilated"
+            )
         # Not as submodules: they belong to the model.
         self._layers = tuple(layers)
         self.factor = PositiveParameter(initial, low, high, len(layers) if per_layer else 1)

@@ -89,7 +89,9 @@ class ScaleLadder:
             self._cache[key] = self.describe(self.voxel_size(rung), shape, dilation)
         return self._cache[key]
 
-    def features(self, log_voxel_size: Tensor, groups: Sequence[int], dilation: Tensor | None = None) -> list[Tensor]:
+    def features(
+        self, log_voxel_size: Tensor, groups: Sequence[int], dilation: Tensor | None = None
+    ) -> list[Tensor]:
         """Blended features of every shape; differentiable by voxel size and dilation.
 
         Args:
@@ -116,7 +118,9 @@ class ScaleLadder:
                     part = weights[group, column] * self.rung(int(rung), shape, whole).double()
                     part = part if share is None else share * part
                     total = part if total is None else total + part
-            blended.append(torch.nn.functional.normalize(total, dim=-1) if self.normalize else total)
+            blended.append(
+                torch.nn.functional.normalize(total, dim=-1) if self.normalize else total
+            )
         return blended
 
 

@@ -54,13 +54,18 @@ class MeasuredReceptiveField:
         """Draw the influence over the distance as a PNG."""
         from sparsefeat.visualize import plot_curves
 
-        marks = {f"{share:.0%}": diameter / 2 for share, diameter in zip(_SHARES, self.effective, strict=True)}
+        marks = {
+            f"{share:.0%}": diameter / 2
+            for share, diameter in zip(_SHARES, self.effective, strict=True)
+        }
         last = int(np.searchsorted(self.influence, 0.9999)) + 2
         curve = (self.radii[:last], self.influence[:last])
         plot_curves(
             {"influence": curve},
             path,
-            "distance, voxels" if self.voxel_size is None else f"distance, voxels of {self.voxel_size:g} {self.unit}",
+            "distance, voxels"
+            if self.voxel_size is None
+            else f"distance, voxels of {self.voxel_size:g} {self.unit}",
             "share of the squared gradient within",
             marks=marks,
             ylim=(0, 1.02),
@@ -134,10 +139,14 @@ def _influence(
         if hook is not None:
             hook.remove()
     if len(y) != len(x):
-        raise InputError(f"the backbone turned {len(x)} voxels into {len(y)}, expected an output at each")
+        raise InputError(
+            f"the backbone turned {len(x)} voxels into {len(y)}, expected an output at each"
+        )
     place = x.coordinates[:, 1:].double()
     # Near the middle, where the surface goes on to all sides as far as it does.
-    central = (place - place.median(0).values).norm(dim=1).argsort()[: max(probes, len(place) // 10)]
+    central = (
+        (place - place.median(0).values).norm(dim=1).argsort()[: max(probes, len(place) // 10)]
+    )
     chosen = central[torch.from_numpy(rng.permutation(len(central))[:probes]).to(central.device)]
     distances, weights = [], []
     for row in chosen:
@@ -157,6 +166,14 @@ def _wavy_sheet(rng: np.random.Generator) -> np.ndarray:
     x, y = np.meshgrid(axis, axis, indexing="ij")
     height = np.zeros_like(x)
     for _ in range(_WAVES):
-        direction, length, phase = rng.uniform(0, 2 * np.pi), rng.uniform(10, 60), rng.uniform(0, 2 * np.pi)
-        height += length / 12 * np.sin((x * np.cos(direction) + y * np.sin(direction)) * 2 * np.pi / length + phase)
+        direction, length, phase = (
+            rng.uniform(0, 2 * np.pi),
+            rng.uniform(10, 60),
+            rng.uniform(0, 2 * np.pi),
+        )
+        height += (
+            length
+            / 12
+            * np.sin((x * np.cos(direction) + y * np.sin(direction)) * 2 * np.pi / length + phase)
+        )
     return np.stack([x, y, height], -1).reshape(-1, 3)

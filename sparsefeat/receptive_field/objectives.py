@@ -68,15 +68,24 @@ class ProbeObjective(Objective):
         InputError: fewer than two folds.
     """
 
-    def __init__(self, labels: Sequence[np.ndarray | int], folds: Sequence[int] | None = None, ridge: float = 0.01):
+    def __init__(
+        self,
+        labels: Sequence[np.ndarray | int],
+        folds: Sequence[int] | None = None,
+        ridge: float = 0.01,
+    ):
         self.labels = [np.asarray(label) for label in labels]
         for number, label in enumerate(self.labels):
             if label.dtype.kind not in "iub":
-                raise InputError(f"labels of shape {number} are {label.dtype}, expected integers, -1 where unknown")
+                raise InputError(
+                    f"labels of shape {number} are {label.dtype}, expected integers, -1 where unknown"
+                )
         self.labels = [label.astype(np.int64) for label in self.labels]
         self.folds = list(range(len(labels))) if folds is None else list(folds)
         if len(self.folds) != len(self.labels):
-            raise InputError(f"{len(self.folds)} folds for {len(self.labels)} shapes, expected one each")
+            raise InputError(
+                f"{len(self.folds)} folds for {len(self.labels)} shapes, expected one each"
+            )
         if len(set(self.folds)) < 2:
             raise InputError(
                 "a probe needs shapes of two folds, one to fit and one to hold out; with a single shape use "
@@ -101,12 +110,19 @@ class ProbeObjective(Objective):
             x, y = self._rows(feature, shape)
             mine = (x.t() @ x, x.t() @ y, len(x))
             others = products.get(self.folds[shape])
-            products[self.folds[shape]] = mine if others is None else tuple(map(sum, zip(mine, others, strict=True)))
+            products[self.folds[shape]] = (
+                mine if others is None else tuple(map(sum, zip(mine, others, strict=True)))
+            )
         gram, moment, count = (sum(part) for part in zip(*products.values(), strict=True))
         # Taken about the mean, so that the penalty does not depend on where the origin of features is.
         shift = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         shift = torch.cat([shift[:-1], torch.cat([-gram[-1:, :-1] / count, shift[-1:, -1:]], 1)])
-        penalty = self.ridge * (shift.t() @ gram @ shift).diagonal()[:-1].mean() / count * torch.eye(len(gram)).to(gram)
+        penalty = (
+            self.ridge
+            * (shift.t() @ gram @ shift).diagonal()[:-1].mean()
+            / count
+            * torch.eye(len(gram)).to(gram)
+        )
         error = gram.new_zeros(())
         for own_gram, own_moment, own in products.values():
             rest = count - own
@@ -139,10 +155,18 @@ class CorrespondenceObjective(Objective):
         seed: draws them.
     """
 
-    def __init__(self, landmarks: Sequence[np.ndarray], points: int = 512, temperature: float = 0.07, seed: int = 0):
+    def __init__(
+        self,
+        landmarks: Sequence[np.ndarray],
+        points: int = 512,
+        temperature: float = 0.07,
+        seed: int = 0,
+    ):
         counts = {len(rows) for rows in landmarks}
         if len(counts) != 1 or len(landmarks) < 2:
-            raise InputError(f"expected as many landmarks on each of two or more shapes, got {sorted(counts)}")
+            raise InputError(
+                f"expected as many landmarks on each of two or more shapes, got {sorted(counts)}"
+            )
         chosen = np.random.default_rng(seed).permutation(counts.pop())[:points]
         self.rows = [np.asarray(rows, dtype=np.int64)[chosen] for rows in landmarks]
         self.temperature = temperature
@@ -178,7 +202,9 @@ class CycleObjective(Objective):
         for feature, number in zip(features, shapes, strict=True):
             shape = self.shapes[number]
             place = torch.from_numpy(shape.vertices[shape.keypoints] / shape.extent).to(feature)
-            loss = CYCLE_FORMS[self.form](feature[0], feature[1], place, place, self.radius, self.temperature)
+            loss = CYCLE_FORMS[self.form](
+                feature[0], feature[1], place, place, self.radius, self.temperature
+            )
             losses.append(loss)
         return torch.stack(losses).mean()
 
@@ -206,7 +232,11 @@ class RoundTripObjective(Objective):
     views = 2
 
     def __init__(
-        self, groups: Sequence[int] | None = None, radius: float = 0.05, temperature: float = 0.07, points: int = 500
+        self,
+        groups: Sequence[int] | None = None,
+        radius: float = 0.05,
+        temperature: float = 0.07,
+        points: int = 500,
     ):
         if not radius > 0 or not temperature > 0 or points < 2:
             raise InputError(
@@ -219,7 +249,9 @@ class RoundTripObjective(Objective):
         super().prepare(shapes)
         self._group = [0] * len(shapes) if self.groups is None else list(self.groups)
         if len(self._group) != len(shapes):
-            raise InputError(f"{len(self._group)} groups for {len(shapes)} shapes, expected one each")
+            raise InputError(
+                f"{len(self._group)} groups for {len(shapes)} shapes, expected one each"
+            )
         self._near: dict[int, Tensor] = {}
 
     def draw(self, count: int, rng: np.random.Generator) -> list[int]:
@@ -228,7 +260,11 @@ class RoundTripObjective(Objective):
         for number in order:
             if len(chosen) < count and number not in chosen:
                 # With someone to walk to, if there is anyone.
-                others = [k for k in order if self._group[k] == self._group[number] and k not in (number, *chosen)]
+                others = [
+                    k
+                    for k in order
+                    if self._group[k] == self._group[number] and k not in (number, *chosen)
+                ]
                 chosen += [number, *others[:1]]
         return sorted(chosen)
 
@@ -257,13 +293,19 @@ class RoundTripObjective(Objective):
     def _some(self, rows: Tensor) -> Tensor:
         """At most ``points`` of the key points, evenly: they may be in the order of the surface. Shape: (..., n, C)."""
         count = rows.shape[-2]
-        return rows if count <= self.points else rows[..., torch.linspace(0, count - 1, self.points).long(), :]
+        return (
+            rows
+            if count <= self.points
+            else rows[..., torch.linspace(0, count - 1, self.points).long(), :]
+        )
 
     def _neighbours(self, number: int, like: Tensor) -> Tensor:
         """Which key points of a shape are one place. Shape: sparse (n, n) of ones."""
         if number not in self._near:
             shape = self.shapes[number]
-            place = self._some(torch.from_numpy(shape.vertices[shape.keypoints] / shape.extent)).to(like)
+            place = self._some(torch.from_numpy(shape.vertices[shape.keypoints] / shape.extent)).to(
+                like
+            )
             self._near[number] = (torch.cdist(place, place) < self.radius).to(like).to_sparse()
         return self._near[number]
 
@@ -285,7 +327,9 @@ class DistributionObjective(Objective):
     def __init__(self, source: np.ndarray | Tensor, points: int = 1024, seed: int = 0):
         source = torch.as_tensor(source).double()
         if source.ndim != 2 or len(source) < 2:
-            raise InputError(f"source features have shape {tuple(source.shape)}, expected (M, C), M at least 2")
+            raise InputError(
+                f"source features have shape {tuple(source.shape)}, expected (M, C), M at least 2"
+            )
         self.points, self.seed = points, seed
         self.source = source[self._rows(len(source))]
         distance = torch.pdist(self.source).square()
@@ -295,14 +339,20 @@ class DistributionObjective(Objective):
         target = torch.cat([feature.flatten(0, 1) for feature in features])
         target = target[self._rows(len(target)).to(target.device)]
         source = self.source.to(target)
-        return self._mean(source, source, True) + self._mean(target, target, True) - 2 * self._mean(source, target, False)
+        return (
+            self._mean(source, source, True)
+            + self._mean(target, target, True)
+            - 2 * self._mean(source, target, False)
+        )
 
     def _rows(self, count: int) -> Tensor:
         return torch.from_numpy(np.random.default_rng(self.seed).permutation(count)[: self.points])
 
     def _mean(self, a: Tensor, b: Tensor, same: bool) -> Tensor:
         # Not cdist: its gradient at a distance of zero, which a point has to itself, is not finite.
-        squared = (a.square().sum(1)[:, None] + b.square().sum(1)[None] - 2 * a @ b.t()).clamp(min=0)
+        squared = (a.square().sum(1)[:, None] + b.square().sum(1)[None] - 2 * a @ b.t()).clamp(
+            min=0
+        )
         kernel = sum(torch.exp(-squared / scale) for scale in self.scales) / len(self.scales)
         if same:
             return (kernel.sum() - kernel.diagonal().sum()) / (len(a) * (len(a) - 1))

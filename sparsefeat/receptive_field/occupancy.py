@@ -57,7 +57,9 @@ def soft_voxels(
     point, which = kept.nonzero(as_tuple=True)
     cells = cells[point, which]
     logit = _logit(points[point], cells, sharpness)
-    coordinates, rows = torch.unique(torch.cat([owners[point, None], cells], 1), dim=0, return_inverse=True)
+    coordinates, rows = torch.unique(
+        torch.cat([owners[point, None], cells], 1), dim=0, return_inverse=True
+    )
     count = len(coordinates)
     free = points.new_zeros(count).index_add(0, rows, F.logsigmoid(-logit))
     hold = torch.sigmoid(logit)[:, None]
@@ -116,7 +118,11 @@ def gated(model: nn.Module, occupancy: Tensor) -> Iterator[None]:
             levels[x.key] = _coarser(x, finest[0], occupancy)
         return x.replace(x.features * levels[x.key][:, None].to(x.features.dtype)), *inputs[1:]
 
-    hooks = [layer.register_forward_pre_hook(gate) for layer in model.modules() if isinstance(layer, _Convolution)]
+    hooks = [
+        layer.register_forward_pre_hook(gate)
+        for layer in model.modules()
+        if isinstance(layer, _Convolution)
+    ]
     try:
         yield
     finally:

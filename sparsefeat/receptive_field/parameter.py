@@ -25,7 +25,9 @@ class PositiveParameter(nn.Module):
     def __init__(self, initial: float, low: float, high: float, groups: int = 1):
         super().__init__()
         if not (0 < low <= initial <= high < math.inf):
-            raise InputError(f"expected 0 < low <= initial <= high, got {low!r}, {initial!r}, {high!r}")
+            raise InputError(
+                f"expected 0 < low <= initial <= high, got {low!r}, {initial!r}, {high!r}"
+            )
         if groups < 1:
             raise InputError(f"groups must be at least 1, got {groups}")
         self.low, self.high = float(low), float(high)

@@ -48,12 +48,16 @@ class SurfaceShape:
             vertices, faces = shape, None
         vertices = np.asarray(vertices, dtype=np.float64)
         if vertices.ndim != 2 or vertices.shape[1] != 3 or not len(vertices):
-            raise InputError(f"shape: expected points (N, 3) or a mesh, got an array of {vertices.shape}")
+            raise InputError(
+                f"shape: expected points (N, 3) or a mesh, got an array of {vertices.shape}"
+            )
         if not np.isfinite(vertices).all():
             raise InputError("shape: a vertex has a NaN or infinite coordinate")
         if isinstance(keypoints, int):
             keypoints = np.sort(np.random.default_rng(seed).permutation(len(vertices))[:keypoints])
-        return cls(vertices, None if faces is None else np.asarray(faces, dtype=np.int64), keypoints)
+        return cls(
+            vertices, None if faces is None else np.asarray(faces, dtype=np.int64), keypoints
+        )
 
     @property
     def extent(self) -> float:

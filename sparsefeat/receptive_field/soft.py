@@ -68,6 +68,10 @@ def run_softly(model: Network, cloud: VoxelCloud) -> Tensor:
 
 def _check_model(model: nn.Module) -> None:
     if not isinstance(model, Network) or model.ops.name != "torch":
-        raise InputError(f"{type(model).__name__}: expected a network of sparsefeat.models on the torch backend")
+        raise InputError(
+            f"{type(model).__name__}: expected a network of sparsefeat.models on the torch backend"
+        )
     if model.point_frames is None and model.in_channels != 1:
-        raise InputError(f"{type(model).__name__} takes {model.in_channels} channels, expected occupancy alone")
+        raise InputError(
+            f"{type(model).__name__} takes {model.in_channels} channels, expected occupancy alone"
+        )

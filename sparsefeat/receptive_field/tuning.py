@@ -65,7 +65,9 @@ class TunedReceptiveField:
     def voxel_size(self) -> float:
         """The voxel size, where there is one group."""
         if len(self.voxel_sizes) != 1:
-            raise InputError(f"{len(self.voxel_sizes)} groups have a voxel size each; see voxel_sizes")
+            raise InputError(
+                f"{len(self.voxel_sizes)} groups have a voxel size each; see voxel_sizes"
+            )
         return self.voxel_sizes[0]
 
     def to_json(self) -> dict[str, Any]:
@@ -152,7 +154,9 @@ def tune_receptive_field(
     if method not in ("ladder", "soft"):
         raise InputError(f"method {method!r}, expected ladder or soft")
     if backbone_learning_rate and method != "soft":
-        raise InputError("backbone_learning_rate needs method soft; a ladder keeps features of a fixed network")
+        raise InputError(
+            "backbone_learning_rate needs method soft; a ladder keeps features of a fixed network"
+        )
     if steps < 1 or keypoints < 1:
         raise InputError(f"expected 1 step and 1 key point or more, got {steps} and {keypoints}")
     if views < 1 or (views > 1 and method == "soft"):
@@ -172,7 +176,9 @@ def tune_receptive_field(
         features = _Ladder(describe, start, ratio, groups)
     else:
         features = _SoftViews(extractor, surfaces, objective, shapes_per_step, seed, cost, groups)
-    descent = Descent(features, objective, size, factor, learning_rate, math.log(ratio), steps, progress)
+    descent = Descent(
+        features, objective, size, factor, learning_rate, math.log(ratio), steps, progress
+    )
     if backbone_learning_rate:
         descent.train(extractor.model, backbone_learning_rate)
     was_training = extractor.model.training
@@ -222,7 +228,15 @@ class _Describe:
     """Features of the key points of one shape at one voxel size: each copy that the objective asks for, averaged
     over poses."""
 
-    def __init__(self, extractor, surfaces: list[SurfaceShape], copies: int, poses: int, seed: int, cost: Cost):
+    def __init__(
+        self,
+        extractor,
+        surfaces: list[SurfaceShape],
+        copies: int,
+        poses: int,
+        seed: int,
+        cost: Cost,
+    ):
         self.extractor, self.surfaces, self.copies, self.poses = extractor, surfaces, copies, poses
         self.seed, self.cost = seed, cost
 
@@ -232,10 +246,14 @@ class _Describe:
         if dilation != 1:
             extractor = _dilated(extractor, dilation)
         for copy in range(self.copies):
-            (points, normals), rows = self.surfaces[number].view(copy, voxel_size, self.seed + number)
+            (points, normals), rows = self.surfaces[number].view(
+                copy, voxel_size, self.seed + number
+            )
             with warnings.catch_warnings():  # sizes that do not fit are tried on purpose
                 warnings.simplefilter("ignore", InputWarning)
-                features = extractor(points, "trilinear", normals=normals, rows=rows, views=self.poses)
+                features = extractor(
+                    points, "trilinear", normals=normals, rows=rows, views=self.poses
+                )
             described.append(torch.from_numpy(features))
             self.cost.passes += self.poses
             self.cost.points += self.poses * len(points)
@@ -269,12 +287,24 @@ class _SoftViews:
     """Features of a few shapes per step, at the present voxel size, each time turned and shifted anew."""
 
     def __init__(
-        self, extractor, surfaces: list[SurfaceShape], objective: Objective, count: int, seed: int, cost: Cost,
+        self,
+        extractor,
+        surfaces: list[SurfaceShape],
+        objective: Objective,
+        count: int,
+        seed: int,
+        cost: Cost,
         groups: list[int],
     ):
         self.network = SoftNetwork(extractor.model)
         self.device = extractor.device
-        self.surfaces, self.objective, self.seed, self.cost, self.groups = surfaces, objective, seed, cost, groups
+        self.surfaces, self.objective, self.seed, self.cost, self.groups = (
+            surfaces,
+            objective,
+            seed,
+            cost,
+            groups,
+        )
         self.count = min(count, len(surfaces))
 
     def __call__(
@@ -283,21 +313,29 @@ class _SoftViews:
         rng = np.random.default_rng([self.seed, step])
         members = self.objective.draw(self.count, rng)
         with contextlib.nullcontext() if factor is None else factor.applied():
-            return [self._describe(number, size()[self.groups[number]], rng) for number in members], members
+            return [
+                self._describe(number, size()[self.groups[number]], rng) for number in members
+            ], members
 
     def _describe(self, number: int, voxel_size: Tensor, rng: np.random.Generator) -> Tensor:
         views = []
         for view in range(1, self.objective.views + 1):
-            given, rows = self.surfaces[number].view(view, float(voxel_size.detach()), int(rng.integers(1 << 31)))
+            given, rows = self.surfaces[number].view(
+                view, float(voxel_size.detach()), int(rng.integers(1 << 31))
+            )
             points = torch.from_numpy(given.points).to(self.device)
-            normals = None if given.normals is None else torch.from_numpy(given.normals).to(self.device)
+            normals = (
+                None if given.normals is None else torch.from_numpy(given.normals).to(self.device)
+            )
             views.append(self.network(points, voxel_size.to(self.device), points[rows], normals))
             self.cost.passes += 1
             self.cost.points += len(points)
         return torch.stack(views).double()
 
 
-def _surfaces(shapes: Sequence[Any], objective: Objective, keypoints: int, seed: int) -> list[SurfaceShape]:
+def _surfaces(
+    shapes: Sequence[Any], objective: Objective, keypoints: int, seed: int
+) -> list[SurfaceShape]:
     if not len(shapes):
         raise InputError("no shapes to tune on")
     surfaces = []
@@ -305,7 +343,9 @@ def _surfaces(shapes: Sequence[Any], objective: Objective, keypoints: int, seed:
         rows = objective.keypoints(number)
         surfaces.append(SurfaceShape.of(shape, keypoints if rows is None else rows, seed + number))
         if not surfaces[-1].extent:
-            raise InputError(f"shape {number}: its {len(surfaces[-1].vertices)} vertices are all at one place")
+            raise InputError(
+                f"shape {number}: its {len(surfaces[-1].vertices)} vertices are all at one place"
+            )
     objective.prepare(surfaces)
     return surfaces
 
@@ -313,5 +353,7 @@ def _surfaces(shapes: Sequence[Any], objective: Objective, keypoints: int, seed:
 def _checked_groups(groups: Sequence[int] | None, count: int) -> list[int]:
     groups = [0] * count if groups is None else [int(group) for group in groups]
     if len(groups) != count or set(groups) != set(range(max(groups) + 1)):
-        raise InputError(f"groups: expected a number from 0 on for each of {count} shapes, none left out, got {groups}")
+        raise InputError(
+            f"groups: expected a number from 0 on for each of {count} shapes, none left out, got {groups}"
+        )
     return groups

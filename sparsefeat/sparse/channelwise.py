@@ -28,7 +28,9 @@ def convolve_channels(features: Tensor, weight: Tensor, plan: KernelMap) -> Tens
     if operators.wanted():
         handle = plan.out_handle
         do = _compiled
-        over = operators.PlanHandle(handle, plan.transposed, weight.shape[0], features.shape[0], handle.shape[0])
+        over = operators.PlanHandle(
+            handle, plan.transposed, weight.shape[0], features.shape[0], handle.shape[0]
+        )
     return do.convolve(features.to(wide), weight.to(wide), over).to(dtype)
 
 
@@ -46,10 +48,12 @@ def _convolve(features: Tensor, weight: Tensor, plan: KernelMap) -> Tensor:
 
 def _weight_gradient(features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
     """Shape: (n_in, C), (n_out, C) -> (K, C)."""
-    return torch.stack([
-        features.index_select(0, sources).mul_(grad.index_select(0, targets)).sum(0)
-        for sources, targets in _cells(plan)
-    ])
+    return torch.stack(
+        [
+            features.index_select(0, sources).mul_(grad.index_select(0, targets)).sum(0)
+            for sources, targets in _cells(plan)
+        ]
+    )
 
 
 class _Operations(NamedTuple):
@@ -86,7 +90,9 @@ class _Convolve(Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return *_eager.of_convolve(ctx.needs_input_grad, *derivatives.saved(ctx), grad, ctx.plan), None
+        return *_eager.of_convolve(
+            ctx.needs_input_grad, *derivatives.saved(ctx), grad, ctx.plan
+        ), None
 
 
 class _WeightGradient(Function):
@@ -98,13 +104,17 @@ class _WeightGradient(Function):
 
     @staticmethod
     def backward(ctx, to: Tensor):
-        return *_eager.of_weight_gradient(ctx.needs_input_grad, *ctx.saved_tensors, to, ctx.plan), None
+        return *_eager.of_weight_gradient(
+            ctx.needs_input_grad, *ctx.saved_tensors, to, ctx.plan
+        ), None
 
 
 _eager = _Operations(_Convolve.apply, _WeightGradient.apply)
 
 _compiled = _Operations(
-    lambda x, w, plan: torch.ops.sparsefeat.convolve_channels(x, w, plan.handle, plan.transposed, plan.n_out),
+    lambda x, w, plan: torch.ops.sparsefeat.convolve_channels(
+        x, w, plan.handle, plan.transposed, plan.n_out
+    ),
     lambda x, grad, plan: torch.ops.sparsefeat.convolve_channels_weight_gradient(
         x, grad, plan.handle, plan.transposed, plan.volume
     ),
@@ -112,12 +122,16 @@ _compiled = _Operations(
 
 
 def _convolve_backward(needs, features, weight, handle, transposed, n_out, grad):
-    plan_handle = operators.PlanHandle(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
+    plan_handle = operators.PlanHandle(
+        handle, transposed, weight.shape[0], features.shape[0], grad.shape[0]
+    )
     return *_compiled.of_convolve(needs, features, weight, grad, plan_handle), None, None, None
 
 
 def _weight_gradient_backward(needs, features, grad, handle, transposed, volume, to):
-    plan_handle = operators.PlanHandle(handle, transposed, to.shape[0], features.shape[0], grad.shape[0])
+    plan_handle = operators.PlanHandle(
+        handle, transposed, to.shape[0], features.shape[0], grad.shape[0]
+    )
     return *_compiled.of_weight_gradient(needs, features, grad, to, plan_handle), None, None, None
 
 

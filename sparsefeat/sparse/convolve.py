@@ -24,19 +24,25 @@ class _Convolve(Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return *derivatives.of_convolve(_eager, ctx.needs_input_grad, *derivatives.saved(ctx), grad, ctx.plan), None
+        return *derivatives.of_convolve(
+            _eager, ctx.needs_input_grad, *derivatives.saved(ctx), grad, ctx.plan
+        ), None
 
 
 class _Gradients(Function):
     @staticmethod
-    def forward(ctx, features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx, features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(features, weight, grad)
         ctx.plan = plan
         return arithmetic.gradients(features, weight, grad, plan)
 
     @staticmethod
     def backward(ctx, *to: Tensor):
-        return *derivatives.of_gradients(_eager, ctx.needs_input_grad, *ctx.saved_tensors, *to, ctx.plan), None
+        return *derivatives.of_gradients(
+            _eager, ctx.needs_input_grad, *ctx.saved_tensors, *to, ctx.plan
+        ), None
 
 
 class _WeightGradient(Function):
@@ -48,7 +54,9 @@ class _WeightGradient(Function):
 
     @staticmethod
     def backward(ctx, to: Tensor):
-        return *derivatives.of_weight_gradient(_eager, ctx.needs_input_grad, *ctx.saved_tensors, to, ctx.plan), None
+        return *derivatives.of_weight_gradient(
+            _eager, ctx.needs_input_grad, *ctx.saved_tensors, to, ctx.plan
+        ), None
 
 
 _eager = derivatives.Operations(_Convolve.apply, _Gradients.apply, _WeightGradient.apply)
@@ -76,14 +84,20 @@ def convolve_rows(
             f"convolution: expected a kernel [{plan.volume}, {features.shape[1]}, C_out], got {list(weight.shape)}"
         )
     if len(features) != plan.n_in:
-        raise ValueError(f"convolution: the kernel map has {plan.n_in} input rows, the features {len(features)}")
+        raise ValueError(
+            f"convolution: the kernel map has {plan.n_in} input rows, the features {len(features)}"
+        )
     cast = autocast_dtype(features.device.type)
     if cast is not None and features.dtype != torch.float64:
         features, weight = features.to(cast), weight.to(cast)
     if features.dtype != weight.dtype:
-        raise ValueError(f"convolution: features are {features.dtype}, the kernel is {weight.dtype}")
+        raise ValueError(
+            f"convolution: features are {features.dtype}, the kernel is {weight.dtype}"
+        )
     if features.device != weight.device:
-        raise ValueError(f"convolution: features on {features.device}, the kernel on {weight.device}")
+        raise ValueError(
+            f"convolution: features on {features.device}, the kernel on {weight.device}"
+        )
     if operators.wanted():
         return operators.convolve(features, weight, plan, bias)
     if not torch.is_grad_enabled():

@@ -24,7 +24,9 @@ TABLE_CELLS_AT_MOST = 2**27
 """A box of up to so many cells is looked up in a dense table (4 bytes a cell) instead of searched."""
 
 
-def as_tuple(value: int | list[int] | tuple[int, ...] | Tensor, dimension: int, what: str) -> tuple[int, ...]:
+def as_tuple(
+    value: int | list[int] | tuple[int, ...] | Tensor, dimension: int, what: str
+) -> tuple[int, ...]:
     """Return ``value`` as one int per axis: a single int is repeated, a sequence must have the right length."""
     if hasattr(value, "tolist"):  # a tensor, an array or a scalar of either
         value = value.tolist()
@@ -64,7 +66,9 @@ def check_coordinates(coordinates: Tensor) -> Tensor:
         if coordinates.is_floating_point():
             if not torch.isfinite(coordinates).all():
                 row = int((~torch.isfinite(coordinates)).any(1).nonzero()[0])
-                raise ValueError(f"coordinates: row {row} is not finite: {coordinates[row].tolist()}")
+                raise ValueError(
+                    f"coordinates: row {row} is not finite: {coordinates[row].tolist()}"
+                )
             coordinates = torch.floor(coordinates)
         if len(coordinates):
             check_range(coordinates.min().item(), coordinates.max().item())
@@ -210,7 +214,9 @@ def unique_first(coordinates: Tensor) -> tuple[Tensor, Tensor]:
     sorted_index = sort_index(coordinates, ones, zeros)
     keys = sorted_index.keys
     n = len(keys)
-    order = torch.arange(n, device=keys.device) if sorted_index.order is None else sorted_index.order
+    order = (
+        torch.arange(n, device=keys.device) if sorted_index.order is None else sorted_index.order
+    )
     starts = torch.ones(n, dtype=torch.bool, device=keys.device)
     starts[1:] = keys[1:] != keys[:-1]
     first = order[starts]  # the sort is stable, so the first of each run is the first occurrence
@@ -232,7 +238,8 @@ def offset_coordinates(coordinates: Tensor, offsets: list[list[int]]) -> Tensor:
         steps = list(zip(*offsets))
         low, high = (bound.tolist() for bound in coordinates[:, 1:].aminmax(dim=0))
         check_range(
-            min(c + min(o) for c, o in zip(low, steps)), max(c + max(o) for c, o in zip(high, steps))
+            min(c + min(o) for c, o in zip(low, steps)),
+            max(c + max(o) for c, o in zip(high, steps)),
         )
     step = constant([[0, *o] for o in offsets], coordinates.device, torch.int32)
     return (coordinates[:, None] + step).reshape(-1, coordinates.shape[1])

@@ -68,19 +68,32 @@ def of_convolve(
 
 
 def of_gradients(
-    do: Operations, needs: Sequence[bool], features: Tensor, weight: Tensor, grad: Tensor,
-    to_features: Tensor, to_weight: Tensor, plan: Any,
+    do: Operations,
+    needs: Sequence[bool],
+    features: Tensor,
+    weight: Tensor,
+    grad: Tensor,
+    to_features: Tensor,
+    to_weight: Tensor,
+    plan: Any,
 ) -> tuple[Gradient, Gradient, Gradient]:
     """Gradients to features, weight and the output's gradient, from those to the two results."""
     return (
         do.convolve(grad, to_weight.transpose(1, 2), plan.transpose) if needs[0] else None,
         do.weight_gradient(to_features, grad, plan) if needs[1] else None,
-        do.convolve(to_features, weight, plan) + do.convolve(features, to_weight, plan) if needs[2] else None,
+        do.convolve(to_features, weight, plan) + do.convolve(features, to_weight, plan)
+        if needs[2]
+        else None,
     )
 
 
 def of_weight_gradient(
-    do: Operations, needs: Sequence[bool], features: Tensor, grad: Tensor, to_weight: Tensor, plan: Any
+    do: Operations,
+    needs: Sequence[bool],
+    features: Tensor,
+    grad: Tensor,
+    to_weight: Tensor,
+    plan: Any,
 ) -> tuple[Gradient, Gradient]:
     """Gradients to features and the output's gradient."""
     return (

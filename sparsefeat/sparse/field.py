@@ -28,14 +28,18 @@ class TensorField:
         manager: where the voxels of :meth:`sparse` go; a new one by default.
     """
 
-    def __init__(self, features: Tensor, coordinates: Tensor, manager: CoordinateManager | None = None):
+    def __init__(
+        self, features: Tensor, coordinates: Tensor, manager: CoordinateManager | None = None
+    ):
         if features.ndim != 2 or coordinates.ndim != 2 or len(features) != len(coordinates):
             raise ValueError(
                 f"TensorField: expected (N, C) features and (N, 1 + D) coordinates, got {tuple(features.shape)} "
                 f"and {tuple(coordinates.shape)}"
             )
         if features.device != coordinates.device:
-            raise ValueError(f"TensorField: features on {features.device}, coordinates on {coordinates.device}")
+            raise ValueError(
+                f"TensorField: features on {features.device}, coordinates on {coordinates.device}"
+            )
         self.features = features
         self.coordinates = coordinates
         self.manager = manager or CoordinateManager(coordinates.shape[1] - 1)
@@ -79,7 +83,9 @@ class TensorField:
             self.features.new_zeros(len(self.manager[key]), 1), manager=self.manager, key=key
         )
         plan, weights = functional.interpolation_map(grid, self.coordinates)
-        products = self.features.index_select(0, plan.out_rows) * weights.to(self.features.dtype)[:, None]
+        products = (
+            self.features.index_select(0, plan.out_rows) * weights.to(self.features.dtype)[:, None]
+        )
         return grid.replace(sum_rows(products, plan.in_rows, plan.n_in))
 
 
@@ -99,7 +105,9 @@ def slice_field(x: SparseTensor, field: TensorField) -> TensorField:
         rows = x.coordinate_map.find(cell)
         if (rows < 0).any():
             missing = int((rows < 0).nonzero()[0, 0])
-            raise ValueError(f"slice: point {field.coordinates[missing].tolist()} (row {missing}) lies in no voxel")
+            raise ValueError(
+                f"slice: point {field.coordinates[missing].tolist()} (row {missing}) lies in no voxel"
+            )
     out = TensorField(x.features.index_select(0, rows), field.coordinates, field.manager)
     out.inverse_mapping = field.inverse_mapping
     return out

@@ -14,7 +14,9 @@ from sparsefeat.sparse.tensor import SparseTensor
 Network = TypeVar("Network", bound=nn.Module)
 
 _CONVOLUTIONS = (
-    modules.Convolution, modules.ConvolutionTranspose, modules.GenerativeConvolutionTranspose,
+    modules.Convolution,
+    modules.ConvolutionTranspose,
+    modules.GenerativeConvolutionTranspose,
 )
 
 TOLERANCE = 1e-4
@@ -48,7 +50,9 @@ def fuse(network: Network, example: SparseTensor | None = None) -> Network:
             _fold(convolution, norm)
         _replace(fused, {id(norm) for _, norm in pairs})
         after = network_output(fused, x)
-    difference = (after.double() - before.double()).abs().max() / before.double().abs().max().clamp(min=1e-12)
+    difference = (after.double() - before.double()).abs().max() / before.double().abs().max().clamp(
+        min=1e-12
+    )
     if not difference <= TOLERANCE * (1 if before.dtype in (torch.float32, torch.float64) else 500):
         raise ValueError(
             f"fuse: {type(network).__name__} computes something else once its batch norms are folded (by "
@@ -72,7 +76,9 @@ def example_input(network: nn.Module) -> SparseTensor:
     channels = getattr(network, "in_channels", None)
     parameter = next(network.parameters(), None)
     if channels is None or parameter is None:
-        raise ValueError(f"{type(network).__name__} does not say its in_channels; give an example input")
+        raise ValueError(
+            f"{type(network).__name__} does not say its in_channels; give an example input"
+        )
     dimension = next((m.dimension for m in network.modules() if isinstance(m, _CONVOLUTIONS)), 3)
     random = torch.Generator().manual_seed(0)
     cells = torch.randint(0, 12, (600, dimension), generator=random)
@@ -94,7 +100,10 @@ def _followers(network: nn.Module, x: SparseTensor) -> list[tuple[nn.Module, nn.
             if features is inputs[0].features:
                 followers.append((convolution, module))
         else:
-            outputs[id(out.features)] = module, out.features  # kept, so that no other tensor takes its id
+            outputs[id(out.features)] = (
+                module,
+                out.features,
+            )  # kept, so that no other tensor takes its id
 
     kinds = (*_CONVOLUTIONS, modules.BatchNorm)
     hooks = [m.register_forward_hook(ran) for m in network.modules() if isinstance(m, kinds)]
@@ -104,7 +113,8 @@ def _followers(network: nn.Module, x: SparseTensor) -> list[tuple[nn.Module, nn.
         for hook in hooks:
             hook.remove()
     return [
-        (convolution, norm) for convolution, norm in followers
+        (convolution, norm)
+        for convolution, norm in followers
         if runs[id(convolution)] == runs[id(norm)] == 1 and norm.bn.running_mean is not None
     ]
 
@@ -120,7 +130,9 @@ def _fold(convolution: nn.Module, norm: nn.Module) -> None:
     if convolution.bias is not None:
         bias = bias + convolution.bias.double()[0] * scale
     convolution.bias = nn.Parameter(bias[None].to(kernel.dtype), requires_grad=False)
-    convolution.kernel = nn.Parameter((kernel.double() * scale).to(kernel.dtype), requires_grad=False)
+    convolution.kernel = nn.Parameter(
+        (kernel.double() * scale).to(kernel.dtype), requires_grad=False
+    )
 
 
 def _replace(network: nn.Module, norms: set[int]) -> None:

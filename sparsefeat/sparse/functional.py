@@ -25,7 +25,9 @@ from sparsefeat.sparse.tensor import SparseTensor
 
 
 def target_key(
-    x: SparseTensor, coordinates: Tensor | CoordinateMapKey | SparseTensor, tensor_stride: tuple[int, ...]
+    x: SparseTensor,
+    coordinates: Tensor | CoordinateMapKey | SparseTensor,
+    tensor_stride: tuple[int, ...],
 ) -> CoordinateMapKey:
     """The key of explicitly given output coordinates: a tensor's map, a key, or raw distinct coordinates."""
     if isinstance(coordinates, SparseTensor):
@@ -46,12 +48,18 @@ def strided_key(
     if coordinates is not None:
         return target_key(x, coordinates, coarse)
     if expand:
-        return x.manager.expand(x.key, kernel, coarse, x.key.tensor_stride, own_family=True, backwards=True)
+        return x.manager.expand(
+            x.key, kernel, coarse, x.key.tensor_stride, own_family=True, backwards=True
+        )
     return x.key if all(s == 1 for s in stride) else x.manager.stride(x.key, stride)
 
 
 def upsampled_key(
-    x: SparseTensor, kernel: Kernel, stride: tuple[int, ...], coordinates=None, generate: bool = False
+    x: SparseTensor,
+    kernel: Kernel,
+    stride: tuple[int, ...],
+    coordinates=None,
+    generate: bool = False,
 ) -> CoordinateMapKey:
     """Where the output of a transposed convolution or pooling of ``x`` lives.
 
@@ -59,7 +67,9 @@ def upsampled_key(
     or ``generate`` asks for them.
     """
     if any(t % s for t, s in zip(x.tensor_stride, stride)):
-        raise ValueError(f"up-sampling: tensor stride {x.tensor_stride} is not divisible by stride {stride}")
+        raise ValueError(
+            f"up-sampling: tensor stride {x.tensor_stride} is not divisible by stride {stride}"
+        )
     fine = tuple(t // s for t, s in zip(x.tensor_stride, stride))
     if coordinates is not None:
         return target_key(x, coordinates, fine)
@@ -71,7 +81,12 @@ def upsampled_key(
 
 
 def convolution(
-    x: SparseTensor, weight: Tensor, bias: Tensor | None, kernel: Kernel, stride=1, coordinates=None,
+    x: SparseTensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel: Kernel,
+    stride=1,
+    coordinates=None,
     expand_coordinates: bool = False,
 ) -> SparseTensor:
     """``out[u] = sum_k weight[k]^T x[u + offset_k]`` at the coordinates of ``x`` strided by ``stride``.
@@ -90,7 +105,12 @@ def convolution(
 
 
 def convolution_transpose(
-    x: SparseTensor, weight: Tensor, bias: Tensor | None, kernel: Kernel, stride=1, coordinates=None,
+    x: SparseTensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel: Kernel,
+    stride=1,
+    coordinates=None,
     expand_coordinates: bool = False,
 ) -> SparseTensor:
     """The transpose of the :func:`convolution` that leads from the finer level to that of ``x``.
@@ -105,7 +125,12 @@ def convolution_transpose(
 
 
 def channelwise_convolution(
-    x: SparseTensor, weight: Tensor, bias: Tensor | None, kernel: Kernel, stride=1, coordinates=None,
+    x: SparseTensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel: Kernel,
+    stride=1,
+    coordinates=None,
     expand_coordinates: bool = False,
 ) -> SparseTensor:
     """Each channel with its own kernel. Shape: weight (K, C)."""
@@ -121,7 +146,12 @@ def channelwise_convolution(
 
 
 def pool(
-    x: SparseTensor, mode: str, kernel: Kernel, stride=1, coordinates=None, expand_coordinates: bool = False
+    x: SparseTensor,
+    mode: str,
+    kernel: Kernel,
+    stride=1,
+    coordinates=None,
+    expand_coordinates: bool = False,
 ) -> SparseTensor:
     """Pool the voxels that each window holds; ``mode`` is ``"max"``, ``"average"`` or ``"sum"``.
 
@@ -149,7 +179,9 @@ def pool_transpose(
     """Give every finer voxel the mean of the coarse ones whose window holds it."""
     stride = as_tuple(stride, x.D, "stride")
     if _is_block(kernel, stride):
-        block = Kernel((1,) * x.D, (1,) * x.D, "custom", tuple(itertools.product(*map(range, stride))))
+        block = Kernel(
+            (1,) * x.D, (1,) * x.D, "custom", tuple(itertools.product(*map(range, stride)))
+        )
         key = upsampled_key(x, block, stride, coordinates, expand_coordinates)
         plan = x.manager.block_map(key, x.key).transpose
     else:
@@ -200,7 +232,9 @@ def instance_norm(x: SparseTensor, weight: Tensor, bias: Tensor, eps: float = 1e
     Ulyanov et al., Instance Normalization, 2016, eq. 3. Shape: weight, bias (1, C).
     """
     if weight.shape[-1] != x.features.shape[1]:
-        raise ValueError(f"instance norm: {weight.shape[-1]} channels expected, got {x.features.shape[1]}")
+        raise ValueError(
+            f"instance norm: {weight.shape[-1]} channels expected, got {x.features.shape[1]}"
+        )
     wide, clouds = widen(x.features), x.coordinate_map.clouds
     centred = wide - pool_clouds(wide, clouds, "average").index_select(0, clouds.rows)
     variance = pool_clouds(centred * centred, clouds, "average")
@@ -215,7 +249,9 @@ def cat(*tensors: SparseTensor) -> SparseTensor:
     first = tensors[0]
     for other in tensors[1:]:
         if other.manager is not first.manager or other.key != first.key:
-            raise ValueError(f"cat: expected tensors on one coordinate map, got {first!r} and {other!r}")
+            raise ValueError(
+                f"cat: expected tensors on one coordinate map, got {first!r} and {other!r}"
+            )
     return first.replace(torch.cat([t.features for t in tensors], 1))
 
 
@@ -275,14 +311,18 @@ def interpolate(x: SparseTensor, points: Tensor) -> Tensor:
 def interpolation_map(x: SparseTensor, points: Tensor) -> tuple[KernelMap, Tensor]:
     """The voxels around each point and their weights (P,): corner by corner, existing ones with weight > 0."""
     if points.ndim != 2 or points.shape[1] != x.D + 1:
-        raise ValueError(f"interpolate: expected points of shape (N, {x.D + 1}), got {tuple(points.shape)}")
+        raise ValueError(
+            f"interpolate: expected points of shape (N, {x.D + 1}), got {tuple(points.shape)}"
+        )
     if points.device != x.device:
         raise ValueError(f"interpolate: features on {x.device}, points on {points.device}")
     if not torch.isfinite(points).all():
         row = int((~torch.isfinite(points)).any(1).nonzero()[0])
         raise ValueError(f"interpolate: point {row} is not finite: {points[row].tolist()}")
     if 0 in x.tensor_stride:
-        raise ValueError("interpolate: a globally pooled tensor (tensor stride 0) has no neighbouring voxels")
+        raise ValueError(
+            "interpolate: a globally pooled tensor (tensor stride 0) has no neighbouring voxels"
+        )
     if not points.is_floating_point():
         points = points.double()
     stride = constant(x.tensor_stride, points.device)
@@ -290,7 +330,11 @@ def interpolation_map(x: SparseTensor, points: Tensor) -> tuple[KernelMap, Tenso
     base = torch.floor(scaled.detach())
     fraction = scaled - base
     # Corners as integers: float32 has no odd numbers above 2^24. Beyond 2^40 nothing can be found anyway.
-    nearest = widen(torch.cat([torch.floor(points[:, :1].detach()), base], 1)).clamp(-(2**40), 2**40).long()
+    nearest = (
+        widen(torch.cat([torch.floor(points[:, :1].detach()), base], 1))
+        .clamp(-(2**40), 2**40)
+        .long()
+    )
     rows, weights = [], []
     for offset in constant(Kernel.of(2, dimension=x.D).cells, points.device):
         corner = torch.cat([nearest[:, :1], (nearest[:, 1:] + offset) * stride], 1)

@@ -41,12 +41,16 @@ class Kernel:
         if self.region == "cross" and any(k % 2 == 0 for k in self.size):
             raise ValueError(f"kernel_size: a cross needs odd sizes, got {self.size}")
         if self.custom is not None and any(len(o) != len(self.size) for o in self.custom):
-            raise ValueError(f"custom offsets: expected {len(self.size)} values each, got {self.custom}")
+            raise ValueError(
+                f"custom offsets: expected {len(self.size)} values each, got {self.custom}"
+            )
 
     @staticmethod
     def of(size, dilation=1, dimension: int = 3) -> Kernel:
         """A cube from an int or one value per axis."""
-        return Kernel(as_tuple(size, dimension, "kernel_size"), as_tuple(dilation, dimension, "dilation"))
+        return Kernel(
+            as_tuple(size, dimension, "kernel_size"), as_tuple(dilation, dimension, "dilation")
+        )
 
     @property
     def volume(self) -> int:

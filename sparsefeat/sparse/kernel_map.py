@@ -22,11 +22,15 @@ class RowOrder:
 
     def __init__(self, rows: Tensor, count: int):
         # Small numbers are sorted in a fraction of the time.
-        rows = rows.to(torch.int16 if count < 2**15 else torch.int32 if count < 2**31 else torch.int64)
+        rows = rows.to(
+            torch.int16 if count < 2**15 else torch.int32 if count < 2**31 else torch.int64
+        )
         ascending, self.pairs = torch.sort(rows, stable=True)
         """Pair numbers, those of row 0 first, within a row in cell order. Shape: (P,)."""
         # Looked up, not counted: for a count the host would have to wait for the largest row.
-        self.splits = torch.searchsorted(ascending, torch.arange(count + 1, dtype=rows.dtype, device=rows.device))
+        self.splits = torch.searchsorted(
+            ascending, torch.arange(count + 1, dtype=rows.dtype, device=rows.device)
+        )
         """Row r has the pairs ``pairs[splits[r]:splits[r + 1]]``. Shape: (rows + 1,)."""
 
 
@@ -65,9 +69,15 @@ class _Pairs:
     """
 
     def __init__(
-        self, find: Callable[[], tuple[Tensor, Tensor, list[int]]], volume: int, sizes: tuple[int, int],
-        indices: tuple[SortedIndex | None, SortedIndex | None] = (None, None), mirrored: bool = False,
-        ascending: bool = False, identity_cell: int | None = None, windows: Windows | None = None,
+        self,
+        find: Callable[[], tuple[Tensor, Tensor, list[int]]],
+        volume: int,
+        sizes: tuple[int, int],
+        indices: tuple[SortedIndex | None, SortedIndex | None] = (None, None),
+        mirrored: bool = False,
+        ascending: bool = False,
+        identity_cell: int | None = None,
+        windows: Windows | None = None,
     ):
         self.find = find
         self.volume = volume
@@ -134,7 +144,9 @@ class KernelMap:
         identity_cell: int | None = None,
     ):
         self._pairs = _Pairs(
-            lambda: (in_rows.int(), out_rows.int(), counts), len(counts), (n_in, n_out),
+            lambda: (in_rows.int(), out_rows.int(), counts),
+            len(counts),
+            (n_in, n_out),
             identity_cell=identity_cell,
         )
         self._pairs.rows = [in_rows, out_rows]
@@ -145,9 +157,14 @@ class KernelMap:
     def of(cls, search: Search, target: SortedIndex) -> KernelMap:
         """The map of what a search will find; ``target`` is the output's sorted index."""
         pairs = _Pairs(
-            search.find_pairs, search.kernel.volume, (len(search.source.keys), len(search.target_keys)),
-            (search.source, target), search.mirrored, ascending=True,
-            identity_cell=search.kernel.identity_cell if search.same else None, windows=search.windows(),
+            search.find_pairs,
+            search.kernel.volume,
+            (len(search.source.keys), len(search.target_keys)),
+            (search.source, target),
+            search.mirrored,
+            ascending=True,
+            identity_cell=search.kernel.identity_cell if search.same else None,
+            windows=search.windows(),
         )
         pairs.search = search
         return cls._view(pairs, 0, _make_handles(pairs))
@@ -184,7 +201,9 @@ class KernelMap:
     @keep_for_training
     def _make_rows(self, side: int) -> None:
         positions, order = self._found()[side], self._pairs.indices[side].order
-        self._pairs.rows[side] = positions.long() if order is None else order.index_select(0, positions)
+        self._pairs.rows[side] = (
+            positions.long() if order is None else order.index_select(0, positions)
+        )
 
     @property
     def in_rows(self) -> Tensor:
@@ -206,7 +225,11 @@ class KernelMap:
     def by_row(self, values: Tensor) -> Tensor:
         """Output rows from values by position, the inverse of ``transpose.by_position``. Shape: (n_out, C) -> same."""
         index = self._pairs.indices[1 - self._side]
-        return values if index is None or index.order is None else values.index_select(0, index.positions)
+        return (
+            values
+            if index is None or index.order is None
+            else values.index_select(0, index.positions)
+        )
 
     @property
     def positions(self) -> tuple[Tensor, Tensor]:
@@ -356,17 +379,24 @@ class KernelMap:
         starts = list(range(0, self.n_out, rows)) or [0]
         if len(starts) > 1:
             borders = constant([*starts, self.n_out], targets.device, torch.int32)
-            bounds = [torch.searchsorted(part, borders) for part in targets.split_with_sizes(lengths)]
+            bounds = [
+                torch.searchsorted(part, borders) for part in targets.split_with_sizes(lengths)
+            ]
             lengths = torch.stack(bounds).diff(dim=1).flatten().tolist()
         segments: list[list[Segment]] = [[] for _ in starts]
         identity = self.identity_cell
         places = itertools.product(range(self.volume), segments)
-        parts = zip(places, lengths, sources.split_with_sizes(lengths), targets.split_with_sizes(lengths))
+        parts = zip(
+            places, lengths, sources.split_with_sizes(lengths), targets.split_with_sizes(lengths)
+        )
         for (cell, there), length, i, o in parts:
             if length:
                 there.append(Segment(cell, length, i, o, cell == identity))
         stops = [*starts[1:], self.n_out]
-        return [_block(start, stop, there, targets) for start, stop, there in zip(starts, stops, segments)]
+        return [
+            _block(start, stop, there, targets)
+            for start, stop, there in zip(starts, stops, segments)
+        ]
 
     def __repr__(self) -> str:
         return f"KernelMap({self.n_in} -> {self.n_out} rows, {self.volume} cells, {self.n_pairs} pairs)"
@@ -379,7 +409,9 @@ def _restore(pairs: _Pairs, side: int, handles: bool) -> KernelMap:
 def _block(start: int, stop: int, segments: list[Segment], like: Tensor) -> Block:
     targets = torch.cat([s.targets for s in segments]) - start if segments else like[:0]
     splits = like.new_zeros(stop - start + 1)
-    torch.cumsum(torch.bincount(targets, minlength=stop - start), 0, dtype=torch.int32, out=splits[1:])
+    torch.cumsum(
+        torch.bincount(targets, minlength=stop - start), 0, dtype=torch.int32, out=splits[1:]
+    )
     if stop - start < 2**15:
         targets = targets.short()  # sorted in less than half of the time
     order = torch.sort(targets, stable=True).indices.int()

@@ -111,7 +111,10 @@ class Search:
             if not self.same:
                 # Only the shifts of a key of -1 can leave the table.
                 places.clamp_(0, len(table) - 1)
-            yield cells[start : start + block], table.index_select(0, places.view(-1)).view(places.shape)
+            yield (
+                cells[start : start + block],
+                table.index_select(0, places.view(-1)).view(places.shape),
+            )
 
     def _search_columns(self) -> _Found:
         """A column of cells along the last axis is a stretch of consecutive keys: one binary search serves it all."""
@@ -120,7 +123,10 @@ class Search:
             start = self.target_keys + shifts[column[0]]
             step = last_step if len(column) > 1 else 1
             if step == 0:  # a globally pooled tensor: with tensor stride 0 all cells are one
-                yield column, _find_run(self.source.keys, start, 1, 1).expand(len(column), -1).clone()
+                yield (
+                    column,
+                    _find_run(self.source.keys, start, 1, 1).expand(len(column), -1).clone(),
+                )
             else:
                 yield column, _find_run(self.source.keys, start, step, len(column))
 
@@ -142,8 +148,13 @@ class Search:
         # The first cells are those at the low end of the last axis: one of each column.
         shifts = self._shifts()[: kernel.volume // length]
         return Windows(
-            len(table), self.source.keys, self.target_keys.int(), constant(shifts, device, torch.int32), length,
-            torch.arange(kernel.volume, device=device).view(length, -1).t().flatten(), not self.same,
+            len(table),
+            self.source.keys,
+            self.target_keys.int(),
+            constant(shifts, device, torch.int32),
+            length,
+            torch.arange(kernel.volume, device=device).view(length, -1).t().flatten(),
+            not self.same,
         )
 
 
@@ -170,7 +181,9 @@ class Windows:
 
     def box(self, features: Tensor) -> Tensor:
         """Features by position (n_in, C), in the box (cells, C), which is zero elsewhere."""
-        return features.new_zeros(self.cells, features.shape[1]).index_copy_(0, self.source_keys, features)
+        return features.new_zeros(self.cells, features.shape[1]).index_copy_(
+            0, self.source_keys, features
+        )
 
     def unfold(self, box: Tensor, start: int, stop: int, out: Tensor) -> Tensor:
         """What outputs ``start`` to ``stop`` see, in the order of ``order``. Shape: (stop - start, K C)."""
@@ -192,7 +205,9 @@ _Found = Iterator[tuple[list[int], Tensor]]
 def _places(present: Tensor) -> Tensor:
     """Flat places of what is true, ascending. Shape: any -> (n,) int64."""
     if present.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(present.numpy()))  # a quarter of the time of torch's nonzero
+        return torch.from_numpy(
+            np.flatnonzero(present.numpy())
+        )  # a quarter of the time of torch's nonzero
     return present.view(-1).nonzero()[:, 0]
 
 
@@ -232,7 +247,12 @@ def _find_run(keys: Tensor, start: Tensor, step: int, length: int) -> Tensor:
         going = (distance <= span).nonzero()[:, 0]
         if len(going) == 0:
             return found
-        position, columns, start, distance = position[going], columns[going], start[going], distance[going]
+        position, columns, start, distance = (
+            position[going],
+            columns[going],
+            start[going],
+            distance[going],
+        )
         if step == 1:
             found[distance, columns] = position.int()
         else:

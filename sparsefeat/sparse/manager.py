@@ -62,7 +62,9 @@ class CoordinateManager:
 
     def __getitem__(self, key: CoordinateMapKey) -> CoordinateMap:
         if key not in self.maps:
-            raise ValueError(f"coordinate map {tuple(key)} is not in this manager; it has {list(self.maps)}")
+            raise ValueError(
+                f"coordinate map {tuple(key)} is not in this manager; it has {list(self.maps)}"
+            )
         return self.maps[key]
 
     @compile_disabled
@@ -90,10 +92,14 @@ class CoordinateManager:
             )
         tensor_stride = as_tuple(tensor_stride, self.dimension, "tensor_stride")
         if min(tensor_stride) < 0:
-            raise ValueError(f"tensor_stride: expected at least 0 on every axis, got {tensor_stride}")
+            raise ValueError(
+                f"tensor_stride: expected at least 0 on every axis, got {tensor_stride}"
+            )
         other = next((m.device for m in self.maps.values()), coordinates.device)
         if coordinates.device != other:
-            raise ValueError(f"coordinates: on {coordinates.device}, but those of this manager are on {other}")
+            raise ValueError(
+                f"coordinates: on {coordinates.device}, but those of this manager are on {other}"
+            )
         # A copy: what the caller does to his tensor afterwards must not change the map under its indices.
         new = CoordinateMap(coordinates.clone(), tensor_stride)
         keys = new.index().keys
@@ -145,7 +151,9 @@ class CoordinateManager:
         coordinates = stride_coordinates(self[key].coordinates, coarse)
         self.maps[target] = CoordinateMap(coordinates, coarse, aligned=True)
 
-    def finer(self, key: CoordinateMapKey, tensor_stride: tuple[int, ...]) -> CoordinateMapKey | None:
+    def finer(
+        self, key: CoordinateMapKey, tensor_stride: tuple[int, ...]
+    ) -> CoordinateMapKey | None:
         """The existing map of this tensor stride in the family of ``key``, or in those it was derived from."""
         name: str | None = key.name
         while name is not None:
@@ -157,8 +165,13 @@ class CoordinateManager:
 
     @compile_disabled
     def expand(
-        self, key: CoordinateMapKey, kernel: Kernel, tensor_stride: tuple[int, ...], offset_stride: tuple[int, ...],
-        own_family: bool, backwards: bool = False,
+        self,
+        key: CoordinateMapKey,
+        kernel: Kernel,
+        tensor_stride: tuple[int, ...],
+        offset_stride: tuple[int, ...],
+        own_family: bool,
+        backwards: bool = False,
     ) -> CoordinateMapKey:
         """The map of all ``c + offset``; where ``tensor_stride`` is coarser than that of ``key``, of its multiples.
 
@@ -195,7 +208,9 @@ class CoordinateManager:
     @compile_disabled
     def _make_origin(self, key: CoordinateMapKey, target: CoordinateMapKey) -> None:
         batch = self[key].clouds.indices
-        coordinates = torch.zeros(len(batch), self.dimension + 1, dtype=torch.int32, device=batch.device)
+        coordinates = torch.zeros(
+            len(batch), self.dimension + 1, dtype=torch.int32, device=batch.device
+        )
         coordinates[:, 0] = batch
         self.maps[target] = CoordinateMap(coordinates, target.tensor_stride)
 
@@ -209,11 +224,15 @@ class CoordinateManager:
                 raise ValueError(f"union: expected equal tensor strides, got {sorted(strides)}")
             every = torch.cat([self[key].coordinates for key in keys])
             index, inverse = unique_first(every)
-            union = self._register(CoordinateMap(every[index], keys[0].tensor_stride), parent=keys[0])
+            union = self._register(
+                CoordinateMap(every[index], keys[0].tensor_stride), parent=keys[0]
+            )
             self._unions[keys] = union, list(inverse.split([len(self[key]) for key in keys]))
         return self._unions[keys]
 
-    def kernel_map(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel) -> KernelMap:
+    def kernel_map(
+        self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel
+    ) -> KernelMap:
         """Pairs with ``input = output + offset``; offsets scale with the input's tensor stride."""
         cached = (in_key, out_key, kernel)
         if cached not in self._kernel_maps:
@@ -225,9 +244,13 @@ class CoordinateManager:
         clouds = tuple(key for key, each in self.maps.items() if each.has_clouds)
         pairings = tuple(
             (*cached, each.transposed)
-            for cached, plan in self._kernel_maps.items() for each in (plan, plan.transpose) if has_pairing(each)
+            for cached, plan in self._kernel_maps.items()
+            for each in (plan, plan.transpose)
+            if has_pairing(each)
         )
-        return MapNames(root, tuple(self._strided.items()), clouds, tuple(self._kernel_maps), pairings)
+        return MapNames(
+            root, tuple(self._strided.items()), clouds, tuple(self._kernel_maps), pairings
+        )
 
     @compile_disabled
     def make(self, names: MapNames, root: CoordinateMapKey) -> None:
@@ -275,10 +298,14 @@ class CoordinateManager:
 
     @compile_disabled
     @keep_for_training
-    def _make_kernel_map(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel) -> None:
+    def _make_kernel_map(
+        self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel
+    ) -> None:
         self._kernel_maps[in_key, out_key, kernel] = self._build(in_key, out_key, kernel)
 
-    def _build(self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel) -> KernelMap:
+    def _build(
+        self, in_key: CoordinateMapKey, out_key: CoordinateMapKey, kernel: Kernel
+    ) -> KernelMap:
         source, target = self[in_key], self[out_key]
         index = source.index(kernel.reach(in_key.tensor_stride))
         if in_key == out_key:

@@ -44,7 +44,9 @@ class _Convolution(nn.Module):
     ):
         super().__init__()
         if in_channels < 1 or out_channels < 1:
-            raise ValueError(f"{type(self).__name__}: channels must be positive, got {in_channels}, {out_channels}")
+            raise ValueError(
+                f"{type(self).__name__}: channels must be positive, got {in_channels}, {out_channels}"
+            )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.window = kernel or Kernel.of(kernel_size, dilation, dimension)
@@ -78,10 +80,14 @@ class _Convolution(nn.Module):
     def forward(self, x: SparseTensor, coordinates=None) -> SparseTensor:
         """Apply the layer; ``coordinates`` sets the output's: a SparseTensor, a key, or distinct coordinates."""
         if x.features.shape[1] != self.in_channels:
-            raise ValueError(f"{self}: expected {self.in_channels} channels, got {x.features.shape[1]}")
+            raise ValueError(
+                f"{self}: expected {self.in_channels} channels, got {x.features.shape[1]}"
+            )
         weight = self.kernel.unsqueeze(0) if self.pointwise else self.kernel
         operation = functional.convolution_transpose if self.transposed else functional.convolution
-        return operation(x, weight, self.bias, self.window, self.stride, coordinates, self.expand_coordinates)
+        return operation(
+            x, weight, self.bias, self.window, self.stride, coordinates, self.expand_coordinates
+        )
 
     def extra_repr(self) -> str:
         return (
@@ -100,7 +106,9 @@ class ConvolutionTranspose(_Convolution):
 
 
 class GenerativeConvolutionTranspose(_Convolution):
-    __doc__ = "Transposed convolution onto every coordinate that it reaches.\n\n" + _Convolution.__doc__
+    __doc__ = (
+        "Transposed convolution onto every coordinate that it reaches.\n\n" + _Convolution.__doc__
+    )
     transposed = True
     generative = True
 
@@ -109,8 +117,15 @@ class ChannelwiseConvolution(nn.Module):
     """Each channel convolved on its own: a kernel [K, C]."""
 
     def __init__(
-        self, in_channels: int, kernel_size=3, stride=1, dilation=1, bias: bool = False,
-        kernel: Kernel | None = None, expand_coordinates: bool = False, dimension: int = 3,
+        self,
+        in_channels: int,
+        kernel_size=3,
+        stride=1,
+        dilation=1,
+        bias: bool = False,
+        kernel: Kernel | None = None,
+        expand_coordinates: bool = False,
+        dimension: int = 3,
     ):
         super().__init__()
         self.in_channels = in_channels
@@ -131,7 +146,13 @@ class ChannelwiseConvolution(nn.Module):
 
     def forward(self, x: SparseTensor, coordinates=None) -> SparseTensor:
         return functional.channelwise_convolution(
-            x, self.kernel, self.bias, self.window, self.stride, coordinates, self.expand_coordinates
+            x,
+            self.kernel,
+            self.bias,
+            self.window,
+            self.stride,
+            coordinates,
+            self.expand_coordinates,
         )
 
 
@@ -141,8 +162,13 @@ class _Pooling(nn.Module):
     mode = ""
 
     def __init__(
-        self, kernel_size=2, stride=1, dilation=1, kernel: Kernel | None = None,
-        expand_coordinates: bool = False, dimension: int = 3,
+        self,
+        kernel_size=2,
+        stride=1,
+        dilation=1,
+        kernel: Kernel | None = None,
+        expand_coordinates: bool = False,
+        dimension: int = 3,
     ):
         super().__init__()
         self.window = kernel or Kernel.of(kernel_size, dilation, dimension)
@@ -150,7 +176,9 @@ class _Pooling(nn.Module):
         self.expand_coordinates = expand_coordinates
 
     def forward(self, x: SparseTensor, coordinates=None) -> SparseTensor:
-        return functional.pool(x, self.mode, self.window, self.stride, coordinates, self.expand_coordinates)
+        return functional.pool(
+            x, self.mode, self.window, self.stride, coordinates, self.expand_coordinates
+        )
 
 
 class MaxPooling(_Pooling):
@@ -175,7 +203,9 @@ class PoolingTranspose(_Pooling):
     """Every finer voxel gets the mean of the coarse ones whose window holds it."""
 
     def forward(self, x: SparseTensor, coordinates=None) -> SparseTensor:
-        return functional.pool_transpose(x, self.window, self.stride, coordinates, self.expand_coordinates)
+        return functional.pool_transpose(
+            x, self.window, self.stride, coordinates, self.expand_coordinates
+        )
 
 
 class _GlobalPooling(nn.Module):
@@ -242,12 +272,20 @@ class BatchNorm(nn.Module):
     """torch's batch norm over the rows of all clouds; parameters under ``bn``."""
 
     def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
         track_running_stats: bool = True,
     ):
         super().__init__()
         self.bn = nn.BatchNorm1d(
-            num_features, eps=eps, momentum=momentum, affine=affine, track_running_stats=track_running_stats
+            num_features,
+            eps=eps,
+            momentum=momentum,
+            affine=affine,
+            track_running_stats=track_running_stats,
         )
 
     def forward(self, x: SparseTensor) -> SparseTensor:
@@ -256,9 +294,15 @@ class BatchNorm(nn.Module):
         alone = not (hasattr(b, "process_group") and torch.distributed.is_initialized())
         if len(x) < 2 and alone and (b.training or b.running_mean is None):
             # A single row has no variance: torch refuses it, and there is nothing to learn from it.
-            mean = torch.zeros_like(x.features[:1].sum(0)) if b.running_mean is None else b.running_mean
+            mean = (
+                torch.zeros_like(x.features[:1].sum(0))
+                if b.running_mean is None
+                else b.running_mean
+            )
             variance = torch.ones_like(mean) if b.running_var is None else b.running_var
-            normal = nn.functional.batch_norm(x.features, mean, variance, b.weight, b.bias, False, 0.0, b.eps)
+            normal = nn.functional.batch_norm(
+                x.features, mean, variance, b.weight, b.bias, False, 0.0, b.eps
+            )
             return x.replace(normal)
         return x.replace(self.bn(x.features))
 
@@ -267,13 +311,22 @@ class SyncBatchNorm(BatchNorm):
     """Batch norm with statistics over all processes of a process group; the same parameters."""
 
     def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-        track_running_stats: bool = True, process_group=None,
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group=None,
     ):
         super().__init__(num_features, eps, momentum, affine, track_running_stats)
         self.bn = nn.SyncBatchNorm(
-            num_features, eps=eps, momentum=momentum, affine=affine,
-            track_running_stats=track_running_stats, process_group=process_group,
+            num_features,
+            eps=eps,
+            momentum=momentum,
+            affine=affine,
+            track_running_stats=track_running_stats,
+            process_group=process_group,
         )
 
     @classmethod
@@ -281,7 +334,9 @@ class SyncBatchNorm(BatchNorm):
         """Replace every :class:`BatchNorm` inside ``module``, keeping parameters and statistics."""
         if isinstance(module, BatchNorm) and not isinstance(module, cls):
             b = module.bn
-            out = cls(b.num_features, b.eps, b.momentum, b.affine, b.track_running_stats, process_group)
+            out = cls(
+                b.num_features, b.eps, b.momentum, b.affine, b.track_running_stats, process_group
+            )
             # The very same parameters and buffers: an optimiser may hold them, device and dtype are theirs.
             for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
                 setattr(out.bn, name, getattr(b, name))
@@ -330,9 +385,13 @@ def elementwise(base: type[nn.Module]) -> type[nn.Module]:
     return Layer
 
 
-ReLU, ReLU6, LeakyReLU, PReLU, RReLU = map(elementwise, (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU))
+ReLU, ReLU6, LeakyReLU, PReLU, RReLU = map(
+    elementwise, (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU)
+)
 ELU, CELU, SELU, GELU, SiLU = map(elementwise, (nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU))
-Sigmoid, Tanh, Softplus, Hardtanh = map(elementwise, (nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Hardtanh))
+Sigmoid, Tanh, Softplus, Hardtanh = map(
+    elementwise, (nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Hardtanh)
+)
 Dropout, AlphaDropout, Linear = map(elementwise, (nn.Dropout, nn.AlphaDropout, nn.Linear))
 
 

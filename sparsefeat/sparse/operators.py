@@ -24,7 +24,9 @@ def wanted() -> bool:
     return torch.compiler.is_compiling() and AVAILABLE
 
 
-def define(name: str, schema: str, run: Callable, shaped: Callable, backward: Callable | None = None) -> None:
+def define(
+    name: str, schema: str, run: Callable, shaped: Callable, backward: Callable | None = None
+) -> None:
     """Make ``torch.ops.sparsefeat.<name>`` known to torch, where it can be.
 
     Args:
@@ -72,7 +74,9 @@ def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | N
     Shape: features (n_in, C_in), weight (K, C_in, C_out), bias (1, C_out) -> (n_out, C_out).
     """
     handle = plan.out_handle
-    plan_handle = PlanHandle(handle, plan.transposed, weight.shape[0], features.shape[0], handle.shape[0])
+    plan_handle = PlanHandle(
+        handle, plan.transposed, weight.shape[0], features.shape[0], handle.shape[0]
+    )
     out = _convolve(features, weight, plan_handle)
     return out if bias is None else out + bias.to(out.dtype)
 
@@ -81,8 +85,12 @@ def _convolve(features: Tensor, weight: Tensor, plan: PlanHandle) -> Tensor:
     return torch.ops.sparsefeat.convolve(features, weight, plan.handle, plan.transposed, plan.n_out)
 
 
-def _gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: PlanHandle) -> tuple[Tensor, Tensor]:
-    return torch.ops.sparsefeat.convolve_gradients(features, weight, grad, plan.handle, plan.transposed)
+def _gradients(
+    features: Tensor, weight: Tensor, grad: Tensor, plan: PlanHandle
+) -> tuple[Tensor, Tensor]:
+    return torch.ops.sparsefeat.convolve_gradients(
+        features, weight, grad, plan.handle, plan.transposed
+    )
 
 
 def _weight_gradient(features: Tensor, grad: Tensor, plan: PlanHandle) -> Tensor:
@@ -95,30 +103,49 @@ _operations = derivatives.Operations(_convolve, _gradients, _weight_gradient)
 
 def _convolve_backward(needs, features, weight, handle, transposed, n_out, grad):
     plan_handle = PlanHandle(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
-    return *derivatives.of_convolve(_operations, needs, features, weight, grad, plan_handle), None, None, None
+    return (
+        *derivatives.of_convolve(_operations, needs, features, weight, grad, plan_handle),
+        None,
+        None,
+        None,
+    )
 
 
 def _gradients_backward(needs, features, weight, grad, handle, transposed, to_features, to_weight):
     plan_handle = PlanHandle(handle, transposed, weight.shape[0], features.shape[0], grad.shape[0])
     to = to_features, to_weight
-    return *derivatives.of_gradients(_operations, needs, features, weight, grad, *to, plan_handle), None, None
+    return (
+        *derivatives.of_gradients(_operations, needs, features, weight, grad, *to, plan_handle),
+        None,
+        None,
+    )
 
 
 def _weight_gradient_backward(needs, features, grad, handle, transposed, volume, to):
     plan_handle = PlanHandle(handle, transposed, to.shape[0], features.shape[0], grad.shape[0])
-    return *derivatives.of_weight_gradient(_operations, needs, features, grad, to, plan_handle), None, None, None
+    return (
+        *derivatives.of_weight_gradient(_operations, needs, features, grad, to, plan_handle),
+        None,
+        None,
+        None,
+    )
 
 
 define(
-    "convolve", "(Tensor features, Tensor weight, Tensor handle, bool transposed, SymInt n_out) -> Tensor",
-    lambda x, w, handle, transposed, n_out: arithmetic.convolve(x, w, KernelMap.behind(handle, transposed)),
+    "convolve",
+    "(Tensor features, Tensor weight, Tensor handle, bool transposed, SymInt n_out) -> Tensor",
+    lambda x, w, handle, transposed, n_out: arithmetic.convolve(
+        x, w, KernelMap.behind(handle, transposed)
+    ),
     lambda x, w, handle, transposed, n_out: x.new_empty(n_out, w.shape[2]),
     _convolve_backward,
 )
 define(
     "convolve_gradients",
     "(Tensor features, Tensor weight, Tensor grad, Tensor handle, bool transposed) -> (Tensor, Tensor)",
-    lambda x, w, grad, handle, transposed: arithmetic.gradients(x, w, grad, KernelMap.behind(handle, transposed)),
+    lambda x, w, grad, handle, transposed: arithmetic.gradients(
+        x, w, grad, KernelMap.behind(handle, transposed)
+    ),
     lambda x, w, grad, handle, transposed: (x.new_empty(x.shape), w.new_empty(w.shape)),
     _gradients_backward,
 )

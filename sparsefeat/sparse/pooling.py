@@ -37,7 +37,9 @@ def pool_neighbours(features: Tensor, plan: KernelMap, mode: str) -> Tensor:
     if _check(mode) == "max":
         if operators.wanted():
             handle = plan.out_handle
-            rows = torch.ops.sparsefeat.largest(features.detach(), handle, plan.transposed, handle.shape[0])
+            rows = torch.ops.sparsefeat.largest(
+                features.detach(), handle, plan.transposed, handle.shape[0]
+            )
         elif torch.is_grad_enabled():
             rows = _largest(features.detach(), plan)
         else:  # no gradient has to know where a value came from
@@ -45,9 +47,14 @@ def pool_neighbours(features: Tensor, plan: KernelMap, mode: str) -> Tensor:
             return _reduce(features, plan, lambda seen, _: seen.amax(1), out)
         return _take(features, rows)
     # Integers too: torch adds rows by splits in floating point alone.
-    wide, one_group = widen(features) if features.is_floating_point() else features.double(), (0,) * plan.volume
+    wide, one_group = (
+        widen(features) if features.is_floating_point() else features.double(),
+        (0,) * plan.volume,
+    )
     total = group_sums(wide, plan, one_group)
-    if mode == "average":  # divided before it is rounded: in float16 the sum or the count may be infinite
+    if (
+        mode == "average"
+    ):  # divided before it is rounded: in float16 the sum or the count may be infinite
         # Counted by a sum: a compiler sees the sizes of that, while those of a map's parts depend on data.
         total = total / group_sums(wide.new_ones(len(wide), 1), plan, one_group).clamp(min=1)
     return total.to(features.dtype)
@@ -112,7 +119,9 @@ def _neighbours(plan: KernelMap) -> list[tuple[Tensor, Tensor]]:
     return groups
 
 
-def _reduce(values: Tensor, plan: KernelMap, what: Callable[[Tensor, Tensor], Tensor], out: Tensor) -> Tensor:
+def _reduce(
+    values: Tensor, plan: KernelMap, what: Callable[[Tensor, Tensor], Tensor], out: Tensor
+) -> Tensor:
     """``what`` of the values (m, d, C) that output rows see and of those rows (m, d), written to ``out``.
 
     Shape: (n_in, C), (n_out, C) -> (n_out, C), as it was for a row that sees nothing.
@@ -155,10 +164,14 @@ def _largest_of_groups(values: Tensor, groups: Tensor, count: int) -> Tensor:
     """As :func:`_largest`, of each group of rows. Shape: (N, C), (N,) -> (count, C)."""
     rows = groups[:, None].expand_as(values)
     # The gradient of torch's scatter_reduce is wrong where the largest value is what the output held before, here 0.
-    largest = values.new_zeros(count, values.shape[1]).scatter_reduce(0, rows, values, "amax", include_self=False)
+    largest = values.new_zeros(count, values.shape[1]).scatter_reduce(
+        0, rows, values, "amax", include_self=False
+    )
     number = torch.arange(len(values), device=values.device)[:, None].expand_as(values)
     number = torch.where((values == largest.gather(0, rows)) | values.isnan(), number, len(values))
-    return torch.full_like(largest, len(values), dtype=torch.int64).scatter_reduce(0, rows, number, "amin")
+    return torch.full_like(largest, len(values), dtype=torch.int64).scatter_reduce(
+        0, rows, number, "amin"
+    )
 
 
 def _run_largest(values: Tensor, handle: Tensor, transposed: bool, n_out: int) -> Tensor:
@@ -166,6 +179,10 @@ def _run_largest(values: Tensor, handle: Tensor, transposed: bool, n_out: int) -
 
 
 operators.define(
-    "largest", "(Tensor values, Tensor handle, bool transposed, SymInt n_out) -> Tensor", _run_largest,
-    lambda values, handle, transposed, n_out: values.new_empty(n_out, values.shape[1], dtype=torch.int64),
+    "largest",
+    "(Tensor values, Tensor handle, bool transposed, SymInt n_out) -> Tensor",
+    _run_largest,
+    lambda values, handle, transposed, n_out: values.new_empty(
+        n_out, values.shape[1], dtype=torch.int64
+    ),
 )

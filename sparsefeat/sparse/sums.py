@@ -41,7 +41,9 @@ def _add_up(rows: Tensor, plan: KernelMap, groups: tuple[int, ...], back: bool) 
         return rows.new_empty(plan.n_in if back else plan.n_out, 0)
     if back:
         rows = rows.reshape(-1, rows.shape[1] // count)
-    indices, splits = plan.derived(("group sums", groups, back), lambda: (_spread if back else _gather)(plan, groups))
+    indices, splits = plan.derived(
+        ("group sums", groups, back), lambda: (_spread if back else _gather)(plan, groups)
+    )
     sums = F.embedding_bag(indices, rows.contiguous(), splits, mode="sum", include_last_offset=True)
     return sums if back else sums.view(plan.n_out, count * rows.shape[1])
 
@@ -63,7 +65,9 @@ def _spread(plan: KernelMap, groups: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         count = max(groups) + 1
         rows, splits = plan.derived(("group sums", groups, False), lambda: _gather(plan, groups))
         group = torch.arange(len(splits) - 1, device=rows.device) % count
-        return rows * count + group.repeat_interleave(splits.diff(), output_size=len(rows)), splits[::count].contiguous()
+        return rows * count + group.repeat_interleave(splits.diff(), output_size=len(rows)), splits[
+            ::count
+        ].contiguous()
     order = plan.transpose.out_order
     return _places(plan, groups)[order.pairs], order.splits
 
@@ -99,6 +103,7 @@ operators.define(
     ),
     _shaped,
     lambda needs, rows, handle, transposed, groups, back, count, grad: (
-        _as_operator(grad, handle, transposed, groups, not back, rows.shape[0]), *[None] * 5
+        _as_operator(grad, handle, transposed, groups, not back, rows.shape[0]),
+        *[None] * 5,
     ),
 )

@@ -57,7 +57,9 @@ def quantize(
     """
     coordinates = torch.as_tensor(coordinates)
     if coordinates.ndim != 2:
-        raise ValueError(f"quantize: expected coordinates of shape (N, D), got {tuple(coordinates.shape)}")
+        raise ValueError(
+            f"quantize: expected coordinates of shape (N, D), got {tuple(coordinates.shape)}"
+        )
     for name, other in (("features", features), ("labels", labels)):
         if other is not None and len(other) != len(coordinates):
             raise ValueError(f"quantize: {len(coordinates)} coordinates but {len(other)} {name}")
@@ -72,7 +74,9 @@ def quantize(
     voxels = check_coordinates(batched)[:, 1:]
     index, inverse = unique_first(torch.nn.functional.pad(voxels, (1, 0)))
     if reduce == "error" and len(index) != len(coordinates):
-        raise ValueError(f"quantize: {len(coordinates) - len(index)} of {len(coordinates)} rows are duplicates")
+        raise ValueError(
+            f"quantize: {len(coordinates) - len(index)} of {len(coordinates)} rows are duplicates"
+        )
     if labels is not None:
         labels = torch.as_tensor(labels)
         first = labels[index]
@@ -156,7 +160,9 @@ class SparseTensor:
             if coordinates is None:
                 raise ValueError("SparseTensor: expected coordinates, or a manager and a key")
             if len(coordinates) != len(features):
-                raise ValueError(f"SparseTensor: {len(coordinates)} coordinates but {len(features)} features")
+                raise ValueError(
+                    f"SparseTensor: {len(coordinates)} coordinates but {len(features)} features"
+                )
             if coordinates.device != features.device:
                 raise ValueError(
                     f"SparseTensor: coordinates on {coordinates.device}, features on {features.device}; "
@@ -166,7 +172,9 @@ class SparseTensor:
             manager = manager or CoordinateManager(coordinates.shape[1] - 1)
             if reduce == "error":
                 key = manager.insert(coordinates, tensor_stride)
-                self.unique_index = self.inverse_mapping = torch.arange(len(features), device=features.device)
+                self.unique_index = self.inverse_mapping = torch.arange(
+                    len(features), device=features.device
+                )
             else:
                 key, (index, inverse) = manager.insert_unique(coordinates, tensor_stride)
                 features = reduce_rows(features, index, inverse, reduce)
@@ -174,9 +182,13 @@ class SparseTensor:
         elif manager is None or coordinates is not None:
             raise ValueError("SparseTensor: a key goes with its manager and without coordinates")
         elif len(manager[key]) != len(features):
-            raise ValueError(f"SparseTensor: {len(features)} features for a map of {len(manager[key])} voxels")
+            raise ValueError(
+                f"SparseTensor: {len(features)} features for a map of {len(manager[key])} voxels"
+            )
         elif manager[key].device != features.device:
-            raise ValueError(f"SparseTensor: map on {manager[key].device}, features on {features.device}")
+            raise ValueError(
+                f"SparseTensor: map on {manager[key].device}, features on {features.device}"
+            )
         self.features = features
         self.manager = manager
         self.key = key
@@ -241,7 +253,10 @@ class SparseTensor:
         if features.device == self.device:
             return self.replace(features)
         return type(self)(
-            features, self.coordinates.to(features.device), tensor_stride=self.tensor_stride, reduce="error"
+            features,
+            self.coordinates.to(features.device),
+            tensor_stride=self.tensor_stride,
+            reduce="error",
         )
 
     def decompose(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -255,7 +270,9 @@ class SparseTensor:
         return list(coordinates), list(self.features[order].split(counts))
 
     def dense(
-        self, shape: torch.Size | tuple[int, ...] | None = None, min_coordinate: Tensor | None = None
+        self,
+        shape: torch.Size | tuple[int, ...] | None = None,
+        min_coordinate: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """The features in a dense grid, zero where there is no voxel.
 
@@ -275,10 +292,14 @@ class SparseTensor:
         if min_coordinate is None:
             space = self.coordinates[:, 1:]
             min_coordinate = space.amin(0) if len(self) else torch.zeros_like(stride).int()
-        min_coordinate = torch.as_tensor(min_coordinate, device=self.device).to(torch.int32).reshape(-1)
+        min_coordinate = (
+            torch.as_tensor(min_coordinate, device=self.device).to(torch.int32).reshape(-1)
+        )
         cell = self.coordinates[:, 1:].long() - min_coordinate
         if (cell % stride != 0).any():
-            raise ValueError(f"dense: coordinates are not all multiples of {self.tensor_stride} from the minimum")
+            raise ValueError(
+                f"dense: coordinates are not all multiples of {self.tensor_stride} from the minimum"
+            )
         cell = torch.div(cell, stride, rounding_mode="floor")
         batch = self.coordinates[:, 0].long()
         if shape is None:
@@ -286,7 +307,9 @@ class SparseTensor:
         if shape[1] != self.features.shape[1]:
             raise ValueError(f"dense: shape {tuple(shape)} for {self.features.shape[1]} channels")
         size = torch.tensor(shape[2:], device=self.device)
-        if len(self) and (bool((cell < 0).any()) or bool((cell >= size).any()) or int(batch.max()) >= shape[0]):
+        if len(self) and (
+            bool((cell < 0).any()) or bool((cell >= size).any()) or int(batch.max()) >= shape[0]
+        ):
             raise ValueError(f"dense: voxels lie outside a grid of shape {tuple(shape)}")
         grid = self.features.new_zeros(shape[0], *shape[2:], shape[1])
         grid = grid.index_put((batch, *cell.unbind(1)), self.features)
@@ -305,10 +328,14 @@ class SparseTensor:
         if other.manager is self.manager and other.key == self.key:
             return self.replace(operation(self.features, other.features))
         if other.manager is not self.manager:
-            raise ValueError("sparse arithmetic: the tensors must share a coordinate manager (manager=x.manager)")
+            raise ValueError(
+                "sparse arithmetic: the tensors must share a coordinate manager (manager=x.manager)"
+            )
         channels = self.features.shape[1]
         if other.features.shape[1] != channels:
-            raise ValueError(f"sparse arithmetic: {channels} channels and {other.features.shape[1]}")
+            raise ValueError(
+                f"sparse arithmetic: {channels} channels and {other.features.shape[1]}"
+            )
         key, (mine, theirs) = self.manager.union(self.key, other.key)
         rows = len(self.manager[key])
         a = self.features.new_zeros(rows, channels).index_copy(0, mine, self.features)

@@ -84,7 +84,13 @@ def _make_pairing(plan: KernelMap) -> Pairing:
         there = pairing(plan.transpose)
         order = RowOrder(there.rows, plan.n_out)
         rows, targets = (part.index_select(0, order.pairs) for part in (there.targets, there.rows))
-        return Pairing(rows, order.splits.to(rows.dtype), targets, _make_blocks(order.splits, len(rows)), order.pairs)
+        return Pairing(
+            rows,
+            order.splits.to(rows.dtype),
+            targets,
+            _make_blocks(order.splits, len(rows)),
+            order.pairs,
+        )
     rows, counts = plan.by_output()
     index = torch.int32 if max(plan.n_in, plan.n_out, len(rows)) < 2**31 else torch.int64
     targets = torch.arange(plan.n_out, dtype=index, device=rows.device)
@@ -139,7 +145,9 @@ def _weigh(plan: KernelMap, weigh: Weigh) -> Tensor:
     pairs = pairing(plan)
     if operators.wanted():
         # A graph must not depend on how many blocks there are, and its compiler makes blocks of its own.
-        return torch.stack([*weigh(Pairs(pairs.rows, pairs.targets, pairs.targets, 0, plan.out_handle.shape[0]))])
+        return torch.stack(
+            [*weigh(Pairs(pairs.rows, pairs.targets, pairs.targets, 0, plan.out_handle.shape[0]))]
+        )
     parts: list[Tensor] = []
     columns = None
     for start, stop, first, last in pairs.blocks:
@@ -160,7 +168,9 @@ def _order_back(plan: KernelMap) -> Tensor:
     if not plan.transposed:
         return pairing(plan.transpose).order
     order = pairing(plan).order
-    return torch.empty_like(order).index_copy_(0, order, torch.arange(len(order), device=order.device))
+    return torch.empty_like(order).index_copy_(
+        0, order, torch.arange(len(order), device=order.device)
+    )
 
 
 def weighted_sums(features: Tensor, weights: PairWeights) -> Tensor:
@@ -171,7 +181,9 @@ def weighted_sums(features: Tensor, weights: PairWeights) -> Tensor:
     """
     sums, channels = len(weights.columns) + weights.own, features.shape[1]
     each = torch.eye(sums * channels, dtype=features.dtype, device=features.device)
-    return weighted_convolution(features, each.view(sums, channels, -1), weights).view(-1, sums, channels)
+    return weighted_convolution(features, each.view(sums, channels, -1), weights).view(
+        -1, sums, channels
+    )
 
 
 def weighted_convolution(features: Tensor, kernel: Tensor, weights: PairWeights) -> Tensor:
@@ -199,7 +211,9 @@ def weighted_convolution(features: Tensor, kernel: Tensor, weights: PairWeights)
 
 class _Convolution(Function):
     @staticmethod
-    def forward(ctx, features: Tensor, kernel: Tensor, columns: Tensor, weights: PairWeights) -> Tensor:
+    def forward(
+        ctx, features: Tensor, kernel: Tensor, columns: Tensor, weights: PairWeights
+    ) -> Tensor:
         ctx.weights = weights
         ctx.save_for_backward(features, kernel)
         return _convolve(features, kernel, weights)
@@ -211,9 +225,15 @@ class _Convolution(Function):
             return *_gradients(features, kernel, grad, weights, needs), None
         # Derivatives are asked for that have derivatives themselves.
         wide = grad.to(features.dtype)
-        to_features = weighted_convolution(wide, kernel.transpose(1, 2), weights.transpose).to(features.dtype)
+        to_features = weighted_convolution(wide, kernel.transpose(1, 2), weights.transpose).to(
+            features.dtype
+        )
         to_kernel = weighted_sums(features, weights).flatten(1).t() @ wide
-        to_columns = _to_columns(features.detach(), kernel.detach(), grad.detach(), weights) if needs[2] else None
+        to_columns = (
+            _to_columns(features.detach(), kernel.detach(), grad.detach(), weights)
+            if needs[2]
+            else None
+        )
         return to_features, to_kernel.view(kernel.shape).to(kernel.dtype), to_columns, None
 
 
@@ -255,7 +275,9 @@ def _gradients(
     pairs = pairing(back.plan)
     to_features, to_kernel = torch.zeros_like(features), torch.empty_like(kernel)
     for number, matrix in enumerate(kernel):
-        sums = grad if back.own and number == 0 else _bag(wide, pairs, back.columns[number - back.own])
+        sums = (
+            grad if back.own and number == 0 else _bag(wide, pairs, back.columns[number - back.own])
+        )
         sums = sums.to(kernel.dtype)
         _add_product(to_features, sums, matrix.t())
         if needs[1]:
@@ -285,13 +307,19 @@ def _to_columns(features: Tensor, kernel: Tensor, grad: Tensor, weights: PairWei
 def _bag(rows: Tensor, pairs: Pairing, column: Tensor) -> Tensor:
     """``out[o] = sum over pairs (i, o) of column[pair] * rows[i]``. Shape: (n_in, C) -> (n_out, C)."""
     return F.embedding_bag(
-        pairs.rows, rows.contiguous(), pairs.splits, mode="sum", include_last_offset=True,
+        pairs.rows,
+        rows.contiguous(),
+        pairs.splits,
+        mode="sum",
+        include_last_offset=True,
         per_sample_weights=column.detach().to(rows.dtype),
     )
 
 
 def _run(features, kernel, columns, handle, transposed, own, count):
-    return _convolve(features, kernel, PairWeights(KernelMap.behind(handle, transposed), columns, own))
+    return _convolve(
+        features, kernel, PairWeights(KernelMap.behind(handle, transposed), columns, own)
+    )
 
 
 def _run_back(features, kernel, columns, grad, handle, transposed, own, *needs):
@@ -315,12 +343,16 @@ def _backward(needs, features, kernel, columns, handle, transposed, own, count, 
 operators.define(
     "weighted_convolution",
     "(Tensor features, Tensor kernel, Tensor columns, Tensor handle, bool transposed, bool own, SymInt count) -> Tensor",
-    _run, lambda features, kernel, columns, handle, transposed, own, count: kernel.new_empty(count, kernel.shape[2]),
+    _run,
+    lambda features, kernel, columns, handle, transposed, own, count: kernel.new_empty(
+        count, kernel.shape[2]
+    ),
     _backward,
 )
 operators.define(
     "weighted_convolution_gradients",
     "(Tensor features, Tensor kernel, Tensor columns, Tensor grad, Tensor handle, bool transposed, bool own, "
     "bool to_features, bool to_kernel, bool to_columns) -> Tensor[]",
-    _run_back, _shaped_back,
+    _run_back,
+    _shaped_back,
 )

@@ -48,14 +48,18 @@ class Scene:
         self._scene = import_extra("embreex.rtcore_scene", purpose).EmbreeScene()
         triangles = mesh.vertices[mesh.faces].astype(np.float32)
         # Embree holds on to the buffers of this object; it has to live as long as the scene.
-        self._triangles = import_extra("embreex.mesh_construction", purpose).TriangleMesh(self._scene, triangles)
+        self._triangles = import_extra("embreex.mesh_construction", purpose).TriangleMesh(
+            self._scene, triangles
+        )
         normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
         # Row -1 answers for rays that hit nothing.
         self.normals = np.concatenate([normals, np.zeros((1, 3), np.float32)])
         self.material = np.concatenate([mesh.material, np.zeros(1, np.int8)])
 
-    def cast(self, camera: Intrinsics, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def cast(
+        self, camera: Intrinsics, pose: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What an ideal camera at ``pose`` (4,4, camera to world) sees.
 
         Returns:
@@ -71,7 +75,9 @@ class Scene:
         shape = (camera.height, camera.width)
         depth = np.where(face >= 0, hit["tfar"], 0).astype(np.float32)
         # Directions have unit z in the camera's frame, so the ray parameter is the depth.
-        cosine = np.abs(np.einsum("ij,ij->i", self.normals[face], directions)) / np.linalg.norm(rays, axis=1)
+        cosine = np.abs(np.einsum("ij,ij->i", self.normals[face], directions)) / np.linalg.norm(
+            rays, axis=1
+        )
         return depth.reshape(shape), cosine.reshape(shape), self.material[face].reshape(shape)
 
 
@@ -111,7 +117,9 @@ def walk(
         Poses (fragments * frames, 4, 4), camera to room.
     """
     keys = fragments + 2
-    turn = np.radians(np.clip(20 * np.exp(0.55 * rng.normal(size=keys)), 5, 55)) * rng.choice([-1, 1])
+    turn = np.radians(np.clip(20 * np.exp(0.55 * rng.normal(size=keys)), 5, 55)) * rng.choice(
+        [-1, 1]
+    )
     back = int(keys * rng.uniform(0.45, 0.7))
     if abs(turn.sum()) < 2 * np.pi * 1.2:  # too short for a whole lap: turn round instead
         turn[back:] *= -rng.uniform(0.7, 1.1)
@@ -130,12 +138,15 @@ def walk(
     t = np.linspace(0.5, keys - 1.5, total)
     # Hands do not move evenly: time runs faster and slower along the path.
     t = t + 0.12 * np.sin(2 * np.pi * t * rng.uniform(0.5, 0.9) + rng.uniform(0, 6.3))
-    tracks = CubicSpline(np.arange(keys), np.stack([azimuth, standoff, aside, height, target, roll], 1))(t)
+    tracks = CubicSpline(
+        np.arange(keys), np.stack([azimuth, standoff, aside, height, target, roll], 1)
+    )(t)
     azimuth, standoff, aside, height, target, roll = tracks.T
 
     direction = np.stack([np.cos(azimuth), np.sin(azimuth)], 1)
     wall = 1 / np.maximum(
-        np.maximum(np.abs(direction[:, 0]) / (width / 2), np.abs(direction[:, 1]) / (depth / 2)), 1e-9
+        np.maximum(np.abs(direction[:, 0]) / (width / 2), np.abs(direction[:, 1]) / (depth / 2)),
+        1e-9,
     )
     side = np.stack([-direction[:, 1], direction[:, 0]], 1)
     position = direction * (wall - standoff)[:, None] + side * aside[:, None]
@@ -147,7 +158,9 @@ def walk(
         position = np.clip(position, -limit, limit)
         for x0, y0, x1, y1 in obstacles:
             position = _outside(position, x0 - 0.35, y0 - 0.35, x1 + 0.35, y1 + 0.35)
-        position = gaussian_filter1d(np.clip(position, -limit, limit), 0.12 * frames, axis=0, mode="nearest")
+        position = gaussian_filter1d(
+            np.clip(position, -limit, limit), 0.12 * frames, axis=0, mode="nearest"
+        )
     looked_at = direction * (0.92 * wall)[:, None]
     looked_at = gaussian_filter1d(looked_at, 0.2 * frames, axis=0, mode="nearest")
     forward = np.concatenate([looked_at - position, (target - height)[:, None]], 1)
@@ -164,12 +177,19 @@ def walk(
     forward = forward / np.linalg.norm(forward, axis=1, keepdims=True)
     forward[:, 2] += shake[:, 3]
     forward[:, :2] += side * shake[:, 4:5]
-    return np.stack([look(p, f, r) for p, f, r in zip(position + shake[:, :3], forward, roll, strict=True)])
+    return np.stack(
+        [look(p, f, r) for p, f, r in zip(position + shake[:, :3], forward, roll, strict=True)]
+    )
 
 
 def _outside(position: np.ndarray, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
     """Positions (P,2), those inside of a rectangle moved out through its nearest side."""
-    inside = (position[:, 0] > x0) & (position[:, 0] < x1) & (position[:, 1] > y0) & (position[:, 1] < y1)
+    inside = (
+        (position[:, 0] > x0)
+        & (position[:, 0] < x1)
+        & (position[:, 1] > y0)
+        & (position[:, 1] < y1)
+    )
     if not inside.any():
         return position
     moved = position.copy()
@@ -181,7 +201,9 @@ def _outside(position: np.ndarray, x0: float, y0: float, x1: float, y1: float) -
     return moved
 
 
-def drifted(poses: np.ndarray, rng: np.random.Generator, angle_deg: float, distance: float) -> np.ndarray:
+def drifted(
+    poses: np.ndarray, rng: np.random.Generator, angle_deg: float, distance: float
+) -> np.ndarray:
     """Poses with the slow error that visual odometry makes, zero in the middle of the sequence.
 
     Args:

@@ -49,7 +49,9 @@ def cut(points: np.ndarray, normals: np.ndarray, rng: np.random.Generator, share
     return _keep(points, normals, np.sort(np.argsort(height, kind="stable")[:count]))
 
 
-def one_view(points: np.ndarray, normals: np.ndarray, rng: np.random.Generator, pixel: float) -> Damaged:
+def one_view(
+    points: np.ndarray, normals: np.ndarray, rng: np.random.Generator, pixel: float
+) -> Damaged:
     """Keep what a distant camera in a random direction sees.
 
     Args:
@@ -71,11 +73,17 @@ def one_view(points: np.ndarray, normals: np.ndarray, rng: np.random.Generator, 
 
 
 def noise(
-    points: np.ndarray, normals: np.ndarray, rng: np.random.Generator, deviation: float, tilt: float = 0.0
+    points: np.ndarray,
+    normals: np.ndarray,
+    rng: np.random.Generator,
+    deviation: float,
+    tilt: float = 0.0,
 ) -> Damaged:
     """Move all points by Gaussian noise of ``deviation`` per axis, and tilt normals by ``tilt`` radians per axis."""
     moved = points + deviation * rng.normal(size=points.shape)
-    return Damaged(moved, _unit(normals + tilt * rng.normal(size=normals.shape)), np.arange(len(points)))
+    return Damaged(
+        moved, _unit(normals + tilt * rng.normal(size=normals.shape)), np.arange(len(points))
+    )
 
 
 def sparse_cloud(
@@ -93,7 +101,12 @@ def sparse_cloud(
 
 
 def bend(
-    points: np.ndarray, normals: np.ndarray, rng: np.random.Generator, strain: float, size: float, waves: int = 6
+    points: np.ndarray,
+    normals: np.ndarray,
+    rng: np.random.Generator,
+    strain: float,
+    size: float,
+    waves: int = 6,
 ) -> Damaged:
     """Bend space smoothly: add a sum of plane waves of random direction, wavelength and displacement.
 
@@ -102,15 +115,26 @@ def bend(
         size: of the shape; wavelengths are 0.7 to 3 times it.
     """
     waves_of = rng.normal(size=(waves, 3))
-    waves_of *= 2 * np.pi / (np.exp(rng.uniform(np.log(0.7), np.log(3), waves)) * size * _length(waves_of))[:, None]
+    waves_of *= (
+        2
+        * np.pi
+        / (np.exp(rng.uniform(np.log(0.7), np.log(3), waves)) * size * _length(waves_of))[:, None]
+    )
     # Of a wave of amplitude a and number w, the derivative's root mean square is a w / sqrt 2.
-    amplitude = _unit(rng.normal(size=(waves, 3))) * (strain * np.sqrt(2 / waves) / _length(waves_of))[:, None]
+    amplitude = (
+        _unit(rng.normal(size=(waves, 3)))
+        * (strain * np.sqrt(2 / waves) / _length(waves_of))[:, None]
+    )
     phase = points @ waves_of.T + rng.uniform(0, 2 * np.pi, waves)
     moved = points + np.sin(phase) @ amplitude
     # Normals go with the cofactors of the derivative; its columns are the images of the axes.
     slope = np.cos(phase)
     x, y, z = (np.eye(3)[axis] + (slope * waves_of[:, axis]) @ amplitude for axis in range(3))
-    turned = normals[:, :1] * np.cross(y, z) + normals[:, 1:2] * np.cross(z, x) + normals[:, 2:] * np.cross(x, y)
+    turned = (
+        normals[:, :1] * np.cross(y, z)
+        + normals[:, 1:2] * np.cross(z, x)
+        + normals[:, 2:] * np.cross(x, y)
+    )
     return Damaged(moved, _unit(turned), np.arange(len(points)))
 
 
@@ -156,7 +180,9 @@ def damage_mesh(
         raise InputError(f"damage {kind!r}, expected one of {', '.join(DAMAGES)}")
     vertices, faces = np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.int64)
     if not len(faces):
-        raise InputError(f"damage {kind}: expected a mesh, got {len(vertices)} points without faces")
+        raise InputError(
+            f"damage {kind}: expected a mesh, got {len(vertices)} points without faces"
+        )
     rng = np.random.default_rng(seed)
     if kind == "bridges":
         return bridges(vertices, faces, rng, ends)
@@ -164,11 +190,16 @@ def damage_mesh(
 
 
 def cut_mesh(
-    vertices: np.ndarray, faces: np.ndarray, rng: np.random.Generator, shares: tuple[float, float] = (0.5, 0.6)
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    rng: np.random.Generator,
+    shares: tuple[float, float] = (0.5, 0.6),
 ) -> DamagedMesh:
     """Keep the vertices on one side of a plane of random direction: a share of them, uniform between ``shares``."""
     normals = outer_normals(vertices, faces)[1]
-    return _restricted(vertices, faces, normals, cut(vertices, normals, rng, rng.uniform(*shares)).kept)
+    return _restricted(
+        vertices, faces, normals, cut(vertices, normals, rng, rng.uniform(*shares)).kept
+    )
 
 
 def view_mesh(
@@ -189,7 +220,11 @@ def view_mesh(
 
 
 def cloud(
-    vertices: np.ndarray, faces: np.ndarray, rng: np.random.Generator, count: int = 3000, noise: float = 0.005
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    rng: np.random.Generator,
+    count: int = 3000,
+    noise: float = 0.005,
 ) -> DamagedMesh:
     """Scan the surface: random points, uniform by area, with noise, and normals fitted to them.
 
@@ -199,13 +234,19 @@ def cloud(
     """
     outwards = outer_normals(vertices, faces)[0]
     samples = sample_surface(vertices, faces, count, seed=rng)
-    scan = sparse_cloud(samples.points, outwards * samples.normals, rng, count, noise * _height(vertices))
+    scan = sparse_cloud(
+        samples.points, outwards * samples.normals, rng, count, noise * _height(vertices)
+    )
     kept, place = _nearest(samples.points[scan.kept], vertices)
     return DamagedMesh(scan.points, np.zeros((0, 3), np.int64), scan.normals, kept, place)
 
 
 def bridges(
-    vertices: np.ndarray, faces: np.ndarray, rng: np.random.Generator, ends: Ends | None = None, count: int = 4
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    rng: np.random.Generator,
+    ends: Ends | None = None,
+    count: int = 4,
 ) -> DamagedMesh:
     """Stick parts of a mesh together by pairs of thin faces, as scans do where a hand touches the body.
 
@@ -219,7 +260,9 @@ def bridges(
     for here, there in tip_ends(vertices, faces) if ends is None else ends:
         distance, nearest = cKDTree(vertices[there]).query(vertices[here])
         first = here[distance.argmin()]
-        around = here[np.argsort(((vertices[here] - vertices[first]) ** 2).sum(1), kind="stable")[: 4 * count]]
+        around = here[
+            np.argsort(((vertices[here] - vertices[first]) ** 2).sum(1), kind="stable")[: 4 * count]
+        ]
         for a in rng.permutation(around)[:count]:
             b = there[nearest[np.flatnonzero(here == a)[0]]]
             pair = [_neighbour(rings, vertices, end) for end in (a, b)]
@@ -230,7 +273,9 @@ def bridges(
     return DamagedMesh(vertices.copy(), np.concatenate([faces, extra]), normals, rows, rows.copy())
 
 
-def part_ends(faces: np.ndarray, labels: np.ndarray, parts: Sequence[int], others: Sequence[int]) -> Ends:
+def part_ends(
+    faces: np.ndarray, labels: np.ndarray, parts: Sequence[int], others: Sequence[int]
+) -> Ends:
     """Ends of bridges from each connected piece of some parts to what else there is of others.
 
     Args:
@@ -241,7 +286,9 @@ def part_ends(faces: np.ndarray, labels: np.ndarray, parts: Sequence[int], other
     inside = np.isin(labels, parts)
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
     edges = edges[inside[edges].all(1)]
-    graph = sp.coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(len(labels), len(labels)))
+    graph = sp.coo_matrix(
+        (np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(len(labels), len(labels))
+    )
     piece = connected_components(graph, directed=False)[1]
     names, sizes = np.unique(piece[inside], return_counts=True)
     found, done = [], np.zeros(len(labels), bool)
@@ -290,7 +337,9 @@ def fusion(
     edge = voxel * _height(vertices)
     samples = sample_surface(vertices, faces, spacing=edge / 3, seed=rng).points
     points = np.concatenate([vertices, samples]) / edge
-    low = np.floor(points.min(0)).astype(int) - 3 + rng.uniform(0, 1, 3)  # the grid does not know the shape
+    low = (
+        np.floor(points.min(0)).astype(int) - 3 + rng.uniform(0, 1, 3)
+    )  # the grid does not know the shape
     cells = np.floor(points - low).astype(int)
     occupied = np.zeros(cells.max(0) + 4, bool)
     occupied[tuple(cells.T)] = True
@@ -308,7 +357,9 @@ def remesh(
     """Another triangulation: the dual of the geodesic Voronoi cells of ``count`` vertices, spread evenly."""
     if len(vertices) <= count:
         rows = np.arange(len(vertices))
-        return DamagedMesh(vertices.copy(), faces.copy(), outer_normals(vertices, faces)[1], rows, rows.copy())
+        return DamagedMesh(
+            vertices.copy(), faces.copy(), outer_normals(vertices, faces)[1], rows, rows.copy()
+        )
     used = np.unique(faces)
     seeds = [int(rng.choice(used))]
     nearest = np.full(len(vertices), -1.0)
@@ -318,7 +369,9 @@ def remesh(
         seeds.append(int(nearest.argmax()))
     chosen = np.array(sorted(set(seeds)))
     graph = geodesic_graph(vertices, faces)
-    owner = dijkstra(graph, directed=False, indices=chosen, min_only=True, return_predecessors=True)[2]
+    owner = dijkstra(
+        graph, directed=False, indices=chosen, min_only=True, return_predecessors=True
+    )[2]
     row = np.full(len(vertices) + 1, -1)  # the last one for vertices that nothing reaches
     row[chosen] = np.arange(len(chosen))
     place = row[np.where(owner < 0, len(vertices), owner)]
@@ -342,7 +395,9 @@ DAMAGES: dict[str, Callable[..., DamagedMesh]] = {
 """What :func:`damage_mesh` does, by name."""
 
 
-def _restricted(vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, kept: np.ndarray) -> DamagedMesh:
+def _restricted(
+    vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, kept: np.ndarray
+) -> DamagedMesh:
     """The faces between the kept vertices, and the vertices that have such a face."""
     left = np.zeros(len(vertices), bool)
     left[kept] = True

@@ -42,7 +42,9 @@ class DepthNoise:
         config: sizes of the error terms; a Kinect's by default.
     """
 
-    def __init__(self, camera: Intrinsics, rng: np.random.Generator, config: NoiseConfig | None = None):
+    def __init__(
+        self, camera: Intrinsics, rng: np.random.Generator, config: NoiseConfig | None = None
+    ):
         config = NoiseConfig() if config is None else config
         self.camera, self.config = camera, config
         shape = (camera.height, camera.width)
@@ -53,20 +55,27 @@ class DepthNoise:
         # sheet instead, flipped at random, which neighbouring frames practically never share.
         big = (2 * shape[0], 2 * shape[1])
         white = rng.standard_normal(big, dtype=np.float32)
-        smooth = _unit(gaussian_filter(rng.standard_normal(big, dtype=np.float32), 1.6, mode="wrap"))
+        smooth = _unit(
+            gaussian_filter(rng.standard_normal(big, dtype=np.float32), 1.6, mode="wrap")
+        )
         self._disparity = 0.85 * smooth + 0.5 * white
         self._lateral = [
             _unit(gaussian_filter(rng.standard_normal(big, dtype=np.float32), 0.7, mode="wrap"))
             for _ in range(2)
         ]
-        self._blobs = _unit(gaussian_filter(rng.standard_normal(big, dtype=np.float32), 4.0, mode="wrap"))
+        self._blobs = _unit(
+            gaussian_filter(rng.standard_normal(big, dtype=np.float32), 4.0, mode="wrap")
+        )
         self._uniform = rng.random(big, dtype=np.float32)
         v, u = np.indices(shape, np.float32)
         self._u, self._v = u, v
 
     def _window(self, sheet: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         height, width = self.camera.height, self.camera.width
-        v, u = rng.integers(0, sheet.shape[0] - height + 1), rng.integers(0, sheet.shape[1] - width + 1)
+        v, u = (
+            rng.integers(0, sheet.shape[0] - height + 1),
+            rng.integers(0, sheet.shape[1] - width + 1),
+        )
         part = sheet[v : v + height, u : u + width]
         return part[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
 
@@ -89,7 +98,9 @@ class DepthNoise:
         # Edges are jagged because a pixel reports the depth of somewhere near it.
         u = np.rint(self._u + cfg.lateral_sd * self._window(self._lateral[0], rng))
         v = np.rint(self._v + cfg.lateral_sd * self._window(self._lateral[1], rng))
-        index = np.clip(v, 0, height - 1).astype(np.int32) * width + np.clip(u, 0, width - 1).astype(np.int32)
+        index = np.clip(v, 0, height - 1).astype(np.int32) * width + np.clip(
+            u, 0, width - 1
+        ).astype(np.int32)
         z = depth.ravel().take(index)
         facing = cosine.ravel().take(index)
         hit = z > 0

@@ -173,7 +173,9 @@ def make_folder(path: str | os.PathLike) -> Path:
 
 
 @opens_path
-def write_scene(output: str | os.PathLike, scene: str, fragments: Sequence[Fragment], layout: str) -> None:
+def write_scene(
+    output: str | os.PathLike, scene: str, fragments: Sequence[Fragment], layout: str
+) -> None:
     """Write the fragments of a scene and their overlaps in one layout or both, side by side.
 
     Args:
@@ -230,7 +232,9 @@ def write_test_layout(
             continue
         target.mkdir(exist_ok=True)
         relative = [np.linalg.inv(fragments[p.i].pose) @ fragments[p.j].pose for p in chosen]
-        write_log(target / "gt.log", [(p.i, p.j, count, m) for p, m in zip(chosen, relative, strict=True)])
+        write_log(
+            target / "gt.log", [(p.i, p.j, count, m) for p, m in zip(chosen, relative, strict=True)]
+        )
         write_info(target / "gt.info", [(p.i, p.j, count, p.information) for p in chosen])
         with atomic_write(target / "gt_overlap.log") as path:
             path.write_text("".join(f"{p.i},{p.j},{p.share:.4f}\n" for p in chosen))

@@ -45,7 +45,12 @@ def _touched(
     v, u = np.nonzero(z)
     z = z[v, u]
     rays = np.stack(
-        [(u * stride - camera.cx) / camera.fx, (v * stride - camera.cy) / camera.fy, np.ones_like(z)], -1
+        [
+            (u * stride - camera.cx) / camera.fx,
+            (v * stride - camera.cy) / camera.fy,
+            np.ones_like(z),
+        ],
+        -1,
     )
     rays = rays.astype(np.float32) @ pose[:3, :3].T.astype(np.float32) / np.float32(block)
     start = (pose[:3, 3] / block).astype(np.float32)
@@ -105,7 +110,9 @@ def _crossings(keys, total, weight, voxel, truncation, min_weight, slab) -> np.n
     """
     observed = weight >= min_weight
     field = np.where(observed, total / np.maximum(weight, 1), np.nan).astype(np.float32)
-    field[np.abs(field) > 0.95 * truncation] = np.nan  # a jump between free and occluded space is no surface
+    field[np.abs(field) > 0.95 * truncation] = (
+        np.nan
+    )  # a jump between free and occluded space is no surface
     field = field.reshape(-1, _EDGE, _EDGE, _EDGE)
     blocks = unpack(keys)
     points = []
@@ -167,7 +174,10 @@ def fuse_frames(
     block = voxel_size * _EDGE
     # Rays a block apart at 3.5 m find every block that is near a surface, given a few frames.
     stride = max(1, int(block * camera.fx / 3.5))
-    touched = [_touched(d, camera, p, block, truncation, stride) for d, p in zip(depths, poses, strict=True)]
+    touched = [
+        _touched(d, camera, p, block, truncation, stride)
+        for d, p in zip(depths, poses, strict=True)
+    ]
     keys = distinct(np.concatenate(touched))
     if len(keys) == 0:
         return np.zeros((0, 3))
@@ -177,6 +187,14 @@ def fuse_frames(
     for depth, pose, mine in zip(depths, poses, touched, strict=True):
         rows = np.searchsorted(keys, mine)
         _integrate(
-            total, weight, rows, origins[rows], depth, camera, np.asarray(pose, float), voxel_size, truncation
+            total,
+            weight,
+            rows,
+            origins[rows],
+            depth,
+            camera,
+            np.asarray(pose, float),
+            voxel_size,
+            truncation,
         )
     return _crossings(keys, total, weight, voxel_size, truncation, min_weight, slab)

@@ -12,7 +12,9 @@ from sparsefeat.synthetic.furniture.pieces import Piece, Support
 from sparsefeat.synthetic.shapes import Mesh, box, join, rod, rounded_box, slab
 
 Rng = np.random.Generator
-DARK_SHARE = 0.07  # of furniture and things, glossy or black enough to be lost to a depth camera from afar
+DARK_SHARE = (
+    0.07  # of furniture and things, glossy or black enough to be lost to a depth camera from afar
+)
 
 
 class Room(NamedTuple):
@@ -38,7 +40,8 @@ class _Floor:
         if x0 < -self.half[0] or y0 < -self.half[1] or x1 > self.half[0] or y1 > self.half[1]:
             return False
         return all(
-            x1 + gap <= a or c + gap <= x0 or y1 + gap <= b or d + gap <= y0 for a, b, c, d in self.taken
+            x1 + gap <= a or c + gap <= x0 or y1 + gap <= b or d + gap <= y0
+            for a, b, c, d in self.taken
         )
 
 
@@ -63,13 +66,17 @@ def scatter(rng: Rng, support: Support, density: float) -> list[Mesh]:
     placed: list[tuple[float, float, float]] = []
     parts = []
     for _ in range(rng.poisson(density * w * d)):
-        thing = support.things[rng.integers(len(support.things))](rng).turned(rng.uniform(0, 2 * np.pi))
+        thing = support.things[rng.integers(len(support.things))](rng).turned(
+            rng.uniform(0, 2 * np.pi)
+        )
         low, high = thing.vertices.min(0), thing.vertices.max(0)
         size = high - low
         shrink = min(1.0, support.headroom / max(size[2], 1e-6), w / size[0], d / size[1])
         if shrink < 0.4:
             continue
-        thing = thing.moved([-(low[0] + high[0]) / 2, -(low[1] + high[1]) / 2, 0]).scaled((shrink,) * 3)
+        thing = thing.moved([-(low[0] + high[0]) / 2, -(low[1] + high[1]) / 2, 0]).scaled(
+            (shrink,) * 3
+        )
         size = size * shrink
         for _ in range(8):
             x = rng.uniform(support.x0 + size[0] / 2, support.x1 - size[0] / 2 + 1e-6)
@@ -121,12 +128,16 @@ def _centre_group(rng: Rng, kind: str, floor: _Floor, density: float) -> list[Me
     group_reach = 0.0
     if piece.depth > 0.55 or rng.random() < 0.3:
         for side in range(4):
-            along, across = (piece.width, piece.depth) if side % 2 == 0 else (piece.depth, piece.width)
+            along, across = (
+                (piece.width, piece.depth) if side % 2 == 0 else (piece.depth, piece.width)
+            )
             for k in range(max(1, int(along / 0.65))):
                 if rng.random() < 0.35:
                     continue
                 seat = (
-                    furniture.office_chair if kind == "office" or rng.random() < 0.15 else furniture.chair
+                    furniture.office_chair
+                    if kind == "office" or rng.random() < 0.15
+                    else furniture.chair
                 )(rng)
                 offset = (k + 0.5) * along / max(1, int(along / 0.65)) - along / 2
                 away = across / 2 + rng.uniform(-0.05, 0.3)
@@ -152,7 +163,10 @@ def _leaning(rng: Rng) -> Mesh:
         one = rod((0, 0, 0), (0, 0, length), rng.uniform(0.02, 0.09), 14)
     elif kind == 2:
         one = join(
-            [rod((0, 0, 0), (0, 0, length), 0.013, 7), rounded_box((0.3, 0.06, 0.12), 0.03, (0, 0, 0.06), 4)]
+            [
+                rod((0, 0, 0), (0, 0, length), 0.013, 7),
+                rounded_box((0.3, 0.06, 0.12), 0.03, (0, 0, 0.06), 4),
+            ]
         )
     else:
         w = rng.uniform(0.4, 0.9)
@@ -195,12 +209,19 @@ def make_room(seed: np.random.SeedSequence | int) -> Room:
             cx, cy = x + piece.width / 2, -away + piece.depth / 2 + back
             spot = _footprint(piece.width, piece.depth, skew, cx, cy)
             windows = [
-                o for o in built.openings[wall] if o[0] < spot[2] and spot[0] < o[1] and o[2] < tall + 0.05
+                o
+                for o in built.openings[wall]
+                if o[0] < spot[2] and spot[0] < o[1] and o[2] < tall + 0.05
             ]
             corners = np.array([[spot[0], spot[1], 0], [spot[2], spot[3], 0]])
             spun = Mesh.of(corners, np.zeros((0, 3))).turned(turn).vertices
             rectangle = (spun[:, 0].min(), spun[:, 1].min(), spun[:, 0].max(), spun[:, 1].max())
-            if spot[2] > length / 2 or windows or tall > height - 0.02 or not floor.free(rectangle, 0.02):
+            if (
+                spot[2] > length / 2
+                or windows
+                or tall > height - 0.02
+                or not floor.free(rectangle, 0.02)
+            ):
                 x, misses = x + 0.15, misses + 1
                 continue
             floor.taken.append(rectangle)

@@ -24,7 +24,10 @@ from sparsefeat.synthetic.fragments import (
 from sparsefeat.synthetic.layout import Room, make_room
 from sparsefeat.synthetic.parallel import run_tasks
 
-DRIFT_DEG, DRIFT = 0.15, 0.005  # typical error of the camera's path within a fragment: degrees, metres
+DRIFT_DEG, DRIFT = (
+    0.15,
+    0.005,
+)  # typical error of the camera's path within a fragment: degrees, metres
 
 
 class PreparedRoom:
@@ -36,13 +39,17 @@ class PreparedRoom:
         camera: intrinsics of the depth camera.
     """
 
-    def __init__(self, seed: int, index: int, fragments: int, frames: int, camera: Intrinsics = KINECT):
+    def __init__(
+        self, seed: int, index: int, fragments: int, frames: int, camera: Intrinsics = KINECT
+    ):
         layout, path, noise = np.random.SeedSequence([seed, index]).spawn(3)
         self.seed, self.index, self.frames, self.camera = seed, index, frames, camera
         self.room: Room = make_room(layout)
         self.scene = Scene(self.room.mesh)
         rng = np.random.default_rng(path)
-        self.poses = walk(rng, self.room.width, self.room.depth, self.room.obstacles, fragments, frames)
+        self.poses = walk(
+            rng, self.room.width, self.room.depth, self.room.obstacles, fragments, frames
+        )
         self.noise = DepthNoise(camera, np.random.default_rng(noise))
 
     def fragment(self, k: int, voxel_size: float, spacing: float) -> Fragment:
@@ -56,7 +63,9 @@ class PreparedRoom:
             ideal = self.scene.cast(self.camera, view)
             depths += [self.noise(*ideal, rng) for _ in range(2)]
         start = views[0]
-        believed = drifted(np.repeat(np.linalg.inv(start) @ views, 2, axis=0), rng, DRIFT_DEG, DRIFT)
+        believed = drifted(
+            np.repeat(np.linalg.inv(start) @ views, 2, axis=0), rng, DRIFT_DEG, DRIFT
+        )
         points = fuse_fragment(
             depths[: self.frames], self.camera, believed[: self.frames], voxel_size, spacing
         )
@@ -154,7 +163,12 @@ def make_rooms(
             finished = unfinished.setdefault(room, {})
             finished[k] = fragment
             if len(finished) == fragments_per_room:
-                write_scene(folder, room_name(room), [finished[k] for k in range(fragments_per_room)], layout)
+                write_scene(
+                    folder,
+                    room_name(room),
+                    [finished[k] for k in range(fragments_per_room)],
+                    layout,
+                )
                 del unfinished[room]
             if progress is not None:
                 progress(done, len(tasks))

@@ -23,7 +23,9 @@ class Mesh(NamedTuple):
     def of(vertices: np.ndarray, faces: np.ndarray, material: int = 0) -> Mesh:
         faces = np.asarray(faces, np.int64).reshape(-1, 3)
         return Mesh(
-            np.asarray(vertices, np.float64).reshape(-1, 3), faces, np.full(len(faces), material, np.int8)
+            np.asarray(vertices, np.float64).reshape(-1, 3),
+            faces,
+            np.full(len(faces), material, np.int8),
         )
 
     def moved(self, offset) -> Mesh:
@@ -137,7 +139,9 @@ def rounded_box(size, radius: float, center=(0, 0, 0), n: int = 6) -> Mesh:
     away = outer - inner
     length = np.linalg.norm(away, axis=1, keepdims=True)
     points = inner + away * (radius / np.maximum(length, 1e-9))
-    return cube._replace(vertices=np.where(length > 1e-9, points, outer) + np.asarray(center, float))
+    return cube._replace(
+        vertices=np.where(length > 1e-9, points, outer) + np.asarray(center, float)
+    )
 
 
 def cushion(size, center=(0, 0, 0), n: int = 8, power: float = 2.6) -> Mesh:
@@ -184,7 +188,9 @@ def tube(path, radius, sides: int = 8, closed: bool = False) -> Mesh:
     path = np.asarray(path, float)
     tangent = np.roll(path, -1, 0) - np.roll(path, 1, 0) if closed else np.gradient(path, axis=0)
     tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
-    side = np.cross(tangent[0], [0.31, 0.17, 0.93] if abs(tangent[0, 2]) < 0.8 else [0.93, 0.31, 0.17])
+    side = np.cross(
+        tangent[0], [0.31, 0.17, 0.93] if abs(tangent[0, 2]) < 0.8 else [0.93, 0.31, 0.17]
+    )
     sides_along = np.empty_like(path)
     for k, t in enumerate(tangent):  # parallel transport, so that the tube does not twist
         side = side - t * (side @ t)
@@ -194,7 +200,8 @@ def tube(path, radius, sides: int = 8, closed: bool = False) -> Mesh:
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
     radius = np.broadcast_to(np.asarray(radius, float), (len(path),))
     ring = (
-        np.cos(angle)[None, :, None] * frames[:, None, 0] + np.sin(angle)[None, :, None] * frames[:, None, 1]
+        np.cos(angle)[None, :, None] * frames[:, None, 0]
+        + np.sin(angle)[None, :, None] * frames[:, None, 1]
     )
     return lattice(path[:, None] + ring * radius[:, None, None], wrap_u=closed, wrap_v=True)
 
@@ -204,7 +211,9 @@ def rod(start, end, radius: float, sides: int = 8, end_radius: float | None = No
     return tube([start, end], [radius, radius if end_radius is None else end_radius], sides)
 
 
-def torus(radius: float, thickness: float, center=(0, 0, 0), segments: int = 24, sides: int = 8) -> Mesh:
+def torus(
+    radius: float, thickness: float, center=(0, 0, 0), segments: int = 24, sides: int = 8
+) -> Mesh:
     """Ring about z; ``thickness`` is the radius of its tube."""
     angle = np.linspace(0, 2 * np.pi, segments, endpoint=False)
     path = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.zeros(segments)], -1)
@@ -234,7 +243,9 @@ def prism(outline, height: float, center=(0, 0, 0)) -> Mesh:
     walls = np.concatenate(
         [np.stack([k, following, following + m], 1), np.stack([k, following + m, k + m], 1)]
     )
-    return Mesh.of(np.concatenate([lower, upper]), np.concatenate([fan, fan + m, walls])).moved(center)
+    return Mesh.of(np.concatenate([lower, upper]), np.concatenate([fan, fan + m, walls])).moved(
+        center
+    )
 
 
 def curve(points, samples: int = 16) -> np.ndarray:
@@ -245,7 +256,9 @@ def curve(points, samples: int = 16) -> np.ndarray:
     k = np.minimum(t.astype(int), len(points) - 2)
     f = (t - k)[:, None]
     a, b, c, d = padded[k], padded[k + 1], padded[k + 2], padded[k + 3]
-    return 0.5 * (2 * b + (c - a) * f + (2 * a - 5 * b + 4 * c - d) * f**2 + (3 * b - a - 3 * c + d) * f**3)
+    return 0.5 * (
+        2 * b + (c - a) * f + (2 * a - 5 * b + 4 * c - d) * f**2 + (3 * b - a - 3 * c + d) * f**3
+    )
 
 
 class SmoothNoise:
@@ -280,7 +293,9 @@ def sheet(
 ) -> Mesh:
     """Horizontal cloth about the origin with random folds of ``height`` and wavelength ``scale``."""
     nx, ny = max(4, int(n * width / max(width, depth))), max(4, int(n * depth / max(width, depth)))
-    x, y = np.meshgrid(np.linspace(-0.5, 0.5, nx) * width, np.linspace(-0.5, 0.5, ny) * depth, indexing="ij")
+    x, y = np.meshgrid(
+        np.linspace(-0.5, 0.5, nx) * width, np.linspace(-0.5, 0.5, ny) * depth, indexing="ij"
+    )
     points = np.stack([x, y, np.zeros_like(x)], -1)
     points[..., 2] = height * (
         1 + 0.6 * SmoothNoise(rng, scale)(points) + 0.25 * SmoothNoise(rng, scale / 2.5)(points)
@@ -288,7 +303,9 @@ def sheet(
     return lattice(points)
 
 
-def drape(width: float, height: float, rng: np.random.Generator, fold: float, wavelength: float) -> Mesh:
+def drape(
+    width: float, height: float, rng: np.random.Generator, fold: float, wavelength: float
+) -> Mesh:
     """Hanging curtain in the xz plane from z = 0 down, with irregular vertical folds of depth ``fold``."""
     columns = int(np.clip(width / wavelength * 8, 12, 90))
     x = np.linspace(-0.5, 0.5, columns) * width

@@ -65,7 +65,16 @@ def build(rng: Rng, kind: str, width: float, depth: float, height: float) -> She
 
 
 def _ceiling(rng: Rng, width: float, depth: float, height: float) -> list[Mesh]:
-    parts = [slab(-width / 2 - 0.3, width / 2 + 0.3, -depth / 2 - 0.3, depth / 2 + 0.3, height, height + 0.2)]
+    parts = [
+        slab(
+            -width / 2 - 0.3,
+            width / 2 + 0.3,
+            -depth / 2 - 0.3,
+            depth / 2 + 0.3,
+            height,
+            height + 0.2,
+        )
+    ]
     style = rng.random()
     if style < 0.2:  # beams
         for x in np.arange(-width / 2 + 0.3, width / 2, rng.uniform(0.5, 0.9)):
@@ -149,7 +158,9 @@ def _wall(rng: Rng, kind: str, length: float, height: float, door: bool):
     if rng.random() < 0.25:  # panelling or tiles to half height
         rail = rng.uniform(0.8, 1.3)
         parts += [
-            slab(a, b, 0, 0.012, 0, min(rail, 0.74)) for a, b in [(-length / 2, length / 2)] if not door
+            slab(a, b, 0, 0.012, 0, min(rail, 0.74))
+            for a, b in [(-length / 2, length / 2)]
+            if not door
         ]
         parts += [slab(a, b, 0, 0.03, rail, rail + 0.04) for a, b in solid]
     if rng.random() < 0.3:  # pillar or chimney breast
@@ -176,9 +187,16 @@ def _door(rng: Rng, x0: float, x1: float, z0: float, z1: float, thick: float) ->
     ]
     leaf = [slab(0, x1 - x0, -0.04, 0, 0.005, z1)]
     if rng.random() < 0.5:
-        leaf += [slab(0.12, x1 - x0 - 0.12, 0, 0.012, a, b) for a, b in ((0.15, 0.8), (1.0, z1 - 0.15))]
-    grip = curve([(x1 - x0 - 0.07, 0, 1.02), (x1 - x0 - 0.07, 0.05, 1.02), (x1 - x0 - 0.18, 0.055, 1.02)], 6)
-    leaf += [tube(grip, 0.011, 6), rounded_box((0.04, 0.01, 0.2), 0.004, (x1 - x0 - 0.07, 0.005, 1.0), 3)]
+        leaf += [
+            slab(0.12, x1 - x0 - 0.12, 0, 0.012, a, b) for a, b in ((0.15, 0.8), (1.0, z1 - 0.15))
+        ]
+    grip = curve(
+        [(x1 - x0 - 0.07, 0, 1.02), (x1 - x0 - 0.07, 0.05, 1.02), (x1 - x0 - 0.18, 0.055, 1.02)], 6
+    )
+    leaf += [
+        tube(grip, 0.011, 6),
+        rounded_box((0.04, 0.01, 0.2), 0.004, (x1 - x0 - 0.07, 0.005, 1.0), 3),
+    ]
     swing = 0.0 if rng.random() < 0.6 else rng.uniform(0.3, 1.5)
     parts.append(
         join(leaf)
@@ -197,7 +215,9 @@ def _window(rng: Rng, x0: float, x1: float, z0: float, z1: float, thick: float) 
     frame, back = rng.uniform(0.04, 0.07), -thick + 0.05
     parts = [slab(x0, x1, back, back + 0.05, z, z + frame) for z in (z0, z1 - frame)]
     bars = max(2, round((x1 - x0) / 0.7) + 1)
-    parts += [slab(x, x + frame, back, back + 0.05, z0, z1) for x in np.linspace(x0, x1 - frame, bars)]
+    parts += [
+        slab(x, x + frame, back, back + 0.05, z0, z1) for x in np.linspace(x0, x1 - frame, bars)
+    ]
     parts += [
         slab(x0 - 0.05, x1 + 0.05, -thick, rng.uniform(0.04, 0.2), z0 - 0.04, z0),
         *_sill_things(rng, x0, x1, z0),
@@ -221,14 +241,18 @@ def _window(rng: Rng, x0: float, x1: float, z0: float, z1: float, thick: float) 
             x = x0 - 0.1 + w / 2 if side == 0 else x1 + 0.1 - w / 2
             fold = rng.uniform(0.02, 0.05)
             parts.append(
-                drape(w, drop, rng, fold, rng.uniform(0.09, 0.2)).moved((x, 0.06 + fold + 0.12, z1 + 0.1))
+                drape(w, drop, rng, fold, rng.uniform(0.09, 0.2)).moved(
+                    (x, 0.06 + fold + 0.12, z1 + 0.1)
+                )
             )
         parts.append(rod((x0 - 0.25, 0.2, z1 + 0.12), (x1 + 0.25, 0.2, z1 + 0.12), 0.015, 7))
     elif style < 0.75:  # slatted blind
         low = rng.uniform(z0, (z0 + z1) / 2)
         tilt = rng.uniform(0.1, 1.3)
         slat = box((x1 - x0 - 0.02, 0.045, 0.003)).turned(tilt, 0)
-        parts += [slat.moved(((x0 + x1) / 2, back + 0.1, z)) for z in np.arange(z1 - 0.05, low, -0.045)]
+        parts += [
+            slat.moved(((x0 + x1) / 2, back + 0.1, z)) for z in np.arange(z1 - 0.05, low, -0.045)
+        ]
     if rng.random() < 0.5:
         parts += _radiator(rng, x0 + 0.02, x1 - 0.02, z0 - 0.16)
     return parts
@@ -237,11 +261,18 @@ def _window(rng: Rng, x0: float, x1: float, z0: float, z1: float, thick: float) 
 def _sill_things(rng: Rng, x0: float, x1: float, z0: float) -> list[Mesh]:
     parts = []
     for _ in range(rng.integers(0, 4)):
-        make = (things.plant, things.vase, things.bottle, things.books, things.candle_stick, things.toy)[
-            rng.integers(6)
-        ]
+        make = (
+            things.plant,
+            things.vase,
+            things.bottle,
+            things.books,
+            things.candle_stick,
+            things.toy,
+        )[rng.integers(6)]
         thing = make(rng).scaled((0.55, 0.55, 0.7))
-        parts.append(thing.turned(rng.uniform(0, 6.3)).moved((rng.uniform(x0 + 0.1, x1 - 0.1), -0.02, z0)))
+        parts.append(
+            thing.turned(rng.uniform(0, 6.3)).moved((rng.uniform(x0 + 0.1, x1 - 0.1), -0.02, z0))
+        )
     return parts
 
 
@@ -261,7 +292,9 @@ def _radiator(rng: Rng, x0: float, x1: float, top: float) -> list[Mesh]:
         ]
     parts += [rod((x0, 0.09, z), (x1, 0.09, z), 0.02, 7) for z in (low + 0.04, top - 0.04)]
     parts += [
-        cylinder(0.022, 0.07, (0, 0, 0), 10).turned(np.pi / 2, 1).moved((x1 + 0.05, 0.09, top - 0.04)),
+        cylinder(0.022, 0.07, (0, 0, 0), 10)
+        .turned(np.pi / 2, 1)
+        .moved((x1 + 0.05, 0.09, top - 0.04)),
         rod((x1 + 0.05, 0.09, 0), (x1 + 0.05, 0.09, top), 0.01, 6),
     ]
     return parts
@@ -285,7 +318,8 @@ def _fixtures(rng: Rng, solid: list[tuple[float, float]]) -> list[Mesh]:
                 d = rng.uniform(0.15, 0.28)
                 parts.append(slab(x, x + w, 0, d, z - 0.025, z))
                 parts += [
-                    slab(p, p + 0.02, 0, 0.8 * d, z - 0.15, z - 0.025) for p in (x + 0.05, x + w - 0.07)
+                    slab(p, p + 0.02, 0, 0.8 * d, z - 0.15, z - 0.025)
+                    for p in (x + 0.05, x + w - 0.07)
                 ]
                 if rng.random() < 0.5:
                     parts.append(things.book_row(rng, w, 0.32, d).turned(0).moved((x, d, z)))
@@ -308,16 +342,23 @@ def _fixtures(rng: Rng, solid: list[tuple[float, float]]) -> list[Mesh]:
                 for p in np.arange(x + 0.08, x + w, 0.16):
                     parts.append(
                         tube(
-                            curve([(p, 0.02, z + 0.17), (p, 0.07, z + 0.16), (p, 0.08, z + 0.21)], 5),
+                            curve(
+                                [(p, 0.02, z + 0.17), (p, 0.07, z + 0.16), (p, 0.08, z + 0.21)], 5
+                            ),
                             0.008,
                             5,
                         )
                     )
                     if rng.random() < 0.6:
-                        cloth = things.hanging_cloth(rng, rng.uniform(0.2, 0.45), rng.uniform(0.4, 1.0))
+                        cloth = things.hanging_cloth(
+                            rng, rng.uniform(0.2, 0.45), rng.uniform(0.4, 1.0)
+                        )
                         parts.append(cloth.moved((p, 0.05, z + 0.18)))
             elif kind < 0.86:
-                parts += [rounded_box((0.085, 0.02, 0.085), 0.008, (x + 0.1, 0.01, p), 3) for p in (0.3, 1.1)]
+                parts += [
+                    rounded_box((0.085, 0.02, 0.085), 0.008, (x + 0.1, 0.01, p), 3)
+                    for p in (0.3, 1.1)
+                ]
                 ends = [
                     (x + 0.1, 0.02, 0.3),
                     (x + 0.15, 0.05, 0.15),

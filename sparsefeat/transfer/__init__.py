@@ -4,4 +4,11 @@ from sparsefeat.transfer.config import AdapterConfig, TransferConfig
 from sparsefeat.transfer.report import format_table, save_report
 from sparsefeat.transfer.run import TransferResult, run_transfer
 
-__all__ = ["AdapterConfig", "TransferConfig", "TransferResult", "format_table", "run_transfer", "save_report"]
+__all__ = [
+    "AdapterConfig",
+    "TransferConfig",
+    "TransferResult",
+    "format_table",
+    "run_transfer",
+    "save_report",
+]

@@ -37,7 +37,9 @@ class TunedPoint:
     accuracy: float
     rungs_off: float  # of sqrt(2), from the best voxel size of the grid
     accuracy_off: float  # below the grid's best, as a fraction; negative: above
-    cost_share: float  # surface points of the tuning and of the final features, against those of the grid
+    cost_share: (
+        float  # surface points of the tuning and of the final features, against those of the grid
+    )
 
 
 @dataclass
@@ -125,12 +127,16 @@ def compare_adapter(
         points = tuned.cost.points + final
         off = 2 * math.log2(tuned.voxel_size / result.best.voxel_size)
         result.tuned.append(
-            TunedPoint(start, tuned.voxel_size, score, off, result.best.accuracy - score, points / total)
+            TunedPoint(
+                start, tuned.voxel_size, score, off, result.best.accuracy - score, points / total
+            )
         )
     return result
 
 
-def _divide(dataset: ShapeDataset, config: TransferConfig, seed: int) -> tuple[list[Shape], list[Shape]]:
+def _divide(
+    dataset: ShapeDataset, config: TransferConfig, seed: int
+) -> tuple[list[Shape], list[Shape]]:
     kept, held = dataset.hold_out(config.data.train, config.adapter.validation_share, seed)
     return _some(kept, config.adapter.shots, seed), _some(held, config.adapter.validation, seed)
 

@@ -9,7 +9,18 @@ from typing import Literal
 from sparsefeat.errors import InputError
 from sparsefeat.heads import HeadTraining
 
-METHODS = ("joined", "tuned", "fixed", "random", "finetuned", "xyz", "hks", "wks", "fpfh", "fpfh_context")
+METHODS = (
+    "joined",
+    "tuned",
+    "fixed",
+    "random",
+    "finetuned",
+    "xyz",
+    "hks",
+    "wks",
+    "fpfh",
+    "fpfh_context",
+)
 
 
 @dataclass
@@ -18,12 +29,16 @@ class DataConfig:
 
     name: str = "folder"  # see sparsefeat.data.shapes.dataset_names
     root: Path = Path("data")
-    options: dict[str, str | int | float | bool | None] = field(default_factory=dict)  # of the loader
+    options: dict[str, str | int | float | bool | None] = field(
+        default_factory=dict
+    )  # of the loader
     train: str = "train"  # split that shots are drawn from
     test: str = "test"
     resplit: bool = False  # each seed also divides the shapes anew, by the loader's option `seed`
     max_test: int | None = None  # random test shapes, drawn by the first seed; None: all
-    normalize: Literal["none", "area", "radius"] = "none"  # scale each shape to unit area or unit radius first
+    normalize: Literal["none", "area", "radius"] = (
+        "none"  # scale each shape to unit area or unit radius first
+    )
     up: Literal["x", "y", "z", "-x", "-y", "-z"] = "z"  # of the shapes, for pictures
 
 
@@ -44,7 +59,9 @@ class FeatureConfig:
     """The backbone, and how its receptive field is chosen for `tuned` and `random`."""
 
     checkpoint: str = "sparsefeat/rooms-5cm-oriented-v1"  # path, sparsefeat/NAME or hub id
-    voxel_size: float | None = None  # in the unit of the shapes (after data.normalize); None: tuned by gradient
+    voxel_size: float | None = (
+        None  # in the unit of the shapes (after data.normalize); None: tuned by gradient
+    )
     objective: Literal["auto", "probe", "round_trip", "cycle", "correspondence"] = "auto"
     # auto: the probe where five or more labelled shapes (of vertices or faces) take part, else round_trip, without labels
     start: float | None = None  # voxel size to tune from; None: 1/50 of the median extent
@@ -55,7 +72,9 @@ class FeatureConfig:
     fixed_share: float = 0.02  # `fixed`: the voxel size as a share of the median extent
     interpolation: Literal["nearest", "trilinear"] = "trilinear"
     views: int = 1  # poses that features are averaged over; the time grows in proportion
-    scales: list[float] = field(default_factory=lambda: [1.0])  # factors on the voxel size; features stand side by side
+    scales: list[float] = field(
+        default_factory=lambda: [1.0]
+    )  # factors on the voxel size; features stand side by side
     join: list[Literal["ours", "random", "hks", "wks", "fpfh", "fpfh_context"]] = field(
         default_factory=lambda: ["ours", "hks", "wks"]
     )  # what the method `joined` mixes; ours is `tuned`
@@ -63,7 +82,9 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         if not self.span > 1 or not self.fixed_share > 0:
-            raise InputError(f"span must be above 1 and fixed_share positive, got {self.span}, {self.fixed_share}")
+            raise InputError(
+                f"span must be above 1 and fixed_share positive, got {self.span}, {self.fixed_share}"
+            )
         if self.shapes < 1 or self.keypoints < 2 or self.views < 1:
             raise InputError(
                 f"expected at least 1 shape, 2 keypoints and 1 view, got {self.shapes}, {self.keypoints}, {self.views}"
@@ -88,11 +109,15 @@ class HeadConfig:
     blocks: int = 2  # diffusion
     dropout: float = 0.5  # diffusion; 0 for short trainings
     training: HeadTraining = field(default_factory=HeadTraining)  # mlp and diffusion
-    turn_xyz: bool = True  # mlp and diffusion: coordinates as features are turned at random in every step
+    turn_xyz: bool = (
+        True  # mlp and diffusion: coordinates as features are turned at random in every step
+    )
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.blocks < 1 or any(width < 1 for width in self.hidden):
-            raise InputError(f"width, blocks and hidden must be positive, got {self.width}, {self.blocks}, {self.hidden}")
+            raise InputError(
+                f"width, blocks and hidden must be positive, got {self.width}, {self.blocks}, {self.hidden}"
+            )
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout: expected a share from 0 to below 1, got {self.dropout}")
 
@@ -106,14 +131,18 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.learning_rate > 0:
-            raise InputError(f"steps and learning_rate must be positive, got {self.steps}, {self.learning_rate}")
+            raise InputError(
+                f"steps and learning_rate must be positive, got {self.steps}, {self.learning_rate}"
+            )
 
 
 @dataclass
 class CorrespondenceConfig:
     """How maps are made from features."""
 
-    pairs: int | None = None  # random pairs of test shapes, drawn by the first seed; None: all that are known
+    pairs: int | None = (
+        None  # random pairs of test shapes, drawn by the first seed; None: all that are known
+    )
     points: int | None = 1000  # landmarks per pair that errors are taken at; None: all
     eigenpairs: int = 30  # of the functional map
     zoomout: int = 100  # eigenpairs after refinement; 0: none
@@ -134,7 +163,9 @@ class AdapterConfig:
     validation: int = 6  # shapes that the grid is searched by
     validation_share: float = 0.3  # of the training split that these are drawn from
     rungs: int = 9  # of the grid, a factor of sqrt(2) apart, around the start
-    starts: list[float] = field(default_factory=lambda: [1 / 3, 1.0, 3.0])  # times the grid's best voxel size
+    starts: list[float] = field(
+        default_factory=lambda: [1 / 3, 1.0, 3.0]
+    )  # times the grid's best voxel size
 
 
 @dataclass
@@ -149,15 +180,30 @@ class TransferConfig:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     correspondence: CorrespondenceConfig = field(default_factory=CorrespondenceConfig)
     methods: list[
-        Literal["tuned", "fixed", "random", "finetuned", "xyz", "hks", "wks", "fpfh", "fpfh_context", "joined"]
+        Literal[
+            "tuned",
+            "fixed",
+            "random",
+            "finetuned",
+            "xyz",
+            "hks",
+            "wks",
+            "fpfh",
+            "fpfh_context",
+            "joined",
+        ]
     ] = field(default_factory=lambda: ["tuned", "random", "xyz", "hks", "wks"])
     damage: list[Literal["cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]] = field(
         default_factory=list
     )  # segmentation: heads also learn from copies of the labelled shapes that are damaged like this
-    shots: list[int] = field(default_factory=lambda: [1, 5])  # labelled shapes (per class in classification)
+    shots: list[int] = field(
+        default_factory=lambda: [1, 5]
+    )  # labelled shapes (per class in classification)
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     rotate: bool = True  # also score every test shape turned at random
-    rungs: int = 0  # voxel sizes, a factor of sqrt(2) apart around the tuned one, for the curve; 0: no curve
+    rungs: int = (
+        0  # voxel sizes, a factor of sqrt(2) apart around the tuned one, for the curve; 0: no curve
+    )
     adapter: AdapterConfig | None = None  # segmentation and classification; null: not compared
     cache: Path | None = Path("runs/cache/laplace")  # of Laplace bases; None: none
     output: Path = Path("runs/transfer")
@@ -166,18 +212,28 @@ class TransferConfig:
         if not self.methods or not self.seeds or (self.task != "correspondence" and not self.shots):
             raise InputError("methods, seeds and shots must not be empty")
         if self.task == "correspondence" and "finetuned" in self.methods:
-            raise InputError("methods: finetuned needs labels to train with; correspondence has none")
+            raise InputError(
+                "methods: finetuned needs labels to train with; correspondence has none"
+            )
         if self.rungs < 0 or any(k < 1 for k in self.shots):
             raise InputError(f"rungs and shots must be positive, got {self.rungs}, {self.shots}")
         if self.damage and (self.task != "segmentation" or "finetuned" in self.methods):
-            raise InputError("damage: for heads of segmentation, on features that are not finetuned")
+            raise InputError(
+                "damage: for heads of segmentation, on features that are not finetuned"
+            )
         if self.features.absolute and self.data.normalize != "area":
-            raise InputError("features.absolute: expected data.normalize area, which times and energies are for")
+            raise InputError(
+                "features.absolute: expected data.normalize area, which times and energies are for"
+            )
         if self.correspondence.metric == 1 or self.correspondence.metric < 0:
-            raise InputError(f"correspondence.metric: expected 0, or 2 shapes or more, got {self.correspondence.metric}")
+            raise InputError(
+                f"correspondence.metric: expected 0, or 2 shapes or more, got {self.correspondence.metric}"
+            )
         if any(seed < 0 for seed in self.seeds):
             raise InputError(f"seeds must be 0 or more, got {self.seeds}")
         if "tuned" not in self.methods and (self.rungs or self.adapter is not None):
-            raise InputError("methods: the curve (rungs) and the adapter are about tuned, which is not among them")
+            raise InputError(
+                "methods: the curve (rungs) and the adapter are about tuned, which is not among them"
+            )
         if self.data.resplit and self.task == "correspondence":
             raise InputError("data.resplit: correspondence has one seed and no shots to divide for")

@@ -41,7 +41,9 @@ class MapScore:
     first: np.ndarray = field(repr=False)
 
 
-def choose_pairs(dataset: ShapeDataset, split: str, count: int | None, seed: int) -> list[tuple[int, int]]:
+def choose_pairs(
+    dataset: ShapeDataset, split: str, count: int | None, seed: int
+) -> list[tuple[int, int]]:
     """Pairs of test shapes: those that the data set lists, else all ordered ones whose correspondence is known.
 
     Args:
@@ -60,11 +62,20 @@ def choose_pairs(dataset: ShapeDataset, split: str, count: int | None, seed: int
         pairs = [pair for pair in dataset.pairs if rows.issuperset(pair)]
     else:
         templates = {row: dataset.shapes[row].template for row in rows}
-        pairs = [(a, b) for a in sorted(rows) for b in sorted(rows) if a != b and templates[a] == templates[b]]
+        pairs = [
+            (a, b)
+            for a in sorted(rows)
+            for b in sorted(rows)
+            if a != b and templates[a] == templates[b]
+        ]
     if not pairs:
-        raise InputError(f"data set {dataset.name}: split {split} has no pair with a known correspondence")
+        raise InputError(
+            f"data set {dataset.name}: split {split} has no pair with a known correspondence"
+        )
     if count is not None and count < len(pairs):
-        pairs = [pairs[i] for i in sorted(np.random.default_rng(seed).permutation(len(pairs))[:count])]
+        pairs = [
+            pairs[i] for i in sorted(np.random.default_rng(seed).permutation(len(pairs))[:count])
+        ]
     return pairs
 
 
@@ -119,15 +130,24 @@ class MapScorer:
                 mapped = self._map(kind, *values, a, b)
                 first.setdefault(kind, mapped)
                 distances = self._along(b, there)
-                errors[kind].append(correspondence_error(b.vertices, b.faces, mapped[here], there, distances))
+                errors[kind].append(
+                    correspondence_error(b.vertices, b.faces, mapped[here], there, distances)
+                )
         scores = []
         for kind in kinds:
             every = np.concatenate(errors[kind])
-            scores.append(MapScore(features.method, kind, rotated, float(every.mean()), every, first[kind]))
+            scores.append(
+                MapScore(features.method, kind, rotated, float(every.mean()), every, first[kind])
+            )
         return scores
 
     def _map(
-        self, kind: str, features_a: np.ndarray, features_b: np.ndarray, a: LoadedShape, b: LoadedShape
+        self,
+        kind: str,
+        features_a: np.ndarray,
+        features_b: np.ndarray,
+        a: LoadedShape,
+        b: LoadedShape,
     ) -> np.ndarray:
         """For every vertex of a, a vertex of b."""
         if kind == "nearest":
@@ -135,7 +155,9 @@ class MapScorer:
         size, refined = self.config.eigenpairs, self.config.zoomout
         basis_a, basis_b = (shape.basis(max(size, refined)) for shape in (a, b))
         # The functional map goes from b to a, so that its point-wise map leads from a to b.
-        matrix = functional_map(_as_functions(features_b), basis_b, _as_functions(features_a), basis_a, size)
+        matrix = functional_map(
+            _as_functions(features_b), basis_b, _as_functions(features_a), basis_a, size
+        )
         if refined:
             points = zoomout(matrix, basis_b, basis_a, refined)[1]
         else:
@@ -154,7 +176,9 @@ class MapScorer:
     def _along(self, shape: LoadedShape, rows: np.ndarray) -> np.ndarray:
         key = (shape.name, rows.tobytes())
         if key not in self._distances:
-            self._distances[key] = geodesic_distances(shape.vertices, shape.faces, rows).astype(np.float32)
+            self._distances[key] = geodesic_distances(shape.vertices, shape.faces, rows).astype(
+                np.float32
+            )
         return self._distances[key]
 
 

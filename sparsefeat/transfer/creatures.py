@@ -12,7 +12,9 @@ from sparsefeat.synthetic.creatures import SETTINGS, make_creatures
 from sparsefeat.transfer.config import TransferConfig
 
 
-def make_missing_creatures(config: TransferConfig, progress: Callable[[int, int], None] | None = None) -> bool:
+def make_missing_creatures(
+    config: TransferConfig, progress: Callable[[int, int], None] | None = None
+) -> bool:
     """Write creatures to ``data.root`` if the configuration has a section for them and nothing is there.
 
     Args:
@@ -59,7 +61,9 @@ def _settings(root: Path) -> dict:
 def _comparable(settings: dict) -> dict:
     # Families are made one by one, whatever the order that they are named in.
     families = settings.get("families")
-    return settings | {"families": sorted(map(str, families)) if isinstance(families, list) else families}
+    return settings | {
+        "families": sorted(map(str, families)) if isinstance(families, list) else families
+    }
 
 
 def _line(settings: dict) -> str:

@@ -161,7 +161,9 @@ class Backbone(FeatureSource):
         extent: median extent of the data set's training shapes, in their unit.
     """
 
-    def __init__(self, method: str, extractor: FeatureExtractor, config: FeatureConfig, extent: float):
+    def __init__(
+        self, method: str, extractor: FeatureExtractor, config: FeatureConfig, extent: float
+    ):
         super().__init__()
         self.method, self.extractor, self.config = method, extractor, config
         self.start = config.start or extent / 50
@@ -192,10 +194,14 @@ class Backbone(FeatureSource):
         self.tunings.append(tuned)
         self.voxel_size = tuned.voxel_size
         if self.config.snap:
-            self.voxel_size = self.start * 2 ** (round(2 * math.log2(tuned.voxel_size / self.start)) / 2)
+            self.voxel_size = self.start * 2 ** (
+                round(2 * math.log2(tuned.voxel_size / self.start)) / 2
+            )
 
     def key(self) -> tuple:
-        return (float(f"{self.voxel_size:.9g}"),)  # sizes that were reached by other products are the same size
+        return (
+            float(f"{self.voxel_size:.9g}"),
+        )  # sizes that were reached by other products are the same size
 
     def describe(self, shape: LoadedShape) -> np.ndarray:
         return vertex_features(
@@ -234,7 +240,9 @@ def tuning_objective(name: str, task: str, shots: Sequence[LoadedShape]) -> Obje
     if name == "correspondence":
         landmarks = [shape.data.correspondence for shape in shots]
         if any(rows is None for rows in landmarks):
-            raise InputError("features.objective correspondence: the shapes have no landmarks; use cycle")
+            raise InputError(
+                "features.objective correspondence: the shapes have no landmarks; use cycle"
+            )
         return CorrespondenceObjective(landmarks)
     if task == "classification":
         return ProbeObjective([shape.shape.label for shape in shots])
@@ -259,7 +267,9 @@ def source_names(method: str, config: FeatureConfig) -> list[str]:
     return [method]
 
 
-def make_sources(methods: Sequence[str], config: FeatureConfig, extent: float) -> dict[str, FeatureSource]:
+def make_sources(
+    methods: Sequence[str], config: FeatureConfig, extent: float
+) -> dict[str, FeatureSource]:
     """All sources that these methods need, by name; ``finetuned`` uses that of ``tuned`` and has none of its own."""
     model = from_pretrained(config.checkpoint)
     extractor = FeatureExtractor(model, 1.0)

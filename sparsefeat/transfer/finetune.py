@@ -78,4 +78,6 @@ class Finetuned:
         normals = None if normals is None else torch.from_numpy(normals)
         cloud = voxelize(torch.from_numpy(points), self.voxel_size, normals=normals)
         features = cloud.read_off(self.model(self.model.inputs(cloud)).features)[: len(vertices)]
-        return self.head(features.mean(0, keepdim=True) if self.task == "classification" else features)
+        return self.head(
+            features.mean(0, keepdim=True) if self.task == "classification" else features
+        )

@@ -77,7 +77,9 @@ def score_labels(
     if method == "finetuned":
         network = Finetuned(source, classes, config.task, seed)
         network.train(shots, config.finetune)
-        predict_shape: Predict = lambda shape, turned: network.predict(shape.turned if turned else shape)  # noqa: E731
+        predict_shape: Predict = lambda shape, turned: network.predict(
+            shape.turned if turned else shape
+        )
     else:
         predict_shape = _fit_head(source, shots, config.task, config.head, classes, seed)
     confusion, accuracy, predictions = _score(predict_shape, test, config.task, classes, False)
@@ -107,7 +109,12 @@ def _score(
 
 
 def _fit_head(
-    source: FeatureSource, shots: Sequence[LoadedShape], task: str, config: HeadConfig, classes: int, seed: int
+    source: FeatureSource,
+    shots: Sequence[LoadedShape],
+    task: str,
+    config: HeadConfig,
+    classes: int,
+    seed: int,
 ) -> Predict:
     labels = [truth(shape, task) for shape in shots]
 
@@ -127,8 +134,17 @@ def _fit_head(
     if config.name == "mlp":
         rows = [torch.from_numpy(inputs(shape, False)).float() for shape in shots]
         head = MLPHead(rows[0].shape[1], classes, hidden=config.hidden, seed=seed)
-        train(head, rows, labels, config.training, seed, augment=source.augment if config.turn_xyz else None)
-        return lambda shape, turned: predict(head, [torch.from_numpy(inputs(shape, turned)).float()])[0]
+        train(
+            head,
+            rows,
+            labels,
+            config.training,
+            seed,
+            augment=source.augment if config.turn_xyz else None,
+        )
+        return lambda shape, turned: predict(
+            head, [torch.from_numpy(inputs(shape, turned)).float()]
+        )[0]
     return _fit_diffusion(source, shots, labels, task, config, classes, seed)
 
 
@@ -141,7 +157,13 @@ def _fit_diffusion(
     classes: int,
     seed: int,
 ) -> Predict:
-    at = "global_mean" if task == "classification" else "faces" if shots[0].labels_faces else "vertices"
+    at = (
+        "global_mean"
+        if task == "classification"
+        else "faces"
+        if shots[0].labels_faces
+        else "vertices"
+    )
 
     def inputs(shape: LoadedShape, turned: bool) -> tuple:
         # Diffusion times are areas, and learned from zero: the same number of steps has to be as far on any shape.
@@ -153,9 +175,24 @@ def _fit_diffusion(
     channels = examples[0][0].shape[1]
     head = _Standardized(
         channels,
-        DiffusionNet(channels, classes, config.width, config.blocks, dropout=config.dropout, outputs_at=at, seed=seed),
+        DiffusionNet(
+            channels,
+            classes,
+            config.width,
+            config.blocks,
+            dropout=config.dropout,
+            outputs_at=at,
+            seed=seed,
+        ),
     )
-    train(head, examples, labels, config.training, seed, augment=source.augment if config.turn_xyz else None)
+    train(
+        head,
+        examples,
+        labels,
+        config.training,
+        seed,
+        augment=source.augment if config.turn_xyz else None,
+    )
     return lambda shape, turned: predict(head, [inputs(shape, turned)])[0]
 
 

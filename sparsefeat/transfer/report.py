@@ -59,22 +59,39 @@ def to_json(result: TransferResult) -> dict[str, Any]:
     return {
         "config": to_dict(result.config),
         "scores": [
-            {k: getattr(s, k) for k in ("method", "shots", "seed", "accuracy", "accuracy_rotated", "voxel_size")}
+            {
+                k: getattr(s, k)
+                for k in ("method", "shots", "seed", "accuracy", "accuracy_rotated", "voxel_size")
+            }
             for s in result.scores
         ],
-        "maps": [{k: getattr(m, k) for k in ("method", "map", "rotated", "error")} for m in result.maps],
+        "maps": [
+            {k: getattr(m, k) for k in ("method", "map", "rotated", "error")} for m in result.maps
+        ],
         "pairs": len(result.pairs),
         "curve": [{"voxel_size": p.voxel_size, "score": p.score} for p in result.curve],
         "adapter": None if result.adapter is None else result.adapter.to_json(),
-        "tunings": {method: [t.to_json() for t in tunings] for method, tunings in result.tunings.items()},
+        "tunings": {
+            method: [t.to_json() for t in tunings] for method, tunings in result.tunings.items()
+        },
     }
 
 
 def _score_rows(result: TransferResult) -> list[list[str]]:
     config = result.config
     unit = "per class" if config.task == "classification" else "shapes"
-    columns = [(k, rotated) for k in config.shots for rotated in ((False, True) if config.rotate else (False,))]
-    rows = [["accuracy", *(f"{k} {unit}{', rotated' if rotated else ''}" for k, rotated in columns), "voxel size"]]
+    columns = [
+        (k, rotated)
+        for k in config.shots
+        for rotated in ((False, True) if config.rotate else (False,))
+    ]
+    rows = [
+        [
+            "accuracy",
+            *(f"{k} {unit}{', rotated' if rotated else ''}" for k, rotated in columns),
+            "voxel size",
+        ]
+    ]
     for method in config.methods:
         cells = [method]
         mine = [s for s in result.scores if s.method == method]
@@ -89,8 +106,14 @@ def _score_rows(result: TransferResult) -> list[list[str]]:
 
 def _map_rows(result: TransferResult) -> list[list[str]]:
     config = result.config
-    columns = [(kind, rotated) for kind in MAPS for rotated in ((False, True) if config.rotate else (False,))]
-    rows = [["error x100", *(f"{kind}{', rotated' if rotated else ''}" for kind, rotated in columns)]]
+    columns = [
+        (kind, rotated)
+        for kind in MAPS
+        for rotated in ((False, True) if config.rotate else (False,))
+    ]
+    rows = [
+        ["error x100", *(f"{kind}{', rotated' if rotated else ''}" for kind, rotated in columns)]
+    ]
     for method in config.methods:
         found = {(m.map, m.rotated): m.error for m in result.maps if m.method == method}
         rows.append([method, *(f"{found[column]:.2f}" for column in columns)])
@@ -107,7 +130,10 @@ def _table(rows: list[list[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+        ]
         lines.append("   ".join(cells).rstrip())
     return "\n".join(lines)
 
@@ -141,7 +167,9 @@ def _plot_tuning(result: TransferResult, output: Path) -> list[Path]:
         # From zero, so that noise does not look like a slope; accuracies are drawn from zero to one anyway.
         ylim = (0, 1.2 * max(curve[1])) if result.maps else None
         title = "Held-out shapes at other voxel sizes"
-        plot_curves({label: curve}, path, xlabel, label, title=title, marks=marks, ylim=ylim, logx=True)
+        plot_curves(
+            {label: curve}, path, xlabel, label, title=title, marks=marks, ylim=ylim, logx=True
+        )
         written.append(path)
     return written
 
@@ -151,7 +179,11 @@ def _draw_labels(result: TransferResult, output: Path) -> list[Path]:
     seed, shots = result.config.seeds[0], max(result.config.shots)
     score = next(s for s in result.scores if (s.method, s.seed, s.shots) == (best, seed, shots))
     count = len(score.confusion)
-    names = result.dataset.class_names if result.config.task == "classification" else result.dataset.part_names
+    names = (
+        result.dataset.class_names
+        if result.config.task == "classification"
+        else result.dataset.part_names
+    )
     names = [str(k) for k in range(count)] if names is None else list(names)
     written = []
     if np.count_nonzero(score.confusion.any(0) | score.confusion.any(1)) <= 40:
@@ -183,7 +215,9 @@ def _draw_maps(result: TransferResult, output: Path) -> list[Path]:
     for kind, path in zip(MAPS, paths, strict=True):
         mine = [m for m in result.maps if m.map == kind and not m.rotated]
         curves = {m.method: (thresholds, error_curve(m.errors, thresholds)) for m in mine}
-        plot_curves(curves, path, "geodesic error x100", f"share of points below, {kind}", ylim=(0, 1))
+        plot_curves(
+            curves, path, "geodesic error x100", f"share of points below, {kind}", ylim=(0, 1)
+        )
     paths.append(output / "correspondence.png")
     source, target = result.shapes[0], result.shapes[-1]
     place = target.vertices - target.vertices.min(0)

@@ -75,7 +75,9 @@ def run_transfer(config: TransferConfig, progress: Progress = lambda text: None)
         _correspondence(config, dataset, store, train, sources, result, progress)
     else:
         _labelling(config, dataset, store, sources, result, progress)
-    result.tunings = {m: s.tunings for m, s in sources.items() if isinstance(s, Backbone) and s.tunings}
+    result.tunings = {
+        m: s.tunings for m, s in sources.items() if isinstance(s, Backbone) and s.tunings
+    }
     return result
 
 
@@ -113,16 +115,25 @@ def _labelling(
     if config.data.resplit:
         dataset, test = _divided_by(config, config.seeds[0]), result.shapes
     if config.adapter is not None:
-        result.adapter = compare_adapter(config, dataset, store, sources["tuned"], classes, progress)
+        result.adapter = compare_adapter(
+            config, dataset, store, sources["tuned"], classes, progress
+        )
     if config.rungs:
-        shots = [store(shape) for shape in dataset.few_shot(config.data.train, max(config.shots), config.seeds[0])]
-        last = next(s for s in result.scores if s.method == "tuned" and s.shots == max(config.shots))
+        shots = [
+            store(shape)
+            for shape in dataset.few_shot(config.data.train, max(config.shots), config.seeds[0])
+        ]
+        last = next(
+            s for s in result.scores if s.method == "tuned" and s.shots == max(config.shots)
+        )
         still = replace(config, rotate=False)
         for voxel_size in _rungs(last.voxel_size, config.rungs):
             progress(f"curve: voxel size {voxel_size:.4g}")
             source = sources["tuned"].at(voxel_size)
             args = (shots, test, still, classes, max(config.shots), config.seeds[0])
-            result.curve.append(CurvePoint(voxel_size, score_labels("curve", source, *args).accuracy))
+            result.curve.append(
+                CurvePoint(voxel_size, score_labels("curve", source, *args).accuracy)
+            )
 
 
 def _correspondence(
@@ -137,8 +148,14 @@ def _correspondence(
     seed = config.seeds[0]
     result.pairs = choose_pairs(dataset, config.data.test, config.correspondence.pairs, seed)
     score = MapScorer(dataset, store, result.pairs, config.correspondence)
-    shots = [store(train[i]) for i in np.random.default_rng(seed).permutation(len(train))[: config.features.shapes]]
-    learned = [store(train[i]) for i in np.random.default_rng(seed).permutation(len(train))[: config.correspondence.metric]]
+    shots = [
+        store(train[i])
+        for i in np.random.default_rng(seed).permutation(len(train))[: config.features.shapes]
+    ]
+    learned = [
+        store(train[i])
+        for i in np.random.default_rng(seed).permutation(len(train))[: config.correspondence.metric]
+    ]
     for name in sources:
         progress(f"{name}: features and maps of {len(result.pairs)} pairs")
         sources[name].prepare(shots, config.task, seed)
@@ -147,7 +164,11 @@ def _correspondence(
             given = score(sources[name], False, metric=metric)
             result.maps += given
             if config.rotate:
-                turned = score(sources[name], True, metric=metric) if not sources[name].intrinsic else given
+                turned = (
+                    score(sources[name], True, metric=metric)
+                    if not sources[name].intrinsic
+                    else given
+                )
                 result.maps += [replace(m, rotated=True) for m in turned]
     if config.rungs:
         for voxel_size in _rungs(sources["tuned"].voxel_size, config.rungs):
@@ -179,7 +200,9 @@ def _count_labels(config: TransferConfig, dataset: ShapeDataset, store: ShapeSto
     if config.task == "classification":
         labels = [shape.label for shape in dataset.shapes]
         if any(label is None for label in labels):
-            raise InputError(f"data set {dataset.name}: its shapes have no classes, which classification needs")
+            raise InputError(
+                f"data set {dataset.name}: its shapes have no classes, which classification needs"
+            )
         return 1 + max(labels)
     if dataset.part_count is not None:
         return dataset.part_count

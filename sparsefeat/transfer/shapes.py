@@ -63,7 +63,11 @@ class LoadedShape:
     @property
     def labels(self) -> np.ndarray:
         """Labels of the vertices, or of the faces where the data set has those. Raises InputError without any."""
-        labels = self.data.vertex_labels if self.data.vertex_labels is not None else self.data.face_labels
+        labels = (
+            self.data.vertex_labels
+            if self.data.vertex_labels is not None
+            else self.data.face_labels
+        )
         if labels is None:
             raise InputError(f"{self.name}: it has no part labels, which segmentation needs")
         return labels
@@ -76,7 +80,9 @@ class LoadedShape:
     @cached_property
     def turned(self) -> LoadedShape:
         """The same shape under a random rotation, which its name decides."""
-        turn = Rotation.random(random_state=np.random.default_rng(zlib.crc32(self.name.encode()))).as_matrix()
+        turn = Rotation.random(
+            random_state=np.random.default_rng(zlib.crc32(self.name.encode()))
+        ).as_matrix()
         data = replace(self.data, vertices=self.data.vertices @ turn.T)
         # A basis does not feel a rotation; it is shared rather than computed again.
         normals = None if self.normals is None else self.normals @ turn.T
@@ -145,7 +151,11 @@ def _scaled(data: ShapeData, how: str) -> ShapeData:
     if how == "none":
         return data
     vertices = data.vertices - (data.vertices.min(0) + data.vertices.max(0)) / 2
-    size = np.sqrt(surface_area(vertices, data.faces)) if how == "area" else np.linalg.norm(vertices, axis=1).max()
+    size = (
+        np.sqrt(surface_area(vertices, data.faces))
+        if how == "area"
+        else np.linalg.norm(vertices, axis=1).max()
+    )
     if not size > 0:
         raise InputError(f"a shape has {how} {size:g}, expected a positive one to scale by")
     return replace(data, vertices=vertices / size)

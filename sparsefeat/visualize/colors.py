@@ -46,7 +46,9 @@ class PcaColors:
             raise InputError("pca_colors: expected at least one feature array, got none")
         widths = {a.shape[1] for a in arrays}
         if len(widths) > 1:
-            raise InputError(f"pca_colors: all arrays need the same number of channels, got {sorted(widths)}")
+            raise InputError(
+                f"pca_colors: all arrays need the same number of channels, got {sorted(widths)}"
+            )
         step = max(1, sum(map(len, arrays)) // _FIT_ROWS)
         rows = np.concatenate([a[::step] for a in arrays]).astype(np.float64)
         rows = rows[np.isfinite(rows).all(1)]

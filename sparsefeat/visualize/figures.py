@@ -78,7 +78,9 @@ def render_points(
     figure = new_figure(columns * panel[0], rows * (panel[1] + band), theme)
     frames = fit_frame([c @ view.axes()[:2].T for c in clouds], *panel)
     for k, (cloud, color, frame) in enumerate(zip(clouds, shown, frames, strict=True)):
-        image = rasterize(cloud, color, view, frame, _radius(cloud, radius), theme["background"], shade)
+        image = rasterize(
+            cloud, color, view, frame, _radius(cloud, radius), theme["background"], shade
+        )
         left, top = (k % columns) * panel[0], (k // columns) * (panel[1] + band)
         place_image(figure, image, left, top + band)
         if titles is not None:
@@ -127,12 +129,19 @@ def draw_matches(
 
     theme = theme_colors(background)
     ends = [np.asarray(points0, dtype=np.float64), np.asarray(points1, dtype=np.float64)]
-    matches, inliers = np.asarray(matches).reshape(-1, 2), np.asarray(inliers, dtype=bool).reshape(-1)
+    matches, inliers = (
+        np.asarray(matches).reshape(-1, 2),
+        np.asarray(inliers, dtype=bool).reshape(-1),
+    )
     if len(matches) != len(inliers):
         raise InputError(f"draw_matches: {len(matches)} matches but {len(inliers)} inlier flags")
     for side, cloud in enumerate(ends):
-        if len(matches) and not (0 <= matches[:, side].min() and matches[:, side].max() < len(cloud)):
-            raise InputError(f"draw_matches: a match beyond the {len(cloud)} points of cloud {side}")
+        if len(matches) and not (
+            0 <= matches[:, side].min() and matches[:, side].max() < len(cloud)
+        ):
+            raise InputError(
+                f"draw_matches: a match beyond the {len(cloud)} points of cloud {side}"
+            )
     tints = [np.tile(c, (len(p), 1)) for c, p in zip(_CLOUDS, clouds or ends, strict=True)]
     drawn, shown = _check_clouds(clouds or ends, colors or tints)
     axes = view.axes()
@@ -141,7 +150,12 @@ def draw_matches(
     figure = new_figure(2 * panel[0], panel[1] + band, theme)
     for side in range(2):
         image = rasterize(
-            drawn[side], shown[side], view, frames[side], _radius(drawn[side], None), theme["background"]
+            drawn[side],
+            shown[side],
+            view,
+            frames[side],
+            _radius(drawn[side], None),
+            theme["background"],
         )
         place_image(figure, image, side * panel[0], band)
     pixels = [frames[s].pixels(ends[s][matches[:, s]] @ axes[:2].T) for s in range(2)]
@@ -164,7 +178,14 @@ def draw_matches(
         write_text(figure, 16, band * 0.55, title, theme["text"], 13, "left")
     write_text(figure, 2 * panel[0] - 16, band * 0.55, counts, theme["muted"], 11, "right")
     entries = [("right match", _INLIER), ("wrong match", _OUTLIER)]
-    draw_legend(figure, entries, 2 * panel[0] - 2 * 120 - 16, panel[1] + band - _ROW - 6, 2 * 120, theme["text"])
+    draw_legend(
+        figure,
+        entries,
+        2 * panel[0] - 2 * 120 - 16,
+        panel[1] + band - _ROW - 6,
+        2 * 120,
+        theme["text"],
+    )
     save_figure(figure, path)
 
 
@@ -253,7 +274,9 @@ def _check_clouds(points, colors) -> tuple[list[np.ndarray], list[np.ndarray]]:
         color = np.tile(_CLOUD, (len(cloud), 1)) if colors is None else colors[k]
         color = np.asarray(color, dtype=np.float64)
         if color.shape != cloud.shape:
-            raise InputError(f"rendering: cloud {k}: {cloud.shape} points but {color.shape} colours")
+            raise InputError(
+                f"rendering: cloud {k}: {cloud.shape} points but {color.shape} colours"
+            )
         finite = np.isfinite(cloud).all(1) & np.isfinite(color).all(1)
         if not finite.any():
             raise InputError(f"rendering: cloud {k}: no finite point among {len(cloud)}")
@@ -320,7 +343,9 @@ def draw_legend(
         x = left + (k % columns) * width / columns
         y = top + (k // columns + 0.5) * _ROW
         corner = (x / whole, 1 - (y + 6) / high)
-        figure.add_artist(Rectangle(corner, 12 / whole, 12 / high, facecolor=tint, edgecolor="none"))
+        figure.add_artist(
+            Rectangle(corner, 12 / whole, 12 / high, facecolor=tint, edgecolor="none")
+        )
         write_text(figure, x + 19, y, name, color, 10, "left")
 
 

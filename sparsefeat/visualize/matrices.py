@@ -115,12 +115,19 @@ def plot_scores(
 
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(rows), len(columns)) or not scores.size:
-        raise InputError(f"plot_scores: scores {scores.shape} for {len(rows)} rows and {len(columns)} columns")
+        raise InputError(
+            f"plot_scores: scores {scores.shape} for {len(rows)} rows and {len(columns)} columns"
+        )
     theme = theme_colors("white")
     left, top, cell = 330, 130, (82, 30)
     width, height = left + cell[0] * len(columns) + 20, top + cell[1] * len(rows) + 20
     figure = new_figure(width, height, theme)
-    place = (left / width, 20 / height, cell[0] * len(columns) / width, cell[1] * len(rows) / height)
+    place = (
+        left / width,
+        20 / height,
+        cell[0] * len(columns) / width,
+        cell[1] * len(rows) / height,
+    )
     axes = figure.add_axes(place)
     axes.imshow(scores, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.xaxis.tick_top()
@@ -138,7 +145,16 @@ def plot_scores(
                 color="white" if value > 0.6 else theme["text"], fontweight="bold" if first else "normal",
             )  # fmt: skip
             if first:
-                axes.add_patch(Rectangle((column - 0.47, row - 0.44), 0.94, 0.88, fill=False, edgecolor="#d55e00", lw=2))
+                axes.add_patch(
+                    Rectangle(
+                        (column - 0.47, row - 0.44),
+                        0.94,
+                        0.88,
+                        fill=False,
+                        edgecolor="#d55e00",
+                        lw=2,
+                    )
+                )
     if title:
         figure.text(0.01, 1 - 12 / height, title, fontsize=11, va="top", color=theme["text"])
     save_figure(figure, path)

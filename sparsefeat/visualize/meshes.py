@@ -86,7 +86,9 @@ def render_meshes(
         figures.place_image(figure, image, left, top + band)
         if titles is not None and k % len(views) == 0:
             middle = left + panel[0] * min(len(views), columns) / 2
-            figures.write_text(figure, middle, top + band * 0.6, titles[k // len(views)], theme["text"], 11)
+            figures.write_text(
+                figure, middle, top + band * 0.6, titles[k // len(views)], theme["text"], 11
+            )
     figures.save_figure(figure, path)
 
 
@@ -126,13 +128,18 @@ def rasterize_mesh(
     corners, weights = faces[face[hit]], weights[hit]
     normals = _normals(vertices, faces) @ axes.T
     if smooth:
-        shown = np.einsum("pc,pcx->px", weights, _vertex_normals(normals, faces, len(vertices))[corners])
+        shown = np.einsum(
+            "pc,pcx->px", weights, _vertex_normals(normals, faces, len(vertices))[corners]
+        )
         # A vertex normal may look away where its face looks at the viewer, at an outline.
         facing = np.where((normals[face[hit], 2] < 0) & (shown[:, 2] < 0), -1.0, 1.0)
         shown = shown * facing[:, None] / np.maximum(np.linalg.norm(shown, axis=1), 1e-12)[:, None]
         shown[:, 2] = np.abs(shown[:, 2])
     else:
-        shown = normals[face[hit]] / np.maximum(np.linalg.norm(normals[face[hit]], axis=1), 1e-12)[:, None]
+        shown = (
+            normals[face[hit]]
+            / np.maximum(np.linalg.norm(normals[face[hit]], axis=1), 1e-12)[:, None]
+        )
     tint = (
         np.einsum("pc,pcx->px", weights, colors[corners])
         if len(colors) == len(vertices)
@@ -166,7 +173,9 @@ def _visible(frame: Frame, seen: np.ndarray, faces: np.ndarray):
     rank = np.ceil(np.log2(size[drawn].max(1))).astype(np.int64)
     groups = [drawn[rank == r] for r in np.unique(rank)]
     chunks = [max(1, _CHUNK // int(size[group].max(0).prod())) for group in groups]
-    for some in (g[k : k + n] for g, n in zip(groups, chunks, strict=True) for k in range(0, len(g), n)):
+    for some in (
+        g[k : k + n] for g, n in zip(groups, chunks, strict=True) for k in range(0, len(g), n)
+    ):
         box = size[some].max(0)
         x = low[some, 0, None] + np.tile(np.arange(box[0]), box[1])
         y = low[some, 1, None] + np.repeat(np.arange(box[1]), box[0])
@@ -202,15 +211,26 @@ def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def _vertex_normals(normals: np.ndarray, faces: np.ndarray, count: int) -> np.ndarray:
     """Unit normals of the vertices, weighted by area. Shape: (N, 3)."""
     summed = np.stack(
-        [np.bincount(faces.ravel(), np.repeat(normals[:, i], 3), minlength=count) for i in range(3)], 1
+        [
+            np.bincount(faces.ravel(), np.repeat(normals[:, i], 3), minlength=count)
+            for i in range(3)
+        ],
+        1,
     )
     return summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-30)
 
 
 def _check(k: int, vertices, faces, colors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     vertices, faces = np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.int64)
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or len(vertices) == 0 or not np.isfinite(vertices).all():
-        raise InputError(f"render_meshes: mesh {k}: expected finite vertices (N, 3), got {vertices.shape}")
+    if (
+        vertices.ndim != 2
+        or vertices.shape[1] != 3
+        or len(vertices) == 0
+        or not np.isfinite(vertices).all()
+    ):
+        raise InputError(
+            f"render_meshes: mesh {k}: expected finite vertices (N, 3), got {vertices.shape}"
+        )
     if faces.ndim != 2 or faces.shape[1] != 3 or len(faces) == 0:
         raise InputError(f"render_meshes: mesh {k}: expected faces (F, 3), got {faces.shape}")
     if faces.min() < 0 or faces.max() >= len(vertices):
@@ -218,7 +238,11 @@ def _check(k: int, vertices, faces, colors) -> tuple[np.ndarray, np.ndarray, np.
             f"render_meshes: mesh {k}: faces name vertices {faces.min()} to {faces.max()}, "
             f"it has {len(vertices)}"
         )
-    colors = np.tile(_GREY, (len(vertices), 1)) if colors is None else np.asarray(colors, dtype=np.float64)
+    colors = (
+        np.tile(_GREY, (len(vertices), 1))
+        if colors is None
+        else np.asarray(colors, dtype=np.float64)
+    )
     if colors.shape not in ((len(vertices), 3), (len(faces), 3)):
         raise InputError(
             f"render_meshes: mesh {k}: colours {colors.shape}, expected ({len(vertices)}, 3) per vertex or "

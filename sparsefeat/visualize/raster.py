@@ -81,7 +81,9 @@ class Frame:
         return np.stack([self.width / 2 + offset[:, 0], self.height / 2 - offset[:, 1]], 1)
 
 
-def fit_frame(planes: list[np.ndarray], width: int, height: int, margin: float = 0.04) -> list[Frame]:
+def fit_frame(
+    planes: list[np.ndarray], width: int, height: int, margin: float = 0.04
+) -> list[Frame]:
     """Frames of one scale in which every cloud, centred on its own, fits. ``planes``: (N_k, 2) each."""
     bounds = [(p.min(0), p.max(0)) for p in planes]
     usable = np.array([width, height]) * (1 - 2 * margin)
@@ -157,7 +159,9 @@ def rasterize(
         frame.width * _OVERSAMPLE,
         frame.height * _OVERSAMPLE,
     )
-    radius_px = float(np.clip(radius / fine.metres_per_pixel, 1.0, max(1.0, _MAX_RADIUS * fine.width)))
+    radius_px = float(
+        np.clip(radius / fine.metres_per_pixel, 1.0, max(1.0, _MAX_RADIUS * fine.width))
+    )
     image, depth = _splat(fine, seen, colors, radius_px, radius)
     _close_pinholes(image, depth)
     covered = np.isfinite(depth)

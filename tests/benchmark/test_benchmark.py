@@ -51,7 +51,9 @@ def test_a_drawn_room_has_the_voxels_asked_for_and_the_same_ones_each_time():
 
 def test_real_fragments_come_first(dataset):
     cloud = make_cloud("5k", dataset("threedmatch_dense").parent)
-    assert cloud.source.startswith("threedmatch_dense/") and 4_000 <= len(cloud.coordinates) <= 6_000
+    assert (
+        cloud.source.startswith("threedmatch_dense/") and 4_000 <= len(cloud.coordinates) <= 6_000
+    )
 
 
 def test_every_case_is_selected_by_its_name():
@@ -66,7 +68,12 @@ def test_every_case_is_selected_by_its_name():
 
 @pytest.mark.parametrize(
     "case",
-    [LayerCase("5k", 3, 4, 6), LayerCase("5k", 3, 4, 6, 2), LayerCase("5k", 3, 6, 4, 2, True), LayerCase("5k", 7, 1, 4)],
+    [
+        LayerCase("5k", 3, 4, 6),
+        LayerCase("5k", 3, 4, 6, 2),
+        LayerCase("5k", 3, 6, 4, 2, True),
+        LayerCase("5k", 7, 1, 4),
+    ],
     ids=lambda case: case.name,
 )
 def test_a_layer_is_measured_map_forward_and_backward_beside_the_bare_products(small, case):
@@ -76,7 +83,9 @@ def test_a_layer_is_measured_map_forward_and_backward_beside_the_bare_products(s
     assert [set(row.timings) for row in rows] == [{"sparsefeat"}, *[{"sparsefeat", *floors}] * 2]
     forward = rows[1]
     assert forward.pairs > 300 and forward.flops == 2 * forward.pairs * case.c_in * case.c_out
-    assert rows[2].flops == forward.flops * (2 if case.c_in > 1 else 1), "a first layer's input needs no gradient"
+    assert rows[2].flops == forward.flops * (2 if case.c_in > 1 else 1), (
+        "a first layer's input needs no gradient"
+    )
     assert forward.moved_bytes > 0
 
 
@@ -144,7 +153,9 @@ def test_plain_torch_is_a_contender_that_leaves_the_choice_as_it_was(small, monk
     seen = set()
     convolve = plain.convolve
     monkeypatch.setattr(
-        plain, "convolve", lambda *args: seen.add(os.environ.get(arithmetic.VARIABLE)) or convolve(*args)
+        plain,
+        "convolve",
+        lambda *args: seen.add(os.environ.get(arithmetic.VARIABLE)) or convolve(*args),
     )
     rows = measure_layer(LayerCase("5k", 3, 4, 6), small, [engines.Ours(), engines.Plain()], CPU)
     assert rows[1].errors["sparsefeat in plain torch"] == 0 and seen == {None, "torch"}
@@ -189,14 +200,25 @@ def test_a_network_is_measured_with_its_memory(small, monkeypatch):
 
 
 def test_all_numbers_are_written(small, tmp_path):
-    rows = [as_dict(m, 1e10) for m in measure_layer(LayerCase("5k", 3, 4, 6), small, [engines.Ours()], CPU)]
+    rows = [
+        as_dict(m, 1e10)
+        for m in measure_layer(LayerCase("5k", 3, 4, 6), small, [engines.Ours()], CPU)
+    ]
     rows = [row | {"threads": 1, "dtype": "fp32"} for row in rows]
     write_json(tmp_path / "b.json", rows, {"environment": {}})
     read = json.loads((tmp_path / "b.json").read_text())
-    assert read["format"] == 2 and [row["operation"] for row in read["results"]] == ["map", "forward", "backward"]
+    assert read["format"] == 2 and [row["operation"] for row in read["results"]] == [
+        "map",
+        "forward",
+        "backward",
+    ]
     forward = read["results"][1]
-    ours, *floors = (forward["timings"][name]["median_s"] for name in ("sparsefeat", PRODUCTS, GATHERS))
-    assert forward["ratios"] == {name: pytest.approx(t / ours) for name, t in zip((PRODUCTS, GATHERS), floors)}
+    ours, *floors = (
+        forward["timings"][name]["median_s"] for name in ("sparsefeat", PRODUCTS, GATHERS)
+    )
+    assert forward["ratios"] == {
+        name: pytest.approx(t / ours) for name, t in zip((PRODUCTS, GATHERS), floors)
+    }
     assert forward["bandwidth_floor_s"] == pytest.approx(forward["moved_bytes"] / 1e10)
     assert len(table(rows).splitlines()) == 3
     write_plot(tmp_path / "b.png", rows)
@@ -206,7 +228,9 @@ def test_all_numbers_are_written(small, tmp_path):
 def test_threads_are_set_back(small, monkeypatch):
     monkeypatch.setattr("sparsefeat.benchmark.run.make_cloud", lambda *_: small)
     before = torch.get_num_threads()
-    rows, facts = run_benchmark(Options(cases=("conv3-32-32@5k",), engines=("sparsefeat",), threads=(2,), runs=1))
+    rows, facts = run_benchmark(
+        Options(cases=("conv3-32-32@5k",), engines=("sparsefeat",), threads=(2,), runs=1)
+    )
     assert torch.get_num_threads() == before and {row["threads"] for row in rows} == {2}
     assert facts["engines"] == {"sparsefeat": sys.modules["sparsefeat"].__version__}
 
@@ -238,18 +262,26 @@ def test_a_case_that_fails_is_reported_and_the_others_go_on(tool, measured_cases
     assert "no memory for conv3-32-32@5k" in capsys.readouterr().out
     troubles["conv3-64-64@5k"] = RuntimeError("an illegal memory access\nat line 3")
     assert tool.main(arguments) == 1
-    assert "failed: conv3-64-64@5k 1 thr fp32: RuntimeError: an illegal memory access\n" in capsys.readouterr().out
+    assert (
+        "failed: conv3-64-64@5k 1 thr fp32: RuntimeError: an illegal memory access\n"
+        in capsys.readouterr().out
+    )
     read = json.loads(path.read_text())
     assert [row["case"] for row in read["results"]] == ["conv3-128-128@5k", "conv3-256-256@5k"]
     assert [row["out_of_memory"] for row in read["failed"]] == [True, False]
     assert "test_benchmark.py" in read["failed"][1]["traceback"] and read["arithmetic"] == "torch"
 
 
-def test_a_run_that_was_cut_keeps_its_rows_and_goes_on_where_it_stopped(tool, measured_cases, tmp_path, capsys):
+def test_a_run_that_was_cut_keeps_its_rows_and_goes_on_where_it_stopped(
+    tool, measured_cases, tmp_path, capsys
+):
     path = tmp_path / "b.json"
     measured, troubles = measured_cases
     arguments = ["conv3-*@5k", "--engines", "sparsefeat", "--json", str(path), "--resume"]
-    troubles["conv3-64-64@5k"], troubles["conv3-256-256@5k"] = RuntimeError("broken"), KeyboardInterrupt()
+    troubles["conv3-64-64@5k"], troubles["conv3-256-256@5k"] = (
+        RuntimeError("broken"),
+        KeyboardInterrupt(),
+    )
     assert tool.main(arguments) == 130
     kept = [row["case"] for row in json.loads(path.read_text())["results"]]
     assert kept == ["conv3-32-32@5k", "conv3-128-128@5k"]
@@ -260,7 +292,11 @@ def test_a_run_that_was_cut_keeps_its_rows_and_goes_on_where_it_stopped(tool, me
     read = json.loads(path.read_text())
     assert len(read["results"]) == 4 and not read["failed"]
     read["environment"]["torch"] = "1.0"
-    for content, message in ((json.dumps(read), "expected its environment"), ("{}", "in format 2"), ("{", "not JSON")):
+    for content, message in (
+        (json.dumps(read), "expected its environment"),
+        ("{}", "in format 2"),
+        ("{", "not JSON"),
+    ):
         path.write_text(content)
         assert tool.main(arguments) == 2
         assert message in capsys.readouterr().err
@@ -272,7 +308,9 @@ def test_kernels_that_disagree_with_plain_torch_are_a_fault(tool, monkeypatch, c
     row = {"case": "a", "operation": "forward", "dtype": "fp16"}
     for errors, code in (({name: 0.5}, 1), ({}, 0)):
         rows = [row | {"errors": errors, "absent": {name: "the reason"}}]
-        monkeypatch.setattr("sparsefeat.benchmark.run_benchmark", lambda *_, rows=rows: (rows, facts))
+        monkeypatch.setattr(
+            "sparsefeat.benchmark.run_benchmark", lambda *_, rows=rows: (rows, facts)
+        )
         assert tool.main(["--preset", "cuda"]) == code
         assert ("wrong: a forward fp16" in capsys.readouterr().out) == bool(code)
 
@@ -287,7 +325,9 @@ def test_numbers_that_are_none_differ_and_can_be_written():
 def test_it_is_said_when_cuda_has_no_kernels_of_its_own(tool, monkeypatch, capsys):
     for arithmetic_used, said in (("torch", True), ("triton", False)):
         facts = {"arithmetic": arithmetic_used, "not_installed": {}, "failed": []}
-        monkeypatch.setattr("sparsefeat.benchmark.run_benchmark", lambda *_, facts=facts: ([], facts))
+        monkeypatch.setattr(
+            "sparsefeat.benchmark.run_benchmark", lambda *_, facts=facts: ([], facts)
+        )
         assert tool.main(["--preset", "cuda"]) == 0
         assert ("ran in plain torch" in capsys.readouterr().out) is said
 

@@ -14,9 +14,14 @@ from sparsefeat.benchmark.timing import Timing, time_interleaved
 def test_contenders_take_turns_and_the_first_round_does_not_count():
     calls = []
     timings = time_interleaved(
-        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, torch.device("cpu"), runs=3
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")},
+        torch.device("cpu"),
+        runs=3,
     )
-    assert calls == ["a", "b"] * 4 and {name: len(t.wall) for name, t in timings.items()} == {"a": 3, "b": 3}
+    assert calls == ["a", "b"] * 4 and {name: len(t.wall) for name, t in timings.items()} == {
+        "a": 3,
+        "b": 3,
+    }
 
 
 def test_long_cases_get_three_rounds():
@@ -40,12 +45,15 @@ def test_a_slow_first_round_takes_no_time_from_the_others(monkeypatch):
 def test_the_memory_of_an_operation_is_what_it_adds(monkeypatch):
     held = {"now": 500, "most": 9_000}
     cuda = types.SimpleNamespace(
-        synchronize=lambda device: None, memory_allocated=lambda device: held["now"],
+        synchronize=lambda device: None,
+        memory_allocated=lambda device: held["now"],
         max_memory_allocated=lambda device: held["most"],
         reset_peak_memory_stats=lambda device: held.update(most=held["now"]),
     )
     monkeypatch.setattr(timing.torch, "cuda", cuda)
-    assert timing.device_peak(lambda: held.update(most=held["now"] + 70), torch.device("cuda")) == 70
+    assert (
+        timing.device_peak(lambda: held.update(most=held["now"] + 70), torch.device("cuda")) == 70
+    )
 
 
 def test_products_that_no_graph_can_hold_are_called_one_by_one(monkeypatch):

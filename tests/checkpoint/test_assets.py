@@ -35,7 +35,9 @@ def test_features_of_the_first_checkpoint_survive_a_turn_of_the_cloud():
     xy = rng.uniform(0, 3, (20000, 2))
     points = np.column_stack([xy, 0.3 * np.sin(4 * xy[:, 0]) * np.cos(3 * xy[:, 1])])
     angle = 1.0
-    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    turn = np.array(
+        [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+    )
     first, turned = extractor(points), extractor(points @ turn.T)
     same = (first * turned).sum(1).mean()
     other = (first * turned[rng.permutation(len(points))]).sum(1).mean()

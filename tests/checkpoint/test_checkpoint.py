@@ -57,7 +57,9 @@ def test_the_published_resunet_is_read_at_full_size(tmp_path):
 
 def test_what_the_configuration_lacks_is_read_off_the_weights(tmp_path):
     model = small_network(conv1_kernel_size=7)
-    content = released(model, config=EasyDict(model="SimpleNetBNE", normalize_feature=True, bn_momentum=0.05))
+    content = released(
+        model, config=EasyDict(model="SimpleNetBNE", normalize_feature=True, bn_momentum=0.05)
+    )
     loaded = from_pretrained(save_foreign(content, tmp_path / "fcgf.pth"))
     assert loaded.config == model.config
     assert loaded.voxel_size is None
@@ -66,7 +68,13 @@ def test_what_the_configuration_lacks_is_read_off_the_weights(tmp_path):
 
 def test_bare_weights_are_recognised_by_their_shapes_and_the_assumption_is_said(tmp_path):
     model = models.ResUNetIN2B(
-        2, 7, conv1_kernel_size=5, normalize_feature=True, depth=1, channels=(3, 4), tr_channels=(5, 6)
+        2,
+        7,
+        conv1_kernel_size=5,
+        normalize_feature=True,
+        depth=1,
+        channels=(3, 4),
+        tr_channels=(5, 6),
     )
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     with pytest.warns(UserWarning, match="whether its features are normalised"):
@@ -91,7 +99,9 @@ def test_of_a_dgr_checkpoint_the_feature_network_is_read(tmp_path):
         normalize_feature=True, voxel_size=0.05, inlier_model="ResUNetBNFX", inlier_conv1_kernel_size=3,
         conv1_kernel_size=3, model="ResUNetBNFX",
     )  # fmt: skip
-    content = released(model, config=config, state_dict_inlier={"conv1.kernel": torch.zeros(729, 6, 16)})
+    content = released(
+        model, config=config, state_dict_inlier={"conv1.kernel": torch.zeros(729, 6, 16)}
+    )
     loaded = from_pretrained(save_foreign(content, tmp_path / "dgr.pth"))
     assert loaded.voxel_size == 0.05
     assert_same_network(loaded, model)
@@ -112,7 +122,9 @@ def _hybrid_place(x: int, y: int, z: int) -> int:
 
 @pytest.mark.parametrize("key", ["state_dict", "pretrained_weights"])
 def test_a_pointcontrast_checkpoint_with_its_grouped_configuration(tmp_path, key):
-    model = models.Res16UNet14A(3, 32, bn_momentum=0.05, normalize_feature=True, conv1_kernel_size=3)
+    model = models.Res16UNet14A(
+        3, 32, bn_momentum=0.05, normalize_feature=True, conv1_kernel_size=3
+    )
     # Early engine versions wrote pointwise kernels with a leading 1, and biases without it.
     state = model.state_dict()
     state["final.kernel"] = state["final.kernel"][None]
@@ -160,7 +172,9 @@ def test_loading_draws_no_random_numbers_and_leaves_the_weights_trainable(tmp_pa
     before = torch.get_rng_state()
     loaded = from_pretrained(path)
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(parameter.requires_grad and not parameter.is_meta for parameter in loaded.parameters())
+    assert all(
+        parameter.requires_grad and not parameter.is_meta for parameter in loaded.parameters()
+    )
 
 
 def test_arguments_that_leave_the_weights_alone_can_be_overridden(tmp_path):
@@ -177,9 +191,13 @@ def test_arguments_that_leave_the_weights_alone_can_be_overridden(tmp_path):
 # --- real files of other networks ---
 
 
-def test_a_real_minkowskiengine_file_of_another_network_is_refused_and_its_weights_readable(dataset):
+def test_a_real_minkowskiengine_file_of_another_network_is_refused_and_its_weights_readable(
+    dataset,
+):
     path = dataset("checkpoints") / "linr_pcgc_minkowski_model.pth"
-    with pytest.raises(ValueError, match="unknown network: its 189 weights begin with scale_emb.weight"):
+    with pytest.raises(
+        ValueError, match="unknown network: its 189 weights begin with scale_emb.weight"
+    ):
         from_pretrained(path)
     state = read_state(path)
     assert len(state) == 189
@@ -254,7 +272,9 @@ def test_a_full_disk_while_saving_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ValueError, match="ours.safetensors: cannot be written .No space left on device"):
+    with pytest.raises(
+        ValueError, match="ours.safetensors: cannot be written .No space left on device"
+    ):
         save_checkpoint(path, small_network(seed=2), 0.05)
     assert [file.name for file in tmp_path.iterdir()] == ["ours.safetensors"]
     assert_same_network(from_pretrained(path), old)
@@ -280,7 +300,10 @@ def test_what_cannot_be_saved_is_said_before_anything_is_written(tmp_path):
         ({"format": "pt"}, "weights without our header"),
         ({"format": "sparsefeat", "config": "{"}, "its header is damaged"),
         ({"format": "sparsefeat", "config": "[]"}, "its header is damaged"),
-        ({"format": "sparsefeat", "config": '{"name": "os.system"}'}, "unknown network 'os.system'"),
+        (
+            {"format": "sparsefeat", "config": '{"name": "os.system"}'},
+            "unknown network 'os.system'",
+        ),
         (
             {"format": "sparsefeat", "config": '{"name": "SimpleNetBNE", "layers": 1}'},
             "unknown argument 'layers'",
@@ -324,7 +347,9 @@ def test_a_name_under_sparsefeat_is_a_file_in_assets(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "ASSETS", tmp_path)
     save_checkpoint(tmp_path / "rooms.safetensors", small_network(), 0.05)
     assert from_pretrained("sparsefeat/rooms").voxel_size == 0.05
-    with pytest.raises(ValueError, match="sparsefeat/room: no such checkpoint; there are: sparsefeat/rooms"):
+    with pytest.raises(
+        ValueError, match="sparsefeat/room: no such checkpoint; there are: sparsefeat/rooms"
+    ):
         from_pretrained("sparsefeat/room")
 
 
@@ -356,7 +381,8 @@ def test_a_hub_id_is_downloaded(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
     with pytest.raises(
-        ValueError, match=r"some-org/model: neither a file here nor a hub repository.*no connection\)"
+        ValueError,
+        match=r"some-org/model: neither a file here nor a hub repository.*no connection\)",
     ):
         from_pretrained("some-org/model")
 
@@ -367,7 +393,9 @@ def test_a_hub_id_is_downloaded(tmp_path, monkeypatch):
 @LAYOUTS
 def test_empty_arrays_and_tuples_as_keys_beside_the_weights_do_no_harm(tmp_path, zipped):
     model = small_network()
-    content = released(model, losses=np.array([]), seen={("scene", 3): 1, (0, 1): np.zeros((0, 3), np.float32)})
+    content = released(
+        model, losses=np.array([]), seen={("scene", 3): 1, (0, 1): np.zeros((0, 3), np.float32)}
+    )
     loaded = from_pretrained(save_foreign(content, tmp_path / "a.pth", zipped))
     assert_same_network(loaded, model)
     bare = {**model.state_dict(), "history": np.array([])}
@@ -375,7 +403,9 @@ def test_empty_arrays_and_tuples_as_keys_beside_the_weights_do_no_harm(tmp_path,
     assert read_state(tmp_path / "b.pth").keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize(
+    "prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module."]
+)
 def test_the_names_of_compiled_and_parallel_networks_are_their_own_again(tmp_path, prefix):
     model = small_network()
     state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
@@ -385,7 +415,10 @@ def test_the_names_of_compiled_and_parallel_networks_are_their_own_again(tmp_pat
 
 def test_a_part_that_was_compiled_has_its_names_again(tmp_path):
     model = small_network()
-    state = {name.replace("conv2.", "conv2._orig_mod."): value for name, value in model.state_dict().items()}
+    state = {
+        name.replace("conv2.", "conv2._orig_mod."): value
+        for name, value in model.state_dict().items()
+    }
     path = save_foreign(released(model, state_dict=state), tmp_path / "a.pth")
     assert_same_network(from_pretrained(path), model)
 
@@ -394,7 +427,13 @@ def test_plain_safetensors_are_inferred_as_the_same_weights_in_a_pth_are(tmp_pat
     from safetensors.torch import save_file
 
     model = models.ResUNetIN2B(
-        2, 7, conv1_kernel_size=5, normalize_feature=True, depth=1, channels=(3, 4), tr_channels=(5, 6)
+        2,
+        7,
+        conv1_kernel_size=5,
+        normalize_feature=True,
+        depth=1,
+        channels=(3, 4),
+        tr_channels=(5, 6),
     )
     for number, header in enumerate((None, {"format": "pt"})):
         path = tmp_path / f"{number}.safetensors"
@@ -430,7 +469,9 @@ def test_a_name_in_assets_without_its_prefix_gets_a_hint(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "ASSETS", tmp_path)
     save_checkpoint(tmp_path / "rooms.safetensors", small_network(), 0.05)
     for name in ("rooms", "rooms.safetensors"):
-        with pytest.raises(ValueError, match=f"{name}: no such file; did you mean sparsefeat/rooms?"):
+        with pytest.raises(
+            ValueError, match=f"{name}: no such file; did you mean sparsefeat/rooms?"
+        ):
             from_pretrained(name)
     with pytest.raises(ValueError, match="halls: no such file$"):
         from_pretrained("halls")

@@ -12,7 +12,13 @@ from sparsefeat.checkpoint import find_checkpoint, from_pretrained, save_checkpo
 from sparsefeat.checkpoint.legacy import current_network_options, current_run_options
 from sparsefeat.models import create_model
 
-SMALL = {"channels": [4, 4], "tr_channels": [4, 4], "depth": 1, "out_channels": 8, "conv1_kernel_size": 3}
+SMALL = {
+    "channels": [4, 4],
+    "tr_channels": [4, 4],
+    "depth": 1,
+    "out_channels": 8,
+    "conv1_kernel_size": 3,
+}
 
 
 @pytest.mark.parametrize(
@@ -29,7 +35,10 @@ def test_released_names_answer_with_the_new_ones(old, new):
         ({}, {}),
         ({"geometry": False, "symmetric": False}, {}),
         ({"geometry": True, "pair_kernels": True, "symmetric": False}, {"kernels": "pair"}),
-        ({"geometry": True, "pair_kernels": True, "sides": True}, {"kernels": "pair", "oriented": True}),
+        (
+            {"geometry": True, "pair_kernels": True, "sides": True},
+            {"kernels": "pair", "oriented": True},
+        ),
         ({"kernels": "pair", "oriented": True, "chiral": True},) * 2,
     ],
 )
@@ -38,26 +47,46 @@ def test_options_of_networks_have_todays_names(old, new):
 
 
 @pytest.mark.parametrize(
-    ("options", "what"), [({"symmetric": True}, "symmetric kernels"), ({"geometry": True}, "geometry channels")]
+    ("options", "what"),
+    [({"symmetric": True}, "symmetric kernels"), ({"geometry": True}, "geometry channels")],
 )
 def test_what_was_removed_names_the_last_version_that_reads_it(options, what):
-    with pytest.raises(ValueError, match=f"the network has {what}, which sparsefeat 0.1 is the last version to read"):
+    with pytest.raises(
+        ValueError,
+        match=f"the network has {what}, which sparsefeat 0.1 is the last version to read",
+    ):
         current_network_options(options)
 
 
 def test_a_checkpoint_written_by_0_1_is_the_same_network(tmp_path):
     torch.manual_seed(0)
-    model = create_model("ResUNetBN2C", in_channels=6, kernels="pair", oriented=True, **SMALL).eval()
+    model = create_model(
+        "ResUNetBN2C", in_channels=6, kernels="pair", oriented=True, **SMALL
+    ).eval()
     save_checkpoint(tmp_path / "new.safetensors", model, 0.05)
-    config = {name: value for name, value in model.config.items() if name not in ("kernels", "oriented", "chiral")}
+    config = {
+        name: value
+        for name, value in model.config.items()
+        if name not in ("kernels", "oriented", "chiral")
+    }
     config |= {"geometry": True, "pair_kernels": True, "sides": True, "symmetric": False}
-    header = {"format": "sparsefeat", "config": json.dumps(config), "voxel_size": "0.05", "unit": "m", "extra": "{}"}
+    header = {
+        "format": "sparsefeat",
+        "config": json.dumps(config),
+        "voxel_size": "0.05",
+        "unit": "m",
+        "extra": "{}",
+    }
     save_file(model.state_dict(), tmp_path / "old.safetensors", header)
     again = from_pretrained(tmp_path / "old.safetensors")
     assert again.config == model.config
     for name, weights in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], weights)
-    save_file(model.state_dict(), tmp_path / "gone.safetensors", header | {"config": json.dumps(config | {"pair_kernels": False})})
+    save_file(
+        model.state_dict(),
+        tmp_path / "gone.safetensors",
+        header | {"config": json.dumps(config | {"pair_kernels": False})},
+    )
     with pytest.raises(ValueError, match=r"gone\.safetensors: the network has geometry channels"):
         from_pretrained(tmp_path / "gone.safetensors")
 

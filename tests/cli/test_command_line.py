@@ -25,7 +25,9 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 def sparsefeat_command(*arguments: object, **options) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "sparsefeat", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, **options)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, **options
+    )
 
 
 def _raise(error: BaseException) -> int:
@@ -79,7 +81,11 @@ def test_traceback_may_stand_before_or_behind_a_task(before, tmp_path):
     task = ["--traceback", "fuse"] if before else ["fuse", "--traceback"]
     arguments = [*task, tmp_path / "nowhere", "--output", tmp_path / "out"]
     done = sparsefeat_command("make-data", *arguments)
-    assert done.returncode == 2 and "Traceback" in done.stderr and "no such folder" in done.stderr.splitlines()[-1]
+    assert (
+        done.returncode == 2
+        and "Traceback" in done.stderr
+        and "no such folder" in done.stderr.splitlines()[-1]
+    )
 
 
 def test_a_bug_of_a_verb_shows_its_traceback_and_exits_with_1(tmp_path):
@@ -89,14 +95,26 @@ def test_a_bug_of_a_verb_shows_its_traceback_and_exits_with_1(tmp_path):
         "tool.run = run\n"
     )
     environment = ENVIRONMENT | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    command = [sys.executable, ROOT / "tools" / "voxelize.py", "a.off", "--output", "out", "--resolution", "8"]
+    command = [
+        sys.executable,
+        ROOT / "tools" / "voxelize.py",
+        "a.off",
+        "--output",
+        "out",
+        "--resolution",
+        "8",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("Traceback") and done.stderr.endswith("ValueError: torch would say so\n")
+    assert done.stderr.startswith("Traceback") and done.stderr.endswith(
+        "ValueError: torch would say so\n"
+    )
 
 
 def test_who_stops_reading_gets_no_traceback():
-    command = f"'{sys.executable}' -m sparsefeat benchmark --list | head -n 1; exit ${{PIPESTATUS[0]}}"
+    command = (
+        f"'{sys.executable}' -m sparsefeat benchmark --list | head -n 1; exit ${{PIPESTATUS[0]}}"
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.stderr == "" and len(done.stdout.splitlines()) == 1
     assert done.returncode in (0, 130), "0 where all fitted into the pipe"
@@ -106,7 +124,9 @@ def test_who_stops_reading_gets_no_traceback():
 def test_a_full_standard_output_is_one_line():
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "sparsefeat", "benchmark", "--list"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        )
     assert (done.returncode, done.stderr) == (2, "output: No space left on device\n")
 
 
@@ -120,7 +140,9 @@ def test_every_verb_has_help_without_loading_torch(verb):
         f"try:\n    main(['{verb}', '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "assert not {'torch', 'scipy', 'matplotlib'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: sparsefeat {verb.replace('_', '-')}")
 
@@ -128,7 +150,10 @@ def test_every_verb_has_help_without_loading_torch(verb):
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_a_script(verb):
     done = subprocess.run(
-        [sys.executable, ROOT / "tools" / f"{verb}.py", "--version"], capture_output=True, text=True, env=ENVIRONMENT
+        [sys.executable, ROOT / "tools" / f"{verb}.py", "--version"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
     )
     assert (done.returncode, done.stdout) == (0, f"sparsefeat {sparsefeat.__version__}\n")
 
@@ -152,7 +177,8 @@ def test_the_help_lists_the_verbs(capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [([], "expected one of extract"), (["extrakt"], "did you mean 'extract'")]
+    ("arguments", "message"),
+    [([], "expected one of extract"), (["extrakt"], "did you mean 'extract'")],
 )
 def test_an_unknown_verb_is_one_line_with_the_nearest(arguments, message, capsys):
     assert main(arguments) == 2
@@ -203,14 +229,20 @@ def test_choices_of_the_command_line_are_the_librarys():
 
     assert option(extract, "--interpolation").choices == INTERPOLATIONS
     assert option(extract, "--max-voxels").default == DEFAULT_MAX_VOXELS
-    assert option(extract, "inputs").help.partition(",")[0].split() == [s[1:] for s in POINT_SUFFIXES]
+    assert option(extract, "inputs").help.partition(",")[0].split() == [
+        s[1:] for s in POINT_SUFFIXES
+    ]
     assert option(evaluate, "--interpolation").choices == INTERPOLATIONS
     assert option(evaluate, "--baselines").help.endswith(": " + ", ".join(BASELINES))
     assert option(voxelize, "--up").choices == UP_AXES
     assert option(voxelize, "--attributes").help.endswith(",".join(ATTRIBUTES))
-    assert option(voxelize, "inputs").help.partition(",")[0].split() == [s[1:] for s in MESH_SUFFIXES]
+    assert option(voxelize, "inputs").help.partition(",")[0].split() == [
+        s[1:] for s in MESH_SUFFIXES
+    ]
     assert option(make_data, "--layout").choices == LAYOUTS
-    assert make_data.FAMILIES == tuple(FAMILIES) and option(make_data, "--families").choices == tuple(KINDS)
+    assert make_data.FAMILIES == tuple(FAMILIES) and option(
+        make_data, "--families"
+    ).choices == tuple(KINDS)
     assert option(benchmark, "--preset").choices == tuple(PRESETS)
 
 
@@ -225,7 +257,12 @@ def test_every_verb_is_a_module_with_a_main():
 def _interrupt(command: list, sent: int, ready, **options) -> subprocess.CompletedProcess:
     """Run a command and send it a signal once ``ready()``."""
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, **options
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        **options,
     )
     deadline = time.monotonic() + 120
     while not ready(process.pid) and process.poll() is None and time.monotonic() < deadline:
@@ -260,8 +297,28 @@ def test_a_stopped_tool_leaves_one_line_and_no_worker(tmp_path, sent):
         workers[:] = _children(pid)
         return len(workers) == 2
 
-    options = ["--rooms", "4", "--fragments", "8", "--workers", "2", "--layout", "train", "--seed", "0"]
-    command = [sys.executable, "-m", "sparsefeat", "make-data", "rooms", "--output", tmp_path / "rooms", *options]
+    options = [
+        "--rooms",
+        "4",
+        "--fragments",
+        "8",
+        "--workers",
+        "2",
+        "--layout",
+        "train",
+        "--seed",
+        "0",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "sparsefeat",
+        "make-data",
+        "rooms",
+        "--output",
+        tmp_path / "rooms",
+        *options,
+    ]
     done = _interrupt(command, sent, ready)
     if sent != signal.SIGKILL:
         assert done.returncode == 130
@@ -275,8 +332,28 @@ def test_a_stopped_tool_leaves_one_line_and_no_worker(tmp_path, sent):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
 def test_a_killed_worker_is_one_line(tmp_path):
     pytest.importorskip("embreex", reason="casting rays needs embreex")
-    options = ["--rooms", "4", "--fragments", "8", "--workers", "2", "--layout", "train", "--seed", "0"]
-    command = [sys.executable, "-m", "sparsefeat", "make-data", "rooms", "--output", tmp_path / "rooms", *options]
+    options = [
+        "--rooms",
+        "4",
+        "--fragments",
+        "8",
+        "--workers",
+        "2",
+        "--layout",
+        "train",
+        "--seed",
+        "0",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "sparsefeat",
+        "make-data",
+        "rooms",
+        "--output",
+        tmp_path / "rooms",
+        *options,
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     deadline = time.monotonic() + 120
     while len(_children(process.pid)) < 2 and time.monotonic() < deadline:

@@ -88,7 +88,9 @@ def test_broken_fragments_are_named(tmp_path):
     ]:
         with pytest.raises(ValueError) as error:
             load_fragment(tmp_path / name)
-        assert said in str(error.value) and name in str(error.value) and "\n" not in str(error.value)
+        assert (
+            said in str(error.value) and name in str(error.value) and "\n" not in str(error.value)
+        )
 
 
 def test_a_cache_reads_a_fragment_once_and_forgets_beyond_its_size(tmp_path):
@@ -105,4 +107,8 @@ def test_a_cache_reads_a_fragment_once_and_forgets_beyond_its_size(tmp_path):
         assert small(tmp_path / f"{k}.npz")[0, 0] == k
     kept = small(tmp_path / "0.npz")
     assert len(small) == 2 and small.bytes == 2 * first.nbytes and small(tmp_path / "0.npz") is kept
-    assert len(none := FragmentCache(0)) == 0 and none(tmp_path / "1.npz")[0, 0] == 1 and len(none) == 0
+    assert (
+        len(none := FragmentCache(0)) == 0
+        and none(tmp_path / "1.npz")[0, 0] == 1
+        and len(none) == 0
+    )

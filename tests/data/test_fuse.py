@@ -78,7 +78,9 @@ def off_the_walls(points):
 
 
 def test_fused_points_lie_on_the_walls(recording, tmp_path):
-    fragments = fuse_rgbd(recording, tmp_path / "out", frames=3, voxel_size=0.02, like_3dmatch=False)
+    fragments = fuse_rgbd(
+        recording, tmp_path / "out", frames=3, voxel_size=0.02, like_3dmatch=False
+    )
     assert len(fragments) == 2
     for fragment in fragments:
         assert len(fragment.points) > 1000
@@ -109,7 +111,10 @@ def test_several_workers_write_the_same(recording, tmp_path):
     fuse_rgbd(recording, tmp_path / "two", frames=3, voxel_size=0.02, workers=2)
     for path in (tmp_path / "one").rglob("*.*"):
         if path.is_file():
-            assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+            assert (
+                path.read_bytes()
+                == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+            )
 
 
 def test_the_recording_is_left_as_it_was(recording, tmp_path):
@@ -180,7 +185,10 @@ def nothing_measured(folder):
         (cut_picture, r"frame-000004\.depth\.png: cannot be read as a whole PNG"),
         (colour_picture, r"frame-000000\.depth\.png: uint8 .* expected one 16-bit channel"),
         (small_picture, r"frame-000003\.depth\.png: 40 x 30 pixels, the first frame has 80 x 60"),
-        (lambda f: (f / "frame-000002.pose.txt").unlink(), r"frame-000002\.pose\.txt: no such file"),
+        (
+            lambda f: (f / "frame-000002.pose.txt").unlink(),
+            r"frame-000002\.pose\.txt: no such file",
+        ),
         (
             lambda f: (f / "frame-000002.pose.txt").write_text("1 0 0"),
             r"frame-000002\.pose\.txt: expected a matrix",
@@ -237,19 +245,37 @@ def test_the_tool_fuses_a_recording(tool, recording, tmp_path, capsys):
         "--voxel-size",
         "0.02",
     ]
-    assert tool([*arguments, "--intrinsics", "73,73,39.5,29.5", "--scene", "box", "--layout", "test"]) == 0
+    assert (
+        tool([*arguments, "--intrinsics", "73,73,39.5,29.5", "--scene", "box", "--layout", "test"])
+        == 0
+    )
     assert len(threedmatch.test_pairs(tmp_path / "out")["box"]) == 1
     assert "written to" in capsys.readouterr().out
 
 
 def test_the_tool_makes_rooms(tool, tmp_path):
     pytest.importorskip("embreex", reason="casting rays needs embreex")
-    counts = ["--rooms", "1", "--fragments", "1", "--frames", "2", "--workers", "1", "--voxel-size", "0.02"]
-    assert tool(["rooms", "--output", str(tmp_path), "--seed", "2", "--layout", "train", *counts]) == 0
+    counts = [
+        "--rooms",
+        "1",
+        "--fragments",
+        "1",
+        "--frames",
+        "2",
+        "--workers",
+        "1",
+        "--voxel-size",
+        "0.02",
+    ]
+    assert (
+        tool(["rooms", "--output", str(tmp_path), "--seed", "2", "--layout", "train", *counts]) == 0
+    )
     assert len(list(tmp_path.glob("*.npz"))) == 1
 
 
-@pytest.mark.parametrize("extra", [["--intrinsics", "1,2,3,four"], ["--frames", "0"], ["--depth-scale", "0"]])
+@pytest.mark.parametrize(
+    "extra", [["--intrinsics", "1,2,3,four"], ["--frames", "0"], ["--depth-scale", "0"]]
+)
 def test_the_tool_says_in_one_line_what_is_wrong(tool, recording, tmp_path, capsys, extra):
     assert tool(["fuse", str(recording), "--output", str(tmp_path / "out"), *extra]) == 2
     error = capsys.readouterr().err.strip().splitlines()

@@ -67,7 +67,9 @@ def test_faust(dataset):
     assert np.array_equal(first.vertex_labels, last.vertex_labels)
     assert set(first.vertex_labels) == set(range(8))
     people = {shape.individual for shape in faust.subset("train")}
-    assert people == set(range(8)) and people.isdisjoint({s.individual for s in faust.subset("test")})
+    assert people == set(range(8)) and people.isdisjoint(
+        {s.individual for s in faust.subset("test")}
+    )
 
 
 def test_faust_r_landmarks_are_the_same_part_on_every_shape(dataset):
@@ -189,7 +191,10 @@ def test_shrec19_leaves_out_shape_40_but_not_14_or_4(tmp_path):
 
 
 def test_smal_is_split_by_species(tmp_path):
-    remeshed(tmp_path, ["cow_alph5", "dog_06", "fox_01", "lion3", "wolf", "cougar_1", "hippo_2", "horse_9"])
+    remeshed(
+        tmp_path,
+        ["cow_alph5", "dog_06", "fox_01", "lion3", "wolf", "cougar_1", "hippo_2", "horse_9"],
+    )
     smal = load_dataset("smal_r", tmp_path)
     assert names(smal, "train") == ["cow_alph5", "dog_06", "fox_01", "lion3", "wolf"]
     assert names(smal, "test") == ["cougar_1", "hippo_2", "horse_9"]
@@ -206,7 +211,16 @@ def human_segmentation(root: Path) -> Path:
     for name in ("tr_reg_000", "tr_reg_001"):
         put(meshes / "train/faust" / f"{name}.off")
     put(segs / "train/faust/faust_corrected.txt", lines(1, 1, 2, 2))
-    for motion in ("bouncing", "crane", "handstand", "jumping", "march1", "march2", "squat1", "squat2"):
+    for motion in (
+        "bouncing",
+        "crane",
+        "handstand",
+        "jumping",
+        "march1",
+        "march2",
+        "squat1",
+        "squat2",
+    ):
         put(meshes / f"train/MIT_animation/meshes_{motion}/meshes/mesh_0000.off")
         put(segs / f"train/mit/mit_{motion}_corrected.txt", lines(5, 6, 7, 8))
     put(meshes / "train/scape/mesh000.off")
@@ -220,13 +234,20 @@ def human_segmentation(root: Path) -> Path:
 
 
 def test_human_segmentation_has_one_label_a_face(tmp_path):
-    human = load_dataset("human_segmentation", human_segmentation(tmp_path / "sig17_seg_benchmark").parent)
+    human = load_dataset(
+        "human_segmentation", human_segmentation(tmp_path / "sig17_seg_benchmark").parent
+    )
     assert len(human.subset("train")) == 12 and len(human.subset("test")) == 18
     assert human.part_count == 8
     kid = human.shapes[human.row("adobe/kid")].load()
     assert kid.face_labels.tolist() == [0, 1, 2, 7] and kid.vertex_labels is None
     assert human.shapes[human.row("faust/tr_reg_001")].load().face_labels.tolist() == [0, 0, 1, 1]
-    assert human.shapes[human.row("mit/march2/mesh_0000")].load().face_labels.tolist() == [4, 5, 6, 7]
+    assert human.shapes[human.row("mit/march2/mesh_0000")].load().face_labels.tolist() == [
+        4,
+        5,
+        6,
+        7,
+    ]
     assert human.shapes[human.row("shrec/12")].path.name == "12_fix_orientation.off"
 
 
@@ -340,7 +361,9 @@ def test_a_plain_folder_needs_nothing_but_meshes(tmp_path):
     own = load_dataset("folder", tmp_path, train_share=0.7, seed=5)
     assert own.class_names is None and own.part_names is None
     assert len(own.subset("train")) == 7 and len(own.subset("test")) == 3
-    assert names(own, "train") == names(load_dataset("folder", tmp_path, train_share=0.7, seed=5), "train")
+    assert names(own, "train") == names(
+        load_dataset("folder", tmp_path, train_share=0.7, seed=5), "train"
+    )
     with pytest.raises(ValueError, match="no split 'validation', it has train, test"):
         own.subset("validation")
     with pytest.raises(ValueError, match="not 8"):
@@ -360,7 +383,9 @@ def test_the_number_of_labels_says_what_they_belong_to(tmp_path):
     put(labels, lines(0, 1, 2, 0, 1, 4))
     assert shape.load().face_labels.tolist() == [0, 1, 2, 0, 1, 4]
     put(labels, lines(0, 1, 2, 0, 1, 4, 4))
-    with pytest.raises(ValueError, match=r"a.txt: 7 labels, but .*a.off has 5 vertices and 6 faces"):
+    with pytest.raises(
+        ValueError, match=r"a.txt: 7 labels, but .*a.off has 5 vertices and 6 faces"
+    ):
         shape.load()
     put(tmp_path / "off" / "a.off")  # a tetrahedron has four of each
     put(labels, lines(0, 1, 2, 3))

@@ -32,10 +32,13 @@ def train_root(tmp_path):
     for sequence in ("kitchen@seq-01", "kitchen@seq-02", "office@seq-01"):
         for k in range(3):
             np.savez(
-                root / f"{sequence}_{k:03d}.npz", pcd=rng.random((10 + k, 3)), color=np.zeros((10 + k, 3))
+                root / f"{sequence}_{k:03d}.npz",
+                pcd=rng.random((10 + k, 3)),
+                color=np.zeros((10 + k, 3)),
             )
         lines = [
-            f"{sequence}_{a:03d}.npz {sequence}_{b:03d}.npz {o}" for a, b, o in [(0, 1, 0.8), (0, 2, 0.35)]
+            f"{sequence}_{a:03d}.npz {sequence}_{b:03d}.npz {o}"
+            for a, b, o in [(0, 1, 0.8), (0, 2, 0.35)]
         ]
         (root / f"{sequence}-0.30.txt").write_text("\n".join(lines) + "\n")
         (root / f"{sequence}-0.50.txt").write_text(lines[0] + "\n")
@@ -52,8 +55,13 @@ def scenes_root(tmp_path):
     for k in range(4):
         write_ply(root / "hotel1" / f"cloud_bin_{k}.ply", np.full((5, 3), float(k)))
     pairs = [(0, 1), (0, 3), (1, 2)]
-    write_log(root / "hotel1-evaluation" / "gt.log", [(i, j, 4, rigid(i + 4 * j)) for i, j in pairs])
-    write_info(root / "hotel1-evaluation" / "gt.info", [(i, j, 4, np.eye(6) * (1 + i + j)) for i, j in pairs])
+    write_log(
+        root / "hotel1-evaluation" / "gt.log", [(i, j, 4, rigid(i + 4 * j)) for i, j in pairs]
+    )
+    write_info(
+        root / "hotel1-evaluation" / "gt.info",
+        [(i, j, 4, np.eye(6) * (1 + i + j)) for i, j in pairs],
+    )
     (root / "hotel1-evaluation" / "gt_overlap.log").write_text("0,1,0.8017\n0,2,0.0\n0,3,0.5\n")
     return root
 
@@ -89,13 +97,22 @@ def test_a_wrong_training_folder_says_what_was_looked_for_and_what_is_there(
             lambda: threedmatch.train_pairs(tmp_path / "absent"),
             "absent: no such folder, expected a folder of fragments",
         ),
-        (lambda: threedmatch.train_pairs(train_root / "train_3dmatch.txt"), "is a file, expected a folder"),
-        (lambda: threedmatch.train_pairs(tmp_path / "empty"), "the folder is empty, expected fragments"),
+        (
+            lambda: threedmatch.train_pairs(train_root / "train_3dmatch.txt"),
+            "is a file, expected a folder",
+        ),
+        (
+            lambda: threedmatch.train_pairs(tmp_path / "empty"),
+            "the folder is empty, expected fragments",
+        ),
         (
             lambda: threedmatch.train_pairs(tmp_path / "other"),
             "no overlap list '<scene>@<seq>-0.30.txt' here, it has readme.md",
         ),
-        (lambda: threedmatch.train_pairs(scenes_root), "this is the test layout, which test_pairs reads"),
+        (
+            lambda: threedmatch.train_pairs(scenes_root),
+            "this is the test layout, which test_pairs reads",
+        ),
         (
             lambda: threedmatch.train_pairs(train_root, ["kitchne"]),
             "no scene 'kitchne', the nearest is 'kitchen'",
@@ -182,18 +199,29 @@ def test_either_layout_serves_training(train_root, scenes_root):
     assert [(pair.i, pair.j) for pair in found] == [(0, 1), (0, 3), (1, 2), (0, 2)]
 
 
-def test_a_wrong_test_folder_says_what_was_looked_for_and_what_is_there(train_root, scenes_root, tmp_path):
+def test_a_wrong_test_folder_says_what_was_looked_for_and_what_is_there(
+    train_root, scenes_root, tmp_path
+):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bare" / "hotel1").mkdir(parents=True)
     (tmp_path / "nofragments" / "hotel1").mkdir(parents=True)
     (tmp_path / "nofragments" / "hotel1-evaluation").mkdir()
     write_log(tmp_path / "nofragments" / "hotel1-evaluation" / "gt.log", [(0, 1, 2, rigid())])
     for call, said in [
-        (lambda: threedmatch.test_pairs(tmp_path / "absent"), "no such folder, expected a folder of scenes"),
-        (lambda: threedmatch.test_pairs(tmp_path / "empty"), "the folder is empty, expected scenes"),
+        (
+            lambda: threedmatch.test_pairs(tmp_path / "absent"),
+            "no such folder, expected a folder of scenes",
+        ),
+        (
+            lambda: threedmatch.test_pairs(tmp_path / "empty"),
+            "the folder is empty, expected scenes",
+        ),
         (lambda: threedmatch.test_pairs(tmp_path / "bare"), "no scene here, expected folders"),
         (lambda: threedmatch.test_pairs(tmp_path / "bare"), "it has hotel1/"),
-        (lambda: threedmatch.test_pairs(train_root), "this is the training layout, which train_pairs reads"),
+        (
+            lambda: threedmatch.test_pairs(train_root),
+            "this is the training layout, which train_pairs reads",
+        ),
         (
             lambda: threedmatch.test_pairs(tmp_path / "nofragments"),
             "no fragment 'cloud_bin_<k>.ply' here, it is empty",
@@ -203,7 +231,10 @@ def test_a_wrong_test_folder_says_what_was_looked_for_and_what_is_there(train_ro
             "no scene 'hotel3', the nearest is 'hotel1'",
         ),
         (lambda: threedmatch.test_pairs(scenes_root, pairs="3DLoMatch"), "hotel1-evaluation-lo"),
-        (lambda: threedmatch.test_pairs(scenes_root, pairs="3dmatch"), "expected one of 3DMatch, 3DLoMatch"),
+        (
+            lambda: threedmatch.test_pairs(scenes_root, pairs="3dmatch"),
+            "expected one of 3DMatch, 3DLoMatch",
+        ),
     ]:
         with pytest.raises(ValueError) as error:
             call()
@@ -263,9 +294,9 @@ def test_the_real_test_scenes_have_the_published_numbers_of_pairs(dataset):
 def test_real_poses_bring_neighbouring_fragments_together(dataset):
     from scipy.spatial import cKDTree
 
-    pair = threedmatch.test_pairs(dataset("threedmatch_test"), ["hotel1"])["sun3d-hotel_umd-maryland_hotel1"][
-        0
-    ]
+    pair = threedmatch.test_pairs(dataset("threedmatch_test"), ["hotel1"])[
+        "sun3d-hotel_umd-maryland_hotel1"
+    ][0]
     source, target = load_fragment(pair.source), load_fragment(pair.target)
     moved = source @ pair.transform[:3, :3].T + pair.transform[:3, 3]
     near = (cKDTree(target).query(moved)[0] < 0.05).mean()

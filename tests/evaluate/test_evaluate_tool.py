@@ -18,7 +18,12 @@ from sparsefeat.models import create_model
 
 
 def small_network():
-    config = {"in_channels": 1, "out_channels": 8, "conv1_kernel_size": 3, "normalize_feature": True}
+    config = {
+        "in_channels": 1,
+        "out_channels": 8,
+        "conv1_kernel_size": 3,
+        "normalize_feature": True,
+    }
     return create_model("ResUNetBN2C", **config)
 
 
@@ -31,7 +36,9 @@ def tool(monkeypatch):
         def __call__(self, points, **options):
             return points
 
-    monkeypatch.setattr("sparsefeat.evaluate.descriptors.checkpoint_descriptor", lambda *args: Positions())
+    monkeypatch.setattr(
+        "sparsefeat.evaluate.descriptors.checkpoint_descriptor", lambda *args: Positions()
+    )
     return evaluate
 
 
@@ -46,11 +53,15 @@ def scene_folder(tmp_path):
         write_ply(root / "scene" / f"cloud_bin_{k}.ply", points)
     pairs = [(0, 1), (0, 2), (1, 2)]
     write_log(root / "scene-evaluation" / "gt.log", [(i, j, 3, np.eye(4)) for i, j in pairs])
-    write_info(root / "scene-evaluation" / "gt.info", [(i, j, 3, np.eye(6) * 100) for i, j in pairs])
+    write_info(
+        root / "scene-evaluation" / "gt.info", [(i, j, 3, np.eye(6) * 100) for i, j in pairs]
+    )
     return root
 
 
-def test_the_command_prints_a_table_and_writes_json_and_pictures(tool, scene_folder, tmp_path, capsys):
+def test_the_command_prints_a_table_and_writes_json_and_pictures(
+    tool, scene_folder, tmp_path, capsys
+):
     report = tmp_path / "out.json"
     code = tool.main(
         ["matching", "--checkpoint", "x", "--data", str(scene_folder), "--json", str(report)]
@@ -63,7 +74,12 @@ def test_the_command_prints_a_table_and_writes_json_and_pictures(tool, scene_fol
     assert written["pairs"] == "3DMatch" and written["FMR"] == 1 and written["n_pairs"] == 2
     assert written["baselines"] == {} and written["settings"]["tau1"] == 0.1
     names = {path.name for path in (tmp_path / "plots").iterdir()}
-    assert {"fmr_over_tau1.png", "fmr_over_tau2.png", "ir_over_tau1.png", "matches_scene.png"} <= names
+    assert {
+        "fmr_over_tau1.png",
+        "fmr_over_tau2.png",
+        "ir_over_tau1.png",
+        "matches_scene.png",
+    } <= names
 
 
 def test_the_command_reads_a_checkpoint_and_compares_it_with_random_weights(
@@ -71,11 +87,21 @@ def test_the_command_reads_a_checkpoint_and_compares_it_with_random_weights(
 ):
     save_checkpoint(tmp_path / "small.safetensors", small_network(), 0.2)
     report = tmp_path / "out.json"
-    arguments = ["matching", "--checkpoint", str(tmp_path / "small.safetensors"), "--data", str(scene_folder)]
-    assert evaluate.main([*arguments, "--baselines", "random", "--rotate", "--json", str(report)]) == 0
+    arguments = [
+        "matching",
+        "--checkpoint",
+        str(tmp_path / "small.safetensors"),
+        "--data",
+        str(scene_folder),
+    ]
+    assert (
+        evaluate.main([*arguments, "--baselines", "random", "--rotate", "--json", str(report)]) == 0
+    )
     written = json.loads(report.read_text())
     assert written["settings"]["voxel_size"] == 0.2 and written["settings"]["rotate"] is True
-    assert set(written["baselines"]) == {"random"} and written["baselines"]["random"]["n_pairs"] == 3
+    assert (
+        set(written["baselines"]) == {"random"} and written["baselines"]["random"]["n_pairs"] == 3
+    )
     assert "checkpoint" in capsys.readouterr().out
 
 
@@ -126,7 +152,10 @@ def test_the_random_baseline_has_the_architecture_but_not_the_weights():
     assert weights[0].keys() == weights[1].keys()
     key = next(k for k in weights[0] if k.endswith("kernel"))
     assert (weights[1][key] == weights[2][key]).all()
-    assert not (weights[1][key] == weights[3][key]).all() and not (weights[0][key] == weights[1][key]).all()
+    assert (
+        not (weights[1][key] == weights[3][key]).all()
+        and not (weights[0][key] == weights[1][key]).all()
+    )
 
 
 def test_the_random_baseline_normalises_by_the_cloud_at_hand():

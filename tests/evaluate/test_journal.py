@@ -25,7 +25,9 @@ def result(i: int, error: float | None = None) -> PairResult:
 
 
 def same(a: PairResult, b: PairResult) -> bool:
-    plain = [(r.scene, r.i, r.j, r.registration_error, r.nearest.count, r.mutual.inliers) for r in (a, b)]
+    plain = [
+        (r.scene, r.i, r.j, r.registration_error, r.nearest.count, r.mutual.inliers) for r in (a, b)
+    ]
     return plain[0] == plain[1] and np.array_equal(a.nearest.closer, b.nearest.closer)
 
 
@@ -72,7 +74,9 @@ def command(tmp_path, monkeypatch) -> list[str]:
         def __call__(self, points, **options):
             return points
 
-    monkeypatch.setattr("sparsefeat.evaluate.descriptors.checkpoint_descriptor", lambda *args: Positions())
+    monkeypatch.setattr(
+        "sparsefeat.evaluate.descriptors.checkpoint_descriptor", lambda *args: Positions()
+    )
     root = tmp_path / "data"
     (root / "scene").mkdir(parents=True)
     (root / "scene-evaluation").mkdir()
@@ -82,7 +86,9 @@ def command(tmp_path, monkeypatch) -> list[str]:
         write_ply(root / "scene" / f"cloud_bin_{k}.ply", points + rng.normal(0, 0.08, points.shape))
     pairs = [(0, 1), (0, 2), (1, 2)]
     write_log(root / "scene-evaluation" / "gt.log", [(i, j, 3, np.eye(4)) for i, j in pairs])
-    write_info(root / "scene-evaluation" / "gt.info", [(i, j, 3, np.eye(6) * 100) for i, j in pairs])
+    write_info(
+        root / "scene-evaluation" / "gt.info", [(i, j, 3, np.eye(6) * 100) for i, j in pairs]
+    )
     return ["matching", "--checkpoint", "x", "--data", str(root), "--json"]
 
 
@@ -112,7 +118,11 @@ def test_a_stopped_evaluation_resumes_to_the_same_bytes(command, tmp_path, monke
 
 
 @pytest.mark.parametrize("change", [["--seed", "-1"], ["--tau2", "1"], ["--device", "foo"]])
-def test_wrong_numbers_are_found_before_anything_is_read(command, tmp_path, monkeypatch, capsys, change):
-    monkeypatch.setattr("sparsefeat.data.threedmatch.test_pairs", lambda *args: pytest.fail("data was read"))
+def test_wrong_numbers_are_found_before_anything_is_read(
+    command, tmp_path, monkeypatch, capsys, change
+):
+    monkeypatch.setattr(
+        "sparsefeat.data.threedmatch.test_pairs", lambda *args: pytest.fail("data was read")
+    )
     assert evaluate.main([*command, str(tmp_path / "a.json"), *change]) == 2
     assert change[1] in capsys.readouterr().err

@@ -101,14 +101,18 @@ def make_pair(folder, scene, index, wrong, points=20, transform=None):
     a = write_fragment(folder, f"{scene}_{index}_source", source)
     b = write_fragment(folder, f"{scene}_{index}_target", target)
     pose = np.eye(4) if transform is None else transform
-    return FragmentPair(scene, a, b, pose, 1.0, np.diag([points] * 3 + [points] * 3).astype(float), 0, index)
+    return FragmentPair(
+        scene, a, b, pose, 1.0, np.diag([points] * 3 + [points] * 3).astype(float), 0, index
+    )
 
 
 @pytest.fixture
 def two_scenes(tmp_path):
     """Inlier shares 1, 0.5, 0.05 in scene a and 0 in scene b."""
     wrong = {"a": [0, 10, 19], "b": [20]}
-    return {s: [make_pair(tmp_path, s, k + 2, w) for k, w in enumerate(ws)] for s, ws in wrong.items()}
+    return {
+        s: [make_pair(tmp_path, s, k + 2, w) for k, w in enumerate(ws)] for s, ws in wrong.items()
+    }
 
 
 def coordinates(points, viewpoint=None):
@@ -135,7 +139,12 @@ def test_wrong_nearest_neighbours_drop_out_of_the_mutual_column(tmp_path):
     source = np.array([[0.0, 0, 0], [10, 0, 0], [20, 0, 0]])
     target = source[:2]
     pair = FragmentPair(
-        "s", write_fragment(tmp_path, "a", source), write_fragment(tmp_path, "b", target), np.eye(4), i=0, j=1
+        "s",
+        write_fragment(tmp_path, "a", source),
+        write_fragment(tmp_path, "b", target),
+        np.eye(4),
+        i=0,
+        j=1,
     )
     result = evaluate_matching({"s": [pair]}, coordinates, 0.1)
     assert result.IR == pytest.approx(2 / 3) and result.IR_mutual == 1
@@ -155,9 +164,14 @@ def test_curves_pass_through_the_reported_numbers_and_are_monotone(two_scenes):
 def test_json_is_plain_and_complete(two_scenes):
     result = evaluate_matching(two_scenes, coordinates, 0.05)
     report = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert {"FMR", "IR", "FMR_mutual", "IR_mutual", "RR", "n_pairs", "scenes", "settings"} <= set(report)
+    assert {"FMR", "IR", "FMR_mutual", "IR_mutual", "RR", "n_pairs", "scenes", "settings"} <= set(
+        report
+    )
     assert report["n_pairs"] == 4 and report["scenes"]["a"]["n_pairs"] == 3
-    assert report["per_pair"][1] | {"scene": "a", "inliers": 10, "matches": 20} == report["per_pair"][1]
+    assert (
+        report["per_pair"][1] | {"scene": "a", "inliers": 10, "matches": 20}
+        == report["per_pair"][1]
+    )
 
 
 # ---- key points
@@ -167,7 +181,9 @@ def test_every_descriptor_is_given_the_same_key_points(tmp_path):
     rng = np.random.default_rng(3)
     path = write_fragment(tmp_path, "cloud", rng.random((4000, 3)))
     first = FragmentDescriber(coordinates, 0.05, points=100, seed=5)("s", path)
-    second = FragmentDescriber(lambda p, viewpoint: np.ones((len(p), 7)), 0.05, points=100, seed=5)("s", path)
+    second = FragmentDescriber(lambda p, viewpoint: np.ones((len(p), 7)), 0.05, points=100, seed=5)(
+        "s", path
+    )
     assert (first.points == second.points).all() and len(first.points) == 100
     assert (first.features == first.points.astype(np.float32)).all()
     other = FragmentDescriber(coordinates, 0.05, points=100, seed=6)("s", path)
@@ -183,7 +199,10 @@ def test_a_fragment_keeps_the_first_point_of_every_voxel(tmp_path):
 def test_each_fragment_is_described_once(tmp_path):
     rng = np.random.default_rng(0)
     files = [write_fragment(tmp_path, f"c{k}", rng.random((50, 3))) for k in range(3)]
-    pairs = [FragmentPair("s", files[j], files[i], np.eye(4), i=i, j=j) for i, j in ((0, 1), (0, 2), (1, 2))]
+    pairs = [
+        FragmentPair("s", files[j], files[i], np.eye(4), i=i, j=j)
+        for i, j in ((0, 1), (0, 2), (1, 2))
+    ]
     calls = []
     evaluate_matching({"s": pairs}, lambda p, viewpoint: (calls.append(len(p)), p)[1], 0.01)
     assert len(calls) == 3
@@ -217,7 +236,9 @@ def test_the_ground_truth_follows_the_rotations(tmp_path):
     b = write_fragment(tmp_path, "b", points @ transform[:3, :3].T)
     pair = FragmentPair("s", a, b, transform, i=0, j=1)
     # The distance from the origin is the same in every pose.
-    result = evaluate_matching({"s": [pair]}, lambda p, viewpoint: np.linalg.norm(p, axis=1)[:, None], 0.01, rotate=True)
+    result = evaluate_matching(
+        {"s": [pair]}, lambda p, viewpoint: np.linalg.norm(p, axis=1)[:, None], 0.01, rotate=True
+    )
     assert result.IR == 1 and result.FMR == 1
 
 
@@ -268,7 +289,9 @@ def test_ground_truth_features_give_one_within_the_overlap(dataset, tmp_path):
             b = write_fragment(tmp_path, f"{scene}{pair.i}", target[far])
             cropped = FragmentPair(scene, a, b, pair.transform, i=pair.i, j=pair.j)
             # A neighbour within 3 cm, and its voxel's point at most a diagonal of 4.3 cm away from it.
-            result = evaluate_matching({scene: [cropped]}, in_target_frame(cropped), 0.025, points=None)
+            result = evaluate_matching(
+                {scene: [cropped]}, in_target_frame(cropped), 0.025, points=None
+            )
             assert result.IR == 1 and result.FMR == 1
 
 
@@ -310,9 +333,13 @@ def test_what_cannot_be_evaluated_is_said(two_scenes, tmp_path):
         evaluate_matching(two_scenes, coordinates, 0.05, tau2=1.0)
     with pytest.raises(ValueError, match="voxel_size"):
         evaluate_matching(two_scenes, coordinates, 0.0)
-    with pytest.raises(ValueError, match=r"a_2_source.npz: the descriptor returned shape \(19, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"a_2_source.npz: the descriptor returned shape \(19, 3\)"
+    ):
         evaluate_matching(two_scenes, lambda p, viewpoint: p[1:], 0.05)
-    with pytest.raises(ValueError, match=r"a_2_source.npz: the descriptor of point 0 .* not finite"):
+    with pytest.raises(
+        ValueError, match=r"a_2_source.npz: the descriptor of point 0 .* not finite"
+    ):
         evaluate_matching(two_scenes, lambda p, viewpoint: p * np.nan, 0.05)
 
 

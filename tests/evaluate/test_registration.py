@@ -79,7 +79,9 @@ def test_a_turn_about_the_centre_of_the_overlap_is_a_small_error():
     about_centre = pose(translation=[0, 0, 2]) @ turn @ pose(translation=[0, 0, -2])
     information = information_of(points)
     # The half angle in the quaternion leaves half of the translation uncancelled: (2 * 0.2 / 2)^2.
-    assert transformation_error(about_centre, np.eye(4), information) == pytest.approx(0.04, rel=0.05)
+    assert transformation_error(about_centre, np.eye(4), information) == pytest.approx(
+        0.04, rel=0.05
+    )
     opposite = pose(translation=[0, 0, 2]) @ turn.T @ pose(translation=[0, 0, -2])
     opposite[:3, 3] *= -1
     assert transformation_error(opposite, np.eye(4), information) > 0.3
@@ -123,7 +125,10 @@ def pairs(tmp_path):
         transform = np.linalg.inv(poses[i]) @ poses[j]
         return FragmentPair(scene, files[j], files[i], transform, 1.0, 60 * np.eye(6), i, j)
 
-    return {"a": [pair("a", *ij) for ij in ((0, 1), (0, 2), (0, 3), (1, 3))], "b": [pair("b", 0, 2)]}
+    return {
+        "a": [pair("a", *ij) for ij in ((0, 1), (0, 2), (0, 3), (1, 3))],
+        "b": [pair("b", 0, 2)],
+    }
 
 
 def pairwise_distances(points, viewpoint=None):
@@ -199,7 +204,9 @@ def test_without_open3d_the_extra_is_named(monkeypatch):
 
 @pytest.fixture
 def open3d():
-    return pytest.importorskip("open3d", reason="the extra open3d is not installed", exc_type=ImportError)
+    return pytest.importorskip(
+        "open3d", reason="the extra open3d is not installed", exc_type=ImportError
+    )
 
 
 def test_ransac_finds_the_pose_among_wrong_matches(open3d):
@@ -209,7 +216,9 @@ def test_ransac_finds_the_pose_among_wrong_matches(open3d):
     points1 = points0 @ truth[:3, :3].T + truth[:3, 3] + rng.normal(scale=0.005, size=(400, 3))
     matches = np.stack([np.arange(400)] * 2, 1)
     matches[100:, 1] = rng.integers(0, 400, 300)
-    source, target = (Fragment(points, np.zeros((400, 1)), np.eye(4)) for points in (points0, points1))
+    source, target = (
+        Fragment(points, np.zeros((400, 1)), np.eye(4)) for points in (points0, points1)
+    )
     estimate = RansacRegister()(source, target, matches, seed=[1])
     assert transformation_error(estimate, truth, information_of(points1)) < 0.02**2
     assert RansacRegister()(source, target, matches[:2]) is None

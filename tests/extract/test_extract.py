@@ -76,7 +76,9 @@ def test_features_are_those_of_the_network_at_the_voxel_of_each_point(extractor,
     voxels = quantize(torch.tensor(points), voxel_size=VOXEL)
     coordinates = torch.nn.functional.pad(voxels.coordinates, (1, 0))
     with torch.no_grad():
-        direct = extractor.model.eval()(SparseTensor(torch.ones(len(coordinates), 1), coordinates)).F
+        direct = extractor.model.eval()(
+            SparseTensor(torch.ones(len(coordinates), 1), coordinates)
+        ).F
     features = extractor(points)
     assert features.shape == (len(points), 4) and features.dtype == np.float32
     np.testing.assert_allclose(features, direct[voxels.inverse].numpy(), atol=1e-6)
@@ -92,9 +94,19 @@ def test_rows_are_those_of_all_features(extractor, points, interpolation):
     features = extractor(points, interpolation, views=2)
     odd = np.arange(len(points)) % 2 == 1
     backwards = np.arange(9, dtype=np.uint32)[::-1]
-    for rows in (slice(100), slice(9, 2, -3), np.array([7, 3, 7]), torch.tensor([5, 0]), odd, [4, 2], backwards):
+    for rows in (
+        slice(100),
+        slice(9, 2, -3),
+        np.array([7, 3, 7]),
+        torch.tensor([5, 0]),
+        odd,
+        [4, 2],
+        backwards,
+    ):
         expected = features[np.asarray(rows) if isinstance(rows, torch.Tensor) else rows]
-        np.testing.assert_array_equal(extractor(points, interpolation, views=2, rows=rows), expected)
+        np.testing.assert_array_equal(
+            extractor(points, interpolation, views=2, rows=rows), expected
+        )
     assert extractor(points, interpolation, rows=[]).shape == (0, features.shape[1])
 
 
@@ -103,7 +115,9 @@ def test_rows_are_those_of_all_features(extractor, points, interpolation):
 )
 def test_tiles_give_what_one_pass_gives(extractor, points, interpolation, max_voxels):
     seen = []
-    tiled = extractor(points, interpolation, max_voxels=max_voxels, progress=lambda *done: seen.append(done))
+    tiled = extractor(
+        points, interpolation, max_voxels=max_voxels, progress=lambda *done: seen.append(done)
+    )
     assert len(seen) > 1 and seen[-1][0] == seen[-1][1]
     np.testing.assert_allclose(tiled, extractor(points, interpolation), atol=1e-5)
 
@@ -133,7 +147,9 @@ def test_a_voxel_takes_the_mean_of_its_points_inputs():
 
 def test_tiles_cover_each_row_once_and_keep_to_their_size():
     rng = np.random.default_rng(0)
-    cells = torch.tensor(np.unique(rng.integers([-300, -300, -6], [300, 300, 6], (20000, 3)), axis=0))
+    cells = torch.tensor(
+        np.unique(rng.integers([-300, -300, -6], [300, 300, 6], (20000, 3)), axis=0)
+    )
     counts = torch.zeros(len(cells), dtype=torch.int64)
     for tile in split_into_tiles(cells, max_voxels=4000, halo=20, stride=8):
         assert len(tile.rows) <= 4000
@@ -159,7 +175,9 @@ def test_networks_that_look_at_the_whole_cloud_are_not_tiled(points):
     model = nn.Sequential(layers.Convolution(1, 2, 3), layers.InstanceNorm(2))
     extractor = FeatureExtractor(model, VOXEL)
     assert np.isfinite(extractor(points)).all()
-    with pytest.raises(ValueError, match="exceed max_voxels 100, and InstanceNorm .* cannot run in tiles"):
+    with pytest.raises(
+        ValueError, match="exceed max_voxels 100, and InstanceNorm .* cannot run in tiles"
+    ):
         extractor(points, max_voxels=100)
 
 
@@ -210,7 +228,11 @@ def test_trilinear_equals_nearest_at_voxel_centres(extractor, points):
 
 def test_the_result_is_of_the_kind_that_was_given(extractor, points, tmp_path):
     tensor = extractor(torch.tensor(points))
-    assert isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32 and not tensor.requires_grad
+    assert (
+        isinstance(tensor, torch.Tensor)
+        and tensor.dtype == torch.float32
+        and not tensor.requires_grad
+    )
     write_ply(tmp_path / "a.ply", points)
     swapped, reversed_twice = points.astype(">f8"), points[::-1][::-1]
     for given in (points, swapped, reversed_twice, points.tolist(), tmp_path / "a.ply"):
@@ -230,7 +252,9 @@ def test_arrays_that_may_not_be_written_and_gradients_are_accepted(extractor, po
 def test_points_on_a_grid_fall_into_the_voxel_that_float64_says():
     layer = layers.Convolution(1, 1, 1)
     extractor = FeatureExtractor(OneLayer(layer), 0.025)
-    points = np.arange(200, dtype=np.float32)[:, None] * np.float32(0.025) * np.ones(3, dtype=np.float32)
+    points = (
+        np.arange(200, dtype=np.float32)[:, None] * np.float32(0.025) * np.ones(3, dtype=np.float32)
+    )
     voxels = len(np.unique(np.floor(points.astype(np.float64) / 0.025), axis=0))
     seen = []
     extractor(points, progress=lambda done, total: seen.append(total))
@@ -330,7 +354,9 @@ def checkpoint(tmp_path):
     """Returns a function that writes a checkpoint of random weights with a given voxel size."""
 
     def write(voxel_size):
-        model = create_model("ResUNetBN2C", in_channels=1, depth=1, channels=(4, 4), tr_channels=(4, 4))
+        model = create_model(
+            "ResUNetBN2C", in_channels=1, depth=1, channels=(4, 4), tr_channels=(4, 4)
+        )
         save_checkpoint(tmp_path / "small.safetensors", model, voxel_size)
         return tmp_path / "small.safetensors"
 
@@ -356,7 +382,9 @@ def test_real_fragments_in_tiles_are_as_in_one_pass(dataset):
     rooms = np.concatenate([room, room + [4, 0, 0]])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = create_model("ResUNetBN2C", in_channels=1, normalize_feature=True, conv1_kernel_size=7)
+        model = create_model(
+            "ResUNetBN2C", in_channels=1, normalize_feature=True, conv1_kernel_size=7
+        )
     extractor = FeatureExtractor(model, 0.05)
     # The receptive field, 123 voxels, that FCGF's architecture has.
     assert 2 * extractor.reach.radius + 1 == 123
@@ -380,8 +408,13 @@ def test_views_of_a_network_with_unit_features_have_unit_length():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = create_model(
-            "ResUNetBN2C", in_channels=3, kernels="pair", normalize_feature=True, depth=1,
-            channels=[4, 4], tr_channels=[4, 4],
+            "ResUNetBN2C",
+            in_channels=3,
+            kernels="pair",
+            normalize_feature=True,
+            depth=1,
+            channels=[4, 4],
+            tr_channels=[4, 4],
         )
     points = np.random.default_rng(6).random((300, 3))
     features = FeatureExtractor(model, VOXEL)(points, "trilinear", views=3)
@@ -394,7 +427,14 @@ def test_fewer_than_one_view_is_an_error(extractor):
 
 
 def test_scales_are_put_side_by_side_and_unit_vectors_stay_such(points):
-    model = create_model("ResUNetBN2C", in_channels=1, normalize_feature=True, depth=1, channels=[4, 4], tr_channels=[4, 4])
+    model = create_model(
+        "ResUNetBN2C",
+        in_channels=1,
+        normalize_feature=True,
+        depth=1,
+        channels=[4, 4],
+        tr_channels=[4, 4],
+    )
     one = FeatureExtractor(model, 0.1)
     both = one(points, scales=(1.0, 2.0))
     expected = np.concatenate([one(points), FeatureExtractor(model, 0.2)(points)], 1) / 2**0.5

@@ -74,14 +74,19 @@ def run_tool(*arguments: object) -> int:
 def test_a_folder_gives_numbers_colors_and_one_picture(extractor, scene, tmp_path):
     result = extract_files(extractor, [scene], tmp_path / "out", checkpoint="some/name")
     names = ["room", "sub/desk", "sub/room"]
-    expected = [f"{name}{suffix}" for name in names for suffix in (".npz", ".ply")] + ["features.png"]
+    expected = [f"{name}{suffix}" for name in names for suffix in (".npz", ".ply")] + [
+        "features.png"
+    ]
     assert files_below(tmp_path / "out") == sorted(expected)
     assert not result.failed and len(result.written) == 3
     with np.load(tmp_path / "out" / "room.npz", allow_pickle=False) as archive:
         assert set(archive.files) == {"points", "features", "voxel_size", "checkpoint"}
         np.testing.assert_array_equal(archive["points"], cloud(0).astype(np.float32))
         np.testing.assert_array_equal(archive["features"], extractor(archive["points"]))
-        assert archive["features"].dtype == np.float32 and archive["features"].shape == (300, CHANNELS)
+        assert archive["features"].dtype == np.float32 and archive["features"].shape == (
+            300,
+            CHANNELS,
+        )
         assert archive["voxel_size"] == 0.1 and archive["checkpoint"] == "some/name"
     colored = read_points(tmp_path / "out" / "room.ply")
     np.testing.assert_array_equal(colored.points, cloud(0).astype(np.float32))
@@ -94,13 +99,17 @@ def test_colors_are_comparable_between_files(extractor, tmp_path):
     write_ply(tmp_path / "a.ply", cloud(0))
     # The same cloud again, beside one that stretches the range of the features.
     write_ply(tmp_path / "b.ply", np.concatenate([cloud(0), cloud(5) * 20 + 100]))
-    extract_files(extractor, [tmp_path / "a.ply", tmp_path / "b.ply"], tmp_path / "out", image=False)
+    extract_files(
+        extractor, [tmp_path / "a.ply", tmp_path / "b.ply"], tmp_path / "out", image=False
+    )
     a, b = (read_points(tmp_path / "out" / f"{name}.ply").colors for name in "ab")
     np.testing.assert_array_equal(a, b[:300])
     assert "features.png" not in files_below(tmp_path / "out")
 
 
-def test_colors_do_not_depend_on_how_many_points_are_in_memory_at_a_time(extractor, tmp_path, monkeypatch):
+def test_colors_do_not_depend_on_how_many_points_are_in_memory_at_a_time(
+    extractor, tmp_path, monkeypatch
+):
     write_ply(tmp_path / "a.ply", cloud(0))
     colors = []
     for rows in (1000, 7):
@@ -140,7 +149,9 @@ def test_equal_names_are_told_apart(extractor, tmp_path):
             np.save(tmp_path / path, cloud(0, 20))
     inputs = [tmp_path / "a" / "scan.ply", tmp_path / "b"]
     extract_files(extractor, [*inputs, inputs[0]], tmp_path / "out", image=False)
-    names = {name.removesuffix(".npz") for name in files_below(tmp_path / "out") if name.endswith("npz")}
+    names = {
+        name.removesuffix(".npz") for name in files_below(tmp_path / "out") if name.endswith("npz")
+    }
     assert names == {"scan", "scan_ply", "Scan_npy", "other"}
 
 
@@ -193,7 +204,9 @@ def test_a_full_disk_leaves_no_half_written_file(extractor, scene, tmp_path, mon
 
 def test_progress_ends_at_the_number_of_files(extractor, scene, tmp_path):
     seen = []
-    extract_files(extractor, [scene], tmp_path / "out", image=False, progress=lambda *step: seen.append(step))
+    extract_files(
+        extractor, [scene], tmp_path / "out", image=False, progress=lambda *step: seen.append(step)
+    )
     for stage in ("features", "colours"):
         steps = [(done, total) for name, done, total, _ in seen if name == stage]
         assert steps[0] == (0, 3) and steps[-1] == (3, 3) and steps == sorted(steps)
@@ -208,7 +221,16 @@ def test_the_tool_extracts_at_the_checkpoints_voxel_size(checkpoint, scene, tmp_
 
 
 def test_the_tool_takes_its_options(checkpoint, scene, tmp_path):
-    options = ["--voxel-size", 0.2, "--interpolation", "trilinear", "--max-voxels", 60, "--device", "cpu"]
+    options = [
+        "--voxel-size",
+        0.2,
+        "--interpolation",
+        "trilinear",
+        "--max-voxels",
+        60,
+        "--device",
+        "cpu",
+    ]
     out = tmp_path / "out"
     assert run_tool(scene, "--checkpoint", checkpoint, "--output", out, "--no-image", *options) == 0
     assert not (out / "features.png").exists()
@@ -219,7 +241,9 @@ def test_the_tool_takes_its_options(checkpoint, scene, tmp_path):
 
 def test_the_tool_ends_with_2_after_one_bad_file(checkpoint, scene, tmp_path, capsys):
     (scene / "bad.ply").write_text("no cloud")
-    assert run_tool(scene, "--checkpoint", checkpoint, "--output", tmp_path / "out", "--no-image") == 2
+    assert (
+        run_tool(scene, "--checkpoint", checkpoint, "--output", tmp_path / "out", "--no-image") == 2
+    )
     captured = capsys.readouterr()
     assert "bad.ply: not a PLY file" in captured.err and len(captured.err.splitlines()) == 1
     assert "3 of 4" in captured.out

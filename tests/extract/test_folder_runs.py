@@ -54,7 +54,9 @@ def test_an_output_that_is_the_folder_of_the_inputs_is_refused_with_that_reason(
     assert list(find_inputs([tmp_path], tmp_path.parent, refuse)) == [tmp_path / "a.ply"]
 
 
-@pytest.mark.parametrize("error", [ValueError("odd"), MemoryError(), RuntimeError("first\nsecond"), KeyError("x")])
+@pytest.mark.parametrize(
+    "error", [ValueError("odd"), MemoryError(), RuntimeError("first\nsecond"), KeyError("x")]
+)
 def test_whatever_a_mesh_raises_belongs_to_it(tmp_path, monkeypatch, capsys, error):
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.off").write_text(OFF)
@@ -68,7 +70,9 @@ def test_whatever_a_mesh_raises_belongs_to_it(tmp_path, monkeypatch, capsys, err
         return real(path)
 
     monkeypatch.setattr(voxelize_files, "read_mesh", read)
-    code = voxelize.main([str(tmp_path), "--voxel-size", "0.1", "--no-image", "--output", str(tmp_path / "out")])
+    code = voxelize.main(
+        [str(tmp_path), "--voxel-size", "0.1", "--no-image", "--output", str(tmp_path / "out")]
+    )
     printed = capsys.readouterr()
     assert code == 2
     assert printed.out.splitlines()[-1] == f"1 of 3 failed: {tmp_path / 'b.off'}"
@@ -78,14 +82,28 @@ def test_whatever_a_mesh_raises_belongs_to_it(tmp_path, monkeypatch, capsys, err
 
 def test_whatever_a_cloud_raises_belongs_to_it(tmp_path, capsys):
     torch.manual_seed(0)
-    options = {"conv1_kernel_size": 3, "depth": 1, "channels": [4, 4], "tr_channels": [4, 4], "out_channels": 4}
-    save_checkpoint(tmp_path / "net.safetensors", create_model("ResUNetBN2C", in_channels=1, **options), 0.05)
+    options = {
+        "conv1_kernel_size": 3,
+        "depth": 1,
+        "channels": [4, 4],
+        "tr_channels": [4, 4],
+        "out_channels": 4,
+    }
+    save_checkpoint(
+        tmp_path / "net.safetensors", create_model("ResUNetBN2C", in_channels=1, **options), 0.05
+    )
     (tmp_path / "in").mkdir()
     points = np.random.default_rng(0).random((300, 3)) * [1, 1, 0.01]
     write_ply(tmp_path / "in/a.ply", points)
     (tmp_path / "in/b.ply").write_text("not a cloud")
     write_ply(tmp_path / "in/c.ply", points * 1000)
-    command = [str(tmp_path / "in"), "--checkpoint", str(tmp_path / "net.safetensors"), "--no-image", "--output"]
+    command = [
+        str(tmp_path / "in"),
+        "--checkpoint",
+        str(tmp_path / "net.safetensors"),
+        "--no-image",
+        "--output",
+    ]
     assert extract.main([*command, str(tmp_path / "out")]) == 2
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == f"1 of 3 failed: {tmp_path / 'in/b.ply'}"
@@ -100,5 +118,7 @@ def test_whatever_a_cloud_raises_belongs_to_it(tmp_path, capsys):
 
 def test_a_voxel_size_that_means_too_many_voxels_says_how_many(tmp_path, capsys):
     (tmp_path / "a.off").write_text(OFF)
-    code = voxelize.main([str(tmp_path / "a.off"), "--voxel-size", "1e-6", "--output", str(tmp_path / "out")])
+    code = voxelize.main(
+        [str(tmp_path / "a.off"), "--voxel-size", "1e-6", "--output", str(tmp_path / "out")]
+    )
     assert code == 2 and "about 7.5e+11 voxels of 1e-06" in capsys.readouterr().err

@@ -65,7 +65,10 @@ def test_a_folder_gives_voxels_and_one_picture(shapes, tmp_path, capsys):
         cells = archive["coordinates"][archive["vertex_voxel"]]
         np.testing.assert_array_equal(cells, np.floor(mesh.vertices / 0.5))
     captured = capsys.readouterr()
-    assert "3 of 3 inputs" in captured.out and "box.stl: 36 corners of triangles welded to 8" in captured.err
+    assert (
+        "3 of 3 inputs" in captured.out
+        and "box.stl: 36 corners of triangles welded to 8" in captured.err
+    )
     picture = np.asarray(Image.open(out / "voxels.png").convert("RGB"))
     assert picture.shape[1] > 1000 and picture.std() > 20
 
@@ -87,7 +90,9 @@ def test_one_bad_file_is_reported_and_the_others_are_written(shapes, tmp_path, c
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert "bad.off: 1 of 1 faces name a vertex that is not there" in lines[0]
-    assert "point.npz: all vertices are at one place" in lines[1] and "3 of 5 inputs" in captured.out
+    assert (
+        "point.npz: all vertices are at one place" in lines[1] and "3 of 5 inputs" in captured.out
+    )
     assert len(files_below(tmp_path / "out")) == 3
 
 
@@ -123,14 +128,18 @@ def test_a_full_disk_leaves_no_half_written_file(shapes, tmp_path, monkeypatch):
     lines = []
     result = voxelize_files([shapes / "ball.ply"], tmp_path / "out", 0.5, report=lines.append)
     assert (
-        not result.written and "No space left on device" in lines[0] and files_below(tmp_path / "out") == []
+        not result.written
+        and "No space left on device" in lines[0]
+        and files_below(tmp_path / "out") == []
     )
 
 
 def test_progress_ends_at_the_number_of_files(shapes, tmp_path):
     seen = []
     voxelize_files([shapes], tmp_path / "out", 2.0, progress=lambda *step: seen.append(step))
-    assert [(s, d, t) for s, d, t, _ in seen if s == "voxels"] == [("voxels", k, 3) for k in range(4)]
+    assert [(s, d, t) for s, d, t, _ in seen if s == "voxels"] == [
+        ("voxels", k, 3) for k in range(4)
+    ]
     assert seen[-1][:3] == ("picture", 1, 1)
 
 
@@ -191,6 +200,7 @@ def test_a_picture_of_one_voxel(tmp_path, up):
     draw_voxels([torch.tensor([[0, 0, 0]])], tmp_path / "a.png", up=up)
     picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
     inside = picture[
-        picture.shape[0] // 4 : -picture.shape[0] // 4, picture.shape[1] // 3 : -picture.shape[1] // 3
+        picture.shape[0] // 4 : -picture.shape[0] // 4,
+        picture.shape[1] // 3 : -picture.shape[1] // 3,
     ]
     assert len(np.unique(inside.reshape(-1, 3), axis=0)) > 3 and (picture[0, 0] == 255).all()

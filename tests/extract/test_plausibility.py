@@ -20,7 +20,13 @@ from sparsefeat.models import create_model
 @pytest.fixture(scope="module")
 def extractor() -> FeatureExtractor:
     torch.manual_seed(0)
-    options = {"conv1_kernel_size": 3, "depth": 1, "channels": [4, 4], "tr_channels": [4, 4], "out_channels": 4}
+    options = {
+        "conv1_kernel_size": 3,
+        "depth": 1,
+        "channels": [4, 4],
+        "tr_channels": [4, 4],
+        "out_channels": 4,
+    }
     return FeatureExtractor(create_model("ResUNetBN2C", in_channels=1, **options).eval(), 0.05)
 
 
@@ -39,7 +45,9 @@ def said(call) -> list[str]:
 def test_a_cloud_that_fits_its_voxels_gives_no_warning(extractor):
     assert said(lambda: extractor(sheet())) == []
     assert said(lambda: extractor(np.zeros((0, 3)))) == []
-    assert said(lambda: extractor(np.ones((5, 3)) * np.arange(5)[:, None])) == []  # too few points to judge
+    assert (
+        said(lambda: extractor(np.ones((5, 3)) * np.arange(5)[:, None])) == []
+    )  # too few points to judge
 
 
 def test_millimetres_against_a_checkpoint_in_metres_are_said(extractor):
@@ -106,7 +114,12 @@ def test_the_number_of_voxels_of_a_surface_is_about_what_voxelising_gives():
 
 def test_tiles_beyond_the_bound_are_said_with_their_size(extractor):
     points = sheet(20_000)
-    sizes = [len(t.rows) for t in split_into_tiles(_cells(points), 60, extractor.reach.radius, extractor.reach.stride)]
+    sizes = [
+        len(t.rows)
+        for t in split_into_tiles(
+            _cells(points), 60, extractor.reach.radius, extractor.reach.stride
+        )
+    ]
     assert max(sizes) > 60
     (line,) = said(lambda: extractor(points, max_voxels=60))
     assert f"up to {max(sizes)} voxels run at once, more than max_voxels 60" in line

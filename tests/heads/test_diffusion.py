@@ -64,9 +64,13 @@ def test_one_block_is_its_published_formula(egg):
     grad = basis.gradient_x.to_dense().numpy() + 1j * basis.gradient_y.to_dense().numpy()
     x = vertices @ weights["first_lin.weight"].T + weights["first_lin.bias"]
     spectrum = phi.T @ (mass[:, None] * x)
-    diffused = phi @ (np.exp(-np.outer(values, weights["block_0.diffusion.diffusion_time"])) * spectrum)
+    diffused = phi @ (
+        np.exp(-np.outer(values, weights["block_0.diffusion.diffusion_time"])) * spectrum
+    )
     z = grad @ diffused
-    real, imaginary = (weights[f"block_0.gradient_features.A_{part}.weight"] for part in ("re", "im"))
+    real, imaginary = (
+        weights[f"block_0.gradient_features.A_{part}.weight"] for part in ("re", "im")
+    )
     inner = np.tanh((z.conj() * (z @ (real + 1j * imaginary).T)).real)
     y = np.concatenate([x, diffused, inner], 1)
     for layer in range(3):
@@ -84,7 +88,9 @@ def test_the_choice_of_tangent_axes_does_not_matter(egg):
     angle = 6.28 * torch.rand(len(vertices), 1, dtype=torch.float64, generator=generator)
     x, y = basis.gradient_x.to_dense(), basis.gradient_y.to_dense()
     turned = dataclasses.replace(
-        basis, gradient_x=angle.cos() * x - angle.sin() * y, gradient_y=angle.sin() * x + angle.cos() * y
+        basis,
+        gradient_x=angle.cos() * x - angle.sin() * y,
+        gradient_y=angle.sin() * x + angle.cos() * y,
     )
     net, features = with_times(small()), torch.from_numpy(vertices)
     torch.testing.assert_close(net(features, basis), net(features, turned))
@@ -115,7 +121,9 @@ def test_outputs_at_edges_and_faces_are_means_of_their_corners(egg):
     at_faces = with_times(small(outputs_at="faces"))(features, basis, corners)
     torch.testing.assert_close(at_faces, at_vertices[corners].mean(1))
     at_edges = with_times(small(outputs_at="edges"))(features, basis, corners[:, :2])
-    torch.testing.assert_close(at_edges, (at_vertices[corners[:, 0]] + at_vertices[corners[:, 1]]) / 2)
+    torch.testing.assert_close(
+        at_edges, (at_vertices[corners[:, 0]] + at_vertices[corners[:, 1]]) / 2
+    )
     whole = with_times(small(outputs_at="global_mean"))(features, basis)
     torch.testing.assert_close(whole, (basis.mass[:, None] * at_vertices).sum(0) / basis.area)
 
@@ -127,7 +135,9 @@ def test_lists_of_shapes_give_lists(egg):
     net = small()
     features = [torch.from_numpy(vertices), torch.from_numpy(other_vertices)]
     found = net(features, [basis, other])
-    assert torch.equal(found[0], net(features[0], basis)) and torch.equal(found[1], net(features[1], other))
+    assert torch.equal(found[0], net(features[0], basis)) and torch.equal(
+        found[1], net(features[1], other)
+    )
 
 
 def test_gradients_are_those_of_the_function():
@@ -140,7 +150,9 @@ def test_gradients_are_those_of_the_function():
     features = torch.randn(12, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def function(features, *parameters):
-        return torch.func.functional_call(net, dict(zip(names, parameters, strict=True)), (features, basis))
+        return torch.func.functional_call(
+            net, dict(zip(names, parameters, strict=True)), (features, basis)
+        )
 
     parameters = [p.detach().clone().requires_grad_() for p in net.parameters()]
     assert torch.autograd.gradcheck(function, (features.requires_grad_(), *parameters))
@@ -220,7 +232,9 @@ def test_files_that_are_no_diffusionnet_are_refused(tmp_path):
     state = DiffusionNet(3, 4, width=8, blocks=2).state_dict()
     state["block_1.mlp.miniMLP_mlp_layer_001.bias"] = torch.ones(5)
     torch.save(state, tmp_path / "damaged.pth")
-    with pytest.raises(ValueError, match=r"damaged\.pth: .*block_1\.mlp\.miniMLP_mlp_layer_001\.bias"):
+    with pytest.raises(
+        ValueError, match=r"damaged\.pth: .*block_1\.mlp\.miniMLP_mlp_layer_001\.bias"
+    ):
         load_diffusionnet(tmp_path / "damaged.pth")
     del state["last_lin.weight"]
     torch.save(state, tmp_path / "partial.pth")
@@ -247,7 +261,9 @@ def test_published_weights_are_read(dataset, egg, file, channels, outputs):
 @pytest.mark.slow
 def test_the_published_segmentation_network_knows_the_parts_of_unseen_people(dataset):
     folder = dataset("faust") / "registrations"
-    net = load_diffusionnet(dataset("checkpoints") / "diffusionnet_human_seg_xyz_4x128.pth", "faces")
+    net = load_diffusionnet(
+        dataset("checkpoints") / "diffusionnet_human_seg_xyz_4x128.pth", "faces"
+    )
     parts = np.loadtxt(folder / "labels_human8.txt", dtype=int)
     mesh = trimesh.load(folder / "tr_reg_085.ply", process=False)
     vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)

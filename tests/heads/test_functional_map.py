@@ -36,7 +36,10 @@ def renumbered(k: int = 60):
 @pytest.mark.parametrize("kind", ["laplacian", "resolvent"])
 def test_one_batched_solve_equals_the_loop_over_rows(kind):
     a, b = random(6, 9), random(7, 9, seed=1)
-    values_a, values_b = random(6, seed=2).abs().sort().values, random(7, seed=3).abs().sort().values
+    values_a, values_b = (
+        random(6, seed=2).abs().sort().values,
+        random(7, seed=3).abs().sort().values,
+    )
     mask = commutativity_mask(values_a, values_b, kind)
     found = solve_functional_map(a, b, mask, 0.1)
     assert found.shape == (7, 6)
@@ -91,14 +94,18 @@ def test_functions_of_a_renumbered_shape_give_its_map():
     features = first.reconstruct(random(30, 40))
     matrix = functional_map(features, first, features[order], second, size=30, weight=1e-6)
     torch.testing.assert_close(matrix, map_from_points(order, first, second), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(matrix @ matrix.T, torch.eye(30, dtype=torch.float64), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        matrix @ matrix.T, torch.eye(30, dtype=torch.float64), atol=1e-3, rtol=0
+    )
     assert (points_from_map(matrix, first, second) == order).float().mean() > 0.99
 
 
 def test_zoomout_recovers_a_permutation_from_a_rough_map():
     first, second, order = renumbered(60)
     rough = order.clone()
-    wrong = torch.randperm(len(order), generator=torch.Generator().manual_seed(1))[: len(order) // 3]
+    wrong = torch.randperm(len(order), generator=torch.Generator().manual_seed(1))[
+        : len(order) // 3
+    ]
     rough[wrong] = wrong.flip(0) % len(order)  # a third of the points are sent astray
     start = map_from_points(rough, first.truncate(8), second.truncate(8))
     assert (points_from_map(start, first, second) == order).float().mean() < 0.9
@@ -155,7 +162,9 @@ def test_published_features_match_bodies_they_never_saw(dataset):
         landmarks = np.loadtxt(folder / "corres" / f"{name}.vts", dtype=int) - 1
         basis = laplace_basis(vertices, faces)
         with torch.no_grad():
-            shapes.append((vertices, faces, basis, net(torch.from_numpy(vertices), basis), landmarks))
+            shapes.append(
+                (vertices, faces, basis, net(torch.from_numpy(vertices), basis), landmarks)
+            )
     (vertices, faces, a, features_a, true), (_, _, b, features_b, landmarks) = shapes
     matrix = functional_map(features_a, a, features_b, b, size=30)
     some = slice(None, None, 10)

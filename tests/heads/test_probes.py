@@ -54,7 +54,9 @@ def test_several_shapes_are_learned_as_one_and_unlabelled_rows_are_left_out(prob
     (a, la), (b, lb) = blobs(0), blobs(1, 100)
     together = probe().fit(np.concatenate([a, b]), np.concatenate([la, lb]))
     noise = np.full((20, 3), 1e9)
-    several = probe().fit([a, torch.from_numpy(np.concatenate([b, noise]))], [la, np.append(lb, [-1] * 20)])
+    several = probe().fit(
+        [a, torch.from_numpy(np.concatenate([b, noise]))], [la, np.append(lb, [-1] * 20)]
+    )
     test = blobs(2)[0]
     np.testing.assert_array_equal(together.predict(test), several.predict(test))
 

@@ -91,7 +91,10 @@ def test_the_next_run_sweeps_its_output_at_any_depth(tmp_path):
 
 def test_a_second_writer_is_told_who_the_first_is(tmp_path):
     process = _in_a_child(_hold, tmp_path)
-    with pytest.raises(InputError, match=rf"process {process.pid} .*since 20.* writes there"), output_folder(tmp_path):
+    with (
+        pytest.raises(InputError, match=rf"process {process.pid} .*since 20.* writes there"),
+        output_folder(tmp_path),
+    ):
         pass
     _kill(process)
     # Its lock died with it, though the file is still there.

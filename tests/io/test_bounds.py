@@ -45,7 +45,9 @@ def refused(read, path: Path, said: str, most: int = 50_000_000) -> None:
 def test_a_ply_that_promises_ten_billion_rows(tmp_path, form, element, read):
     counts = {"vertex": 1, "face": 1, "strange": 1} | {element: HUGE}
     header = f"ply\nformat {form} 1.0\nelement strange {counts['strange']}\nproperty uchar a\n"
-    header += f"element vertex {counts['vertex']}\nproperty float x\nproperty float y\nproperty float z\n"
+    header += (
+        f"element vertex {counts['vertex']}\nproperty float x\nproperty float y\nproperty float z\n"
+    )
     header += f"element face {counts['face']}\nproperty list uchar int vertex_indices\nend_header\n"
     body = b"1\n0 0 0\n3 0 0 0\n" if form == "ascii" else b"\1" + bytes(12) + b"\3" + bytes(12)
     (tmp_path / "a.ply").write_bytes(header.encode() + body)
@@ -57,7 +59,9 @@ def test_a_ply_element_without_properties_takes_no_time(tmp_path):
     text += "property float z\nend_header\n1 2 3\n"
     for form, body in (("ascii", "1 2 3\n"), ("binary_little_endian", "")):
         data = text.replace("ascii", form).partition("1 2 3\n")[0].encode()
-        (tmp_path / "a.ply").write_bytes(data + (body.encode() or np.array([1, 2, 3], "<f4").tobytes()))
+        (tmp_path / "a.ply").write_bytes(
+            data + (body.encode() or np.array([1, 2, 3], "<f4").tobytes())
+        )
         assert read_points(tmp_path / "a.ply").points.tolist() == [[1, 2, 3]]
 
 
@@ -89,7 +93,10 @@ def test_arrays_that_their_file_does_not_hold(tmp_path, shape, descr):
 
 def test_an_npz_of_six_gigabytes_of_zeros(tmp_path):
     path = tmp_path / "a.npz"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("points.npy", "w", force_zip64=True) as file:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("points.npy", "w", force_zip64=True) as file,
+    ):
         file.write(npy_header(f"({250_000_000}, 3)"))
         for _ in range(6):
             file.write(bytes(50_000_000))
@@ -115,7 +122,8 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi")
 )
 MERGES = "a: &a {x: 1}\n" + "".join(
-    f"{new}: &{new} {{<<: [{', '.join(['*' + old] * 10)}]}}\n" for old, new in zip("abcdefgh", "bcdefghi")
+    f"{new}: &{new} {{<<: [{', '.join(['*' + old] * 10)}]}}\n"
+    for old, new in zip("abcdefgh", "bcdefghi")
 )
 
 
@@ -191,7 +199,9 @@ def text(value: str) -> bytes:
 
 
 MILLION = text("x" * 1_000_000) + b"q\0"
-NESTED = b"\x80\x02]q\0" + b"0(h\0h\0lq\0" * 40 + b"0"  # lists that hold the last one twice, 2^40 in all
+NESTED = (
+    b"\x80\x02]q\0" + b"0(h\0h\0lq\0" * 40 + b"0"
+)  # lists that hold the last one twice, 2^40 in all
 DEEP = b"\x80\x02)" + b"\x85" * 150_000
 
 
@@ -237,7 +247,9 @@ def test_pickles_that_unfold(tmp_path, data, said):
 
 
 def test_a_packed_pickle_and_records_that_overlap(tmp_path):
-    path = torch_zip(tmp_path / "a.pth", b"\x80\x02" + text("x" * 50_000_000) + b".", zipfile.ZIP_DEFLATED)
+    path = torch_zip(
+        tmp_path / "a.pth", b"\x80\x02" + text("x" * 50_000_000) + b".", zipfile.ZIP_DEFLATED
+    )
     assert path.stat().st_size < 100_000
     refused(read_torch_file, path, "is packed, which torch never does")
 
@@ -263,7 +275,11 @@ def test_deep_json_in_a_safetensors_header(tmp_path):
     refused(from_pretrained, tmp_path / "c.safetensors", "not a safetensors file")
     for config in ({"name": "SimpleNetBNE", "depth": 10**9}, {"name": "SimpleNetBNE", "in_channels": 10**30},
                    {"name": "SimpleNetBNE", "channels": [10**12] * 4}, {"name": 5}, {"name": "SimpleNetBNE", "depth": True}):  # fmt: skip
-        save_file({"a": torch.ones(1)}, tmp_path / "d.safetensors", {"format": "sparsefeat", "config": json.dumps(config)})
+        save_file(
+            {"a": torch.ones(1)},
+            tmp_path / "d.safetensors",
+            {"format": "sparsefeat", "config": json.dumps(config)},
+        )
         refused(from_pretrained, tmp_path / "d.safetensors", "d.safetensors")
 
 

@@ -71,8 +71,12 @@ def test_values_become_the_annotated_types(write):
             "voxel_size: 5e-2\nextra: {a: 1}\n"
         ),
     )
-    assert run.output == Path("a/b") and run.scenes == ["x", "on", "no"] and run.channels == (1, 2, 3)
-    assert run.optimizer == Optimizer("adamw", 1.0, betas=(0.5, 0.1)) and isinstance(run.optimizer.lr, float)
+    assert (
+        run.output == Path("a/b") and run.scenes == ["x", "on", "no"] and run.channels == (1, 2, 3)
+    )
+    assert run.optimizer == Optimizer("adamw", 1.0, betas=(0.5, 0.1)) and isinstance(
+        run.optimizer.lr, float
+    )
     assert run.stages == [Stage(35.0), Stage(180.0, 10000)] and isinstance(run.stages[1].steps, int)
     assert run.voxel_size == 0.05 and run.extra == {"a": 1.0} and isinstance(run.extra["a"], float)
 
@@ -170,7 +174,10 @@ def test_a_file_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
         ("optimizer: 3\n", "optimizer: expected a section with keys, got 3"),
         ("scenes: kitchen\n", "scenes: expected a list (of text each), got the text 'kitchen'"),
         ("output: 3\n", "output: expected a path, got 3"),
-        ("voxel_size: small\n", "voxel_size: expected a number or one of 'auto', got the text 'small'"),
+        (
+            "voxel_size: small\n",
+            "voxel_size: expected a number or one of 'auto', got the text 'small'",
+        ),
         ("extra: [1]\n", "extra: expected a mapping, got the list [1]"),
         ("optimizer:\n  lr: -1\n", "run.yaml:1: optimizer: lr is -1.0, expected more than 0"),
         ("- 1\n", "run.yaml: expected a section with keys, got the list [1]"),
@@ -195,7 +202,10 @@ def test_wrong_files_say_where_and_what(write, text, said):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("optimizer.lrr=1", "override 'optimizer.lrr=1': optimizer.lrr: unknown key; did you mean 'lr'?"),
+        (
+            "optimizer.lrr=1",
+            "override 'optimizer.lrr=1': optimizer.lrr: unknown key; did you mean 'lr'?",
+        ),
         (
             "optimizer.lr=fast",
             "override 'optimizer.lr=fast': optimizer.lr: expected a number, got the text 'fast'",

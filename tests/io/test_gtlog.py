@@ -39,8 +39,14 @@ def test_separators_and_blank_lines_do_not_matter(tmp_path):
 @pytest.mark.parametrize(
     ("cut", "said"),
     [
-        (lambda lines: lines[:8], "line 8: the file ends inside block '1 2 4', after 2 of 4 matrix rows"),
-        (lambda lines: lines[:6], "line 6: the file ends inside block '1 2 4', after 0 of 4 matrix rows"),
+        (
+            lambda lines: lines[:8],
+            "line 8: the file ends inside block '1 2 4', after 2 of 4 matrix rows",
+        ),
+        (
+            lambda lines: lines[:6],
+            "line 6: the file ends inside block '1 2 4', after 0 of 4 matrix rows",
+        ),
         (
             lambda lines: [*lines[:8], "0.1 0.2"],
             "line 9: expected a matrix row of 4 numbers in block '1 2 4', got '0.1 0.2'",
@@ -56,7 +62,10 @@ def test_separators_and_blank_lines_do_not_matter(tmp_path):
         (lambda lines: lines[1:], "line 1: expected a block header"),
         (lambda lines: ["0 1.5 4", *lines[1:]], "line 1: expected a block header"),
         (lambda lines: [lines[0], "1 0 0 nan", *lines[2:]], "line 2: NaN or infinity"),
-        (lambda lines: [lines[0], "1 0 0 x", *lines[2:]], "line 2: expected a matrix row of 4 numbers"),
+        (
+            lambda lines: [lines[0], "1 0 0 x", *lines[2:]],
+            "line 2: expected a matrix row of 4 numbers",
+        ),
         (
             lambda lines: [lines[0], "2 0 0 0", *lines[2:]],
             "line 2: the matrix of block '0 1 4' is not a rigid motion",
@@ -77,7 +86,9 @@ def test_a_broken_log_says_which_line(tmp_path, cut, said):
 def test_broken_information_and_files_are_named(tmp_path):
     write_info(tmp_path / "gt.info", [(0, 1, 9, np.eye(6))])
     (tmp_path / "zero.info").write_text((tmp_path / "gt.info").read_text().replace(" 1.0", " 0.0"))
-    with pytest.raises(ValueError, match="zero.info, line 2: .* expected the number of corresponding points"):
+    with pytest.raises(
+        ValueError, match="zero.info, line 2: .* expected the number of corresponding points"
+    ):
         read_info(tmp_path / "zero.info")
     with pytest.raises(ValueError, match="line 2: expected a matrix row of 4 numbers"):
         read_log(tmp_path / "gt.info")
@@ -89,7 +100,11 @@ def test_broken_information_and_files_are_named(tmp_path):
 
 
 def test_what_cannot_be_read_again_is_not_written(tmp_path):
-    for matrix, said in [(np.eye(3), "shape"), (np.eye(4) * 2, "rigid"), (np.full((4, 4), np.nan), "NaN")]:
+    for matrix, said in [
+        (np.eye(3), "shape"),
+        (np.eye(4) * 2, "rigid"),
+        (np.full((4, 4), np.nan), "NaN"),
+    ]:
         with pytest.raises(ValueError, match=said):
             write_log(tmp_path / "gt.log", [(0, 1, 2, matrix)])
     assert not list(tmp_path.iterdir())

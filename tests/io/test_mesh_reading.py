@@ -25,7 +25,11 @@ def write(path, vertices=VERTICES, faces=FACES) -> None:
         ]
         path.write_text("\n".join(lines))
     elif suffix == ".off":
-        lines = ["OFF", f"{len(vertices)} {len(faces)} 0", *(" ".join(map(str, v)) for v in vertices)]
+        lines = [
+            "OFF",
+            f"{len(vertices)} {len(faces)} 0",
+            *(" ".join(map(str, v)) for v in vertices),
+        ]
         path.write_text("\n".join([*lines, *(" ".join(map(str, [len(f), *f])) for f in faces)]))
     else:
         trimesh.Trimesh(vertices, faces, process=False).export(path)
@@ -88,10 +92,14 @@ def test_polygons_become_triangles_of_the_same_outline(tmp_path, suffix, polygon
         write(path, faces=polygons)
     else:
         lines = [f"v {x} {y} {z}" for x, y, z in VERTICES]
-        path.write_text("\n".join(lines + ["f " + " ".join(str(i + 1) for i in p) for p in polygons]))
+        path.write_text(
+            "\n".join(lines + ["f " + " ".join(str(i + 1) for i in p) for p in polygons])
+        )
     mesh = read_mesh(path)
     assert len(mesh.faces) == triangles and len(mesh.vertices) == 12
-    assert len(mesh.repairs) == 1 and f"cut into {triangles - (triangles > 4)} tri" in mesh.repairs[0]
+    assert (
+        len(mesh.repairs) == 1 and f"cut into {triangles - (triangles > 4)} tri" in mesh.repairs[0]
+    )
     # Edges within a polygon are used once in either direction; what remains is its outline.
     edges = {tuple(e) for f in mesh.faces for e in zip(f, np.roll(f, -1), strict=True)}
     outline = {(a, b) for a, b in edges if (b, a) not in edges}
@@ -123,13 +131,25 @@ def test_parts_of_a_glb_are_joined_where_the_scene_has_them(tmp_path):
     scene.export(tmp_path / "a.glb")
     mesh = read_mesh(tmp_path / "a.glb")
     assert mesh.repairs == ("2 parts joined", "1 part moved to where the scene has it")
-    np.testing.assert_allclose([mesh.vertices.min(0), mesh.vertices.max(0)], [[-0.5] * 3, [5.5, 0.5, 0.5]])
+    np.testing.assert_allclose(
+        [mesh.vertices.min(0), mesh.vertices.max(0)], [[-0.5] * 3, [5.5, 0.5, 0.5]]
+    )
     assert len(mesh.faces) == 24
 
 
 def test_oddities_are_said_and_left_alone(tmp_path):
     vertices = np.array(
-        [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [2, 0, 0], [9, 9, 9], [5, 5, 5], [6, 5, 5], [5, 6, 5.0]]
+        [
+            [0, 0, 0],
+            [1, 0, 0],
+            [0, 1, 0],
+            [0, 0, 1],
+            [2, 0, 0],
+            [9, 9, 9],
+            [5, 5, 5],
+            [6, 5, 5],
+            [5, 6, 5.0],
+        ]
     )
     faces = [[0, 1, 2], [0, 1, 3], [1, 0, 4], [0, 1, 1], [6, 7, 8]]
     np.savez(tmp_path / "a.npz", vertices=vertices, faces=faces)
@@ -170,7 +190,9 @@ def test_nan_is_refused(tmp_path, suffix):
     vertices = VERTICES.copy()
     vertices[10, 1] = np.nan
     write(tmp_path / f"bad{suffix}", vertices)
-    with pytest.raises(ValueError, match=rf"bad{suffix}: .*(NaN|malformed|not a complete|were read for)"):
+    with pytest.raises(
+        ValueError, match=rf"bad{suffix}: .*(NaN|malformed|not a complete|were read for)"
+    ):
         read_mesh(tmp_path / f"bad{suffix}")
 
 
@@ -315,7 +337,9 @@ def test_an_stl_that_is_cut_or_empty_says_so(tmp_path, data, said):
 
 @pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
 @pytest.mark.parametrize("polygons", [FACES.tolist(), MIXED])
-def test_headers_with_blank_lines_other_line_ends_and_bytes_behind_the_faces(tmp_path, form, polygons):
+def test_headers_with_blank_lines_other_line_ends_and_bytes_behind_the_faces(
+    tmp_path, form, polygons
+):
     path = tmp_path / "a.ply"
     write_ply(path, form, polygons=polygons)
     expected = read_mesh(path)
@@ -353,21 +377,34 @@ def test_strips_of_triangles_have_one_side_out(tmp_path, form):
 def test_faces_with_colours_and_textures_and_several_lists(tmp_path, form):
     path = tmp_path / "a.ply"
     order = "" if form == "ascii" else "<"
-    header = f"ply\nformat {form} 1.0\nelement vertex 12\n" + "".join(f"property double {a}\n" for a in "xyz")
+    header = f"ply\nformat {form} 1.0\nelement vertex 12\n" + "".join(
+        f"property double {a}\n" for a in "xyz"
+    )
     header += "element face 5\nproperty uchar red\nproperty list uchar uint vertex_index\n"
     header += "property list uchar float texcoord\nend_header\n"
     polygons = [[0, 1, 2], [2, 1, 3, 4], [11, 10, 9], [4, 8, 5], [7, 6, 11]]
     data = header.encode()
     if form == "ascii":
         data += "".join(" ".join(map(repr, map(float, v))) + "\n" for v in VERTICES).encode()
-        data += "".join(f"9 {len(p)} {' '.join(map(str, p))} 2 0.5 0.5\n" for p in polygons).encode()
+        data += "".join(
+            f"9 {len(p)} {' '.join(map(str, p))} 2 0.5 0.5\n" for p in polygons
+        ).encode()
     else:
         data += VERTICES.astype("<f8").tobytes()
-        data += b"".join(struct.pack(f"{order}BB{len(p)}IB2f", 9, len(p), *p, 2, 0.5, 0.5) for p in polygons)
+        data += b"".join(
+            struct.pack(f"{order}BB{len(p)}IB2f", 9, len(p), *p, 2, 0.5, 0.5) for p in polygons
+        )
     path.write_bytes(data)
     mesh = read_mesh(path)
     np.testing.assert_array_equal(mesh.vertices, VERTICES)
-    assert mesh.faces.tolist() == [[0, 1, 2], [2, 1, 3], [2, 3, 4], [11, 10, 9], [4, 8, 5], [7, 6, 11]]
+    assert mesh.faces.tolist() == [
+        [0, 1, 2],
+        [2, 1, 3],
+        [2, 3, 4],
+        [11, 10, 9],
+        [4, 8, 5],
+        [7, 6, 11],
+    ]
 
 
 def test_faces_of_two_corners_and_faces_without_a_list_are_refused(tmp_path):
@@ -375,7 +412,13 @@ def test_faces_of_two_corners_and_faces_without_a_list_are_refused(tmp_path):
     with pytest.raises(ValueError, match="a.ply: face 1 has 2 corners, expected 3 or more"):
         read_mesh(tmp_path / "a.ply")
     write_ply(tmp_path / "b.ply", "ascii", polygons=[[0], [1]])
-    text = (tmp_path / "b.ply").read_text().replace("list uchar int vertex_indices", "int a\nproperty int b")
+    text = (
+        (tmp_path / "b.ply")
+        .read_text()
+        .replace("list uchar int vertex_indices", "int a\nproperty int b")
+    )
     (tmp_path / "b.ply").write_text(text)
-    with pytest.raises(ValueError, match="b.ply: element face has no list vertex_indices; it has a, b"):
+    with pytest.raises(
+        ValueError, match="b.ply: element face has no list vertex_indices; it has a, b"
+    ):
         read_mesh(tmp_path / "b.ply")

@@ -16,7 +16,14 @@ COLORS = np.array([[0, 1, 2], [255, 0, 0], [0, 255, 0], [7, 8, 9], [250, 251, 25
 
 def ply_header(form: str, *extra: str, rows: int = len(POINTS), kind: str = "float") -> bytes:
     axes = [f"property {kind} {axis}" for axis in "xyz"]
-    lines = ["ply", f"format {form} 1.0", "comment made by a test", f"element vertex {rows}", *axes, *extra]
+    lines = [
+        "ply",
+        f"format {form} 1.0",
+        "comment made by a test",
+        f"element vertex {rows}",
+        *axes,
+        *extra,
+    ]
     return ("\n".join([*lines, "end_header"]) + "\n").encode()
 
 
@@ -101,10 +108,13 @@ def colored_files() -> dict[str, bytes]:
     pcd = pcd.replace("F F F", "F F F U U F").replace("COUNT 1 1 1", "COUNT 1 1 1 4 2 1")
     record = np.zeros(5, dtype=[("p", "<f4", 3), ("pad", "u1", 6), ("c", "<u4")])
     record["p"], record["c"] = POINTS, packed
-    unsigned = PCD.replace("x y z", "rgba x y z").replace("4 4 4", "4 4 4 4").replace("F F F", "U F F F")
+    unsigned = (
+        PCD.replace("x y z", "rgba x y z").replace("4 4 4", "4 4 4 4").replace("F F F", "U F F F")
+    )
     rows = [f"{p[0]:g} {p[1]:g} {p[2]:g} {c[0]} {c[1]} {c[2]}\n" for p, c in zip(POINTS, COLORS)]
     shares = "".join(
-        f"v {row.rsplit(' ', 3)[0]} {c[0]:.6f} {c[1]:.6f} {c[2]:.6f}\n" for row, c in zip(rows, COLORS / 255)
+        f"v {row.rsplit(' ', 3)[0]} {c[0]:.6f} {c[1]:.6f} {c[2]:.6f}\n"
+        for row, c in zip(rows, COLORS / 255)
     )
     floats = tuple(f"property float {name}" for name in ("red", "green", "blue"))
     return {
@@ -154,7 +164,9 @@ def test_lzf_repetitions_are_expanded(tmp_path):
     # 60 bytes: the 4 of 1.0, then repetitions at distance 4 (overlapping): a short and a long one.
     one = struct.pack("<f", 1.0)
     packed = bytes([3]) + one + bytes([(2 << 5), 3]) + bytes([(7 << 5), 43, 3])
-    (tmp_path / "a.pcd").write_bytes(PCD.format("binary_compressed").encode() + compressed(packed, 60))
+    (tmp_path / "a.pcd").write_bytes(
+        PCD.format("binary_compressed").encode() + compressed(packed, 60)
+    )
     np.testing.assert_array_equal(read_points(tmp_path / "a.pcd").points, np.ones((5, 3)))
 
 
@@ -237,7 +249,9 @@ def test_pickled_arrays_are_never_loaded(tmp_path):
 
 def test_an_npz_without_points_lists_its_keys(tmp_path):
     np.savez(tmp_path / "a.npz", features=np.zeros((5, 3)), labels=np.zeros(5))
-    with pytest.raises(ValueError, match="it has the keys features, labels, expected one of pcd, points"):
+    with pytest.raises(
+        ValueError, match="it has the keys features, labels, expected one of pcd, points"
+    ):
         read_points(tmp_path / "a.npz")
 
 
@@ -266,7 +280,9 @@ def test_invalid_coordinates_are_counted_or_dropped(tmp_path):
     points[1, 2], points[3, 0] = np.nan, np.inf
     data = PCD.replace("WIDTH 5\nHEIGHT 1", "WIDTH 1\nHEIGHT 5").format("binary").encode()
     (tmp_path / "organised.pcd").write_bytes(data + points.astype("<f4").tobytes())
-    with pytest.raises(ValueError, match=r"2 of 5 points have a NaN or infinite coordinate, first in row 1"):
+    with pytest.raises(
+        ValueError, match=r"2 of 5 points have a NaN or infinite coordinate, first in row 1"
+    ):
         read_points(tmp_path / "organised.pcd")
     cloud = read_points(tmp_path / "organised.pcd", drop_invalid=True)
     np.testing.assert_array_equal(cloud.rows, [0, 2, 4])
@@ -341,7 +357,9 @@ def test_a_stored_block_and_line_ends_of_pcd(tmp_path):
          .replace("COUNT 1 1 1", "COUNT 1 1 1 1 1 1 1 1").format("binary").encode() + LITTLE, "cut off, 2 of 5 points"),
     ],
 )  # fmt: skip
-def test_a_pcd_header_that_promises_more_than_there_is_or_contradicts_itself_is_refused(tmp_path, data, said):
+def test_a_pcd_header_that_promises_more_than_there_is_or_contradicts_itself_is_refused(
+    tmp_path, data, said
+):
     (tmp_path / "a.pcd").write_bytes(data)
     with pytest.raises(ValueError, match=said):
         read_points(tmp_path / "a.pcd")

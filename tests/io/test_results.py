@@ -17,7 +17,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_result_says_what_it_takes_to_measure_it_again(tmp_path):
-    command = ["sparsefeat", "evaluate", "matching", "--data", "/home/me/my data/scenes", "--seed", "3"]
+    command = [
+        "sparsefeat",
+        "evaluate",
+        "matching",
+        "--data",
+        "/home/me/my data/scenes",
+        "--seed",
+        "3",
+    ]
     path = write_result("matching", "rooms-5cm-v1", {"FMR": 0.5}, command, [3], tmp_path)
     assert path == tmp_path / "matching" / "rooms-5cm-v1.json"
     result = json.loads(path.read_text())
@@ -28,7 +36,9 @@ def test_a_result_says_what_it_takes_to_measure_it_again(tmp_path):
     assert result["machine"].keys() == {"processor", "architecture", "threads", "gpu"}
     assert result["date"].endswith("+00:00")
     if (ROOT / ".git").exists():
-        head = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+        head = subprocess.run(
+            ["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True
+        ).stdout.strip()
         assert result["commit"] == head and isinstance(result["modified"], bool)
     assert [p.name for p in path.parent.iterdir()] == [path.name], "no temporary file is left"
 
@@ -48,7 +58,9 @@ def test_a_result_says_what_it_takes_to_measure_it_again(tmp_path):
     ],
 )
 def test_absolute_paths_are_cut(text, published, tmp_path):
-    path = write_result("a", "b", {"list": [{"key": text}], "path": Path("/x/y/z")}, [text], [], tmp_path)
+    path = write_result(
+        "a", "b", {"list": [{"key": text}], "path": Path("/x/y/z")}, [text], [], tmp_path
+    )
     result = json.loads(path.read_text())
     assert result["numbers"] == {"list": [{"key": published}], "path": ".../z"}
     assert "/home/" not in path.read_text() and "Users" not in path.read_text()

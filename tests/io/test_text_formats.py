@@ -30,8 +30,22 @@ def polygon_lines(polygons, end: str = "") -> str:
 
 
 def ply(body: str, faces: int = 4, extra: tuple[str, ...] = ()) -> str:
-    header = ["ply", "format ascii 1.0", "element vertex 5", *(f"property float {axis}" for axis in "xyz"), *extra]
-    return "\n".join([*header, f"element face {faces}", "property list uchar int vertex_indices", "end_header", body])
+    header = [
+        "ply",
+        "format ascii 1.0",
+        "element vertex 5",
+        *(f"property float {axis}" for axis in "xyz"),
+        *extra,
+    ]
+    return "\n".join(
+        [
+            *header,
+            f"element face {faces}",
+            "property list uchar int vertex_indices",
+            "end_header",
+            body,
+        ]
+    )
 
 
 NORMALS = ("property float nx", "property float ny", "property float nz")
@@ -39,7 +53,9 @@ WITH_NORMALS = np.hstack([POINTS, np.tile([0, 0, 1.0], (5, 1))])
 ALL = polygon_lines(TRIANGLES)
 
 MESHES = {
-    "normals_below.ply": ply("".join(lines([p[:3], p[3:]]) for p in WITH_NORMALS) + ALL, extra=NORMALS),
+    "normals_below.ply": ply(
+        "".join(lines([p[:3], p[3:]]) for p in WITH_NORMALS) + ALL, extra=NORMALS
+    ),
     "one_number_a_line.ply": ply(words(POINTS).replace(" ", "\n") + "\n" + ALL.replace(" ", "\n")),
     "all_on_one_line.ply": ply(words(POINTS) + " " + ALL.replace("\n", " ")),
     "blank_lines.ply": ply("\n" + lines(POINTS).replace("\n", "\n\n") + "\n" + ALL),
@@ -50,14 +66,30 @@ MESHES = {
     "no_edges.off": "OFF\n5 4\n" + lines(POINTS) + ALL,
     "counts_on_lines.off": "OFF\n5\n4\n0\n" + lines(POINTS) + ALL,
     "one_line.off": "OFF 5 4 0 " + words(POINTS) + " " + ALL.replace("\n", " "),
-    "two_a_line.off": "OFF\n5 4 0\n" + words(POINTS[:2]) + "\n" + words(POINTS[2:4]) + "\n" + words(POINTS[4:]) + "\n" + ALL,
+    "two_a_line.off": "OFF\n5 4 0\n"
+    + words(POINTS[:2])
+    + "\n"
+    + words(POINTS[2:4])
+    + "\n"
+    + words(POINTS[4:])
+    + "\n"
+    + ALL,
     "face_colors.off": "OFF\n5 4 0\n" + lines(POINTS) + polygon_lines(TRIANGLES, " 255 0 0"),
-    "some_face_colors.off": "OFF\n5 4 0\n" + lines(POINTS) + ALL.replace("3 0 1 3", "3 0 1 3 0.5 0.5 1"),
+    "some_face_colors.off": "OFF\n5 4 0\n"
+    + lines(POINTS)
+    + ALL.replace("3 0 1 3", "3 0 1 3 0.5 0.5 1"),
     "vertex_colors.off": "COFF\n5 4 0\n" + lines(np.hstack([POINTS, np.ones((5, 4))])) + ALL,
     "three_vertex_colors.off": "COFF\n5 4 0\n" + lines(np.hstack([POINTS, np.ones((5, 3))])) + ALL,
     "undeclared_colors.off": "OFF\n5 4 0\n" + lines(np.hstack([POINTS, np.ones((5, 3))])) + ALL,
-    "wrapped_normals.off": "NOFF\n5 4 0\n" + words(WITH_NORMALS[:3]) + "\n" + words(WITH_NORMALS[3:]) + "\n" + ALL,
-    "comments.off": "OFF # triangles\n# counts\n5 4 0 # edges\n" + lines(POINTS).replace("\n", " # a vertex\n") + ALL,
+    "wrapped_normals.off": "NOFF\n5 4 0\n"
+    + words(WITH_NORMALS[:3])
+    + "\n"
+    + words(WITH_NORMALS[3:])
+    + "\n"
+    + ALL,
+    "comments.off": "OFF # triangles\n# counts\n5 4 0 # edges\n"
+    + lines(POINTS).replace("\n", " # a vertex\n")
+    + ALL,
     "plain.obj": "".join(f"v {line}\n" for line in lines(POINTS).splitlines())
     + "".join(f"f {a + 1} {b + 1} {c + 1}\n" for a, b, c in TRIANGLES),
 }
@@ -70,7 +102,8 @@ MESHES |= {
     "path_in_comment.obj": "# C:\\models\\\n" + OBJ,
     "some_colors.obj": OBJ.replace("v 4 5 6", "v 4 5 6 0.5 0.5 0.25"),
     "weights.obj": OBJ.replace("v 4 5 6", "v 4 5 6 1.0"),
-    "textures.obj": "vt 0 0\nvn 0 0 1\n" + OBJ.replace("f 1 2 3", "f 1/1 2/1 3/1").replace("f 1 2 4", "f 1//1 2/1/1 4"),
+    "textures.obj": "vt 0 0\nvn 0 0 1\n"
+    + OBJ.replace("f 1 2 3", "f 1/1 2/1 3/1").replace("f 1 2 4", "f 1//1 2/1/1 4"),
     "backwards.obj": OBJ.replace("f 1 2 3", "f -5 -4 -3"),
 }
 
@@ -143,7 +176,9 @@ def test_polygons_of_several_sizes(tmp_path, name, content):
 def test_what_cannot_be_read_rightly_is_refused_with_its_place(tmp_path, name, content, said):
     (tmp_path / name).write_text(content, encoding="utf-8")
     for read in (read_mesh, read_points):
-        if read is read_points and name.startswith(("word.obj", "continued_word", "short.off", "one_more")):
+        if read is read_points and name.startswith(
+            ("word.obj", "continued_word", "short.off", "one_more")
+        ):
             continue  # points alone are right there, or may be
         with pytest.raises(ValueError, match=said) as error:
             read(tmp_path / name)

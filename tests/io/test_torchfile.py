@@ -60,7 +60,9 @@ def test_numpy_numbers_and_arrays_survive_and_numpy_objects_are_refused(tmp_path
 
 def test_the_reader_agrees_with_torch_on_every_real_file(dataset):
     for path in sorted(dataset("checkpoints").glob("*.pth")):
-        assert_same_content(read_torch_file(path), torch.load(path, map_location="cpu", weights_only=True))
+        assert_same_content(
+            read_torch_file(path), torch.load(path, map_location="cpu", weights_only=True)
+        )
 
 
 def assert_same_content(mine, expected) -> None:
@@ -105,7 +107,10 @@ def hostile(marker: Path) -> dict[str, tuple[object, str]]:
         "bytes": (Call(torch.storage._load_from_bytes, b""), r"torch\.storage\._load_from_bytes"),
         "open": (Call(open, str(marker), "w"), r"io\.open"),
         "array": (np.array([Call(os.system, command)], dtype=object), "numpy values of type 'O8'"),
-        "nested": ({"a": [np.float64(1), {"b": Call(os.system, command)}]}, f"{os.system.__module__}.system"),
+        "nested": (
+            {"a": [np.float64(1), {"b": Call(os.system, command)}]},
+            f"{os.system.__module__}.system",
+        ),
         "default": (collections.defaultdict(os.getcwd), f"{os.getcwd.__module__}.getcwd"),
         "module": (torch.nn.Linear(1, 1), r"torch\.nn\.modules\.linear\.Linear"),
     }
@@ -113,7 +118,9 @@ def hostile(marker: Path) -> dict[str, tuple[object, str]]:
 
 @LAYOUTS
 @pytest.mark.parametrize("kind", list(hostile(Path("x"))))
-def test_a_file_that_asks_for_anything_else_is_refused_by_name_and_runs_nothing(tmp_path, zipped, kind):
+def test_a_file_that_asks_for_anything_else_is_refused_by_name_and_runs_nothing(
+    tmp_path, zipped, kind
+):
     marker = tmp_path / "executed"
     evil, name = hostile(marker)[kind]
     content = released(small_network())
@@ -143,7 +150,10 @@ TENSOR = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE
         (b"\x80\x02(X\x04\0\0\0trueios\nsystem\n.", "instruction INST"),
         (b"\x80\x02(cos\nsystem\nX\x04\0\0\0trueo.", r"asks for os\.system"),
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.", r"asks for os\.system"),
-        (b"\x80\x02ccollections\nOrderedDict.system\n.", r"asks for collections\.OrderedDict\.system"),
+        (
+            b"\x80\x02ccollections\nOrderedDict.system\n.",
+            r"asks for collections\.OrderedDict\.system",
+        ),
         (b"\x80\x02\x82\x01.", "instruction EXT1"),
         (b"\x80\x02Pabc\n.", "instruction PERSID"),
         # Calling what is only a name here, setting attributes of a class, of a function, of a tensor.
@@ -153,8 +163,14 @@ TENSOR = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE
         (TENSOR + b"K\0K\x01\x85K\x01\x85\x89NtR}b.", "sets attributes of a Tensor"),
         (b"\x80\x02X\x01\0\0\0a)R.", "calls a str"),
         # Tensors that reach out of their storage, or stretch it.
-        (TENSOR + b"K\x01K\x01\x85K\x01\x85\x89NtR.", r"a tensor of size \(1,\) in a storage of 1 values"),
-        (TENSOR + b"K\0K\x02\x85K\x01\x85\x89NtR.", r"a tensor of size \(2,\) in a storage of 1 values"),
+        (
+            TENSOR + b"K\x01K\x01\x85K\x01\x85\x89NtR.",
+            r"a tensor of size \(1,\) in a storage of 1 values",
+        ),
+        (
+            TENSOR + b"K\0K\x02\x85K\x01\x85\x89NtR.",
+            r"a tensor of size \(2,\) in a storage of 1 values",
+        ),
         (TENSOR + b"K\0J\xff\xff\xff\x7f\x85K\0\x85\x89NtR.", "in a storage of 1 values"),
         (TENSOR + b"J\xff\xff\xff\xffK\x01\x85K\x01\x85\x89NtR.", "at offset -1"),
         (STORAGE.replace(b"X\x01\0\0\x000", b"X\x01\0\0\x001") + b".", "record data/1 is missing"),
@@ -244,7 +260,9 @@ def test_a_damaged_weight_is_noticed(tmp_path):
 
 def test_random_damage_never_raises_anything_else(tmp_path):
     buffer = io.BytesIO()
-    torch.save({"a": torch.ones(2), "b": [1, 2.5, "c"]}, buffer, _use_new_zipfile_serialization=False)
+    torch.save(
+        {"a": torch.ones(2), "b": [1, 2.5, "c"]}, buffer, _use_new_zipfile_serialization=False
+    )
     data, rng, path = buffer.getvalue(), np.random.default_rng(0), tmp_path / "a.pt"
     for _ in range(400):
         broken = bytearray(data)

@@ -78,7 +78,9 @@ def test_correspondence_error_is_distance_over_root_of_area_in_hundredths():
     exact = np.arccos(np.clip((vertices[true] * vertices[predicted]).sum(1), -1, 1))
     np.testing.assert_allclose(found, 100 * exact / np.sqrt(4 * np.pi), rtol=0.06)
     for scaled in (1e-3, 1e3):
-        np.testing.assert_allclose(correspondence_error(scaled * vertices, faces, predicted, true), found)
+        np.testing.assert_allclose(
+            correspondence_error(scaled * vertices, faces, predicted, true), found
+        )
     known = geodesic_distances(vertices, faces, true)
     np.testing.assert_allclose(correspondence_error(vertices, faces, predicted, true, known), found)
 

@@ -24,7 +24,9 @@ def arrays(basis) -> list[np.ndarray]:
 @pytest.mark.parametrize("kind", ["robust", "cotangent"])
 def test_eigenvalues_of_the_sphere_are_l_times_l_plus_one(kind):
     basis = laplace_basis(*sphere(4), k=36, kind=kind)
-    expected = np.concatenate([np.full(2 * degree + 1, degree * (degree + 1)) for degree in range(6)])
+    expected = np.concatenate(
+        [np.full(2 * degree + 1, degree * (degree + 1)) for degree in range(6)]
+    )
     np.testing.assert_allclose(basis.eigenvalues.numpy(), expected, rtol=0.015, atol=1e-9)
     assert float(basis.area) == pytest.approx(4 * np.pi, rel=0.002)
 
@@ -128,7 +130,9 @@ def test_broken_meshes_have_a_basis():
     fin = np.array([[faces[0, 0], faces[0, 1], len(vertices)]])  # a third face on one edge
     flat = np.array([[faces[5, 0], faces[5, 1], faces[5, 0]], [7, 7, 7]])  # faces without area
     broken = np.concatenate([faces, fin, flat])
-    extended = np.concatenate([vertices, [[0.0, 0.0, 1.5]], [[3.0, 0.0, 0.0]]])  # the last one is unused
+    extended = np.concatenate(
+        [vertices, [[0.0, 0.0, 1.5]], [[3.0, 0.0, 0.0]]]
+    )  # the last one is unused
     basis = laplace_basis(extended, broken, k=20)
     assert all(np.isfinite(a).all() for a in arrays(basis))
     assert basis.eigenvalues[1] > 0.5, "the unused vertex is no component"
@@ -140,7 +144,9 @@ def test_broken_meshes_have_a_basis():
 def test_coinciding_points_of_a_cloud_have_a_basis():
     points, _ = sphere(3)
     basis = laplace_basis(np.concatenate([points, points[:40]]), None, k=9)
-    np.testing.assert_allclose(basis.eigenvalues.numpy(), [0] + [2] * 3 + [6] * 5, rtol=0.05, atol=1e-6)
+    np.testing.assert_allclose(
+        basis.eigenvalues.numpy(), [0] + [2] * 3 + [6] * 5, rtol=0.05, atol=1e-6
+    )
     assert all(np.isfinite(a).all() for a in arrays(basis))
 
 
@@ -151,7 +157,9 @@ def test_small_surfaces_have_as_many_eigenpairs_as_vertices():
 
 def test_projection_inverts_reconstruction_and_truncation_keeps_the_first():
     basis = laplace_basis(*sphere(2), k=30)
-    coefficients = torch.randn(30, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    coefficients = torch.randn(
+        30, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     torch.testing.assert_close(basis.project(basis.reconstruct(coefficients)), coefficients)
     assert torch.equal(basis.truncate(7).eigenvectors, basis.eigenvectors[:, :7])
     with pytest.raises(ValueError, match="1 to 30"):
@@ -161,13 +169,18 @@ def test_projection_inverts_reconstruction_and_truncation_keeps_the_first():
 def test_a_basis_at_unit_area_is_that_of_the_scaled_surface():
     vertices, faces = sphere(2)
     large = laplace_basis(7.0 * vertices, faces, k=20).at_unit_area()
-    unit = laplace_basis(vertices / laplace_basis(vertices, faces, k=2).area.sqrt().numpy(), faces, k=20)
+    unit = laplace_basis(
+        vertices / laplace_basis(vertices, faces, k=2).area.sqrt().numpy(), faces, k=20
+    )
     assert float(large.area) == pytest.approx(1)
     torch.testing.assert_close(large.eigenvalues, unit.eigenvalues, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(large.mass, unit.mass)
     function = torch.from_numpy(vertices[:, :1])
     torch.testing.assert_close(
-        large.reconstruct(large.project(function)), unit.reconstruct(unit.project(function)), rtol=1e-5, atol=1e-6
+        large.reconstruct(large.project(function)),
+        unit.reconstruct(unit.project(function)),
+        rtol=1e-5,
+        atol=1e-6,
     )
     gradients = [torch.sparse.mm(basis.gradient_x, function) for basis in (large, unit)]
     # Their regularisation knows the unit that they were computed in.
@@ -236,7 +249,9 @@ def test_what_changes_the_basis_changes_the_cache_file(tmp_path):
     assert len(list(tmp_path.iterdir())) == 6
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "other version", "not finite", "pickle"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "flipped", "empty", "other version", "not finite", "pickle"]
+)
 def test_a_damaged_cache_file_is_computed_again(tmp_path, damage):
     mesh = sphere(2)
     expected = arrays(laplace_basis(*mesh, k=9, cache=tmp_path))

@@ -18,8 +18,12 @@ def test_areas_add_up_and_are_those_of_the_clipped_triangles():
     vertices, faces = triangles.reshape(-1, 3), np.arange(75).reshape(-1, 3)
     voxels = voxelize_mesh(vertices, faces, 1.0, area=True)
     normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-    assert math.isclose(float(voxels.area.sum()), np.linalg.norm(normals, axis=1).sum() / 2, rel_tol=1e-12)
-    for cell, area in list(zip(voxels.coordinates.tolist(), voxels.area.tolist(), strict=True))[::7]:
+    assert math.isclose(
+        float(voxels.area.sum()), np.linalg.norm(normals, axis=1).sum() / 2, rel_tol=1e-12
+    )
+    for cell, area in list(zip(voxels.coordinates.tolist(), voxels.area.tolist(), strict=True))[
+        ::7
+    ]:
         expected = 0.0
         for triangle in triangles:
             part = [tuple(Fraction(float(x)) for x in corner) for corner in triangle]
@@ -27,7 +31,9 @@ def test_areas_add_up_and_are_those_of_the_clipped_triangles():
                 part = clip(part, a, cell[a], cell[a] + 1)
             points = np.array(part, dtype=float).reshape(-1, 3)
             for k in range(1, len(points) - 1):
-                expected += np.linalg.norm(np.cross(points[k] - points[0], points[k + 1] - points[0])) / 2
+                expected += (
+                    np.linalg.norm(np.cross(points[k] - points[0], points[k + 1] - points[0])) / 2
+                )
         assert math.isclose(area, expected, rel_tol=1e-9, abs_tol=1e-12)
 
 
@@ -35,7 +41,14 @@ def test_area_of_a_triangle_on_a_grid_plane_counts_once():
     vertices = np.array([[0, 0, 1.0], [2, 0, 1], [0, 2, 1]])
     voxels = voxelize_mesh(vertices, [[0, 1, 2]], 1.0, area=True, normal=True)
     areas = dict(zip(map(tuple, voxels.coordinates.tolist()), voxels.area.tolist(), strict=True))
-    expected = {(0, 0, 1): 1, (1, 0, 1): 0.5, (0, 1, 1): 0.5, (2, 0, 1): 0, (0, 2, 1): 0, (1, 1, 1): 0}
+    expected = {
+        (0, 0, 1): 1,
+        (1, 0, 1): 0.5,
+        (0, 1, 1): 0.5,
+        (2, 0, 1): 0,
+        (0, 2, 1): 0,
+        (1, 1, 1): 0,
+    }
     assert areas == pytest.approx(expected)
     length = voxels.normal.norm(dim=1)
     assert (
@@ -66,7 +79,9 @@ def distances(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
     result = np.empty((len(points), len(triangles)))
     for k, triangle in enumerate(triangles):
-        nearest = trimesh.triangles.closest_point(np.broadcast_to(triangle, (len(points), 3, 3)), points)
+        nearest = trimesh.triangles.closest_point(
+            np.broadcast_to(triangle, (len(points), 3, 3)), points
+        )
         result[:, k] = np.linalg.norm(points - nearest, axis=1)
     return result
 
@@ -75,7 +90,9 @@ def distances(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 def test_the_nearest_triangle_is_nearest_of_all(extent):
     rng = np.random.default_rng(12)
     triangles = random_triangles(12, 60, extent) / 3 + rng.normal(size=(60, 1, 3)) * 2
-    voxels = voxelize_mesh(triangles.reshape(-1, 3), np.arange(180).reshape(-1, 3), 1.0, triangle=True)
+    voxels = voxelize_mesh(
+        triangles.reshape(-1, 3), np.arange(180).reshape(-1, 3), 1.0, triangle=True
+    )
     expected = distances(voxels.coordinates.numpy() + 0.5, triangles)
     chosen = expected[np.arange(len(voxels)), voxels.triangle.numpy()]
     np.testing.assert_allclose(chosen, expected.min(1), atol=1e-12)

@@ -34,7 +34,9 @@ def test_nearest_is_the_containing_voxel_else_the_nearest_centre():
 
 
 def test_a_point_far_from_all_voxels_gets_the_nearest():
-    points = torch.tensor([[1e12, 0.0, 0.0], [-50.0, 3.0, 2.0], [0.5, 0.5, 0.5]], dtype=torch.float64)
+    points = torch.tensor(
+        [[1e12, 0.0, 0.0], [-50.0, 3.0, 2.0], [0.5, 0.5, 0.5]], dtype=torch.float64
+    )
     assert nearest_voxels(points, torch.tensor([[0, 0, 0], [9, 0, 0]])).tolist() == [1, 0, 0]
 
 

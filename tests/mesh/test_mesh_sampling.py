@@ -16,7 +16,11 @@ def uneven_mesh() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     vertices = rng.normal(size=(41, 3))
     faces = np.concatenate(
-        [rng.permutation(40)[:39].reshape(13, 3), [[0, 1, 1]], rng.permutation(40)[:6].reshape(2, 3)]
+        [
+            rng.permutation(40)[:39].reshape(13, 3),
+            [[0, 1, 1]],
+            rng.permutation(40)[:6].reshape(2, 3),
+        ]
     )
     vertices[faces[0]] *= 6
     vertices[faces[1]] *= 0.1
@@ -95,7 +99,10 @@ def test_a_seed_decides_and_a_generator_goes_on():
         (lambda v, f: sample_surface(v, f, -1), "count -1, expected a whole number"),
         (lambda v, f: sample_surface(v, f, 1.5), "count 1.5, expected a whole number"),
         (lambda v, f: sample_surface(v, f, spacing=0.0), "spacing 0.0, expected a positive number"),
-        (lambda v, f: sample_surface(v, f, spacing=1e-9), "spacing 1e-09 needs .* points, expected at most"),
+        (
+            lambda v, f: sample_surface(v, f, spacing=1e-9),
+            "spacing 1e-09 needs .* points, expected at most",
+        ),
         (lambda v, f: sample_surface(v * 0, f, 3), "area 0, expected a positive one"),
         (lambda v, f: sample_surface(v, [[0, 1, 7]], 3), "expected 0 to 2"),
     ],
@@ -112,4 +119,6 @@ def test_no_samples_are_an_empty_result():
 
 def test_a_real_body(dataset):
     mesh = read_mesh(dataset("faust") / "registrations" / "tr_reg_001.ply")
-    check_on_surface(sample_surface(mesh.vertices, mesh.faces, spacing=0.05), mesh.vertices, mesh.faces)
+    check_on_surface(
+        sample_surface(mesh.vertices, mesh.faces, spacing=0.05), mesh.vertices, mesh.faces
+    )

@@ -250,7 +250,12 @@ TRIANGLE = np.eye(3)
         (TRIANGLE[:, :2], [[0, 1, 2]], 1.0, r"expected \(N, 3\)"),
         (TRIANGLE * np.nan, [[0, 1, 2]], 1.0, "NaN or infinite"),
         (np.stack([TRIANGLE, TRIANGLE + np.inf]), [[0, 1, 2]], 1.0, "frame 1: .*NaN or infinite"),
-        ([TRIANGLE, TRIANGLE], [np.array([[0, 1, 2]])] * 3, 1.0, "2 arrays of vertices and 3 of faces"),
+        (
+            [TRIANGLE, TRIANGLE],
+            [np.array([[0, 1, 2]])] * 3,
+            1.0,
+            "2 arrays of vertices and 3 of faces",
+        ),
         ([TRIANGLE, TRIANGLE * np.nan], [[0, 1, 2]], 1.0, "mesh 1: .*NaN"),
         ([], [[0, 1, 2]], 1.0, "empty batch"),
         (TRIANGLE, [[0, 1, 2]], 0.0, "voxel size 0.0, expected a positive number"),
@@ -275,7 +280,9 @@ def test_a_real_body(dataset):
     voxels = voxelize_mesh(mesh.vertices, mesh.faces, size, area=True)
     corners = mesh.vertices[mesh.faces]
     total = (
-        np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum()
+        np.linalg.norm(
+            np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
+        ).sum()
         / 2
     )
     assert math.isclose(float(voxels.area.sum()), total, rel_tol=1e-12)

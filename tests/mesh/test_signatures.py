@@ -74,7 +74,9 @@ def test_signatures_have_the_count_and_type_asked_for(signature, count):
 def test_constants_of_components_do_not_set_the_scale():
     vertices, faces = sphere(2)
     twice = laplace_basis(
-        np.concatenate([vertices, vertices + 5]), np.concatenate([faces, faces + len(vertices)]), k=40
+        np.concatenate([vertices, vertices + 5]),
+        np.concatenate([faces, faces + len(vertices)]),
+        k=40,
     )
     single = laplace_basis(vertices, faces, k=20)
     for signature in SIGNATURES:

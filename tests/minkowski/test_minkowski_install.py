@@ -111,7 +111,9 @@ def test_every_submodule_has_its_names(name):
 def test_functions_of_the_compiled_part_are_named_where_there_are_none():
     from sparsefeat.minkowski.common import get_minkowski_function
 
-    with pytest.raises(ValueError, match="Function ConvolutionForwardCPU not available.*Minkowski.*Function"):
+    with pytest.raises(
+        ValueError, match="Function ConvolutionForwardCPU not available.*Minkowski.*Function"
+    ):
         get_minkowski_function("ConvolutionForward", torch.zeros(1))
 
 
@@ -192,11 +194,16 @@ def test_uninstall_leaves_nothing_behind():
 
 
 def test_a_real_engine_is_hidden_and_comes_back(monkeypatch):
-    real = {name: ModuleType(name) for name in ("MinkowskiEngine", "MinkowskiEngine.utils", "MinkowskiOps")}
+    real = {
+        name: ModuleType(name)
+        for name in ("MinkowskiEngine", "MinkowskiEngine.utils", "MinkowskiOps")
+    }
     for name, module in real.items():
         monkeypatch.setitem(sys.modules, name, module)
     with ME.installed():
-        assert sys.modules["MinkowskiEngine"] is ME and sys.modules["MinkowskiOps"] is ME.MinkowskiOps
+        assert (
+            sys.modules["MinkowskiEngine"] is ME and sys.modules["MinkowskiOps"] is ME.MinkowskiOps
+        )
     assert all(sys.modules[name] is module for name, module in real.items())
     assert "MinkowskiEngine.modules" not in sys.modules
 
@@ -251,7 +258,9 @@ def test_a_published_file_runs_unmodified(tmp_path, monkeypatch):
     with ME.installed():
         net = importlib.import_module("published_net").Net()
     monkeypatch.delitem(sys.modules, "published_net")
-    x = ME.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 0, 0, 0], [0, 1, 5, 2]], dtype=torch.int32))
+    x = ME.SparseTensor(
+        torch.ones(2, 1), torch.tensor([[0, 0, 0, 0], [0, 1, 5, 2]], dtype=torch.int32)
+    )
     y = net(x)
     assert net.name == "Net3" and net.NORMS
     assert y.tensor_stride == [2, 2, 2] and y.C.tolist() == [[0, 0, 0, 0], [0, 0, 4, 2]]

@@ -26,7 +26,9 @@ def test_hybrid_kernels_are_cubes_in_another_order():
     assert hybrid.kernel_volume == cube.kernel_volume == 27
     order = [hybrid.window.cells.index(cell) for cell in cube.window.cells]
     assert (
-        sorted(order) == list(range(27)) and order != list(range(27)) and hybrid.window.cells[0] == (0, 0, 0)
+        sorted(order) == list(range(27))
+        and order != list(range(27))
+        and hybrid.window.cells[0] == (0, 0, 0)
     )
     a = ME.MinkowskiConvolution(2, 3, kernel_generator=hybrid, dimension=3).double()
     b = ME.MinkowskiConvolution(2, 3, kernel_generator=cube, dimension=3).double()
@@ -48,16 +50,25 @@ def test_hybrid_kernels_cross_where_they_are_told_to():
 
 def test_custom_kernels_take_their_offsets():
     offsets = torch.tensor([[0, 0], [2, 1], [-1, 0]])
-    generator = ME.KernelGenerator(region_type=ME.RegionType.CUSTOM, region_offsets=offsets, dimension=2)
-    assert generator.kernel_volume == 3 == ME.get_kernel_volume(ME.RegionType.CUSTOM, -1, offsets, None, 2)
+    generator = ME.KernelGenerator(
+        region_type=ME.RegionType.CUSTOM, region_offsets=offsets, dimension=2
+    )
+    assert (
+        generator.kernel_volume
+        == 3
+        == ME.get_kernel_volume(ME.RegionType.CUSTOM, -1, offsets, None, 2)
+    )
     region, moved, volume = generator.get_kernel([2, 2], False)
-    assert region == ME.RegionType.CUSTOM and moved.tolist() == (offsets * 2).tolist() and volume == 3
+    assert (
+        region == ME.RegionType.CUSTOM and moved.tolist() == (offsets * 2).tolist() and volume == 3
+    )
     x = tensor(channels=1)
     conv = ME.MinkowskiConvolution(1, 1, kernel_generator=generator, dimension=2).double()
     nn.init.ones_(conv.kernel)
     values = {tuple(c): f.item() for c, f in zip(x.C.tolist(), x.F)}
     expected = [
-        sum(values.get((b, i + p, j + q), 0) for p, q in offsets.tolist()) for b, i, j in x.C.tolist()
+        sum(values.get((b, i + p, j + q), 0) for p, q in offsets.tolist())
+        for b, i, j in x.C.tolist()
     ]
     assert conv(x).F.flatten().tolist() == pytest.approx(expected)
 
@@ -103,10 +114,14 @@ def test_kernel_maps_as_recorded(golden):
             x.coordinate_map_key, out_key, stride=stride, kernel_size=size, dilation=dilation
         )
         assert all(pairs.dtype == torch.int32 and pairs.shape[0] == 2 for pairs in maps.values())
-        position = rows_at(x.coordinate_manager.get_coordinates(out_key), record[f"{case}_out_coords"])
+        position = rows_at(
+            x.coordinate_manager.get_coordinates(out_key), record[f"{case}_out_coords"]
+        )
         recorded_row = torch.empty_like(position)
         recorded_row[position] = torch.arange(len(position))
-        ours = {(k, i, int(recorded_row[o])) for k, pairs in maps.items() for i, o in pairs.t().tolist()}
+        ours = {
+            (k, i, int(recorded_row[o])) for k, pairs in maps.items() for i, o in pairs.t().tolist()
+        }
         assert ours == {tuple(row) for row in record[case].tolist()}
 
 
@@ -115,11 +130,17 @@ def test_a_kernel_map_of_size_1_takes_a_plain_number_as_region_type(size):
     """The engine's completion, reconstruction and VAE examples find the voxels of a target so."""
     x = tensor()
     m = x.coordinate_manager
-    target, _ = m.insert_and_map(x.C[::3] + torch.tensor([0, 1, 0], dtype=torch.int32), string_id="target")
+    target, _ = m.insert_and_map(
+        x.C[::3] + torch.tensor([0, 1, 0], dtype=torch.int32), string_id="target"
+    )
     pairs = m.kernel_map(x.coordinate_map_key, m.stride(target, 1), kernel_size=size, region_type=1)
     there = {tuple(c) for c in m.get_coordinates(target).tolist()}
     expected = [row for row, c in enumerate(x.C.tolist()) if tuple(c) in there]
-    assert list(pairs) == [0] and sorted(pairs[0][0].tolist()) == expected and 0 < len(expected) < len(x)
+    assert (
+        list(pairs) == [0]
+        and sorted(pairs[0][0].tolist()) == expected
+        and 0 < len(expected) < len(x)
+    )
     assert torch.equal(x.C[pairs[0][0].long()], m.get_coordinates(target)[pairs[0][1].long()])
     with pytest.raises(ValueError, match="region_type"):
         m.kernel_map(x.coordinate_map_key, target, kernel_size=3, region_type=1)

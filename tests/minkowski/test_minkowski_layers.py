@@ -51,9 +51,13 @@ def test_convolutions_as_recorded(golden, name):
     record = Record(golden, name)
     arguments = dict(CONVOLUTIONS[name])
     if "kernel_generator" in arguments:
-        arguments["kernel_generator"] = ME.KernelGenerator(dimension=3, **arguments["kernel_generator"])
+        arguments["kernel_generator"] = ME.KernelGenerator(
+            dimension=3, **arguments["kernel_generator"]
+        )
     weight = record["weight"]
-    conv = ME.MinkowskiConvolution(weight.shape[-2], weight.shape[-1], dimension=3, **arguments).double()
+    conv = ME.MinkowskiConvolution(
+        weight.shape[-2], weight.shape[-1], dimension=3, **arguments
+    ).double()
     assert conv.kernel.shape == weight.shape
     with torch.no_grad():
         conv.kernel.copy_(weight)
@@ -70,7 +74,11 @@ def test_generative_convolutions_as_recorded(golden, name):
     record = Record(golden, name)
     weight = record["weight"]
     conv = ME.MinkowskiGenerativeConvolutionTranspose(
-        weight.shape[1], weight.shape[2], kernel_size=record.meta["kernel_size"], stride=2, dimension=3
+        weight.shape[1],
+        weight.shape[2],
+        kernel_size=record.meta["kernel_size"],
+        stride=2,
+        dimension=3,
     ).double()
     with torch.no_grad():
         conv.kernel.copy_(weight)
@@ -79,21 +87,30 @@ def test_generative_convolutions_as_recorded(golden, name):
     check_recorded(y, record, {"grad_feats": leaf, "grad_weight": conv.kernel})
 
 
-@pytest.mark.parametrize("name", ["pool_max_k3s2", "pool_avg_k2s2", "pool_sum_k3s1d2", "pool_avg_k3s3"])
+@pytest.mark.parametrize(
+    "name", ["pool_max_k3s2", "pool_avg_k2s2", "pool_sum_k3s1d2", "pool_avg_k3s3"]
+)
 def test_pooling_as_recorded(golden, name):
     record = Record(golden, name)
-    kind = {"max": ME.MinkowskiMaxPooling, "avg": ME.MinkowskiAvgPooling, "sum": ME.MinkowskiSumPooling}[
-        name[5:8]
-    ]
+    kind = {
+        "max": ME.MinkowskiMaxPooling,
+        "avg": ME.MinkowskiAvgPooling,
+        "sum": ME.MinkowskiSumPooling,
+    }[name[5:8]]
     leaf = record.leaf("feats")
     meta = record.meta
     pool = kind(
-        kernel_size=meta["kernel_size"], stride=meta["stride"], dilation=meta["dilation"], dimension=3
+        kernel_size=meta["kernel_size"],
+        stride=meta["stride"],
+        dilation=meta["dilation"],
+        dimension=3,
     )
     check_recorded(pool(ME.SparseTensor(leaf, record["coords"])), record, {"grad_feats": leaf})
 
 
-@pytest.mark.parametrize("name", ["broadcast_add", "broadcast_cat", "broadcast_copy", "broadcast_mul"])
+@pytest.mark.parametrize(
+    "name", ["broadcast_add", "broadcast_cat", "broadcast_copy", "broadcast_mul"]
+)
 def test_broadcasts_as_recorded(golden, name):
     record = Record(golden, name)
     kind = {
@@ -106,7 +123,9 @@ def test_broadcasts_as_recorded(golden, name):
     x = ME.SparseTensor(leaf, record["coords"])
     m = x.coordinate_manager
     rows = rows_at(record["glob_coords"], m.get_coordinates(m.origin()))
-    y = kind()(x, ME.SparseTensor(summary[rows], coordinate_map_key=m.origin(), coordinate_manager=m))
+    y = kind()(
+        x, ME.SparseTensor(summary[rows], coordinate_map_key=m.origin(), coordinate_manager=m)
+    )
     assert torch.equal(y.C, record["out_coords"])
     gradients = {"grad_glob": summary} | ({"grad_feats": leaf} if "grad_feats" in record else {})
     check_recorded(y, record, gradients)
@@ -129,7 +148,9 @@ def test_cat_and_pruning_as_recorded(golden):
     record = Record(golden, "cat")
     a, b = record.leaf("feats_a"), record.leaf("feats_b")
     x = ME.SparseTensor(a, record["coords"])
-    y = ME.SparseTensor(b, coordinate_map_key=x.coordinate_map_key, coordinate_manager=x.coordinate_manager)
+    y = ME.SparseTensor(
+        b, coordinate_map_key=x.coordinate_map_key, coordinate_manager=x.coordinate_manager
+    )
     check_recorded(ME.cat(x, y), record, {"grad_a": a, "grad_b": b})
     record = Record(golden, "pruning")
     leaf = record.leaf("feats")
@@ -164,7 +185,15 @@ def test_functions_have_the_right_gradients_and_fill_empty_keys():
     assert out.get_tensor_stride() == [2, 2] and torch.equal(features, conv(x).F)
     assert gradcheck(ME.MinkowskiConvolutionFunction(), (*arguments, None, m))
     y = conv(x)
-    arguments = (y.F, up.kernel, up.kernel_generator, up.convolution_mode, y.coordinate_map_key, key, m)
+    arguments = (
+        y.F,
+        up.kernel,
+        up.kernel_generator,
+        up.convolution_mode,
+        y.coordinate_map_key,
+        key,
+        m,
+    )
     assert gradcheck(ME.MinkowskiConvolutionTransposeFunction(), arguments)
     for kind in (ME.MinkowskiMaxPooling, ME.MinkowskiAvgPooling, ME.MinkowskiSumPooling):
         pool = kind(kernel_size=2, stride=2, dimension=2)
@@ -173,8 +202,14 @@ def test_functions_have_the_right_gradients_and_fill_empty_keys():
     unpool = ME.MinkowskiPoolingTranspose(kernel_size=3, stride=2, dimension=2)
     arguments = (y.F, unpool.pooling_mode, unpool.kernel_generator, y.coordinate_map_key, None, m)
     assert gradcheck(ME.MinkowskiLocalPoolingTransposeFunction(), arguments)
-    for kind in (ME.MinkowskiGlobalMaxPooling, ME.MinkowskiGlobalAvgPooling, ME.MinkowskiGlobalSumPooling):
-        assert gradcheck(ME.MinkowskiGlobalPoolingFunction(), (x.F, kind().pooling_mode, key, None, m))
+    for kind in (
+        ME.MinkowskiGlobalMaxPooling,
+        ME.MinkowskiGlobalAvgPooling,
+        ME.MinkowskiGlobalSumPooling,
+    ):
+        assert gradcheck(
+            ME.MinkowskiGlobalPoolingFunction(), (x.F, kind().pooling_mode, key, None, m)
+        )
     pooled = ME.MinkowskiGlobalSumPooling()(x).detach().requires_grad_()
     for mode in ME.BroadcastMode:
         arguments = (x.F, pooled.F, mode, key, pooled.coordinate_map_key, m)
@@ -245,13 +280,19 @@ def test_target_coordinates_get_the_stride_that_was_asked_for():
     target = torch.cat([x.C[:5], x.C[:5]])
     conv = ME.MinkowskiConvolution(2, 3, kernel_size=3, dimension=2).double()
     y = conv(x, target)
-    assert y.tensor_stride == [1, 1] and torch.equal(y.C, x.C[:5]) and torch.allclose(y.F, conv(x).F[:5])
+    assert (
+        y.tensor_stride == [1, 1]
+        and torch.equal(y.C, x.C[:5])
+        and torch.allclose(y.F, conv(x).F[:5])
+    )
     other = tensor(seed=1, coordinate_manager=x.coordinate_manager)
     assert torch.equal(conv(x, other).C, other.C) and torch.equal(
         conv(x, other.coordinate_map_key).C, other.C
     )
     strided = ME.MinkowskiMaxPooling(kernel_size=3, stride=2, dimension=2)
-    coarse = torch.div(x.C, torch.tensor([1, 2, 2]), rounding_mode="floor") * torch.tensor([1, 2, 2])
+    coarse = torch.div(x.C, torch.tensor([1, 2, 2]), rounding_mode="floor") * torch.tensor(
+        [1, 2, 2]
+    )
     assert strided(x, coarse.int()).tensor_stride == [2, 2]
     down = ME.MinkowskiConvolution(2, 2, kernel_size=2, stride=2, dimension=2).double()(x)
     up = ME.MinkowskiConvolutionTranspose(2, 2, kernel_size=2, stride=2, dimension=2).double()
@@ -267,7 +308,9 @@ def test_a_one_cell_layer_with_stride_is_strided_in_one_dimension_too():
 
 def test_channelwise_convolution_is_a_diagonal_kernel():
     x = tensor(channels=3)
-    layer = ME.MinkowskiChannelwiseConvolution(3, kernel_size=3, stride=2, bias=True, dimension=2).double()
+    layer = ME.MinkowskiChannelwiseConvolution(
+        3, kernel_size=3, stride=2, bias=True, dimension=2
+    ).double()
     full = ME.MinkowskiConvolution(3, 3, kernel_size=3, stride=2, bias=True, dimension=2).double()
     with torch.no_grad():
         full.kernel.copy_(torch.diag_embed(layer.kernel))
@@ -287,7 +330,9 @@ def test_element_wise_layers_are_torchs(name):
     x = tensor()
     layer = getattr(ME, f"Minkowski{name}")().double().eval()
     twin = (
-        getattr(nn, name)(**({"dim": 1} if "Softm" in name or name == "LogSoftmax" else {})).double().eval()
+        getattr(nn, name)(**({"dim": 1} if "Softm" in name or name == "LogSoftmax" else {}))
+        .double()
+        .eval()
     )
     y = layer(x)
     assert torch.equal(y.F, twin(x.F)) and y.coordinate_map_key == x.coordinate_map_key
@@ -340,7 +385,9 @@ def test_dense_grids_to_voxels_and_back():
     assert torch.equal(ME.MinkowskiToDenseTensor(grid.shape)(x), grid)
     assert torch.equal(ME.to_sparse(grid.movedim(1, -1), format="BXXC").F, x.F)
     every = ME.MinkowskiToSparseTensor(remove_zeros=False)(grid)
-    assert len(every) == 2 * 4 * 5 and torch.equal(ME.MinkowskiToDenseTensor(grid.shape)(every), grid)
+    assert len(every) == 2 * 4 * 5 and torch.equal(
+        ME.MinkowskiToDenseTensor(grid.shape)(every), grid
+    )
     kept = ME.MinkowskiToSparseTensor(coordinates=ME.dense_coordinates(grid.shape))(grid)
     assert torch.equal(kept.C, every.C)
     x.F.sum().backward()
@@ -354,7 +401,8 @@ def test_residual_blocks(kind):
     x = tensor(channels=32, count=60)
     wide = 32 * kind.expansion
     down = nn.Sequential(
-        ME.MinkowskiConvolution(32, wide, kernel_size=1, stride=2, dimension=2), ME.MinkowskiBatchNorm(wide)
+        ME.MinkowskiConvolution(32, wide, kernel_size=1, stride=2, dimension=2),
+        ME.MinkowskiBatchNorm(wide),
     )
     dimension = {"D": 2} if kind.__name__.startswith("SE") else {"dimension": 2}
     block = kind(32, 32, stride=2, downsample=down, **dimension).double()
@@ -381,9 +429,13 @@ def test_sync_batch_norm_takes_over_the_same_parameters():
 def test_layers_print_as_the_engines_do():
     conv = ME.MinkowskiConvolution(2, 3, kernel_size=3, stride=2, dimension=2)
     assert (
-        repr(conv) == "MinkowskiConvolution(in=2, out=3, kernel_size=[3, 3], stride=[2, 2], dilation=[1, 1])"
+        repr(conv)
+        == "MinkowskiConvolution(in=2, out=3, kernel_size=[3, 3], stride=[2, 2], dilation=[1, 1])"
     )
-    assert repr(ME.MinkowskiLinear(2, 3)) == "MinkowskiLinear(in_features=2, out_features=3, bias=True)"
+    assert (
+        repr(ME.MinkowskiLinear(2, 3))
+        == "MinkowskiLinear(in_features=2, out_features=3, bias=True)"
+    )
     assert repr(ME.MinkowskiBatchNorm(3)) == (
         "MinkowskiBatchNorm(3, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)"
     )

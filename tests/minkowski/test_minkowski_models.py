@@ -22,7 +22,9 @@ class FCGFBlock(nn.Module):
 
     def __init__(self, channels: int, norm: str, momentum: float):
         super().__init__()
-        self.conv1 = ME.MinkowskiConvolution(channels, channels, kernel_size=3, stride=1, dimension=3)
+        self.conv1 = ME.MinkowskiConvolution(
+            channels, channels, kernel_size=3, stride=1, dimension=3
+        )
         self.norm1 = fcgf_norm(norm, channels, momentum)
         self.conv2 = ME.MinkowskiConvolution(
             channels, channels, kernel_size=3, stride=1, dilation=1, bias=False, dimension=3
@@ -49,7 +51,11 @@ class FCGFNet(ME.MinkowskiNetwork):
         ME.MinkowskiNetwork.__init__(self, 3)
 
         def level(name, kind, channels_in, channels_out, **keywords):
-            setattr(self, f"conv{name}", kind(channels_in, channels_out, dimension=3, bias=False, **keywords))
+            setattr(
+                self,
+                f"conv{name}",
+                kind(channels_in, channels_out, dimension=3, bias=False, **keywords),
+            )
             setattr(self, f"norm{name}", fcgf_norm("BN", channels_out, momentum))
             setattr(self, f"block{name}", FCGFBlock(channels_out, block_norm, momentum))
 
@@ -62,7 +68,9 @@ class FCGFNet(ME.MinkowskiNetwork):
         level("4_tr", up, c[3], t[3], kernel_size=3, stride=2, dilation=1)
         level("3_tr", up, c[2] + t[3], t[2], kernel_size=3, stride=2, dilation=1)
         level("2_tr", up, c[1] + t[2], t[1], kernel_size=3, stride=2, dilation=1)
-        self.conv1_tr = down(c[0] + t[1], t[0], kernel_size=1, stride=1, dilation=1, bias=False, dimension=3)
+        self.conv1_tr = down(
+            c[0] + t[1], t[0], kernel_size=1, stride=1, dilation=1, bias=False, dimension=3
+        )
         self.final = down(t[0], 7, kernel_size=1, stride=1, dilation=1, bias=True, dimension=3)
 
     def forward(self, x):
@@ -84,11 +92,18 @@ class FCGFNet(ME.MinkowskiNetwork):
         )
 
 
-def conv(channels_in, channels_out, kernel_size, stride=1, bias=False, hybrid=False, transpose=False):
+def conv(
+    channels_in, channels_out, kernel_size, stride=1, bias=False, hybrid=False, transpose=False
+):
     """As SpatioTemporalSegmentation builds its layers, with the names of version 0.4."""
     region_type = ME.RegionType.HYBRID if hybrid else ME.RegionType.HYPERCUBE
     generator = ME.KernelGenerator(
-        kernel_size, stride, 1, region_type=region_type, axis_types=AXES if hybrid else None, dimension=3
+        kernel_size,
+        stride,
+        1,
+        region_type=region_type,
+        axis_types=AXES if hybrid else None,
+        dimension=3,
     )
     kind = ME.MinkowskiConvolutionTranspose if transpose else ME.MinkowskiConvolution
     return kind(
@@ -150,7 +165,9 @@ class PointContrastNet(ME.MinkowskiNetwork):
             skips.append(out)
         for place in range(4, 8):
             out = getattr(self, f"convtr{place}p{2 ** (8 - place)}s2")(out)
-            out = ME.MinkowskiOps.cat(self.relu(getattr(self, f"bntr{place}")(out)), skips[7 - place])
+            out = ME.MinkowskiOps.cat(
+                self.relu(getattr(self, f"bntr{place}")(out)), skips[7 - place]
+            )
             out = getattr(self, f"block{place + 1}")(out)
         out = self.final(out)
         return ME.SparseTensor(
@@ -216,14 +233,18 @@ def test_a_network_in_pointcontrast_style_is_our_res16unet_but_for_the_order_of_
 
 @pytest.mark.parametrize("name", ["ResUNetBN2C", "Res16UNet14A", "SimpleNetIN2"])
 def test_the_minkowski_backend_on_an_installation_of_ours(name):
-    narrow = {"planes": PLANES, "initial": 4} if name.startswith("Res16") else {"channels": CHANNELS}
+    narrow = (
+        {"planes": PLANES, "initial": 4} if name.startswith("Res16") else {"channels": CHANNELS}
+    )
     config = {"in_channels": 2, "out_channels": 7, "normalize_feature": True, **narrow}
     ours = models.create_model(name, **config).double()
     features, coordinates = make_input()
     x = SparseTensor(features, coordinates)
     with ME.installed():
         theirs = models.create_model(name, backend="minkowski", **config).double()
-        assert isinstance(theirs.final if hasattr(theirs, "final") else theirs.conv1, ME.MinkowskiConvolution)
+        assert isinstance(
+            theirs.final if hasattr(theirs, "final") else theirs.conv1, ME.MinkowskiConvolution
+        )
         theirs.load_state_dict(ours.state_dict())
         y = theirs(x)
     expected = ours(x)

@@ -52,7 +52,9 @@ def test_float_coordinates_are_rounded_down_with_a_warning(golden):
     assert torch.equal(x.inverse_mapping, record["inverse"])
 
 
-@pytest.mark.parametrize("mode", ["RANDOM_SUBSAMPLE", "UNWEIGHTED_AVERAGE", "UNWEIGHTED_SUM", "MAX_POOL"])
+@pytest.mark.parametrize(
+    "mode", ["RANDOM_SUBSAMPLE", "UNWEIGHTED_AVERAGE", "UNWEIGHTED_SUM", "MAX_POOL"]
+)
 def test_a_field_becomes_voxels_as_recorded(golden, mode):
     record = Record(golden, "tensorfield_sparse")
     leaf = record.leaf("feats")
@@ -129,12 +131,16 @@ def test_splat_and_interpolation(golden):
 
 def test_interpolation_returns_its_pairs_and_weights(golden):
     record = Record(golden, "interpolation_maps")
-    x = ME.SparseTensor(torch.zeros(len(record["coords"]), 1, dtype=torch.float64), record["coords"])
+    x = ME.SparseTensor(
+        torch.zeros(len(record["coords"]), 1, dtype=torch.float64), record["coords"]
+    )
     layer = ME.MinkowskiInterpolation(return_kernel_map=True, return_weights=True)
     _, (in_map, out_map), weights = layer(x, record["query"])
     assert in_map.dtype == out_map.dtype == torch.int32
     ours = dict(zip(zip(in_map.tolist(), out_map.tolist()), weights.tolist()))
-    theirs = dict(zip(zip(record["in_map"].tolist(), record["out_map"].tolist()), record["weights"].tolist()))
+    theirs = dict(
+        zip(zip(record["in_map"].tolist(), record["out_map"].tolist()), record["weights"].tolist())
+    )
     assert ours == pytest.approx({pair: w for pair, w in theirs.items() if w > 0})
 
 
@@ -178,7 +184,9 @@ def test_decomposition_as_recorded(golden):
     coordinates, features = x.decomposed_coordinates_and_features
     assert [len(c) for c in coordinates] == record.meta["n"]
     sizes = record.meta["n"]
-    for batch, (c, f) in enumerate(zip(record["dec_coords"].split(sizes), record["dec_feats"].split(sizes))):
+    for batch, (c, f) in enumerate(
+        zip(record["dec_coords"].split(sizes), record["dec_feats"].split(sizes))
+    ):
         rows = rows_at(coordinates[batch], c)
         assert_close(features[batch][rows], f)
         assert torch.equal(x.coordinates_at(batch), coordinates[batch])
@@ -197,7 +205,8 @@ def test_what_a_tensor_says_of_itself():
     assert isinstance(x, EngineTensor)
     assert x.tensor_stride == [2, 2, 2] == x.coordinate_map_key.get_tensor_stride()
     assert (
-        x.coordinate_map_key.get_key() == ([2, 2, 2], "") and x.coordinate_map_key.get_coordinate_size() == 4
+        x.coordinate_map_key.get_key() == ([2, 2, 2], "")
+        and x.coordinate_map_key.get_coordinate_size() == 4
     )
     assert x.D == x.dimension == 3 and x.shape == x.size() == x.F.size() and x.size(1) == 3
     assert x.coordinate_key == x.coordinate_map_key == x.coords_key
@@ -254,8 +263,14 @@ def test_wrong_arguments_raise_one_line():
         ({"features": features}, "either coordinates"),
         ({"features": features[0], "coordinates": coordinates}, r"\(V, C\)"),
         ({"features": features, "coordinates": coordinates[1:]}, "expected a tensor of shape"),
-        ({"features": features, "coordinate_map_key": ME.CoordinateMapKey([1], "")}, "coordinate_manager"),
-        ({"features": features, "coordinates": coordinates, "quantization_mode": 3}, "quantization_mode"),
+        (
+            {"features": features, "coordinate_map_key": ME.CoordinateMapKey([1], "")},
+            "coordinate_manager",
+        ),
+        (
+            {"features": features, "coordinates": coordinates, "quantization_mode": 3},
+            "quantization_mode",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             ME.SparseTensor(**arguments)
@@ -341,7 +356,10 @@ def test_queries_of_the_manager():
     unique = m.get_unique_coordinate_map_key([2, 2, 2])
     assert unique.get_tensor_stride() == [2, 2, 2] and not m.exists(unique)
     named, _ = m.insert_and_map(x.C * 3, 3, "mine")
-    assert named.get_key() == ([3, 3, 3], "mine") and m.stride(named, 2).get_key() == ([6, 6, 6], "mine")
+    assert named.get_key() == ([3, 3, 3], "mine") and m.stride(named, 2).get_key() == (
+        [6, 6, 6],
+        "mine",
+    )
     assert m.stride(key, 2, "apart").get_key() == ([2, 2, 2], "apart")
     assert "60" not in repr(m) and "[2, 2, 2]" in repr(m)
     with pytest.raises(ValueError, match="tensor stride"):
@@ -354,8 +372,13 @@ def test_a_key_is_empty_until_it_is_set():
     with pytest.raises(ValueError, match="empty"):
         key.get_key()
     key.set_key([1, 2, 3], "a")
-    assert key == ME.CoordinateMapKey([1, 2, 3], "a") and len({key, ME.CoordinateMapKey([1, 2, 3], "a")}) == 1
-    assert key != ME.CoordinateMapKey([1, 2, 3], "b") and repr(key) == "coordinate map key:[1, 2, 3]:a"
+    assert (
+        key == ME.CoordinateMapKey([1, 2, 3], "a")
+        and len({key, ME.CoordinateMapKey([1, 2, 3], "a")}) == 1
+    )
+    assert (
+        key != ME.CoordinateMapKey([1, 2, 3], "b") and repr(key) == "coordinate map key:[1, 2, 3]:a"
+    )
     with pytest.raises(ValueError, match="strides"):
         key.set_key([1, 2], "a")
 
@@ -364,7 +387,10 @@ def test_layers_keep_fields_fields():
     points = torch.cat([torch.arange(30)[:, None] % 2, torch.rand(30, 3) * 8], 1)
     field = ME.TensorField(torch.rand(30, 4), points)
     net = torch.nn.Sequential(
-        ME.MinkowskiLinear(4, 8), ME.MinkowskiBatchNorm(8), ME.MinkowskiReLU(), ME.MinkowskiSinusoidal(8, 5)
+        ME.MinkowskiLinear(4, 8),
+        ME.MinkowskiBatchNorm(8),
+        ME.MinkowskiReLU(),
+        ME.MinkowskiSinusoidal(8, 5),
     )
     out = net(field)
     assert isinstance(out, ME.TensorField) and out.F.shape == (30, 5) and torch.equal(out.C, points)
@@ -387,18 +413,28 @@ def test_a_function_is_applied_with_a_fields_key(kind):
     arguments = (field.F, pool.pooling_mode, key, out, m)
     pooled = ME.MinkowskiGlobalPoolingFunction.apply(*arguments)
     clouds = [field.F[points[:, 0] == b] for b in range(3)]
-    by_hand = {"Max": lambda f: f.amax(0), "Avg": lambda f: f.mean(0), "Sum": lambda f: f.sum(0)}[kind]
+    by_hand = {"Max": lambda f: f.amax(0), "Avg": lambda f: f.mean(0), "Sum": lambda f: f.sum(0)}[
+        kind
+    ]
     assert torch.allclose(pooled, torch.stack([by_hand(f) for f in clouds]))
     assert torch.equal(pooled, pool(field).F)
-    assert m.get_coordinates(out).tolist() == [[0, 0], [1, 0], [2, 0]] and out.get_tensor_stride() == [0]
-    assert gradcheck(ME.MinkowskiGlobalPoolingFunction(), (field.F, pool.pooling_mode, key, None, m))
+    assert m.get_coordinates(out).tolist() == [
+        [0, 0],
+        [1, 0],
+        [2, 0],
+    ] and out.get_tensor_stride() == [0]
+    assert gradcheck(
+        ME.MinkowskiGlobalPoolingFunction(), (field.F, pool.pooling_mode, key, None, m)
+    )
 
     x = field.sparse()
     assert x.coordinate_map_key != key, "the field's voxels have a key of their own"
     assert len(x.F) < len(field.F)
     conv = ME.MinkowskiConvolution(2, 2, kernel_size=3, dimension=1).double()
     with pytest.raises(ValueError, match="key of a field"):
-        conv.conv.apply(field.F, conv.kernel, conv.kernel_generator, conv.convolution_mode, key, None, m)
+        conv.conv.apply(
+            field.F, conv.kernel, conv.kernel_generator, conv.convolution_mode, key, None, m
+        )
 
 
 def test_fields_and_voxels_never_have_one_key():
@@ -408,7 +444,12 @@ def test_fields_and_voxels_never_have_one_key():
     name = field.coordinate_field_map_key.get_key()[1]
     named, _ = m.insert_and_map(torch.tensor([[0, 5]]).int(), 1, name)
     second = ME.TensorField(torch.rand(2, 1), points, coordinate_manager=m)
-    keys = [field.coordinate_field_map_key, named, second.coordinate_field_map_key, m.insert_field(points, 1, "")]
+    keys = [
+        field.coordinate_field_map_key,
+        named,
+        second.coordinate_field_map_key,
+        m.insert_field(points, 1, ""),
+    ]
     assert len(set(keys)) == 4
 
 
@@ -422,7 +463,9 @@ def test_a_largest_value_of_zero_has_a_whole_gradient(dtype):
     ways = {
         "duplicates": lambda f: ME.SparseTensor(f, rows, quantization_mode=maximum).F,
         "field": lambda f: ME.TensorField(f, rows + 0.5, quantization_mode=maximum).sparse().F,
-        "clouds of a field": lambda f: ME.MinkowskiGlobalMaxPooling()(ME.TensorField(f, rows + 0.5)).F,
+        "clouds of a field": lambda f: (
+            ME.MinkowskiGlobalMaxPooling()(ME.TensorField(f, rows + 0.5)).F
+        ),
         "pairs": lambda f: ME.MinkowskiDirectMaxPoolingFunction.apply(*pairs, f, 2),
     }
     for name, way in ways.items():

@@ -36,19 +36,29 @@ def test_sparse_quantize_of_floats_as_recorded(golden):
         points, return_index=True, return_inverse=True, quantization_size=voxel
     )
     assert np.array_equal(coordinates, record["float_out_coords"])
-    assert np.array_equal(index, record["float_index"]) and np.array_equal(inverse, record["float_inverse"])
+    assert np.array_equal(index, record["float_index"]) and np.array_equal(
+        inverse, record["float_inverse"]
+    )
     maps = {"return_maps_only": True, "quantization_size": voxel}
-    assert np.array_equal(utils.sparse_quantize(torch.from_numpy(points), **maps), record["floatT_index"])
-    assert np.array_equal(utils.sparse_quantize(points.astype(np.float64), **maps), record["float64_index"])
+    assert np.array_equal(
+        utils.sparse_quantize(torch.from_numpy(points), **maps), record["floatT_index"]
+    )
+    assert np.array_equal(
+        utils.sparse_quantize(points.astype(np.float64), **maps), record["float64_index"]
+    )
     maps["quantization_size"] = [voxel] * 3
     assert np.array_equal(utils.sparse_quantize(points, **maps), record["float_index"])
-    assert np.array_equal(utils.sparse_quantize(torch.from_numpy(points), **maps), record["float_index"])
+    assert np.array_equal(
+        utils.sparse_quantize(torch.from_numpy(points), **maps), record["float_index"]
+    )
 
 
 def test_labels_are_ignored_exactly_where_they_disagree(golden):
     record = Record(golden, "sparse_quantize").arrays
     coordinates, features, labels = record["int_coords"], record["int_feats"], record["labels"]
-    out = utils.sparse_quantize(coordinates, features, labels, return_index=True, return_inverse=True)
+    out = utils.sparse_quantize(
+        coordinates, features, labels, return_index=True, return_inverse=True
+    )
     assert all(isinstance(part, np.ndarray) for part in out)
     assert [part.dtype.name for part in out] == ["int32", "float32", "int32", "int32", "int32"]
     names = ("lab_out_coords", "lab_out_feats", None, "lab_index", "lab_inverse")
@@ -86,7 +96,9 @@ def test_sparse_quantize_returns_what_is_asked_for():
     points = np.array([[0.1, 0.2], [0.3, 0.4], [1.5, 0.0]])
     assert torch.equal(utils.sparse_quantize(points), torch.tensor([[0, 0], [1, 0]]).int())
     assert utils.sparse_quantize(points, return_maps_only=True).tolist() == [0, 2]
-    both = utils.sparse_quantize(points, return_index=True, return_inverse=True, return_maps_only=True)
+    both = utils.sparse_quantize(
+        points, return_index=True, return_inverse=True, return_maps_only=True
+    )
     assert [part.tolist() for part in both] == [[0, 2], [0, 0, 1]]
     assert utils.sparse_quantize(points, quantization_size=1).shape == (2, 2)
     for arguments, message in (
@@ -126,7 +138,9 @@ def test_collation_as_recorded(golden):
     coordinates, stacked = utils.sparse_collate(clouds, features)
     assert np.array_equal(coordinates, record["sc"]) and np.array_equal(stacked, record["sf"])
     floats = [torch.from_numpy(record["fl0"]), record["fl1"]]
-    assert np.array_equal(utils.batched_coordinates(floats, dtype=torch.float32), record["batched_float"])
+    assert np.array_equal(
+        utils.batched_coordinates(floats, dtype=torch.float32), record["batched_float"]
+    )
     assert np.array_equal(utils.batched_coordinates(floats), record["batched_int_from_float"])
 
 
@@ -154,9 +168,13 @@ def test_hashes_of_rows():
     keys = utils.ravel_hash_vec(rows)
     assert keys.dtype == np.uint64 and len(np.unique(keys)) == len(np.unique(rows, axis=0))
     hashed = utils.fnv_hash_vec(rows)
-    assert hashed.dtype == np.uint64 and np.array_equal(utils.fnv_hash_vec(rows[::-1])[::-1], hashed)
+    assert hashed.dtype == np.uint64 and np.array_equal(
+        utils.fnv_hash_vec(rows[::-1])[::-1], hashed
+    )
     offset, prime = 14695981039346656037, 1099511628211
-    assert utils.fnv_hash_vec(np.array([[3, 5]])).tolist() == [((offset * prime ^ 3) * prime ^ 5) % 2**64]
+    assert utils.fnv_hash_vec(np.array([[3, 5]])).tolist() == [
+        ((offset * prime ^ 3) * prime ^ 5) % 2**64
+    ]
 
 
 def test_kaiming_normal_follows_the_fan():

@@ -34,7 +34,12 @@ def test_a_network_with_its_maps_is_one_graph_and_a_second_serves_every_size():
 def test_a_network_whose_maps_are_not_made_yet_is_interrupted_and_right():
     shared, plain = network(), network()
     compiled = torch.compile(shared, backend="eager")
-    same(*(step(run, of, sparse(cloud(40), channels=2)) for run, of in ((compiled, shared), (plain, plain))))
+    same(
+        *(
+            step(run, of, sparse(cloud(40), channels=2))
+            for run, of in ((compiled, shared), (plain, plain))
+        )
+    )
     assert breaks()
 
 
@@ -138,7 +143,9 @@ class Between(torch.nn.Module):
 
 
 def points(x: SparseTensor) -> TensorField:
-    return TensorField(torch.cat([x.F, -x.F]), torch.cat([x.C + 0.25, x.C + 0.75]).double(), x.manager)
+    return TensorField(
+        torch.cat([x.F, -x.F]), torch.cat([x.C + 0.25, x.C + 0.75]).double(), x.manager
+    )
 
 
 BETWEEN = {
@@ -150,11 +157,17 @@ BETWEEN = {
 }
 
 
-@pytest.mark.parametrize("make", [
-    Normal, Channelwise, lambda: Pooled(modules.MaxPooling, modules.GlobalMaxPooling),
-    lambda: Pooled(modules.AvgPooling, modules.GlobalAvgPooling),
-    lambda: Pooled(modules.SumPooling, modules.GlobalSumPooling),
-], ids=["instance norm", "channelwise", "max", "average", "sum"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Normal,
+        Channelwise,
+        lambda: Pooled(modules.MaxPooling, modules.GlobalMaxPooling),
+        lambda: Pooled(modules.AvgPooling, modules.GlobalAvgPooling),
+        lambda: Pooled(modules.SumPooling, modules.GlobalSumPooling),
+    ],
+    ids=["instance norm", "channelwise", "max", "average", "sum"],
+)
 def test_norms_pools_and_other_kernels_are_one_graph_too(make):
     torch.manual_seed(1)
     shared = make().double()
@@ -170,7 +183,9 @@ def test_norms_pools_and_other_kernels_are_one_graph_too(make):
 def test_what_depends_on_data_is_run_between_graphs_that_serve_every_size(operation):
     torch.manual_seed(1)
     after = torch.nn.Sequential(modules.Convolution(2, 3, 3), modules.Convolution(3, 2, 3, 2))
-    shared = Between(BETWEEN[operation], after if operation == "pruning" else torch.nn.Identity()).double()
+    shared = Between(
+        BETWEEN[operation], after if operation == "pruning" else torch.nn.Identity()
+    ).double()
     plain = copy.deepcopy(shared)
     compiled = compile_network(shared, sparse(cloud(30), channels=2), backend="aot_eager")
     made = []
@@ -181,9 +196,9 @@ def test_what_depends_on_data_is_run_between_graphs_that_serve_every_size(operat
     assert breaks() and made[3:] == made[3:4] * 3
 
 
-@pytest.mark.parametrize("make", [
-    Normal, Channelwise, lambda: Pooled(modules.AvgPooling, modules.GlobalMaxPooling)
-])
+@pytest.mark.parametrize(
+    "make", [Normal, Channelwise, lambda: Pooled(modules.AvgPooling, modules.GlobalMaxPooling)]
+)
 def test_norms_pools_and_kernels_of_nothing(make):
     torch.manual_seed(1)
     shared = make().double()
@@ -196,7 +211,9 @@ def test_norms_pools_and_kernels_of_nothing(make):
 
 def test_fcgfs_network_is_one_graph():
     torch.manual_seed(0)
-    shared = models.ResUNetBN2C(1, 32, bn_momentum=0.05, normalize_feature=True, conv1_kernel_size=3)
+    shared = models.ResUNetBN2C(
+        1, 32, bn_momentum=0.05, normalize_feature=True, conv1_kernel_size=3
+    )
     plain = copy.deepcopy(shared)
     compiled = compile_network(shared, backend="eager", fullgraph=True)
     coordinates = cloud(60)

@@ -19,7 +19,9 @@ from sparsefeat.sparse import SparseTensor, functional, modules
 NARROW = {"channels": (4, 6, 8, 10), "tr_channels": (4, 6, 8, 10)}
 
 
-def make_cloud(seed: int = 0, voxels: int = 60, channels: int = 1, extent: int = 12, batch: int = 1):
+def make_cloud(
+    seed: int = 0, voxels: int = 60, channels: int = 1, extent: int = 12, batch: int = 1
+):
     """A sparse tensor with shuffled rows and negative coordinates."""
     rng = np.random.default_rng(seed)
     rows = np.concatenate([np.full((voxels, 1), b) for b in range(batch)])
@@ -27,7 +29,8 @@ def make_cloud(seed: int = 0, voxels: int = 60, channels: int = 1, extent: int =
     coordinates = rng.permutation(np.unique(coordinates, axis=0))
     features = rng.normal(size=(len(coordinates), channels))
     return SparseTensor(
-        torch.from_numpy(features).float(), coordinates=torch.from_numpy(coordinates).to(torch.int32)
+        torch.from_numpy(features).float(),
+        coordinates=torch.from_numpy(coordinates).to(torch.int32),
     )
 
 
@@ -86,7 +89,11 @@ def test_res16unet34c_has_the_published_layers():
         ),
         (
             "SimpleNetBN3E",
-            {"conv5_tr.kernel": (27, 256, 128), "conv1_tr.kernel": (48, 16), "conv1_tr.bias": (1, 16)},
+            {
+                "conv5_tr.kernel": (27, 256, 128),
+                "conv1_tr.kernel": (48, 16),
+                "conv1_tr.bias": (1, 16),
+            },
         ),
     ],
 )
@@ -102,7 +109,9 @@ def test_simple_nets_have_the_published_layers(name, layers):
 @pytest.mark.parametrize("name", model_names())
 def test_every_network_is_rebuilt_by_its_configuration_after_a_trip_through_json(name):
     with torch.device("meta"):
-        model = create_model(name, in_channels=2, out_channels=8, conv1_kernel_size=5, normalize_feature=True)
+        model = create_model(
+            name, in_channels=2, out_channels=8, conv1_kernel_size=5, normalize_feature=True
+        )
         again = create_model(**json.loads(json.dumps(model.config)))
     assert again.config == model.config
     assert type(again).__name__ == name
@@ -117,7 +126,9 @@ def test_every_network_is_rebuilt_by_its_configuration_after_a_trip_through_json
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 def test_output_rows_are_input_rows_and_have_unit_norm(name, train):
     narrow = {"channels": (4, 4, 6, 6, 8), "tr_channels": (4, 4, 6, 6, 8)}
-    model = create_model(name, in_channels=1, out_channels=5, normalize_feature=True, **narrow).train(train)
+    model = create_model(
+        name, in_channels=1, out_channels=5, normalize_feature=True, **narrow
+    ).train(train)
     cloud = make_cloud(batch=2)
     out = model(cloud)
     assert torch.equal(out.C, cloud.C)
@@ -139,17 +150,25 @@ WIDTHS = {
 
 def narrow_network(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    return create_model(name, in_channels=1, out_channels=8, normalize_feature=True, **WIDTHS[name]).eval()
+    return create_model(
+        name, in_channels=1, out_channels=8, normalize_feature=True, **WIDTHS[name]
+    ).eval()
 
 
 @pytest.mark.parametrize("name", WIDTHS)
 def test_a_cloud_has_the_same_features_alone_and_in_a_batch(name):
     """Rows of the two clouds alternate, the second lies a kilometre away, and the third is one voxel."""
     model = narrow_network(name).double()
-    alone = [make_cloud(1).to(torch.float64), make_cloud(2).to(torch.float64), make_cloud(3, voxels=1).to(torch.float64)]
+    alone = [
+        make_cloud(1).to(torch.float64),
+        make_cloud(2).to(torch.float64),
+        make_cloud(3, voxels=1).to(torch.float64),
+    ]
     far = torch.tensor([0, 2**14, -(2**14), 0], dtype=torch.int32)
     alone[1] = SparseTensor(alone[1].F, alone[1].C + far)
-    batch = torch.repeat_interleave(torch.arange(3, dtype=torch.int32), torch.tensor([len(x) for x in alone]))
+    batch = torch.repeat_interleave(
+        torch.arange(3, dtype=torch.int32), torch.tensor([len(x) for x in alone])
+    )
     coordinates = torch.cat([x.C for x in alone])
     coordinates[:, 0] = batch
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
@@ -185,7 +204,9 @@ def test_networks_do_not_depend_on_the_default_type(name, float64_by_default):
 @pytest.mark.parametrize("name", ["ResUNetBN2C", "ResUNetIN2C"])
 def test_an_empty_cloud_and_a_single_voxel_go_through(name, voxels):
     model = create_model(name, in_channels=1, out_channels=8, **NARROW)
-    cloud = SparseTensor(torch.ones(voxels, 1), coordinates=torch.zeros(voxels, 4, dtype=torch.int32))
+    cloud = SparseTensor(
+        torch.ones(voxels, 1), coordinates=torch.zeros(voxels, 4, dtype=torch.int32)
+    )
     for train in (False, True):
         assert model.train(train)(cloud).F.shape == (voxels, 8)
 
@@ -193,7 +214,9 @@ def test_an_empty_cloud_and_a_single_voxel_go_through(name, voxels):
 def test_features_move_with_the_cloud_by_multiples_of_the_coarsest_stride():
     model = models.ResUNetBN2C(1, 8, conv1_kernel_size=5, **NARROW).eval()
     cloud = make_cloud(3)
-    moved = SparseTensor(cloud.F, coordinates=cloud.C + torch.tensor([0, 8, -16, 24], dtype=torch.int32))
+    moved = SparseTensor(
+        cloud.F, coordinates=cloud.C + torch.tensor([0, 8, -16, 24], dtype=torch.int32)
+    )
     with torch.no_grad():
         torch.testing.assert_close(model(moved).F, model(cloud).F, rtol=1e-5, atol=1e-6)
 
@@ -202,7 +225,9 @@ def test_a_shallower_network_leaves_out_the_deepest_levels_and_keeps_the_other_n
     full = models.ResUNetBN2C(1, 32, conv1_kernel_size=7)
     for depth in range(3):
         names = list(models.ResUNetBN2C(1, 32, conv1_kernel_size=7, depth=depth).state_dict())
-        gone = tuple(f"{kind}{level}" for level in range(depth + 2, 5) for kind in ("conv", "norm", "block"))
+        gone = tuple(
+            f"{kind}{level}" for level in range(depth + 2, 5) for kind in ("conv", "norm", "block")
+        )
         assert names == [name for name in full.state_dict() if not name.startswith(gone)]
 
 
@@ -242,7 +267,9 @@ def test_the_receptive_field_is_the_published_one_at_every_depth(depth, expected
             1, 2, conv1_kernel_size=5, depth=1, dilation=2, norm="none", block_norm="none", **NARROW
         ),
         models.SimpleNetBN2(1, 2, depth=0, dilation=4, norm="none", **NARROW),
-        models.Res16UNet14A(1, 2, conv1_kernel_size=5, depth=2, planes=[4] * 8, initial=4, norm="none"),
+        models.Res16UNet14A(
+            1, 2, conv1_kernel_size=5, depth=2, planes=[4] * 8, initial=4, norm="none"
+        ),
     ],
     ids=["simple", "per level", "dilated", "flat", "res16"],
 )
@@ -358,7 +385,9 @@ def compat_engine() -> types.ModuleType:
     "engine", [make_shuffling_engine, compat_engine], ids=["shuffling", "sparsefeat.minkowski"]
 )
 @pytest.mark.parametrize("name", ["ResUNetBN2C", "ResUNetIN2C", "Res16UNet14A"])
-def test_the_minkowski_backend_gives_the_same_numbers_with_the_same_weights(monkeypatch, engine, name):
+def test_the_minkowski_backend_gives_the_same_numbers_with_the_same_weights(
+    monkeypatch, engine, name
+):
     monkeypatch.setitem(sys.modules, "MinkowskiEngine", engine())
     narrow = {"planes": [4] * 8, "initial": 4} if name.startswith("Res16") else NARROW
     config = {"in_channels": 2, "out_channels": 6, "normalize_feature": True, **narrow}

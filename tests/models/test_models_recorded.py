@@ -74,7 +74,11 @@ def test_features_at_the_published_voxel_size_are_the_recorded_ones(golden, reco
     coordinates = torch.from_numpy(record["coords"])
     with torch.no_grad():
         model = published(recorded_state, 7, train=False)
-        out = model(SparseTensor(torch.ones(len(coordinates), 1), coordinates=coordinates)).F.double().numpy()
+        out = (
+            model(SparseTensor(torch.ones(len(coordinates), 1), coordinates=coordinates))
+            .F.double()
+            .numpy()
+        )
     assert np.abs(out[record["rows"]] - record["out_rows"]).max() < 1e-4
     assert relative(out.sum(0), record["channel_sum"]) < 1e-4
     assert relative(np.abs(out).sum(0), record["channel_abs_sum"]) < 1e-5
@@ -112,12 +116,16 @@ def check_gradients(model, record) -> None:
         if name.startswith("grad::"):
             assert relative(parameters[name[6:]].grad, record[name]) < 1e-9, name
     assert len(record["grad_names"]) == len(parameters)
-    for name, (norm, projection) in zip(record["grad_names"], record["grad_norm_proj"], strict=True):
+    for name, (norm, projection) in zip(
+        record["grad_names"], record["grad_norm_proj"], strict=True
+    ):
         grad = parameters[str(name)].grad.numpy()
         seed = (zlib.crc32(str(name).encode()) + 77) & 0xFFFFFFFF
         direction = np.random.RandomState(seed).standard_normal(grad.shape)
         assert abs(np.linalg.norm(grad) / norm - 1) < 1e-9, name
-        assert abs((direction * grad).sum() - projection) < 1e-9 * norm * np.linalg.norm(direction), name
+        assert abs((direction * grad).sum() - projection) < 1e-9 * norm * np.linalg.norm(
+            direction
+        ), name
 
 
 # --- ResUNetIN2C, whose record lacks the weights of the instance norms ---
@@ -133,7 +141,9 @@ recorded weights are, which no wrong network would give.
 
 def test_resunetin2c_with_fitted_instance_norms_gives_the_recorded_features(golden, recorded_state):
     record = np.load(golden / "resunetin2c_k5_small_train.npz")
-    model = models.ResUNetIN2C(1, 32, bn_momentum=0.05, normalize_feature=True, conv1_kernel_size=5).double()
+    model = models.ResUNetIN2C(
+        1, 32, bn_momentum=0.05, normalize_feature=True, conv1_kernel_size=5
+    ).double()
     state, fitted = recorded_state(5, torch.float64), np.load(NORMS)
     state |= {name: torch.from_numpy(fitted[name]).double() for name in fitted.files}
     model.load_state_dict({name: state[name] for name in model.state_dict()})

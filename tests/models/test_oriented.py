@@ -23,7 +23,13 @@ from sparsefeat.pretrain.loop import pretrain
 from sparsefeat.receptive_field.soft import SoftNetwork
 from sparsefeat.sparse.weighted import Pairs
 
-SMALL = {"channels": [4, 4], "tr_channels": [4, 4], "depth": 1, "out_channels": 8, "conv1_kernel_size": 5}
+SMALL = {
+    "channels": [4, 4],
+    "tr_channels": [4, 4],
+    "depth": 1,
+    "out_channels": 8,
+    "conv1_kernel_size": 5,
+}
 
 
 def network(oriented: bool = True, **options) -> torch.nn.Module:
@@ -58,15 +64,23 @@ def icosphere() -> tuple[np.ndarray, np.ndarray]:
 def test_a_turn_or_a_reflection_of_points_and_normals_changes_nothing():
     model, (points, normals) = network(), ball()
     expected = features(model, points, normals)
-    for turn in (torch.eye(3)[[1, 2, 0]], torch.diag(torch.tensor([1.0, -1.0, -1.0])), -torch.eye(3)):
+    for turn in (
+        torch.eye(3)[[1, 2, 0]],
+        torch.diag(torch.tensor([1.0, -1.0, -1.0])),
+        -torch.eye(3),
+    ):
         turn = turn.double()
-        torch.testing.assert_close(features(model, points @ turn.T, normals @ turn.T), expected, atol=1e-9, rtol=0)
+        torch.testing.assert_close(
+            features(model, points @ turn.T, normals @ turn.T), expected, atol=1e-9, rtol=0
+        )
 
 
 def test_a_chiral_function_changes_its_sign_under_reflection_and_nothing_else_does():
     generator = torch.Generator().manual_seed(3)
     count, pairs = 30, 200
-    position, normal = (torch.randn(3, count, dtype=torch.float64, generator=generator) for _ in range(2))
+    position, normal = (
+        torch.randn(3, count, dtype=torch.float64, generator=generator) for _ in range(2)
+    )
     normal, weight = F.normalize(normal, dim=0), torch.ones(count, dtype=torch.float64)
     rows, targets = torch.randint(count, (2, pairs), generator=generator)
     targets = targets.sort().values
@@ -76,7 +90,11 @@ def test_a_chiral_function_changes_its_sign_under_reflection_and_nothing_else_do
         x, y, z = moved
         surface = torch.stack([x * x, y * y, z * z, x * y, x * z, y * z])
         level = Level(turn @ position, surface, weight, weight, moved, torch.zeros(count, 0))
-        return torch.stack(pair_functions(Pairs(rows, targets, targets, 0, count), level, level, 1.0, 2, chiral=True))
+        return torch.stack(
+            pair_functions(
+                Pairs(rows, targets, targets, 0, count), level, level, 1.0, 2, chiral=True
+            )
+        )
 
     still = functions(torch.eye(3, dtype=torch.float64))
     assert still.shape[0] == 12 and still[10:].abs().max() > 0.1
@@ -95,8 +113,12 @@ def test_a_chiral_network_does_not_mind_turns_but_reflections():
     points, normals = points[rows], normals[rows]
     expected = features(model, points, normals)
     turn = torch.eye(3)[[1, 2, 0]].double()
-    torch.testing.assert_close(features(model, points @ turn.T, normals @ turn.T), expected, atol=1e-9, rtol=0)
-    assert (features(model, -points, -normals) - expected).abs().mean() > 1e-3 * expected.abs().mean()
+    torch.testing.assert_close(
+        features(model, points @ turn.T, normals @ turn.T), expected, atol=1e-9, rtol=0
+    )
+    assert (
+        features(model, -points, -normals) - expected
+    ).abs().mean() > 1e-3 * expected.abs().mean()
 
 
 def test_a_ball_is_not_a_hollow_to_a_network_of_oriented_networks():
@@ -125,7 +147,9 @@ def test_orientation_has_a_checkpoint_like_any_option(tmp_path):
 )
 def test_options_that_do_not_go_together_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        create_model("ResUNetBN2C", **({"in_channels": 6, "kernels": "pair", "oriented": True} | options))
+        create_model(
+            "ResUNetBN2C", **({"in_channels": 6, "kernels": "pair", "oriented": True} | options)
+        )
 
 
 def test_an_extractor_takes_normals_or_a_viewpoint():
@@ -137,7 +161,9 @@ def test_an_extractor_takes_normals_or_a_viewpoint():
     cap = points[points[:, 2] > 2]
     viewpoint = (0.0, 0.0, 1e7)
     seen = extractor(cap, viewpoint=viewpoint)
-    np.testing.assert_allclose(seen, extractor(cap, normals=np.tile([0, 0, 2.0], (len(cap), 1))), atol=1e-4)
+    np.testing.assert_allclose(
+        seen, extractor(cap, normals=np.tile([0, 0, 2.0], (len(cap), 1))), atol=1e-4
+    )
     np.testing.assert_allclose(extractor(points, normals=0 * normals), plain)
 
 
@@ -146,7 +172,10 @@ def test_averaged_poses_take_the_normals_along():
     points, normals = (part.numpy() for part in ball())
     one, several = extractor(points, normals=normals), extractor(points, normals=normals, views=4)
     wrong = extractor(points, normals=-normals)
-    assert np.linalg.norm(one - several, axis=1).mean() < 0.5 * np.linalg.norm(one - wrong, axis=1).mean()
+    assert (
+        np.linalg.norm(one - several, axis=1).mean()
+        < 0.5 * np.linalg.norm(one - wrong, axis=1).mean()
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,7 +220,9 @@ def test_the_sensor_of_a_fragment_is_said_by_its_file_or_its_name(tmp_path):
 
 def test_directions_are_unit_vectors_to_the_sensor_or_zeros():
     points = np.array([[0.0, 0, 0], [1, 0, 0]])
-    np.testing.assert_allclose(directions(points, np.array([0, 0, 2.0])), [[0, 0, 1], [-(5**-0.5), 0, 2 * 5**-0.5]])
+    np.testing.assert_allclose(
+        directions(points, np.array([0, 0, 2.0])), [[0, 0, 1], [-(5**-0.5), 0, 2 * 5**-0.5]]
+    )
     assert not directions(points, None).any()
 
 
@@ -244,7 +275,9 @@ def test_the_derivative_by_the_voxel_size_sees_the_normals(kind):
     queries = points[::60]
 
     def loss(v, normals=normals):
-        return soft(points, torch.as_tensor(v, dtype=torch.float64), queries, normals).square().mean()
+        return (
+            soft(points, torch.as_tensor(v, dtype=torch.float64), queries, normals).square().mean()
+        )
 
     v = torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
     loss(v).backward()

@@ -29,7 +29,11 @@ def network(**options):
 def ellipsoid(count: int = 900) -> torch.Tensor:
     """Points on an ellipsoid, one per voxel. Shape: (V, 3) float64, in voxels."""
     points = torch.randn(count, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    points = points / points.norm(dim=1, keepdim=True) * torch.tensor([8.0, 5.0, 4.0], dtype=torch.float64)
+    points = (
+        points
+        / points.norm(dim=1, keepdim=True)
+        * torch.tensor([8.0, 5.0, 4.0], dtype=torch.float64)
+    )
     _, rows = np.unique(points.floor().numpy(), axis=0, return_index=True)
     return points[torch.from_numpy(rows)]
 
@@ -37,7 +41,9 @@ def ellipsoid(count: int = 900) -> torch.Tensor:
 def features(model, points: torch.Tensor) -> torch.Tensor:
     cells = points.floor()
     coordinates = torch.nn.functional.pad(cells.int(), (1, 0))
-    return model(SparseTensor((points - cells - 0.5).to(points.dtype), coordinates, reduce="error")).features
+    return model(
+        SparseTensor((points - cells - 0.5).to(points.dtype), coordinates, reduce="error")
+    ).features
 
 
 def cube_rotations() -> list[torch.Tensor]:
@@ -58,7 +64,9 @@ def test_features_are_the_same_in_all_orientations_of_the_grid():
         torch.testing.assert_close(features(model, points @ turn.T), expected, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.float64, 1e-9)], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(torch.float32, 1e-4), (torch.float64, 1e-9)], ids=["float32", "float64"]
+)
 def test_a_batch_gives_what_its_clouds_give_alone(dtype, tolerance):
     """The second cloud lies a kilometre away from the first."""
     model, points = network().to(dtype), ellipsoid().to(dtype)
@@ -69,8 +77,12 @@ def test_a_batch_gives_what_its_clouds_give_alone(dtype, tolerance):
     place = torch.cat([batch, cells], 1).int()
     place[len(points) :, 1] += 2**14
     together = model(SparseTensor(offsets, place, reduce="error")).features
-    torch.testing.assert_close(together[: len(points)], features(model, points), atol=tolerance, rtol=0)
-    torch.testing.assert_close(together[len(points) :], features(model, other), atol=tolerance, rtol=0)
+    torch.testing.assert_close(
+        together[: len(points)], features(model, points), atol=tolerance, rtol=0
+    )
+    torch.testing.assert_close(
+        together[len(points) :], features(model, other), atol=tolerance, rtol=0
+    )
 
 
 def test_features_do_not_depend_on_the_default_type():
@@ -94,7 +106,9 @@ def test_gradients_are_exact():
     def loss(*values):
         swapped = dict(zip([n for n, _ in model.named_parameters() if "kernel" in n], values))
         cells = points.floor()
-        x = SparseTensor(points - cells - 0.5, torch.nn.functional.pad(cells.int(), (1, 0)), reduce="error")
+        x = SparseTensor(
+            points - cells - 0.5, torch.nn.functional.pad(cells.int(), (1, 0)), reduce="error"
+        )
         return torch.func.functional_call(model, swapped, (x,)).features.square()[:, 0].sum()
 
     inputs = tuple(p.detach().clone().requires_grad_() for p in parameters[:2])
@@ -112,8 +126,13 @@ def test_features_are_differentiable_by_the_points_and_their_weights():
         return model.run(model.point_frames(x)).features @ mix
 
     offsets = (points - cells - 0.5).requires_grad_()
-    weight = torch.rand(len(points), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(5)) + 0.5
-    assert torch.autograd.gradcheck(outcome, (offsets, weight.requires_grad_()), fast_mode=True, atol=1e-6)
+    weight = (
+        torch.rand(len(points), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+        + 0.5
+    )
+    assert torch.autograd.gradcheck(
+        outcome, (offsets, weight.requires_grad_()), fast_mode=True, atol=1e-6
+    )
 
 
 def test_a_voxel_of_no_weight_is_as_good_as_not_there():
@@ -126,7 +145,10 @@ def test_a_voxel_of_no_weight_is_as_good_as_not_there():
     given = torch.cat([faint - cells - 0.5, there[:, None].double()], 1)
     x = SparseTensor(given, torch.nn.functional.pad(cells.int(), (1, 0)), reduce="error")
     torch.testing.assert_close(
-        model.run(model.point_frames(x)).features[there], features(model, faint[there]), atol=1e-9, rtol=0
+        model.run(model.point_frames(x)).features[there],
+        features(model, faint[there]),
+        atol=1e-9,
+        rtol=0,
     )
     assert not there.all()
 
@@ -134,7 +156,9 @@ def test_a_voxel_of_no_weight_is_as_good_as_not_there():
 def test_the_same_voxels_may_hold_other_points_in_the_next_pass():
     model, points = network(), ellipsoid().float()
     cells = points.floor()
-    x = SparseTensor(points - cells - 0.5, torch.nn.functional.pad(cells.int(), (1, 0)), reduce="error")
+    x = SparseTensor(
+        points - cells - 0.5, torch.nn.functional.pad(cells.int(), (1, 0)), reduce="error"
+    )
     first = model(x).features
     moved = x.features * 0.3
     again = model(x.replace(moved)).features
@@ -153,7 +177,9 @@ def test_half_precision_is_close_to_single():
 def test_weighted_sums_and_their_gradients_are_those_of_the_definition():
     generator = torch.Generator().manual_seed(2)
     coordinates = torch.unique(torch.randint(0, 4, (40, 3), generator=generator), dim=0)
-    x = SparseTensor(torch.ones(len(coordinates), 1), torch.nn.functional.pad(coordinates.int(), (1, 0)))
+    x = SparseTensor(
+        torch.ones(len(coordinates), 1), torch.nn.functional.pad(coordinates.int(), (1, 0))
+    )
     plan = x.manager.kernel_map(x.key, x.manager.stride(x.key, 2), Kernel.of(3))
     weight = torch.randn(len(x), plan.n_out, 3, dtype=torch.float64, generator=generator)
     weights = PairWeights.of(plan, lambda pairs: weight[pairs.rows, pairs.targets].t())
@@ -174,24 +200,34 @@ def test_weighted_sums_and_their_gradients_are_those_of_the_definition():
 
 @pytest.mark.parametrize("channels", [2, 6])
 @pytest.mark.parametrize("back", [False, True])
-def test_a_weighted_convolution_and_its_derivatives_are_those_of_the_definition(channels, back, monkeypatch):
+def test_a_weighted_convolution_and_its_derivatives_are_those_of_the_definition(
+    channels, back, monkeypatch
+):
     # Products before sums or after them, by the numbers of rows and channels on either side; pairs in several blocks.
     monkeypatch.setattr("sparsefeat.sparse.weighted._PAIRS_AT_ONCE", 16)
     generator = torch.Generator().manual_seed(2)
     coordinates = torch.unique(torch.randint(0, 4, (40, 3), generator=generator), dim=0)
-    x = SparseTensor(torch.ones(len(coordinates), 1), torch.nn.functional.pad(coordinates.int(), (1, 0)))
+    x = SparseTensor(
+        torch.ones(len(coordinates), 1), torch.nn.functional.pad(coordinates.int(), (1, 0))
+    )
     plan = x.manager.kernel_map(x.key, x.manager.stride(x.key, 2), Kernel.of(3))
     plan = plan.transpose if back else plan
     weight = torch.randn(plan.n_in, plan.n_out, 3, dtype=torch.float64, generator=generator)
     weights = PairWeights.of(plan, lambda pairs: weight[pairs.rows, pairs.targets].t())
     given = torch.randn(plan.n_in, 3, dtype=torch.float64, generator=generator, requires_grad=True)
-    kernel = torch.randn(3, 3, channels, dtype=torch.float64, generator=generator, requires_grad=True)
+    kernel = torch.randn(
+        3, 3, channels, dtype=torch.float64, generator=generator, requires_grad=True
+    )
     meets = torch.zeros(plan.n_in, plan.n_out, dtype=torch.float64)
     meets[plan.in_rows, plan.out_rows] = 1
     expected = torch.einsum("iow,ic,wcd->od", weight * meets[:, :, None], given, kernel)
     torch.testing.assert_close(weighted_convolution(given, kernel, weights), expected)
-    assert torch.autograd.gradcheck(lambda f, k: weighted_convolution(f, k, weights), (given, kernel))
-    assert torch.autograd.gradgradcheck(lambda f, k: weighted_convolution(f, k, weights), (given, kernel))
+    assert torch.autograd.gradcheck(
+        lambda f, k: weighted_convolution(f, k, weights), (given, kernel)
+    )
+    assert torch.autograd.gradgradcheck(
+        lambda f, k: weighted_convolution(f, k, weights), (given, kernel)
+    )
 
     def by_weight(values):
         own = PairWeights.of(plan, lambda pairs: values[pairs.rows, pairs.targets].t())
@@ -202,8 +238,12 @@ def test_a_weighted_convolution_and_its_derivatives_are_those_of_the_definition(
 
 @pytest.mark.skipif(not operators.AVAILABLE, reason="needs torch 2.4")
 def test_weighted_sums_as_operators_are_registered_as_torch_wants_them():
-    coordinates = torch.unique(torch.randint(0, 4, (40, 3), generator=torch.Generator().manual_seed(2)), dim=0)
-    x = SparseTensor(torch.ones(len(coordinates), 1), torch.nn.functional.pad(coordinates.int(), (1, 0)))
+    coordinates = torch.unique(
+        torch.randint(0, 4, (40, 3), generator=torch.Generator().manual_seed(2)), dim=0
+    )
+    x = SparseTensor(
+        torch.ones(len(coordinates), 1), torch.nn.functional.pad(coordinates.int(), (1, 0))
+    )
     plan = x.manager.kernel_map(x.key, x.key, Kernel.of(3))
     columns = torch.rand(2, plan.n_pairs, dtype=torch.float64, requires_grad=True)
     rows = torch.rand(len(x), 3, dtype=torch.float64, requires_grad=True)
@@ -220,7 +260,9 @@ def test_weighted_sums_as_operators_are_registered_as_torch_wants_them():
 def test_an_output_does_not_keep_the_points_of_its_pass():
     model, points = network().double(), ellipsoid()
     cells = points.floor()
-    x = SparseTensor(points - cells - 0.5, torch.nn.functional.pad(cells.int(), (1, 0)), reduce="error")
+    x = SparseTensor(
+        points - cells - 0.5, torch.nn.functional.pad(cells.int(), (1, 0)), reduce="error"
+    )
     assert type(model(x)) is SparseTensor and type(model.point_frames(x)) is PointTensor
 
 
@@ -296,7 +338,12 @@ def test_what_does_not_go_together_is_refused():
 def test_a_network_survives_pickling_and_is_the_same():
     import pickle
 
-    model = create_model("ResUNetBN2C", in_channels=6, out_channels=4, kernels="pair", oriented=True).eval()
+    model = create_model(
+        "ResUNetBN2C", in_channels=6, out_channels=4, kernels="pair", oriented=True
+    ).eval()
     again = pickle.loads(pickle.dumps(model))
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+    )
     assert [type(m) for m in again.modules()] == [type(m) for m in model.modules()]

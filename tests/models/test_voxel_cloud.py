@@ -33,7 +33,9 @@ def test_voxels_are_the_floors_in_order_and_hold_the_means(shift):
         torch.testing.assert_close(cloud.points[row], points[inside].mean(0))
         torch.testing.assert_close(cloud.normal[row], normals[inside].mean(0))
     offset = points.div(0.3) - floors - 0.5
-    torch.testing.assert_close(cloud.offset, cloud.average(offset), atol=1e-8 if shift else 1e-12, rtol=0)
+    torch.testing.assert_close(
+        cloud.offset, cloud.average(offset), atol=1e-8 if shift else 1e-12, rtol=0
+    )
     assert (cloud.coordinates[:, 0] == 0).all() and cloud.coordinates.dtype == torch.int32
 
 
@@ -88,7 +90,9 @@ def test_joined_clouds_keep_their_places_and_are_numbered():
         assert torch.equal(cells(both)[rows], cells(cloud)) and (both.batch[rows] == number).all()
         assert torch.equal(both.points[rows], cloud.points)
         start += len(cloud)
-    assert len(both) == start and torch.equal(both.coordinates, torch.unique(both.coordinates, dim=0))
+    assert len(both) == start and torch.equal(
+        both.coordinates, torch.unique(both.coordinates, dim=0)
+    )
 
 
 def test_clouds_that_do_not_go_together_are_not_joined():
@@ -105,7 +109,9 @@ def test_some_rows_of_a_cloud_are_a_cloud():
     cloud = voxelize(cloud_of(), 0.3, normals=cloud_of(seed=1))
     rows = torch.arange(0, len(cloud), 3)
     part = cloud.rows(rows)
-    assert torch.equal(part.cells, cloud.cells[rows]) and torch.equal(part.offset, cloud.offset[rows])
+    assert torch.equal(part.cells, cloud.cells[rows]) and torch.equal(
+        part.offset, cloud.offset[rows]
+    )
     assert torch.equal(part.normal, cloud.normal[rows])
 
 

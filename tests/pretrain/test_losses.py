@@ -19,7 +19,9 @@ def unit(rows: int, channels: int, seed: int) -> torch.Tensor:
 
 def grid(rows: int) -> torch.Tensor:
     """Points one metre apart."""
-    return torch.stack([torch.arange(rows, dtype=torch.float64), torch.zeros(rows), torch.zeros(rows)], 1)
+    return torch.stack(
+        [torch.arange(rows, dtype=torch.float64), torch.zeros(rows), torch.zeros(rows)], 1
+    )
 
 
 def test_anchored_cycle_is_its_definition_written_as_loops():
@@ -36,14 +38,19 @@ def test_anchored_cycle_is_its_definition_written_as_loops():
             near = [j for j in range(len(there)) if (here[i] - there[j]).norm() < radius]
             if near:
                 trip = sum(
-                    out[i, j] * sum(back[j, k] for k in range(len(here)) if (here[k] - there[j]).norm() < radius)
+                    out[i, j]
+                    * sum(
+                        back[j, k] for k in range(len(here)) if (here[k] - there[j]).norm() < radius
+                    )
                     for j in near
                 )
                 terms.append(-math.log(trip))
         return sum(terms) / len(terms) / 4
 
     expected = one_way(s01, s10, x, y) + one_way(s10, s01, y, x)
-    assert losses.anchored_cycle(f, g, x, y, radius, temperature).item() == pytest.approx(expected, rel=1e-9)
+    assert losses.anchored_cycle(f, g, x, y, radius, temperature).item() == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_anchored_cycle_with_one_point_per_place_is_symmetric_infonce():
@@ -129,7 +136,9 @@ def test_every_loss_prefers_true_features_to_random_ones(name):
 
 def test_a_pair_without_matches_costs_nothing():
     f = unit(4, 3, 12).float().requires_grad_()
-    pair = PairFeatures(f, f, grid(4).float(), grid(4).float(), torch.empty(0, 2, dtype=torch.int64))
+    pair = PairFeatures(
+        f, f, grid(4).float(), grid(4).float(), torch.empty(0, 2, dtype=torch.int64)
+    )
     loss = pair_loss(pair, LossConfig(), 0.05, torch.Generator())
     loss.backward()
     assert loss.item() == 0 and f.grad.abs().max() == 0
@@ -137,6 +146,8 @@ def test_a_pair_without_matches_costs_nothing():
 
 def test_a_loss_that_is_not_finite_is_an_error():
     f = torch.full((4, 3), torch.nan)
-    pair = PairFeatures(f, f, grid(4).float(), grid(4).float(), torch.arange(4)[:, None].expand(-1, 2))
+    pair = PairFeatures(
+        f, f, grid(4).float(), grid(4).float(), torch.arange(4)[:, None].expand(-1, 2)
+    )
     with pytest.raises(ValueError, match="not finite"):
         pair_loss(pair, LossConfig(), 0.05, torch.Generator())

@@ -54,11 +54,16 @@ def pairs(tmp_path) -> list[FragmentPair]:
 
 def tensors(sample) -> list[torch.Tensor]:
     clouds = (sample.source, sample.target)
-    return [sample.matches, *(part for cloud in clouds for part in (cloud.points, cloud.coordinates, cloud.normal))]
+    return [
+        sample.matches,
+        *(part for cloud in clouds for part in (cloud.points, cloud.coordinates, cloud.normal)),
+    ]
 
 
 def same_bits(one, other) -> bool:
-    return torch.equal(one.transform, other.transform) and all(map(torch.equal, tensors(one), tensors(other)))
+    return torch.equal(one.transform, other.transform) and all(
+        map(torch.equal, tensors(one), tensors(other))
+    )
 
 
 def cells(cloud) -> np.ndarray:
@@ -75,7 +80,9 @@ def test_every_occupied_voxel_gives_one_of_its_points_and_rows_are_sorted():
         cloud = one_point_per_voxel(points, VOXEL, rng)
         kept = cloud.points.numpy()
         assert kept.dtype == np.float32
-        assert np.array_equal(cells(cloud), np.unique(np.floor(points.astype(np.float64) / VOXEL), axis=0))
+        assert np.array_equal(
+            cells(cloud), np.unique(np.floor(points.astype(np.float64) / VOXEL), axis=0)
+        )
         if rng is not None:
             assert np.array_equal(cells(cloud), np.floor(kept.astype(np.float64) / VOXEL))
             assert {tuple(point) for point in kept} <= {tuple(point) for point in points}
@@ -84,7 +91,9 @@ def test_every_occupied_voxel_gives_one_of_its_points_and_rows_are_sorted():
 def test_which_point_of_a_voxel_is_kept_is_drawn_evenly():
     points = np.array([[0.01, 0, 0], [0.02, 0, 0], [0.03, 0, 0]], dtype=np.float32)
     rng = np.random.default_rng(0)
-    drawn = [round(float(one_point_per_voxel(points, 0.05, rng).points[0, 0]) * 100) for _ in range(600)]
+    drawn = [
+        round(float(one_point_per_voxel(points, 0.05, rng).points[0, 0]) * 100) for _ in range(600)
+    ]
     assert all(150 < drawn.count(k) < 250 for k in (1, 2, 3))
 
 
@@ -97,7 +106,10 @@ def test_clouds_in_the_wrong_unit_are_an_error_and_not_an_overflow():
 @pytest.mark.parametrize("seed", range(5))
 def test_matches_are_all_pairs_within_the_radius_nearest_first(seed):
     rng = np.random.default_rng(seed)
-    points0, points1 = rng.random((300, 3)).astype(np.float32), rng.random((200, 3)).astype(np.float32) + 0.3
+    points0, points1 = (
+        rng.random((300, 3)).astype(np.float32),
+        rng.random((200, 3)).astype(np.float32) + 0.3,
+    )
     transform = np.eye(4)
     transform[:3, :3], transform[:3, 3] = random_rotation(rng, 30), rng.uniform(-0.1, 0.1, 3)
     matches = find_matches(points0, points1, transform, 0.15)
@@ -119,7 +131,9 @@ def test_clouds_apart_have_no_matches():
     points = np.zeros((1, 3), dtype=np.float32)
     none = find_matches(points, points + 1, np.eye(4), 0.1)
     assert none.shape == (0, 2) and none.dtype == np.int64
-    assert nearest_matches(none).shape == (0, 2) and nearest_matches(torch.from_numpy(none)).shape == (0, 2)
+    assert nearest_matches(none).shape == (0, 2) and nearest_matches(
+        torch.from_numpy(none)
+    ).shape == (0, 2)
     assert find_matches(points, points, np.eye(4), 0.1).tolist() == [[0, 0]]
 
 
@@ -132,7 +146,9 @@ def test_the_true_motion_brings_matching_points_together(pairs):
         sample = dataset[PairRequest(k, seed=k)]
         rotation, shift = sample.transform[:3, :3].numpy(), sample.transform[:3, 3].numpy()
         source, target = sample.source.points.numpy(), sample.target.points.numpy()
-        assert np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-9) and np.linalg.det(rotation) > 0
+        assert (
+            np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-9) and np.linalg.det(rotation) > 0
+        )
         moved = source @ rotation.T + shift
         distance = np.linalg.norm(moved[:, None] - target[None], axis=2)
         assert len(sample.matches) == pytest.approx((distance <= 1.5 * VOXEL).sum(), abs=2)
@@ -179,7 +195,13 @@ def test_large_clouds_are_cut_where_they_overlap(pairs):
     assert len(whole.source) > 100 and len(small.source) == len(small.target) == 100
     assert len(small.matches) > 100
     assert np.array_equal(
-        small.matches, find_matches(small.source.points.numpy(), small.target.points.numpy(), small.transform.numpy(), 1.5 * VOXEL)
+        small.matches,
+        find_matches(
+            small.source.points.numpy(),
+            small.target.points.numpy(),
+            small.transform.numpy(),
+            1.5 * VOXEL,
+        ),
     )
     assert np.array_equal(small.source.cells, np.unique(small.source.cells, axis=0))
 
@@ -196,7 +218,13 @@ def test_a_pair_without_overlap_has_no_matches_and_stays_in_its_batch(tmp_path):
     batch = collate_pairs(
         [dataset[PairRequest(0, 0)], dataset[PairRequest(1, 0)], dataset[PairRequest(0, 1)]]
     )
-    assert batch.match_splits[0] == batch.match_splits[2] == 0 < batch.match_splits[1] == len(batch.matches)
+    assert (
+        batch.match_splits[0]
+        == batch.match_splits[2]
+        == 0
+        < batch.match_splits[1]
+        == len(batch.matches)
+    )
 
 
 def test_wrong_arguments_are_named(pairs):
@@ -227,7 +255,11 @@ def test_a_batch_joins_its_samples_and_its_matches_point_into_the_joined_rows(pa
     dataset = PairDataset(pairs, VOXEL, AugmentConfig())
     samples = [dataset[PairRequest(k, k)] for k in range(3)]
     batch = collate_pairs(samples)
-    assert len(batch) == 3 and batch.transforms.shape == (3, 4, 4) and batch.matches.dtype == torch.int64
+    assert (
+        len(batch) == 3
+        and batch.transforms.shape == (3, 4, 4)
+        and batch.matches.dtype == torch.int64
+    )
     rows = batch.source.coordinates.numpy()
     assert rows.dtype == np.int32 and rows.shape == (sum(batch.source_splits), 4)
     assert np.array_equal(rows, np.unique(rows, axis=0))
@@ -237,14 +269,21 @@ def test_a_batch_joins_its_samples_and_its_matches_point_into_the_joined_rows(pa
         assert (batch.source.coordinates[matches[:, 0], 0] == k).all() and (
             batch.target.coordinates[matches[:, 1], 0] == k
         ).all()
-        moved = batch.source.points[matches[:, 0]] @ batch.transforms[k, :3, :3].T + batch.transforms[k, :3, 3]
+        moved = (
+            batch.source.points[matches[:, 0]] @ batch.transforms[k, :3, :3].T
+            + batch.transforms[k, :3, 3]
+        )
         assert (moved - batch.target.points[matches[:, 1]]).norm(dim=1).max() < 1.5 * VOXEL + 1e-4
     assert batch.requests == [sample.request for sample in samples]
     assert len(nearest_matches(batch.matches)) == sum(
         len(nearest_matches(sample.matches)) for sample in samples
     )
     moved = batch.to("meta")
-    assert moved.source.points.is_meta and moved.transforms.is_meta and moved.match_splits == batch.match_splits
+    assert (
+        moved.source.points.is_meta
+        and moved.transforms.is_meta
+        and moved.match_splits == batch.match_splits
+    )
 
 
 def test_batches_are_the_same_bits_with_and_without_workers(pairs):
@@ -259,7 +298,9 @@ def test_batches_are_the_same_bits_with_and_without_workers(pairs):
     worked = batches(num_workers=2)
     assert len(plain) == len(worked) == 3
     for one, other in zip(plain, worked, strict=True):
-        assert all(map(torch.equal, tensors(one), tensors(other))) and torch.equal(one.transforms, other.transforms)
+        assert all(map(torch.equal, tensors(one), tensors(other))) and torch.equal(
+            one.transforms, other.transforms
+        )
         assert one.requests == other.requests
     assert [batch.requests[0].max_angle_deg for batch in plain] == [30.0, 60.0, 90.0]
 
@@ -276,7 +317,10 @@ def test_each_epoch_draws_every_pair_once_in_an_order_of_its_own():
 
 def test_resuming_at_a_step_gives_the_batches_of_that_step():
     whole = list(PairSampler(10, 3, seed=1, steps=20, angle=lambda step: step))
-    assert list(PairSampler(10, 3, seed=1, start_step=13, steps=20, angle=lambda step: step)) == whole[13:]
+    assert (
+        list(PairSampler(10, 3, seed=1, start_step=13, steps=20, angle=lambda step: step))
+        == whole[13:]
+    )
     assert PairSampler(10, 3, seed=1).batch(7)[0].seed == whole[7][0].seed
     assert (
         len(PairSampler(10, 3, start_step=13, steps=20)) == 7
@@ -292,7 +336,9 @@ def test_every_request_has_a_seed_of_its_own():
 
 def test_ranks_share_out_what_one_process_would_train_on():
     one = list(PairSampler(23, 6, seed=3, steps=9))
-    ranks = [list(PairSampler(23, 2, seed=3, steps=9, rank=rank, world_size=3)) for rank in range(3)]
+    ranks = [
+        list(PairSampler(23, 2, seed=3, steps=9, rank=rank, world_size=3)) for rank in range(3)
+    ]
     assert [sum((rank[step] for rank in ranks), []) for step in range(9)] == one
     drawn = [request.seed for rank in ranks for batch in rank for request in batch]
     assert len(set(drawn)) == len(drawn)
@@ -320,7 +366,12 @@ def test_pairs_are_selected_by_overlap_and_drawn_by_seed(pairs):
     few = select_pairs(pairs, limit=3, seed=1)
     assert len(few) == 3 and few == select_pairs(pairs, limit=3, seed=1)
     assert [pairs.index(pair) for pair in few] == sorted(pairs.index(pair) for pair in few)
-    assert len({tuple(map(pairs.index, select_pairs(pairs, limit=3, seed=seed))) for seed in range(10)}) > 3
+    assert (
+        len(
+            {tuple(map(pairs.index, select_pairs(pairs, limit=3, seed=seed))) for seed in range(10)}
+        )
+        > 3
+    )
     unknown = FragmentPair("x", pairs[0].source, pairs[0].target, np.eye(4))
     assert select_pairs([unknown], 0.9) == [unknown]
     with pytest.raises(ValueError, match="none of 6 pairs has an overlap from 0.9 to 1"):
@@ -343,7 +394,9 @@ def test_real_fragments_match_where_they_overlap(dataset, voxel_size):
         matched = len(np.unique(sample.matches[:, 0])) / len(sample.source)
         assert matched > 0.3 * pair.overlap
         moved = sample.source.points.double() @ sample.transform[:3, :3].T + sample.transform[:3, 3]
-        distance = (moved[sample.matches[:, 0]] - sample.target.points[sample.matches[:, 1]]).norm(dim=1)
+        distance = (moved[sample.matches[:, 0]] - sample.target.points[sample.matches[:, 1]]).norm(
+            dim=1
+        )
         assert distance.max() <= 1.5 * voxel_size + 1e-5
 
 

@@ -37,15 +37,30 @@ def fragments(tmp_path_factory) -> Path:
                 height[np.abs(xy - (x, y)).max(1) < 0.15] += rise
             piece = np.column_stack([xy, height])
             np.savez(root / f"{scene}@seq-01_{k}.npz", pcd=piece.astype(np.float32))
-        lines = [f"{scene}@seq-01_{i}.npz {scene}@seq-01_{j}.npz {o}" for i, j, o in ((0, 1, 0.7), (1, 2, 0.7), (0, 2, 0.4))]
+        lines = [
+            f"{scene}@seq-01_{i}.npz {scene}@seq-01_{j}.npz {o}"
+            for i, j, o in ((0, 1, 0.7), (1, 2, 0.7), (0, 2, 0.4))
+        ]
         (root / f"{scene}@seq-01-0.30.txt").write_text("\n".join(lines) + "\n")
     return root
 
 
 def settings(root: Path, **changes) -> dict:
     config = {
-        "data": {"root": str(root), "scenes": ["a"], "validation_scenes": ["b"], "validation_pairs": 2, "workers": 0},
-        "model": {"conv1_kernel_size": 3, "depth": 1, "channels": [8, 8], "tr_channels": [8, 8], "out_channels": 8},
+        "data": {
+            "root": str(root),
+            "scenes": ["a"],
+            "validation_scenes": ["b"],
+            "validation_pairs": 2,
+            "workers": 0,
+        },
+        "model": {
+            "conv1_kernel_size": 3,
+            "depth": 1,
+            "channels": [8, 8],
+            "tr_channels": [8, 8],
+            "out_channels": 8,
+        },
         "loss": {"points": 128},
         "optimizer": {"name": "adam", "lr": 1e-2, "schedule": "cosine", "weight_decay": 0.0},
         "voxel_size": 0.05,
@@ -103,7 +118,9 @@ def test_a_stopped_run_resumes_to_the_same_bits(fragments, tmp_path):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_a_killed_process_leaves_a_checkpoint_and_resumes_to_the_same_bits(fragments, tmp_path, sent):
+def test_a_killed_process_leaves_a_checkpoint_and_resumes_to_the_same_bits(
+    fragments, tmp_path, sent
+):
     from sparsefeat.io.config import save_config
 
     config = make(fragments, steps=60, data__validation_pairs=0, save_every=5)
@@ -111,7 +128,9 @@ def test_a_killed_process_leaves_a_checkpoint_and_resumes_to_the_same_bits(fragm
     command = [sys.executable, ROOT / "tools/pretrain.py", tmp_path / "config.yaml", "--output"]
     whole = subprocess.run([*command, tmp_path / "whole"], cwd=ROOT, capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
-    process = subprocess.Popen([*command, tmp_path / "parts"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, tmp_path / "parts"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while not (tmp_path / "parts/last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -122,7 +141,9 @@ def test_a_killed_process_leaves_a_checkpoint_and_resumes_to_the_same_bits(fragm
         assert "--resume" in errors.splitlines()[-1]
     sparsefeat.from_pretrained(tmp_path / "parts/last.safetensors")
     assert torch.load(tmp_path / "parts/last.pt", weights_only=True)["step"] < 60
-    again = subprocess.run([*command, tmp_path / "parts", "--resume"], cwd=ROOT, capture_output=True, text=True)
+    again = subprocess.run(
+        [*command, tmp_path / "parts", "--resume"], cwd=ROOT, capture_output=True, text=True
+    )
     assert again.returncode == 0, again.stderr
     assert_same_bits(tmp_path / "whole/last.safetensors", tmp_path / "parts/last.safetensors")
 
@@ -160,14 +181,21 @@ def test_two_processes_under_torchrun_train_as_one_does_with_as_many_pairs(fragm
     from sparsefeat.io.config import save_config
 
     # Not Adam: its first steps are as long for a gradient of rounding errors as for any other.
-    options = {"steps": 3, "data__validation_pairs": 0, "optimizer__name": "sgd", "optimizer__lr": 1e-3}
+    options = {
+        "steps": 3,
+        "data__validation_pairs": 0,
+        "optimizer__name": "sgd",
+        "optimizer__lr": 1e-3,
+    }
     alone = make(fragments, batch_size=2, **options)
     pretrain(alone, tmp_path / "one")
     save_config(tmp_path / "config.yaml", make(fragments, batch_size=1, **options))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += [ROOT / "tools/pretrain.py", tmp_path / "config.yaml", "--output", tmp_path / "two"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = (
         [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
@@ -179,13 +207,23 @@ def test_two_processes_under_torchrun_train_as_one_does_with_as_many_pairs(fragm
     assert len({line["loss"] for line in one}) == 3
     theirs = weights(tmp_path / "two/last.safetensors")
     for name, mine in weights(tmp_path / "one/last.safetensors").items():
-        torch.testing.assert_close(theirs[name], mine, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            theirs[name], mine, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def refusal(arguments: list, tmp_path: Path) -> str:
     done = subprocess.run(
-        [sys.executable, ROOT / "tools/pretrain.py", *map(str, arguments), "--output", tmp_path / "run"],
-        cwd=ROOT, capture_output=True, text=True,
+        [
+            sys.executable,
+            ROOT / "tools/pretrain.py",
+            *map(str, arguments),
+            "--output",
+            tmp_path / "run",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2, done.stderr
     lines = done.stderr.strip().splitlines()
@@ -200,7 +238,9 @@ def test_wrong_input_gets_one_line_and_exit_code_2(fragments, tmp_path):
     config = tmp_path / "config.yaml"
     assert "nowhere" in refusal([config, "data.root=nowhere"], tmp_path)
     assert "did you mean 'lr'" in refusal([config, "optimizer.rl=0.1"], tmp_path)
-    assert "would be trained and validated on" in refusal([config, "data.validation_scenes=[a]"], tmp_path)
+    assert "would be trained and validated on" in refusal(
+        [config, "data.validation_scenes=[a]"], tmp_path
+    )
     assert "nothing to resume from" in refusal([config, "--resume"], tmp_path)
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -229,7 +269,9 @@ def test_resuming_with_another_configuration_is_refused(fragments, tmp_path):
         pretrain(make(fragments, steps=2, optimizer__lr=0.5), tmp_path / "run", resume=True)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_every_shipped_configuration_loads_and_builds_its_network(path):
     from sparsefeat.pretrain.loop import build_model, build_optimizer
 
@@ -241,18 +283,32 @@ def test_every_shipped_configuration_loads_and_builds_its_network(path):
 def test_the_tool_ends_in_a_table_and_pictures(fragments, tmp_path):
     from sparsefeat.io.config import save_config
 
-    save_config(tmp_path / "config.yaml", make(fragments, steps=2, pictures=True, compare=["random"]))
-    command = [sys.executable, ROOT / "tools/pretrain.py", tmp_path / "config.yaml", "--output", tmp_path / "run"]
+    save_config(
+        tmp_path / "config.yaml", make(fragments, steps=2, pictures=True, compare=["random"])
+    )
+    command = [
+        sys.executable,
+        ROOT / "tools/pretrain.py",
+        tmp_path / "config.yaml",
+        "--output",
+        tmp_path / "run",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("before", "random", "after"))]
+    rows = [
+        line.split()
+        for line in done.stdout.splitlines()
+        if line.startswith(("before", "random", "after"))
+    ]
     assert [row[0] for row in rows] == ["before", "random", "after"]
     assert all(0 <= float(share) <= 1 for row in rows for share in row[1:])
     for name in ("loss.png", "matching.png", "features.png", "matches.png"):
         assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_batch_whose_pairs_lost_all_matches_is_a_step_without_a_gradient(fragments, tmp_path, monkeypatch):
+def test_a_batch_whose_pairs_lost_all_matches_is_a_step_without_a_gradient(
+    fragments, tmp_path, monkeypatch
+):
     from sparsefeat.pretrain import pairs
 
     monkeypatch.setattr(pairs, "find_matches", lambda *arguments: np.empty((0, 2), dtype=np.int64))
@@ -265,7 +321,9 @@ def test_pair_kernels_learn_from_full_rotations_and_can_be_trained_on(fragments,
     result = pretrain(make(fragments, steps=30, save_every=30, **pairs), tmp_path / "first")
     assert result.validations[30].IR > result.validations[0].IR
     checkpoint = tmp_path / "first" / "last.safetensors"
-    again = pretrain(make(fragments, steps=1, model__init=str(checkpoint), **pairs), tmp_path / "second")
+    again = pretrain(
+        make(fragments, steps=1, model__init=str(checkpoint), **pairs), tmp_path / "second"
+    )
     assert again.validations[0].IR == result.validations[30].IR
     with pytest.raises(ValueError, match="kernels = pair"):
         pretrain(make(fragments, model__init=str(checkpoint)), tmp_path / "third")
@@ -273,7 +331,9 @@ def test_pair_kernels_learn_from_full_rotations_and_can_be_trained_on(fragments,
 
 def test_further_folders_are_trained_on_too_but_never_validated_on(fragments):
     alone, _ = load_pairs(make(fragments).data, 0)
-    both, _ = load_pairs(make(fragments, data__extra_roots=[str(fragments)], data__validation_pairs=0).data, 0)
+    both, _ = load_pairs(
+        make(fragments, data__extra_roots=[str(fragments)], data__validation_pairs=0).data, 0
+    )
     assert len(both) == len(alone) + 6
     with pytest.raises(ValueError, match="trained and validated on"):
         load_pairs(make(fragments, data__extra_roots=[str(fragments)]).data, 0)

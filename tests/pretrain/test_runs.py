@@ -32,9 +32,18 @@ def config(tmp_path_factory) -> PretrainConfig:
             xy = rng.uniform((0.2 * k, 0), (0.2 * k + 1, 1), (1500, 2))
             piece = np.column_stack([xy, 0.2 * np.sin(9 * xy[:, 0]) * np.cos(7 * xy[:, 1])])
             np.savez(root / f"{scene}@seq-01_{k}.npz", pcd=piece.astype(np.float32))
-        lines = [f"{scene}@seq-01_{i}.npz {scene}@seq-01_{j}.npz 0.7\n" for i, j in ((0, 1), (1, 2), (0, 2))]
+        lines = [
+            f"{scene}@seq-01_{i}.npz {scene}@seq-01_{j}.npz 0.7\n"
+            for i, j in ((0, 1), (1, 2), (0, 2))
+        ]
         (root / f"{scene}@seq-01-0.30.txt").write_text("".join(lines))
-    data = {"root": str(root), "scenes": ["a"], "validation_scenes": ["b"], "validation_pairs": 1, "workers": 0}
+    data = {
+        "root": str(root),
+        "scenes": ["a"],
+        "validation_scenes": ["b"],
+        "validation_pairs": 1,
+        "workers": 0,
+    }
     settings = {
         "data": data,
         "model": {"conv1_kernel_size": 3, "depth": 1, "channels": [4, 4], "tr_channels": [4, 4], "out_channels": 4},
@@ -65,7 +74,9 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_beginning_again_without_saying_so_is_refused_and_touches_nothing(config, run):
     before = content(run)
-    with pytest.raises(InputError, match=rf"holds a run .* of {STEPS} steps; --resume .* --overwrite"):
+    with pytest.raises(
+        InputError, match=rf"holds a run .* of {STEPS} steps; --resume .* --overwrite"
+    ):
         pretrain(config, run)
     assert content(run) == before
 
@@ -81,7 +92,9 @@ def test_a_folder_in_which_nothing_was_saved_yet_can_be_begun_in(config, run):
     for name in ("last.pt", "last.safetensors"):
         (run / name).unlink()
     lines = (run / "log.jsonl").read_text().splitlines()
-    (run / "log.jsonl").write_text("\n".join(lines[:2]) + "\n")  # the validation before the first step, and that step
+    (run / "log.jsonl").write_text(
+        "\n".join(lines[:2]) + "\n"
+    )  # the validation before the first step, and that step
     assert pretrain(config, run).step == STEPS
 
 
@@ -100,7 +113,9 @@ def test_resume_and_overwrite_contradict_each_other(config, run):
         pretrain(config, run, resume=True, overwrite=True)
 
 
-def test_resuming_a_finished_run_says_so_prints_its_table_and_exits_0(config, run, tmp_path, capsys):
+def test_resuming_a_finished_run_says_so_prints_its_table_and_exits_0(
+    config, run, tmp_path, capsys
+):
     save_config(tmp_path / "config.yaml", config)
     before = content(run)
     assert main([str(tmp_path / "config.yaml"), "--output", str(run), "--resume"]) == 0
@@ -109,7 +124,9 @@ def test_resuming_a_finished_run_says_so_prints_its_table_and_exits_0(config, ru
     table = [line.split() for line in printed.splitlines() if line.startswith(("before", "after"))]
     assert [row[0] for row in table] == ["before", "after"]
     logged = read_log(run)[1]
-    assert [float(row[2]) for row in table] == [round(line["validation"]["IR"], 3) for line in logged]
+    assert [float(row[2]) for row in table] == [
+        round(line["validation"]["IR"], 3) for line in logged
+    ]
     assert content(run) == before
 
 
@@ -136,8 +153,14 @@ def _without(state: dict, *keys: str) -> dict:
         (lambda s: _without(s, "model", next(iter(s["model"]))), "1 missing"),
         (lambda s: _without(s, "optimizer"), "has no optimizer"),
         (lambda s: _without(s["optimizer"], "state", 0), "exp_avg of parameter 0 is missing"),
-        (lambda s: _without(s["optimizer"]["state"], 1, "exp_avg_sq"), "exp_avg_sq of parameter 1 is missing"),
-        (lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(1)), "exp_avg of parameter 0 has shape"),
+        (
+            lambda s: _without(s["optimizer"]["state"], 1, "exp_avg_sq"),
+            "exp_avg_sq of parameter 1 is missing",
+        ),
+        (
+            lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(1)),
+            "exp_avg of parameter 0 has shape",
+        ),
         (lambda s: _without(s["optimizer"], "param_groups"), "does not fit the run"),
         (lambda s: s.update(step="four"), "has a str for its step"),
         (lambda s: s.update(step=-1), "its step is -1"),
@@ -178,7 +201,10 @@ def test_a_damaged_log_line_costs_that_line_alone(config, run):
     (run / "log.jsonl").write_text("\n".join([*lines, '{"step": 5, "lo']))
     with pytest.warns(InputWarning, match="is damaged") as caught:
         steps, _ = read_log(run)
-    assert ["line 3" in str(w.message) or "line 4" in str(w.message) for w in caught] == [True, True]
+    assert ["line 3" in str(w.message) or "line 4" in str(w.message) for w in caught] == [
+        True,
+        True,
+    ]
     assert [line["step"] for line in steps] == [1, 4]
 
 
@@ -230,7 +256,9 @@ def test_wrong_options_make_nothing(tmp_path, capsys, given, message):
 def test_a_killed_worker_is_one_line(config, tmp_path, monkeypatch):
     from sparsefeat.pretrain.pairs import PairDataset
 
-    monkeypatch.setattr(PairDataset, "__getitem__", lambda self, request: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(
+        PairDataset, "__getitem__", lambda self, request: os.kill(os.getpid(), signal.SIGKILL)
+    )
     with_worker = replace(config, data=replace(config.data, workers=1, validation_pairs=0))
     with pytest.raises(InputError, match="a worker process was killed"):
         pretrain(with_worker, tmp_path / "run")

@@ -17,10 +17,22 @@ from sparsefeat.pretrain.config import DataConfig, ModelConfig, OptimizerConfig,
 from sparsefeat.pretrain.log import read_log
 from sparsefeat.pretrain.loop import build_model, pretrain
 from sparsefeat.pretrain.sampling import PairRequest
-from sparsefeat.pretrain.shapes import ShapePairDataset, ShapesConfig, load_shapes, surface_cloud
+from sparsefeat.pretrain.shapes import (
+    ShapePairDataset,
+    ShapesConfig,
+    fresh_pair,
+    load_shapes,
+    surface_cloud,
+)
 from sparsefeat.synthetic.creatures import make_creatures
 
-SMALL = {"channels": [4, 4], "tr_channels": [4, 4], "depth": 1, "out_channels": 8, "conv1_kernel_size": 5}
+SMALL = {
+    "channels": [4, 4],
+    "tr_channels": [4, 4],
+    "depth": 1,
+    "out_channels": 8,
+    "conv1_kernel_size": 5,
+}
 WHOLE = {"dropout": 0.0, "jitter": 0.0, "bent": 0.0, "damaged": 0.0}
 
 
@@ -29,7 +41,15 @@ def hands(tmp_path_factory) -> str:
     """Four hands: two individuals in two poses."""
     root = tmp_path_factory.mktemp("creatures") / "hands"
     make_creatures(
-        root, seed=3, count=4, poses=2, families=["hand"], vertices=2500, landmark_count=2500, triangulations=2, workers=1
+        root,
+        seed=3,
+        count=4,
+        poses=2,
+        families=["hand"],
+        vertices=2500,
+        landmark_count=2500,
+        triangulations=2,
+        workers=1,
     )
     return str(root)
 
@@ -52,7 +72,9 @@ def test_a_request_gives_the_same_bits_again_and_another_one_others(hands):
     first, again, other = (dataset[PairRequest(1, seed)] for seed in (5, 5, 6))
     for side in ("source", "target"):
         for name in ("points", "cells", "normal"):
-            assert torch.equal(getattr(getattr(first, side), name), getattr(getattr(again, side), name))
+            assert torch.equal(
+                getattr(getattr(first, side), name), getattr(getattr(again, side), name)
+            )
     assert torch.equal(first.matches, again.matches)
     assert not torch.equal(first.source.points[:50], other.source.points[:50])
 
@@ -92,7 +114,9 @@ def test_matches_are_the_voxels_that_landmarks_are_in(hands):
     partner = ShapePairDataset(loaded, shapes, 0.05)._partner(2, rng)
     clouds = [surface_cloud(loaded[k], voxel, shapes, rng) for k in (2, partner)]
     expected = set()
-    for places in zip(*(np.floor(cloud.points[cloud.landmarks]).astype(int) for cloud in clouds), strict=True):
+    for places in zip(
+        *(np.floor(cloud.points[cloud.landmarks]).astype(int) for cloud in clouds), strict=True
+    ):
         expected.add((*places[0], *places[1]))
     found = [
         cloud.cells[sample.matches[:, side]].numpy() + np.array(cloud.origin)
@@ -106,7 +130,10 @@ def test_pairs_are_of_one_individual_as_often_as_asked_for(hands):
     for share in (0.0, 1.0):
         dataset = ShapePairDataset(shapes, ShapesConfig([hands], same_individual=share), 0.05)
         partners = [dataset._partner(0, np.random.default_rng(seed)) for seed in range(20)]
-        assert all((shapes[p].individual == shapes[0].individual) == (share == 1.0) and p != 0 for p in partners)
+        assert all(
+            (shapes[p].individual == shapes[0].individual) == (share == 1.0) and p != 0
+            for p in partners
+        )
 
 
 def test_a_tiny_network_learns_from_two_shapes(hands, tmp_path):
@@ -139,9 +166,7 @@ def test_chiral_weights_that_start_from_others_change_nothing_yet(hands, tmp_pat
     assert model.config["chiral"]
     points = torch.from_numpy(np.random.default_rng(0).normal(size=(400, 3)) * 4)
     cloud = voxelize(points, 1.0, normals=F.normalize(points))
-    expected, got = (
-        m.eval()(m.inputs(cloud)).features for m in (plain, model)
-    )
+    expected, got = (m.eval()(m.inputs(cloud)).features for m in (plain, model))
     assert torch.allclose(expected, got, atol=1e-5)
     save_checkpoint(tmp_path / "chiral.safetensors", model, 0.05)
     assert from_pretrained(tmp_path / "chiral.safetensors").config["chiral"]
@@ -159,7 +184,9 @@ def test_places_that_are_near_in_either_cloud_are_no_negatives():
     near[0, 1] = near[1, 0] = near[2, 3] = near[3, 2] = True
     rows = torch.arange(4)[:, None].expand(-1, 2)
     pair = PairFeatures(f[:4], g[:4], x, y, rows, deformed=True)
-    loss = pair_loss(pair, LossConfig("point_info_nce", 4, 0.1, one_place=True), 0.05, torch.Generator())
+    loss = pair_loss(
+        pair, LossConfig("point_info_nce", 4, 0.1, one_place=True), 0.05, torch.Generator()
+    )
     assert torch.allclose(loss, point_info_nce(f[:4], g[:4], 0.1, near))
 
 
@@ -185,3 +212,24 @@ def test_wrong_shapes_are_refused_in_one_line(hands, tmp_path):
         pretrain(replace(config(hands), data=DataConfig(shapes=ShapesConfig([]))), tmp_path)
     with pytest.raises(ValueError, match="needs rigid motions"):
         replace(config(hands), loss=LossConfig("cycle", cycle_form="landing"))
+
+
+def test_fresh_creatures_are_of_one_family_and_seeded():
+    config = ShapesConfig(fresh=1.0, fresh_families=["hand"], same_individual=0.0)
+    first, again = (fresh_pair(config, np.random.default_rng(4)) for _ in range(2))
+    assert all(np.array_equal(a.vertices, b.vertices) for a, b in zip(first, again, strict=True))
+    assert (
+        len(first[0].landmarks) == len(first[1].landmarks)
+        and first[0].individual != first[1].individual
+    )
+    for shape in first:
+        corners = shape.vertices[shape.faces].astype(float)
+        area = (
+            np.linalg.norm(
+                np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
+            ).sum()
+            / 2
+        )
+        assert area == pytest.approx(1, rel=1e-4) and shape.outwards == 1.0
+    one, other = fresh_pair(replace(config, same_individual=1.0), np.random.default_rng(4))
+    assert one.individual == other.individual and not np.array_equal(one.vertices, other.vertices)

@@ -36,6 +36,8 @@ def small_network(kernels="grid", depth=1, **changes):
         tr_channels=[8] * (depth + 1), conv1_kernel_size=3, kernels=kernels, normalize_feature=True,
     )  # fmt: skip
     return create_model("ResUNetBN2C", **{**config, **changes}).eval()
+
+
 def ellipsoid(count=1500, seed=0):
     points = np.random.default_rng(seed).normal(size=(count, 3))
     return points / np.linalg.norm(points, axis=1, keepdims=True) * (1, 0.8, 0.5)
@@ -63,14 +65,20 @@ def test_halfway_between_two_rungs_only_these_two_are_computed():
     ladder = ScaleLadder(lambda v, s, d: asked.append(v) or torch.full((1, 2, 3), v), 1, start=1.0)
     blended = ladder.features(torch.zeros(1, dtype=torch.float64), [0])
     assert len(asked) == 2 and math.prod(asked) == pytest.approx(1.0)
-    torch.testing.assert_close(blended[0], torch.full((1, 2, 3), sum(asked) / 2, dtype=torch.float64))
+    torch.testing.assert_close(
+        blended[0], torch.full((1, 2, 3), sum(asked) / 2, dtype=torch.float64)
+    )
     ladder.features(torch.zeros(1, dtype=torch.float64), [0])
     assert len(asked) == 2, "a rung is computed once"
 
 
 def test_the_gradient_of_a_ladder_is_that_of_its_value():
-    table = torch.randn(40, 1, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    ladder = ScaleLadder(lambda v, s, d: table[round(math.log2(v) * 2 + 20.5)] * d, 1, 1.0, normalize=True)
+    table = torch.randn(
+        40, 1, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    ladder = ScaleLadder(
+        lambda v, s, d: table[round(math.log2(v) * 2 + 20.5)] * d, 1, 1.0, normalize=True
+    )
     target = torch.randn(5, 4, dtype=torch.float64)
 
     def loss(log_size, dilation):
@@ -111,7 +119,9 @@ def test_a_point_on_a_face_holds_both_cells_by_half():
 def test_a_network_with_full_gates_is_the_network_itself():
     model = small_network(depth=2).double()
     cells = torch.unique(torch.floor(torch.from_numpy(ellipsoid(400)) * 6), dim=0)
-    x = SparseTensor(torch.ones(len(cells), 1, dtype=torch.float64), torch.nn.functional.pad(cells, (1, 0)).int())
+    x = SparseTensor(
+        torch.ones(len(cells), 1, dtype=torch.float64), torch.nn.functional.pad(cells, (1, 0)).int()
+    )
     with gated(model, torch.ones(len(cells), dtype=torch.float64)):
         torch.testing.assert_close(model(x).F, model(x).F)
         full = model(x).F
@@ -126,7 +136,9 @@ def test_a_voxel_with_a_closed_gate_is_as_good_as_not_there():
     x = SparseTensor(torch.ones(len(cells), 1, dtype=torch.float64), coordinates)
     with gated(model, here.double()):
         found = model(x).F[here]
-    alone = model(SparseTensor(torch.ones(int(here.sum()), 1, dtype=torch.float64), coordinates[here])).F
+    alone = model(
+        SparseTensor(torch.ones(int(here.sum()), 1, dtype=torch.float64), coordinates[here])
+    ).F
     torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
 
 
@@ -189,7 +201,9 @@ def test_a_dilation_between_whole_ones_has_a_gradient():
     model = small_network(depth=0).double()
     dilation = ContinuousDilation(model, initial=1.5, per_layer=True)
     cells = torch.unique(torch.floor(torch.from_numpy(ellipsoid(300)) * 5), dim=0)
-    x = SparseTensor(torch.ones(len(cells), 1, dtype=torch.float64), torch.nn.functional.pad(cells, (1, 0)).int())
+    x = SparseTensor(
+        torch.ones(len(cells), 1, dtype=torch.float64), torch.nn.functional.pad(cells, (1, 0)).int()
+    )
     target = torch.randn(8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def loss(factors):
@@ -247,9 +261,13 @@ def test_tuning_finds_a_planted_scale_from_either_side(start):
 
 def test_a_look_costs_one_pass_more_than_the_last_one():
     for start in np.random.default_rng(0).uniform(0.02, 0.5, 12):
-        tuned = tune_receptive_field(PlantedExtractor(0.1), [ellipsoid(50)], Peak(), start=start, steps=1)
+        tuned = tune_receptive_field(
+            PlantedExtractor(0.1), [ellipsoid(50)], Peak(), start=start, steps=1
+        )
         looks = sum(step.descent == 0 for step in tuned.history)
-        assert tuned.cost.passes == looks + 1  # the first lies between two rungs, each of the others adds one
+        assert (
+            tuned.cost.passes == looks + 1
+        )  # the first lies between two rungs, each of the others adds one
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +294,12 @@ def test_scaling_the_shapes_scales_the_chosen_voxel(waves):
         scaled = [shape * factor for shape in shapes]
         # The start stays where it is: rungs lie elsewhere on the scaled shapes.
         tuned = tune_receptive_field(
-            extractor, scaled, ProbeObjective(labels), start=0.15, bounds=(0.015, 0.6), keypoints=300
+            extractor,
+            scaled,
+            ProbeObjective(labels),
+            start=0.15,
+            bounds=(0.015, 0.6),
+            keypoints=300,
         )
         found[factor] = tuned.voxel_size / factor
     assert found[1 / 3] == pytest.approx(found[1.0], rel=0.1)
@@ -291,7 +314,9 @@ def test_tuning_ends_where_a_grid_search_does(waves):
     for start in (grid.best / 3, grid.best * 3):
         bounds = (grid.best / 4, grid.best * 4)
         objective = ProbeObjective(labels)
-        tuned = tune_receptive_field(extractor, shapes, objective, start=start, bounds=bounds, keypoints=300)
+        tuned = tune_receptive_field(
+            extractor, shapes, objective, start=start, bounds=bounds, keypoints=300
+        )
         # A rung, and the half that a grid of whole rungs may itself be off.
         assert abs(math.log2(tuned.voxel_size / grid.best)) <= 0.75
     assert tuned.extractor.voxel_size == tuned.voxel_size
@@ -307,7 +332,9 @@ def test_a_probe_is_judged_on_the_shapes_it_has_not_seen():
     noise = [torch.randn(1, 40, 30, generator=generator, dtype=torch.float64) for _ in range(3)]
     telling = [torch.from_numpy(np.eye(2)[label])[None] for label in labels]
     assert objective(telling, range(3)) < 0.05
-    assert objective(noise, range(3)) > 0.5, "labels that features do not tell are not learned by heart"
+    assert objective(noise, range(3)) > 0.5, (
+        "labels that features do not tell are not learned by heart"
+    )
 
 
 def test_a_probe_of_whole_shapes_sees_their_mean():
@@ -340,7 +367,11 @@ def test_objectives_prefer_features_that_serve_them():
         (RoundTripObjective(), [unit.repeat(2, 1, 1)] * 2, [torch.cat([unit, other])] * 2),
         (RoundTripObjective([0, 1]), [unit.repeat(2, 1, 1)] * 2, [torch.cat([unit, other])] * 2),
         # Each shape agrees with itself, but not with the other.
-        (RoundTripObjective(), [unit.repeat(2, 1, 1)] * 2, [unit.repeat(2, 1, 1), other.repeat(2, 1, 1)]),
+        (
+            RoundTripObjective(),
+            [unit.repeat(2, 1, 1)] * 2,
+            [unit.repeat(2, 1, 1), other.repeat(2, 1, 1)],
+        ),
         (DistributionObjective(unit[0]), [unit, unit], [unit + 3, unit + 3]),
     ):
         objective.prepare(shapes)
@@ -423,7 +454,9 @@ def test_averaged_poses_give_a_smoother_objective(waves):
     sizes = [0.1 * 2 ** (k / 8) for k in range(5)]
     bends = {}
     for views in (1, 4):
-        found = search_receptive_field(extractor, shapes, ProbeObjective(labels), sizes, keypoints=300, views=views)
+        found = search_receptive_field(
+            extractor, shapes, ProbeObjective(labels), sizes, keypoints=300, views=views
+        )
         bends[views] = np.abs(np.diff(found.objectives, n=2)).sum()
         assert found.cost.passes == views * 5 * 3
     assert bends[4] < bends[1]
@@ -437,10 +470,18 @@ def test_a_tuned_dilation_goes_with_the_extractor():
 
     class Wide(Objective):
         def __call__(self, features, shapes):
-            return (features[0][0] - torch.from_numpy(wide[self.shapes[0].keypoints])).square().sum()
+            return (
+                (features[0][0] - torch.from_numpy(wide[self.shapes[0].keypoints])).square().sum()
+            )
 
     tuned = tune_receptive_field(
-        FeatureExtractor(model, 0.2), [points], Wide(), start=0.2, bounds=(0.199, 0.201), dilation=(1.0, 2.0), steps=60
+        FeatureExtractor(model, 0.2),
+        [points],
+        Wide(),
+        start=0.2,
+        bounds=(0.199, 0.201),
+        dilation=(1.0, 2.0),
+        steps=60,
     )
     assert tuned.dilation > 1.5
     plain = FeatureExtractor(model, tuned.voxel_size)
@@ -451,20 +492,27 @@ def test_a_tuned_dilation_goes_with_the_extractor():
         tuned.extractor.model.state_dict()
     with pytest.raises(ValueError, match="already"):
         ContinuousDilation(tuned.extractor.model)
-    np.testing.assert_allclose(tuned.extractor(points, "trilinear", max_voxels=150), features, atol=1e-5)
+    np.testing.assert_allclose(
+        tuned.extractor(points, "trilinear", max_voxels=150), features, atol=1e-5
+    )
 
 
 def test_a_better_dilation_behind_a_worse_blend_is_found():
     points = ellipsoid(300)
     narrow, wide = (
-        FeatureExtractor(small_network(depth=0, dilation=d), 0.2)(points, "trilinear").astype(np.float64) for d in (1, 2)
+        FeatureExtractor(small_network(depth=0, dilation=d), 0.2)(points, "trilinear").astype(
+            np.float64
+        )
+        for d in (1, 2)
     )
     # Worst at a fifth of the way from one to two, so that the gradient at one points back.
     worst = narrow + 0.2 * (wide - narrow)
 
     class Far(Objective):
         def __call__(self, features, shapes):
-            return -(features[0][0] - torch.from_numpy(worst[self.shapes[0].keypoints])).square().sum()
+            return (
+                -(features[0][0] - torch.from_numpy(worst[self.shapes[0].keypoints])).square().sum()
+            )
 
     tuned = tune_receptive_field(
         FeatureExtractor(small_network(depth=0), 0.2), [points], Far(), start=0.2, bounds=(0.1999, 0.2001),
@@ -519,7 +567,13 @@ def test_the_effective_field_lies_within_the_theoretical_one(tmp_path):
     measured = measure(model, probes=4)
     assert measured.theoretical >= model.receptive_field
     # A cube's corner is sqrt(3) further than its face.
-    assert 1 <= measured.effective[0] <= measured.effective[1] <= measured.effective[2] <= 1.8 * model.receptive_field
+    assert (
+        1
+        <= measured.effective[0]
+        <= measured.effective[1]
+        <= measured.effective[2]
+        <= 1.8 * model.receptive_field
+    )
     wider = measure(small_network(depth=1, dilation=2), probes=4)
     assert wider.effective[1] > measured.effective[1]
     measured.save_plot(tmp_path / "field.png")

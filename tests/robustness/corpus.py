@@ -55,8 +55,14 @@ def read_config(path: Path) -> Config:
 
 
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
-    **{f"points{suffix}": (suffix, read_points) for suffix in (".ply", ".pcd", ".npz", ".npy", ".xyz", ".off", ".obj")},
-    **{f"mesh{suffix}": (suffix, read_mesh) for suffix in (".ply", ".off", ".obj", ".stl", ".glb", ".npz")},
+    **{
+        f"points{suffix}": (suffix, read_points)
+        for suffix in (".ply", ".pcd", ".npz", ".npy", ".xyz", ".off", ".obj")
+    },
+    **{
+        f"mesh{suffix}": (suffix, read_mesh)
+        for suffix in (".ply", ".off", ".obj", ".stl", ".glb", ".npz")
+    },
     "fragment.pth": (".pth", load_fragment),
     "viewpoint.npz": (".npz", load_viewpoint),
     "checkpoint.pth": (".pth", read_checkpoint),
@@ -102,11 +108,18 @@ def _plys() -> list[bytes]:
             header += "".join(f"property uchar {c}\n" for c in ("red", "green", "blue"))
             header += f"element face {len(polygons)}\nproperty list uchar int vertex_indices\nend_header\n"
             if order:
-                body = b"".join(struct.pack(f"{order}3f3B", *v, *c) for v, c in zip(VERTICES, COLORS, strict=True))
+                body = b"".join(
+                    struct.pack(f"{order}3f3B", *v, *c)
+                    for v, c in zip(VERTICES, COLORS, strict=True)
+                )
                 body += b"".join(struct.pack(f"{order}B{len(p)}i", len(p), *p) for p in polygons)
             else:
-                lines = [" ".join(map(str, [*v, *c])) for v, c in zip(VERTICES, COLORS, strict=True)]
-                body = "\n".join([*lines, *(" ".join(map(str, [len(p), *p])) for p in polygons), ""]).encode()
+                lines = [
+                    " ".join(map(str, [*v, *c])) for v, c in zip(VERTICES, COLORS, strict=True)
+                ]
+                body = "\n".join(
+                    [*lines, *(" ".join(map(str, [len(p), *p])) for p in polygons), ""]
+                ).encode()
             files.append(header.encode() + body)
     strips = "ply\nformat ascii 1.0\nelement vertex 5\nproperty double x\nproperty double y\nproperty double z\n"
     strips += "property list uchar float w\nelement tristrips 1\nproperty list int int vertex_indices\nend_header\n"
@@ -121,7 +134,10 @@ def _pcds() -> list[bytes]:
     table = np.zeros(5, dtype=[("p", "<f4", 3), ("c", "<u4")])
     table["p"], table["c"] = VERTICES, packed
     columns = VERTICES.T.astype("<f4").tobytes() + packed.astype("<u4").tobytes()
-    lzf = b"".join(bytes([len(columns[i : i + 32]) - 1]) + columns[i : i + 32] for i in range(0, len(columns), 32))
+    lzf = b"".join(
+        bytes([len(columns[i : i + 32]) - 1]) + columns[i : i + 32]
+        for i in range(0, len(columns), 32)
+    )
     repeated = bytes([3]) + bytes(4) + bytes([7 << 5, 67, 3])
     text = "".join(f"{x} {y} {z} {c}\n" for (x, y, z), c in zip(VERTICES, packed, strict=True))
     return [
@@ -129,7 +145,9 @@ def _pcds() -> list[bytes]:
         f"{head}binary\n".encode() + table.tobytes(),
         f"{head}binary_compressed\n".encode() + struct.pack("<II", len(lzf), len(columns)) + lzf,
         f"{head}binary_compressed\n".encode() + struct.pack("<II", len(repeated), 80) + repeated,
-        f"{head}binary_compressed\n".encode() + struct.pack("<II", len(columns), len(columns)) + columns,
+        f"{head}binary_compressed\n".encode()
+        + struct.pack("<II", len(columns), len(columns))
+        + columns,
     ]
 
 
@@ -173,7 +191,9 @@ def _offs() -> list[bytes]:
     faces = "".join(f"3 {a} {b} {c}\n" for a, b, c in FACES)
     return [
         f"OFF\n# small\n5 5 0\n{points}{faces}".encode(),
-        f"COFF 5 5 9\n{points}{faces}".replace("\n", " 1 0 0 1\n").replace("9 1 0 0 1", "9").encode(),
+        f"COFF 5 5 9\n{points}{faces}".replace("\n", " 1 0 0 1\n")
+        .replace("9 1 0 0 1", "9")
+        .encode(),
         f"OFF 5 5 9 {points}{faces}".replace("\n", " ").encode(),
         f"OFF5 2 0\n{points}4 0 1 2 3\n3 1 2 4 255 0 0\n".encode(),
     ]
@@ -221,7 +241,10 @@ def _yamls() -> list[bytes]:
 
 def _logs() -> list[bytes]:
     rows = "1 0 0 0.5\n0 1 0 0\n0 0 1 -2e3\n0 0 0 1\n"
-    return [f"0 1 3\n{rows}1 2 3\n{rows}".encode(), f"0\t 1\t 3\n{rows}".replace("\n", "\r\n").encode()]
+    return [
+        f"0 1 3\n{rows}1 2 3\n{rows}".encode(),
+        f"0\t 1\t 3\n{rows}".replace("\n", "\r\n").encode(),
+    ]
 
 
 def _infos() -> list[bytes]:
@@ -246,7 +269,14 @@ def _network() -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return models.SimpleNetBNE(
-            1, 4, bn_momentum=0.05, normalize_feature=True, conv1_kernel_size=3, depth=1, channels=(2, 2), tr_channels=(4, 2)
+            1,
+            4,
+            bn_momentum=0.05,
+            normalize_feature=True,
+            conv1_kernel_size=3,
+            depth=1,
+            channels=(2, 2),
+            tr_channels=(4, 2),
         ).eval()
 
 
@@ -282,7 +312,13 @@ def _safetensors() -> list[bytes]:
     from safetensors.torch import save
 
     model = _network()
-    header = {"format": "sparsefeat", "config": json.dumps(model.config), "voxel_size": "0.05", "unit": "m", "extra": "{}"}
+    header = {
+        "format": "sparsefeat",
+        "config": json.dumps(model.config),
+        "voxel_size": "0.05",
+        "unit": "m",
+        "extra": "{}",
+    }
     return [save(model.state_dict(), header), save(model.state_dict())]
 
 

@@ -33,7 +33,25 @@ _NUMBERS = (
     b"0", b"1", b"-1", b"2", b"3", b"255", b"65536", b"2147483647", b"4294967296", b"9999999999", b"1e400", b"nan",
     b"-inf", b"1.0D+00", b"1,5", b"1_0", b"0x10", b"99999999999999999999999", b"9" * 5000, "\u00b2".encode(), b"",
 )  # fmt: skip
-_BYTES = (b"\0", b"\xff", b"\x7f", b"\x80", b"\n", b"\r", b" ", b"#", b",", b";", b'"', b"\\", b"-", b"{", b"[", b"&", b"*")
+_BYTES = (
+    b"\0",
+    b"\xff",
+    b"\x7f",
+    b"\x80",
+    b"\n",
+    b"\r",
+    b" ",
+    b"#",
+    b",",
+    b";",
+    b'"',
+    b"\\",
+    b"-",
+    b"{",
+    b"[",
+    b"&",
+    b"*",
+)
 
 
 class Late(BaseException):
@@ -49,8 +67,14 @@ def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
         # Inside of a zip file, whose sums would otherwise catch nearly everything.
         place = rng.randrange(len(parts))
         if rng.random() < 0.5:
-            place = next((i for i, (info, _) in enumerate(parts) if info.filename.endswith("data.pkl")), place)
-        parts[place] = (parts[place][0], mutate_plain(parts[place][1], [inner for _, inner in parts], rng))
+            place = next(
+                (i for i, (info, _) in enumerate(parts) if info.filename.endswith("data.pkl")),
+                place,
+            )
+        parts[place] = (
+            parts[place][0],
+            mutate_plain(parts[place][1], [inner for _, inner in parts], rng),
+        )
         return repack(parts)
     return mutate_plain(data, others, rng)
 
@@ -78,7 +102,9 @@ def mutate_plain(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
             start = rng.randrange(len(other) + 1)
             out[place : place + length] = other[start : start + rng.choice((4, 16, 64, 100000))]
         elif kind == 7:
-            out[place : place + length] = rng.choice((b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", bytes(4), bytes([128] * 8)))
+            out[place : place + length] = rng.choice(
+                (b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", bytes(4), bytes([128] * 8))
+            )
         else:
             numbers = list(_NUMBER.finditer(bytes(out)))
             if numbers:
@@ -156,7 +182,15 @@ def run(reader: str, seed: int, first: int, count: int, say=print) -> dict:
     totals = {"inputs": 0, "read": 0, "refused": 0, "bad": []}
     last = first + count
     while first < last:
-        command = [sys.executable, __file__, "--worker", reader, str(seed), str(first), str(last - first)]
+        command = [
+            sys.executable,
+            __file__,
+            "--worker",
+            reader,
+            str(seed),
+            str(first),
+            str(last - first),
+        ]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         at = None
         for line in child.stdout:
@@ -177,7 +211,9 @@ def run(reader: str, seed: int, first: int, count: int, say=print) -> dict:
         child.wait()
         if first < last:
             if at is None:
-                raise SystemExit(f"{reader}: the worker ended with {child.returncode}: {error[-2000:]}")
+                raise SystemExit(
+                    f"{reader}: the worker ended with {child.returncode}: {error[-2000:]}"
+                )
             totals["inputs"] += 1
             totals["bad"].append({"input": at, "why": f"the process ended with {child.returncode}"})
             say(f"{reader}: input {at}: the process ended with {child.returncode}: {error[-300:]}")
@@ -219,8 +255,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--inputs", type=int, default=100_000, help="in all, shared by the readers")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--reader", action="append", help="only this one; may be given several times")
-    parser.add_argument("--first", type=int, default=0, help="number of the first input of each reader")
+    parser.add_argument(
+        "--reader", action="append", help="only this one; may be given several times"
+    )
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first input of each reader"
+    )
     parser.add_argument("--json", type=Path, help="where to write the counts")
     arguments = parser.parse_args()
 
@@ -230,8 +270,13 @@ def main() -> int:
     start = time.monotonic()
     found = {}
     for reader in readers:
-        found[reader] = run(reader, arguments.seed, arguments.first, -(-arguments.inputs // len(readers)))
-        print(f"{reader}: {found[reader]['inputs']} inputs, {len(found[reader]['bad'])} bad", flush=True)
+        found[reader] = run(
+            reader, arguments.seed, arguments.first, -(-arguments.inputs // len(readers))
+        )
+        print(
+            f"{reader}: {found[reader]['inputs']} inputs, {len(found[reader]['bad'])} bad",
+            flush=True,
+        )
     bad = sum(len(counts["bad"]) for counts in found.values())
     print(f"{sum(counts['inputs'] for counts in found.values())} inputs, {bad} bad")
     if arguments.json:

@@ -41,8 +41,17 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TIMED = ("log.jsonl", "tensorboard")
 """What holds times, and so differs from run to run."""
 _MODULES = (
-    "extract.files", "extract.voxelize_files", "evaluate.journal", "evaluate.pictures", "pretrain", "transfer",
-    "transfer.creatures", "synthetic.rooms", "synthetic.creatures", "data.rgbd", "packaged",
+    "extract.files",
+    "extract.voxelize_files",
+    "evaluate.journal",
+    "evaluate.pictures",
+    "pretrain",
+    "transfer",
+    "transfer.creatures",
+    "synthetic.rooms",
+    "synthetic.creatures",
+    "data.rgbd",
+    "packaged",
 )
 _ENDS_WITHIN_S = 600.0
 _STARTS = 0.02
@@ -69,11 +78,31 @@ class Case:
 
 
 CASES = {
-    "extract": Case("extract", ["{data}/clouds", "--checkpoint", "{data}/net.safetensors", "--no-image", "--output", "{out}/o"]),
-    "voxelize": Case("voxelize", ["{data}/meshes", "--voxel-size", "0.05", "--no-image", "--output", "{out}/o"]),
+    "extract": Case(
+        "extract",
+        [
+            "{data}/clouds",
+            "--checkpoint",
+            "{data}/net.safetensors",
+            "--no-image",
+            "--output",
+            "{out}/o",
+        ],
+    ),
+    "voxelize": Case(
+        "voxelize", ["{data}/meshes", "--voxel-size", "0.05", "--no-image", "--output", "{out}/o"]
+    ),
     "evaluate": Case(
         "evaluate",
-        ["matching", "--data", "{data}/scenes", "--checkpoint", "{data}/net.safetensors", "--json", "{out}/o.json"],
+        [
+            "matching",
+            "--data",
+            "{data}/scenes",
+            "--checkpoint",
+            "{data}/net.safetensors",
+            "--json",
+            "{out}/o.json",
+        ],
         again=["--resume"],
     ),
     "pretrain": Case(
@@ -84,7 +113,13 @@ CASES = {
     ),
     "transfer": Case(
         "transfer",
-        ["{data}/transfer.yaml", "--output", "{out}/o", "data.root={data}/shapes", "cache={out}/cache"]
+        [
+            "{data}/transfer.yaml",
+            "--output",
+            "{out}/o",
+            "data.root={data}/shapes",
+            "cache={out}/cache",
+        ]
         + ["features.checkpoint={data}/net.safetensors"],
     ),
     "fuse": Case(
@@ -99,7 +134,8 @@ CASES = {
         present=(0, 2),
     ),
     "rooms": Case(
-        "make_data", ["rooms", "--rooms", "1", "--fragments", "2", "--frames", "2", "--output", "{out}/o"]
+        "make_data",
+        ["rooms", "--rooms", "1", "--fragments", "2", "--frames", "2", "--output", "{out}/o"],
     ),
 }
 
@@ -119,22 +155,45 @@ def make_inputs(folder: Path) -> None:
     """Small inputs for all cases."""
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    options = {"conv1_kernel_size": 3, "depth": 1, "channels": [8, 8], "tr_channels": [8, 8], "out_channels": 8}
-    save_checkpoint(folder / "net.safetensors", create_model("ResUNetBN2C", in_channels=1, **options), 0.05)
+    options = {
+        "conv1_kernel_size": 3,
+        "depth": 1,
+        "channels": [8, 8],
+        "tr_channels": [8, 8],
+        "out_channels": 8,
+    }
+    save_checkpoint(
+        folder / "net.safetensors", create_model("ResUNetBN2C", in_channels=1, **options), 0.05
+    )
     sheet = np.column_stack([rng.uniform(0, 2, (3000, 2)), 0.1 * rng.random(3000)])
-    for name in ("clouds", "meshes", "fragments", "scenes/s", "scenes/s-evaluation", "shapes", "recording/depth"):
+    for name in (
+        "clouds",
+        "meshes",
+        "fragments",
+        "scenes/s",
+        "scenes/s-evaluation",
+        "shapes",
+        "recording/depth",
+    ):
         (folder / name).mkdir(parents=True)
     for k in range(4):
         write_ply(folder / f"clouds/{k}.ply", sheet + k)
         write_ply(folder / f"scenes/s/cloud_bin_{k}.ply", sheet)
-    write_log(folder / "scenes/s-evaluation/gt.log", [(i, j, 4, np.eye(4)) for j in range(4) for i in range(j)])
+    write_log(
+        folder / "scenes/s-evaluation/gt.log",
+        [(i, j, 4, np.eye(4)) for j in range(4) for i in range(j)],
+    )
     for k in range(3):
         np.savez(folder / f"fragments/a@seq-01_{k}.npz", pcd=sheet.astype(np.float32))
     pairs = [f"a@seq-01_{i}.npz a@seq-01_{j}.npz 0.9\n" for i, j in ((0, 1), (1, 2), (0, 2))]
     (folder / "fragments/a@seq-01-0.30.txt").write_text("".join(pairs))
     for k in range(6):
         vertices, faces, labels = _bumpy_sphere(rng)
-        lines = ["OFF", f"{len(vertices)} {len(faces)} 0", *(" ".join(f"{x:.6f}" for x in row) for row in vertices)]
+        lines = [
+            "OFF",
+            f"{len(vertices)} {len(faces)} 0",
+            *(" ".join(f"{x:.6f}" for x in row) for row in vertices),
+        ]
         lines += [f"3 {a} {b} {c}" for a, b, c in faces]
         for place in ("meshes", "shapes"):
             (folder / place / f"b{k}.off").write_text("\n".join(lines) + "\n")
@@ -153,7 +212,11 @@ def make_inputs(folder: Path) -> None:
 
 
 def run(
-    cases: Sequence[str], kills: int, seed: int, say: Callable[[str], None] = print, limit_s: float = float("inf")
+    cases: Sequence[str],
+    kills: int,
+    seed: int,
+    say: Callable[[str], None] = print,
+    limit_s: float = float("inf"),
 ) -> dict[str, Outcome]:
     """Kill each of the cases so many times, or until the time is over.
 
@@ -175,7 +238,9 @@ def run(
         for name in cases:
             outcomes[name] = _attack(name, CASES[name], Path(work), kills, rng, say, end)
             found = outcomes[name]
-            say(f"{name}: {found.kills} kills {found.by_signal}, {found.swept} leftovers swept, {len(found.failures)} failures")
+            say(
+                f"{name}: {found.kills} kills {found.by_signal}, {found.swept} leftovers swept, {len(found.failures)} failures"
+            )
     return outcomes
 
 
@@ -190,7 +255,13 @@ def _import_all() -> None:
 
 
 def _attack(
-    name: str, case: Case, work: Path, kills: int, rng: random.Random, say: Callable[[str], None], end: float
+    name: str,
+    case: Case,
+    work: Path,
+    kills: int,
+    rng: random.Random,
+    say: Callable[[str], None],
+    end: float,
 ) -> Outcome:
     outcome = Outcome()
     whole = work / f"{name}-whole"
@@ -219,7 +290,13 @@ def _attack(
 
 
 def _kill_once(
-    case: Case, work: Path, place: Path, whole: Path, sent: signal.Signals, moment: float, outcome: Outcome
+    case: Case,
+    work: Path,
+    place: Path,
+    whole: Path,
+    sent: signal.Signals,
+    moment: float,
+    outcome: Outcome,
 ) -> list[str]:
     child = _start(case, case.arguments, place, work)
     time.sleep(moment)
@@ -324,7 +401,9 @@ def _living(session: int, patience_s: float = 10.0) -> list[int]:
 def _files(root: Path) -> dict[str, Path]:
     files = (path for path in root.rglob("*") if path.is_file() or path.is_symlink())
     kept = {str(path.relative_to(root)): path for path in files}
-    return {name: path for name, path in kept.items() if not any(part in TIMED for part in path.parts)}
+    return {
+        name: path for name, path in kept.items() if not any(part in TIMED for part in path.parts)
+    }
 
 
 def _is_temporary(name: str) -> bool:
@@ -363,7 +442,9 @@ def _difference(place: Path, whole: Path) -> list[str]:
     lines = [f"missing: {name}" for name in wanted if name not in found]
     lines += [f"too much: {name}" for name in found if name not in wanted]
     shared = [name for name in wanted if name in found]
-    return lines + [f"other bytes: {name}" for name in shared if _bytes(found[name]) != _bytes(wanted[name])]
+    return lines + [
+        f"other bytes: {name}" for name in shared if _bytes(found[name]) != _bytes(wanted[name])
+    ]
 
 
 def _bytes(path: Path) -> bytes:
@@ -371,7 +452,11 @@ def _bytes(path: Path) -> bytes:
     if path.suffix == ".pt":  # pickles of equal values differ by which of them were one object
         return repr(_plain(torch.load(path, weights_only=True))).encode()
     content = path.read_bytes()
-    return content if path.suffix != ".yaml" and path.suffix != ".json" else _without_place(content, path)
+    return (
+        content
+        if path.suffix != ".yaml" and path.suffix != ".json"
+        else _without_place(content, path)
+    )
 
 
 def _plain(value):
@@ -392,7 +477,9 @@ def _bumpy_sphere(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.
     rows, columns = 12, 16
     polar = np.linspace(0, np.pi, rows + 1)[1:-1]
     around = np.arange(columns) * 2 * np.pi / columns
-    ring = [(np.sin(p) * np.cos(a), np.sin(p) * np.sin(a), np.cos(p)) for p in polar for a in around]
+    ring = [
+        (np.sin(p) * np.cos(a), np.sin(p) * np.sin(a), np.cos(p)) for p in polar for a in around
+    ]
     vertices = np.array([(0, 0, 1), *ring, (0, 0, -1)]) * (1 + 0.1 * rng.random((len(ring) + 2, 1)))
     faces = [(0, 1 + k, 1 + (k + 1) % columns) for k in range(columns)]
     for row in range(rows - 2):
@@ -400,7 +487,9 @@ def _bumpy_sphere(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.
             a, b = 1 + row * columns + k, 1 + row * columns + (k + 1) % columns
             faces += [(a, a + columns, b), (b, a + columns, b + columns)]
     last = len(vertices) - 1
-    faces += [(last, last - columns + (k + 1) % columns, last - columns + k) for k in range(columns)]
+    faces += [
+        (last, last - columns + (k + 1) % columns, last - columns + k) for k in range(columns)
+    ]
     return vertices, np.array(faces), (vertices[:, 2] > 0).astype(int)
 
 
@@ -424,18 +513,25 @@ def _say(line: str) -> None:
 
 def main() -> int:
     """Kill, print, write the figures; 1 if anything was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=12, help="of each tool (default: %(default)s)")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="tools at a time (default: %(default)s)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="tools at a time (default: %(default)s)"
+    )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of each tool at most")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
     _import_all()
     outcomes = {}
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("fork")) as pool:
-        parts = [pool.submit(run, [name], args.kills, args.seed, _say, 60 * args.minutes) for name in args.cases]
+        parts = [
+            pool.submit(run, [name], args.kills, args.seed, _say, 60 * args.minutes)
+            for name in args.cases
+        ]
         for part in parts:
             outcomes |= part.result()
     numbers = {name: vars(outcome) for name, outcome in outcomes.items()}

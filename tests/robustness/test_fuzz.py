@@ -20,7 +20,9 @@ def test_the_corpus_is_read(tmp_path, reader):
         (tmp_path / f"a{suffix}").write_bytes(data)
         endings.append(try_one(read, tmp_path / f"a{suffix}", 60))
     refused = [ending for ending in endings if ending[0] != "read"]
-    assert len(refused) == _REFUSED_BY_INTENT.get(reader, 0) and ("bad" not in dict(refused)), endings
+    assert len(refused) == _REFUSED_BY_INTENT.get(reader, 0) and ("bad" not in dict(refused)), (
+        endings
+    )
 
 
 @pytest.mark.parametrize("reader", READERS)

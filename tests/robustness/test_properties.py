@@ -49,7 +49,13 @@ def fans(polygons: list[list[int]]) -> list[list[int]]:
 @st.composite
 def wrapped(draw, numbers: list[str]) -> str:
     """Numbers with any white space between them: a format in which numbers count, and not lines."""
-    gaps = draw(st.lists(st.sampled_from([" ", "\n", "\t", "  ", " \n "]), min_size=len(numbers), max_size=len(numbers)))
+    gaps = draw(
+        st.lists(
+            st.sampled_from([" ", "\n", "\t", "  ", " \n "]),
+            min_size=len(numbers),
+            max_size=len(numbers),
+        )
+    )
     return "".join(number + gap for number, gap in zip(numbers, gaps, strict=True))
 
 
@@ -73,7 +79,11 @@ def flat(vertices, polygons=()) -> list[str]:
 
 @given(POINTS, st.booleans())
 def test_our_own_ply(points, colored):
-    colors = np.random.default_rng(0).integers(0, 256, points.shape).astype(np.uint8) if colored else None
+    colors = (
+        np.random.default_rng(0).integers(0, 256, points.shape).astype(np.uint8)
+        if colored
+        else None
+    )
     cloud = written(read_points, "a.ply", lambda path: write_ply(path, points, colors))
     np.testing.assert_array_equal(cloud.points, points)
     assert (cloud.colors is None) if colors is None else np.array_equal(cloud.colors, colors)
@@ -91,7 +101,14 @@ def test_a_ply_in_text_wrapped_anywhere(mesh, data, end, mark):
     np.testing.assert_array_equal(read(read_points, "a.ply", text.encode(mark)).points, vertices)
 
 
-@given(meshes(), st.sampled_from(["<", ">"]), st.booleans(), st.sampled_from("BHIi"), st.binary(max_size=9), LINE_END)
+@given(
+    meshes(),
+    st.sampled_from(["<", ">"]),
+    st.booleans(),
+    st.sampled_from("BHIi"),
+    st.binary(max_size=9),
+    LINE_END,
+)
 def test_a_binary_ply(mesh, order, faces_first, count, behind, end):
     vertices, polygons = mesh
     kinds = {"B": "uchar", "H": "ushort", "I": "uint", "i": "int"}
@@ -102,8 +119,16 @@ def test_a_binary_ply(mesh, order, faces_first, count, behind, end):
         b"".join(struct.pack(f"{order}h{count}{len(p)}i", -1, len(p), *p) for p in polygons),
     ]
     names = {"<": "binary_little_endian", ">": "binary_big_endian"}
-    header = f"ply\nformat {names[order]} 1.0\n" + (face + vertex if faces_first else vertex + face) + "end_header\n"
-    data = header.replace("\n", end).encode() + b"".join(bodies[::-1] if faces_first else bodies) + behind
+    header = (
+        f"ply\nformat {names[order]} 1.0\n"
+        + (face + vertex if faces_first else vertex + face)
+        + "end_header\n"
+    )
+    data = (
+        header.replace("\n", end).encode()
+        + b"".join(bodies[::-1] if faces_first else bodies)
+        + behind
+    )
     found = read(read_mesh, "a.ply", data)
     np.testing.assert_array_equal(found.vertices, vertices)
     assert found.faces.tolist() == fans(polygons)
@@ -114,7 +139,11 @@ def test_a_binary_ply(mesh, order, faces_first, count, behind, end):
 def test_an_off_wrapped_anywhere(mesh, data, end, mark, edges):
     vertices, polygons = mesh
     head = f"OFF\n{len(vertices)} {len(polygons)} {'0' if edges else ''}\n"
-    body = data.draw(wrapped(flat(vertices))) + "\n" + "".join(" ".join(flat([], [p])) + "\n" for p in polygons)
+    body = (
+        data.draw(wrapped(flat(vertices)))
+        + "\n"
+        + "".join(" ".join(flat([], [p])) + "\n" for p in polygons)
+    )
     if not edges and len(body.partition("\n")[0].split()) == 1:
         return  # a number alone on the line below two counts is taken for a third
     text = (head + body).replace("\n", end).encode(mark)
@@ -128,7 +157,10 @@ def test_an_off_wrapped_anywhere(mesh, data, end, mark, edges):
 def test_an_obj_with_blanks_colours_comments_and_continued_lines(mesh, data, end, mark):
     vertices, polygons = mesh
     lines = []
-    for kind, rows in (("v", vertices.tolist()), ("f", [[index + 1 for index in p] for p in polygons])):
+    for kind, rows in (
+        ("v", vertices.tolist()),
+        ("f", [[index + 1 for index in p] for p in polygons]),
+    ):
         for row in rows:
             words = [kind, *map(repr, row)]
             if kind == "v" and data.draw(st.booleans()):
@@ -139,7 +171,9 @@ def test_an_obj_with_blanks_colours_comments_and_continued_lines(mesh, data, end
                 words = [words[0], *(str(index - 1 - len(vertices)) for index in row)]
             gap = data.draw(st.sampled_from([" ", "\t", " \\\n "]))
             line = data.draw(st.sampled_from(["", " ", "\t"])) + gap.join(words)
-            lines.append(line + data.draw(st.sampled_from(["", " ", " # v 1 2 3", "\nvt 0 0", "\ng a b"])))
+            lines.append(
+                line + data.draw(st.sampled_from(["", " ", " # v 1 2 3", "\nvt 0 0", "\ng a b"]))
+            )
     text = "\n".join(lines).replace("\n", end).encode(mark)
     found = read(read_mesh, "a.obj", text)
     np.testing.assert_array_equal(found.vertices, vertices)
@@ -167,7 +201,13 @@ def lzf(data: bytes) -> bytes:
     out, place = b"", 0
     while place < len(data):
         length = 0
-        while place >= 4 and length < 200 and data[place + length : place + length + 1] == data[place - 4 + length : place - 3 + length] != b"":
+        while (
+            place >= 4
+            and length < 200
+            and data[place + length : place + length + 1]
+            == data[place - 4 + length : place - 3 + length]
+            != b""
+        ):
             length += 1
         if length >= 9:
             out += bytes([7 << 5, length - 9, 3])
@@ -213,7 +253,10 @@ def test_an_stl(mesh, binary, parts, end):
             text += f"solid größe {number}\n"
             for triangle in solid.tolist():
                 text += "facet normal 0 0 1\nouter loop\n"
-                text += "".join(f"vertex {x!r} {y!r} {z!r}\n" for x, y, z in triangle) + "endloop\nendfacet\n"
+                text += (
+                    "".join(f"vertex {x!r} {y!r} {z!r}\n" for x, y, z in triangle)
+                    + "endloop\nendfacet\n"
+                )
             text += f"endsolid größe {number}\n"
         data = text.replace("\n", end).encode("latin-1")
     found = read(read_mesh, "a.stl", data)
@@ -233,7 +276,11 @@ def test_arrays(mesh, packed, kind):
     viewpoint = written(load_viewpoint, "a.npz", lambda path: save(path, **arguments))
     np.testing.assert_array_equal(viewpoint, vertices[0])
     for order in "CF":
-        points = written(read_points, "a.npy", lambda path, order=order: np.save(path, np.asarray(vertices, order=order)))
+        points = written(
+            read_points,
+            "a.npy",
+            lambda path, order=order: np.save(path, np.asarray(vertices, order=order)),
+        )
         np.testing.assert_array_equal(points.points, vertices)
 
 
@@ -249,11 +296,17 @@ def test_a_glb(mesh):
 
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
-LEAVES = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | TEXTS
+LEAVES = (
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | TEXTS
+)
 KEYS = TEXTS | st.integers(-9, 9) | st.tuples(TEXTS, st.integers(0, 9))
 VALUES = st.recursive(
     LEAVES | arrays(np.float32, st.integers(0, 4), elements=COORDINATE),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3) | st.tuples(inner, inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(KEYS, inner, max_size=3)
+        | st.tuples(inner, inner)
+    ),
     max_leaves=8,
 )
 
@@ -277,7 +330,9 @@ def assert_same(found, expected) -> None:
 @given(VALUES, st.booleans(), st.integers(2, 4))
 def test_a_torch_file(value, zipped, protocol):
     def write(path):
-        torch.save({"a": value}, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
+        torch.save(
+            {"a": value}, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol
+        )
 
     assert_same(written(read_torch_file, "a.pth", write), {"a": value})
 
@@ -294,14 +349,25 @@ def test_a_pickled_fragment_and_weights(points, zipped, tensor):
     np.testing.assert_array_equal(state["a.weight"].numpy(), points)
 
 
-@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 10**6)), min_size=1, max_size=5), MARK, LINE_END)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 10**6)),
+        min_size=1,
+        max_size=5,
+    ),
+    MARK,
+    LINE_END,
+)
 def test_logs(blocks, mark, end):
     rng = np.random.default_rng(0)
     rotation, _ = np.linalg.qr(rng.standard_normal((3, 3)))
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = rotation * np.linalg.det(rotation), [1e6, -1e-6, 0.1]
     information = rng.uniform(1, 2, (6, 6))
-    for reader, writer, matrix in ((read_log, write_log, pose), (read_info, write_info, information)):
+    for reader, writer, matrix in (
+        (read_log, write_log, pose),
+        (read_info, write_info, information),
+    ):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "gt.log"
             writer(path, [(*block, matrix) for block in blocks])
@@ -311,7 +377,11 @@ def test_logs(blocks, mark, end):
         assert all(np.array_equal(block.matrix, matrix) for block in found)
 
 
-@given(st.dictionaries(st.tuples(st.integers(0, 99), st.integers(0, 99)), st.floats(0, 1), min_size=1), MARK, LINE_END)
+@given(
+    st.dictionaries(st.tuples(st.integers(0, 99), st.integers(0, 99)), st.floats(0, 1), min_size=1),
+    MARK,
+    LINE_END,
+)
 def test_lists_of_overlaps(overlaps, mark, end):
     text = "".join(f"{i},{j},{share!r}\n" for (i, j), share in overlaps.items()).replace("\n", end)
     assert read(read_overlaps, "gt_overlap.log", text.encode(mark)) == overlaps
@@ -329,12 +399,21 @@ def test_lists_of_names_labels_landmarks_and_pairs(names, numbers, mark, end):
     assert read(read_integers, "a.txt", text).tolist() == numbers
     assert (read(read_landmarks, "a.vts", text) + 1).tolist() == numbers
     text = f"{names[0]} {names[1]}{end}{names[-1]} {names[0]}{end}".encode(mark)
-    assert read(lambda path: read_pairs(path, names), "pairs.txt", text) == ((0, 1), (len(names) - 1, 0))
+    assert read(lambda path: read_pairs(path, names), "pairs.txt", text) == (
+        (0, 1),
+        (len(names) - 1, 0),
+    )
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -348,4 +427,9 @@ def test_yaml(value):
 def test_configurations(seed, scenes, lr, anything):
     config = Config(seed=seed, scenes=scenes, anything=anything)
     config.optimizer.lr = lr
-    assert written(lambda path: load_config(Config, path), "a.yaml", lambda path: save_config(path, config)) == config
+    assert (
+        written(
+            lambda path: load_config(Config, path), "a.yaml", lambda path: save_config(path, config)
+        )
+        == config
+    )

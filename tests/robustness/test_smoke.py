@@ -69,8 +69,16 @@ def test_a_checkpoint_written_twice_has_the_same_bytes(tmp_path):
         f"save_checkpoint('b.safetensors', sparsefeat.from_pretrained({NAME!r}), 0.05, {{'b': 1, 'a': 2}})"
     )
     # Another process has other hash seeds.
-    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", command],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+    )
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     again = sparsefeat.from_pretrained(tmp_path / "a.safetensors")
     assert again.config == model.config
-    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True)
+    )

@@ -42,7 +42,10 @@ def test_operators_are_registered_as_torch_wants_them(plan):
     sums = numbers(plan.n_out, 6).requires_grad_()
     opcheck(ops.group_sums, (sums, plan.handles[1], False, groups, True, plan.n_in))
     opcheck(ops.largest, (x.detach(), plan.handles[1], False, plan.n_out))
-    each, h = numbers(27, 3, seed=3).requires_grad_(), numbers(plan.n_out, 3, seed=4).requires_grad_()
+    each, h = (
+        numbers(27, 3, seed=3).requires_grad_(),
+        numbers(plan.n_out, 3, seed=4).requires_grad_(),
+    )
     opcheck(ops.convolve_channels, (x, each, plan.handles[1], False, plan.n_out))
     opcheck(ops.convolve_channels_weight_gradient, (x, h, plan.handles[1], False, 27))
 
@@ -74,7 +77,9 @@ def test_only_what_is_asked_for_is_computed(plan, needs):
     w = numbers(27, 2, 2, seed=1).requires_grad_(needs[1])
     done = []
     do = derivatives.Operations(
-        lambda *_: done.append("convolve"), lambda *_: done.append("both"), lambda *_: done.append("weight")
+        lambda *_: done.append("convolve"),
+        lambda *_: done.append("both"),
+        lambda *_: done.append("weight"),
     )
     derivatives.of_convolve(do, needs, x, w, numbers(plan.n_out, 2), plan)
     assert done == (["convolve"] if needs[0] else ["weight"])

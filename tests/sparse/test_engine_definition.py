@@ -36,13 +36,20 @@ def look_up(request, monkeypatch):
         monkeypatch.setattr(coordinates, setting, cells)
 
 
-def triples(manager: CoordinateManager, in_key, out_key, kernel: Kernel) -> list[tuple[int, int, int]]:
+def triples(
+    manager: CoordinateManager, in_key, out_key, kernel: Kernel
+) -> list[tuple[int, int, int]]:
     plan = manager.kernel_map(in_key, out_key, kernel)
     assert plan.counts == torch.bincount(plan.cells, minlength=kernel.volume).tolist()
     assert plan.n_in == len(manager[in_key]) and plan.n_out == len(manager[out_key])
-    for side, rows, count in ((plan, plan.out_rows, plan.n_out), (plan.transpose, plan.in_rows, plan.n_in)):
+    for side, rows, count in (
+        (plan, plan.out_rows, plan.n_out),
+        (plan.transpose, plan.in_rows, plan.n_in),
+    ):
         order = side.out_order
-        assert torch.equal(rows[order.pairs], torch.arange(count).repeat_interleave(order.splits.diff()))
+        assert torch.equal(
+            rows[order.pairs], torch.arange(count).repeat_interleave(order.splits.diff())
+        )
     return sorted(zip(plan.cells.tolist(), plan.in_rows.tolist(), plan.out_rows.tolist()))
 
 
@@ -63,10 +70,16 @@ CASES = [  # dimension, kernel size, dilation, tensor stride, spacing of the vox
 ]
 
 
-@pytest.mark.parametrize("shift", [0, -(2**31) + 100, 2**31 - 100], ids=["near zero", "lowest", "highest"])
+@pytest.mark.parametrize(
+    "shift", [0, -(2**31) + 100, 2**31 - 100], ids=["near zero", "lowest", "highest"]
+)
 @pytest.mark.parametrize("dimension, size, dilation, stride, spacing", CASES)
-def test_kernel_map_onto_the_same_voxels(look_up, dimension, size, dilation, stride, spacing, shift):
-    voxels = cloud(90, dimension=dimension, side=5 if dimension > 1 else 60, batches=3, stride=spacing)
+def test_kernel_map_onto_the_same_voxels(
+    look_up, dimension, size, dilation, stride, spacing, shift
+):
+    voxels = cloud(
+        90, dimension=dimension, side=5 if dimension > 1 else 60, batches=3, stride=spacing
+    )
     voxels[:, 1:] += shift - shift % 12  # a multiple of all strides here
     manager = CoordinateManager(dimension)
     key = manager.insert(voxels, stride)
@@ -86,9 +99,13 @@ def test_kernel_map_onto_other_voxels(look_up, dimension, size, dilation, stride
     target = torch.cat([near, far])
     source_key, target_key = manager.insert(source, stride), manager.insert(target, 7)
     kernel, offsets = Kernel(size, dilation), window(size, dilation, stride)
-    assert triples(manager, source_key, target_key, kernel) == sorted(neighbours(source, target, offsets))
+    assert triples(manager, source_key, target_key, kernel) == sorted(
+        neighbours(source, target, offsets)
+    )
     offsets = window(size, dilation, (7,) * dimension)
-    assert triples(manager, target_key, source_key, kernel) == sorted(neighbours(target, source, offsets))
+    assert triples(manager, target_key, source_key, kernel) == sorted(
+        neighbours(target, source, offsets)
+    )
 
 
 @pytest.mark.parametrize("size, dilation", [(2, 7), (3, 8), (4, 1), (5, 2), (5, 9)])
@@ -126,7 +143,9 @@ def test_kernel_map_onto_strided_voxels(look_up, dimension, size, dilation, stri
         Kernel((5, 1, 3), (2, 1, 1), "cross"),
         Kernel((3, 3, 3), (1, 1, 1), "custom", ((0, 0, 0), (1, -2, 0))),
         Kernel((3, 3, 3), (1, 2, 1), "custom", ((-1, 0, 0), (0, 0, 0), (1, 0, 0))),  # symmetric
-        Kernel((3, 3, 3), (1, 1, 1), "custom", ((-1, 1, 0), (1, -1, 0))),  # symmetric without a centre
+        Kernel(
+            (3, 3, 3), (1, 1, 1), "custom", ((-1, 1, 0), (1, -1, 0))
+        ),  # symmetric without a centre
         Kernel((3, 3, 3), (1, 1, 1), "custom", ((2, 0, 0), (2, 0, 0))),  # one offset twice
         Kernel((3, 3, 3), (1, 1, 1), "custom", ((0, 0, 0), (0, 0, 0))),
     ],
@@ -163,7 +182,9 @@ def test_convolution_in_four_dimensions(monkeypatch, path):
         assert_close(y.F, expected, tolerance=1e-12)
         z = fn.convolution_transpose(y, weight.transpose(1, 2), None, kernel, stride)
         assert z.key == x.key
-        back = convolve_by_definition(expected, weight.transpose(1, 2), pairs, len(x), transposed=True)
+        back = convolve_by_definition(
+            expected, weight.transpose(1, 2), pairs, len(x), transposed=True
+        )
         assert_close(z.F, back, tolerance=1e-12)
         for ours, theirs in zip(
             torch.autograd.grad(z.F.square().sum(), [x.F, weight]),
@@ -173,14 +194,21 @@ def test_convolution_in_four_dimensions(monkeypatch, path):
 
 
 @pytest.mark.parametrize("expand", [False, True])
-@pytest.mark.parametrize("size, stride, tensor_stride", [(3, 1, 1), (2, 1, 1), (2, 2, 1), (4, 2, 1), (3, 2, 2), (3, 1, 2)])
+@pytest.mark.parametrize(
+    "size, stride, tensor_stride",
+    [(3, 1, 1), (2, 1, 1), (2, 2, 1), (4, 2, 1), (3, 2, 2), (3, 1, 2)],
+)
 def test_expanded_and_generated_coordinates(size, stride, tensor_stride, expand):
     """Also where the input is not aligned with its own tensor stride."""
     coordinates = cloud(20, side=5)
     offsets = window((size,) * 3, (1,) * 3, (tensor_stride,) * 3)
-    if expand:  # an output sees what lies at its offsets, so that an input is seen from the other side
+    if (
+        expand
+    ):  # an output sees what lies at its offsets, so that an input is seen from the other side
         offsets = [tuple(-o for o in offset) for offset in offsets]
-    reached = {(b, x + dx, y + dy, z + dz) for b, x, y, z in coordinates.tolist() for dx, dy, dz in offsets}
+    reached = {
+        (b, x + dx, y + dy, z + dz) for b, x, y, z in coordinates.tolist() for dx, dy, dz in offsets
+    }
     if expand:
         x = sparse(coordinates, tensor_stride=tensor_stride)
         y = modules.Convolution(3, 2, size, stride, expand_coordinates=True).double()(x)
@@ -215,7 +243,9 @@ DIFFERENTIABLE = {
     "generative convolution": lambda x, w: (
         fn.convolution_transpose(x, w, None, Kernel.of(3), expand_coordinates=True).F
     ),
-    "channelwise convolution": lambda x, w: fn.channelwise_convolution(x, w[:, 0], None, Kernel.of(3)).F,
+    "channelwise convolution": lambda x, w: (
+        fn.channelwise_convolution(x, w[:, 0], None, Kernel.of(3)).F
+    ),
     "average pooling": lambda x, w: fn.pool(x, "average", Kernel.of(3), 2).F,
     "sum pooling": lambda x, w: fn.pool(x, "sum", Kernel.of(2), 2).F,
     "max pooling": lambda x, w: fn.pool(x, "max", Kernel.of(3)).F,
@@ -262,13 +292,17 @@ def test_derivatives_of_every_way_to_convolve(monkeypatch, path):
 
 def test_derivatives_of_fields_and_by_position():
     x = small(grad=False)
-    points = torch.tensor([[0, 0.3, 0.6, -0.7], [1, -0.2, 0.1, 0.4]], dtype=torch.float64, requires_grad=True)
+    points = torch.tensor(
+        [[0, 0.3, 0.6, -0.7], [1, -0.2, 0.1, 0.4]], dtype=torch.float64, requires_grad=True
+    )
     assert torch.autograd.gradcheck(lambda p: fn.interpolate(x, p), points)
 
     leaf = numbers(9, 2, seed=2).requires_grad_()
     positions = torch.cat([torch.zeros(9, 1).double(), numbers(9, 3, seed=3) * 2], 1)
     for reduce in ("first", "average", "sum", "max"):
-        assert torch.autograd.gradcheck(lambda f, r=reduce: TensorField(f, positions).sparse(r).F, leaf)
+        assert torch.autograd.gradcheck(
+            lambda f, r=reduce: TensorField(f, positions).sparse(r).F, leaf
+        )
     assert torch.autograd.gradcheck(lambda f: TensorField(f, positions).splat().F, leaf)
 
 
@@ -277,4 +311,6 @@ def test_splat_is_the_adjoint_of_interpolation():
     a = numbers(30, 3)
     grid = TensorField(a, positions).splat()
     b = numbers(*grid.F.shape, seed=4)
-    assert_close((grid.F * b).sum(), (a * fn.interpolate(grid.replace(b), positions)).sum(), tolerance=1e-12)
+    assert_close(
+        (grid.F * b).sum(), (a * fn.interpolate(grid.replace(b), positions)).sum(), tolerance=1e-12
+    )

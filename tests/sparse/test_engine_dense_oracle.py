@@ -41,7 +41,10 @@ class Grid:
         self.features = numbers(len(cells), channels).requires_grad_()
         space = cells[:, 1:] * torch.tensor(self.unit) + torch.tensor(self.low)
         self.x = SparseTensor(
-            self.features, torch.cat([cells[:, :1], space], 1), tensor_stride=self.unit, reduce="error"
+            self.features,
+            torch.cat([cells[:, :1], space], 1),
+            tensor_stride=self.unit,
+            reduce="error",
         )
 
     def dense(self, features: Tensor | None = None, empty: float = 0.0) -> Tensor:
@@ -53,7 +56,9 @@ class Grid:
     def read(self, dense: Tensor, coordinates: Tensor, unit: tuple[int, ...]) -> Tensor:
         """Values of a dense output with cells of ``unit`` at sparse coordinates. Shape: (V, C)."""
         cells = (coordinates[:, 1:].long() - torch.tensor(self.low)) // torch.tensor(unit)
-        assert torch.equal(cells * torch.tensor(unit) + torch.tensor(self.low), coordinates[:, 1:].long())
+        assert torch.equal(
+            cells * torch.tensor(unit) + torch.tensor(self.low), coordinates[:, 1:].long()
+        )
         return dense.movedim(1, -1)[(coordinates[:, 0].long(), *cells.unbind(1))]
 
 
@@ -196,9 +201,9 @@ def test_transposed_convolution_onto_the_finer_level(
     cells = (coarse_map.coordinates[:, 1:].long() - torch.tensor(fine.low)) // unit
     sides = [-(-n // s) for n, s in zip(fine.sides, stride)]
     coarse = features.new_zeros(2, *sides, 3)
-    coarse = coarse.index_put((coarse_map.coordinates[:, 0].long(), *cells.unbind(1)), features).movedim(
-        -1, 1
-    )
+    coarse = coarse.index_put(
+        (coarse_map.coordinates[:, 0].long(), *cells.unbind(1)), features
+    ).movedim(-1, 1)
     dense = transposed_dense(
         coarse, dense_weight(weight, size).transpose(0, 1), size, stride, dilation, fine.sides
     )
@@ -241,7 +246,9 @@ def test_pooling(dimension, size, stride, dilation, tensor_stride, fill, mode):
 
     def windows(dense: Tensor, empty: float) -> Tensor:
         if size == stride:  # a block begins at its voxel on odd axes too
-            return F.pad(dense, [side for s in reversed(stride) for side in (0, s - 1)], value=empty)
+            return F.pad(
+                dense, [side for s in reversed(stride) for side in (0, s - 1)], value=empty
+            )
         return pad_windows(dense, size, stride, dilation, empty)
 
     if mode == "max":
@@ -251,16 +258,22 @@ def test_pooling(dimension, size, stride, dilation, tensor_stride, fill, mode):
         dense = torch.where(dense.isinf(), 0, dense)
     else:
         ones = grid.features.new_ones(3, 1, *size)
-        dense = CONVOLVE[dimension](windows(grid.dense(), 0), ones, None, stride, 0, dilation, groups=3)
+        dense = CONVOLVE[dimension](
+            windows(grid.dense(), 0), ones, None, stride, 0, dilation, groups=3
+        )
         if mode == "average":
             present = grid.dense(torch.ones_like(grid.features))
-            count = CONVOLVE[dimension](windows(present, 0), ones, None, stride, 0, dilation, groups=3)
+            count = CONVOLVE[dimension](
+                windows(present, 0), ones, None, stride, 0, dilation, groups=3
+            )
             dense = dense / count.clamp(min=1)
     check(y.F, grid.read(dense, y.C, out_unit), [grid.features])
 
 
 @FILLS
-@pytest.mark.parametrize("size, stride, dilation", [(2, 2, 1), (3, 3, 1), (3, 2, 1), (3, 1, 2), (4, 2, 1)])
+@pytest.mark.parametrize(
+    "size, stride, dilation", [(2, 2, 1), (3, 3, 1), (3, 2, 1), (3, 1, 2), (4, 2, 1)]
+)
 def test_transposed_pooling(size, stride, dilation, fill):
     fine = Grid(3, 1, fill, stride=stride)
     coarse = fn.pool(fine.x, "sum", Kernel.of(max(stride, 1)), stride) if stride > 1 else fine.x
@@ -271,7 +284,9 @@ def test_transposed_pooling(size, stride, dilation, fill):
     sides = [-(-n // stride) for n in fine.sides]
     totals = []
     for values in (features, torch.ones_like(features)):
-        grid = values.new_zeros(2, *sides, 3).index_put((coarse.C[:, 0].long(), *cells.unbind(1)), values)
+        grid = values.new_zeros(2, *sides, 3).index_put(
+            (coarse.C[:, 0].long(), *cells.unbind(1)), values
+        )
         ones = torch.einsum("ab,xyz->abxyz", torch.eye(3), torch.ones((size,) * 3)).double()
         block = transposed_dense(
             grid.movedim(-1, 1), ones, (size,) * 3, (stride,) * 3, (dilation,) * 3, fine.sides
@@ -285,7 +300,9 @@ def test_transposed_pooling(size, stride, dilation, fill):
 def test_dense_and_back():
     grid = Grid(3, 2, 0.4)
     dense, low, stride = grid.x.dense()
-    assert torch.equal(dense, grid.dense()) and tuple(low.tolist()) == grid.low and stride == (2, 2, 2)
+    assert (
+        torch.equal(dense, grid.dense()) and tuple(low.tolist()) == grid.low and stride == (2, 2, 2)
+    )
     assert_close(torch.autograd.grad(dense, grid.features, dense)[0], grid.features)
     back = SparseTensor.from_dense(dense)
     rows = SparseTensor(grid.features, torch.stack(grid.cells, 1)).coordinate_map.find(back.C)
@@ -296,7 +313,9 @@ def test_interpolation_between_the_cells_of_a_grid():
     """grid_sample is multilinear too."""
     grid = Grid(3, 2, 0.6)
     generator = torch.Generator().manual_seed(5)
-    places = torch.rand(2, 40, 3, generator=generator, dtype=torch.float64) * (torch.tensor(SIDES) - 1)
+    places = torch.rand(2, 40, 3, generator=generator, dtype=torch.float64) * (
+        torch.tensor(SIDES) - 1
+    )
     expected = (
         F.grid_sample(
             grid.dense().transpose(2, 4),  # grid_sample wants x last

@@ -54,7 +54,9 @@ def test_coordinates_beyond_the_key_range_are_an_error():
     """The engine hashes them without a word."""
     edge = 2**31 - 1
     with pytest.raises(ValueError, match="beyond the key range"):
-        SparseTensor(torch.zeros(2, 1), coordinates((0, -edge, -edge, -edge), (0, edge, edge, edge)))
+        SparseTensor(
+            torch.zeros(2, 1), coordinates((0, -edge, -edge, -edge), (0, edge, edge, edge))
+        )
 
 
 def test_a_voxel_whose_labels_disagree_is_ignored_wherever_its_points_are(golden):
@@ -94,7 +96,9 @@ def test_the_maximum_of_a_field_may_be_negative(golden):
 def test_a_product_is_zero_where_one_factor_is_missing():
     """The engine's is the first factor there."""
     a = SparseTensor(torch.tensor([[2.0], [3.0]]), coordinates((0, 0, 0, 0), (0, 1, 0, 0)))
-    b = SparseTensor(torch.tensor([[5.0], [7.0]]), coordinates((0, 1, 0, 0), (0, 2, 0, 0)), manager=a.manager)
+    b = SparseTensor(
+        torch.tensor([[5.0], [7.0]]), coordinates((0, 1, 0, 0), (0, 2, 0, 0)), manager=a.manager
+    )
     product, quotient = a * b, a / b
     assert product.C.tolist() == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0]]
     assert product.F.tolist() == [[0.0], [15.0], [0.0]]
@@ -118,8 +122,14 @@ def test_raw_target_coordinates_get_the_tensor_stride_that_was_asked_for(stride)
 
 def test_global_pooling_and_instance_norm_of_clouds_of_one_voxel_each():
     """The engine crashes."""
-    x = SparseTensor(torch.tensor([[1.0, -2.0], [3.0, 4.0]]), coordinates((0, 5, 5, 5), (1, 2, 2, 2)))
-    for layer in (modules.GlobalMaxPooling(), modules.GlobalAvgPooling(), modules.GlobalSumPooling()):
+    x = SparseTensor(
+        torch.tensor([[1.0, -2.0], [3.0, 4.0]]), coordinates((0, 5, 5, 5), (1, 2, 2, 2))
+    )
+    for layer in (
+        modules.GlobalMaxPooling(),
+        modules.GlobalAvgPooling(),
+        modules.GlobalSumPooling(),
+    ):
         assert layer(x).F.tolist() == x.F.tolist()
     norm = modules.InstanceNorm(2)
     with torch.no_grad():
@@ -130,7 +140,10 @@ def test_global_pooling_and_instance_norm_of_clouds_of_one_voxel_each():
 def test_two_clouds_in_one_manager_are_each_up_sampled_onto_their_own_map():
     """In the engine the second lands on the first one's."""
     manager = CoordinateManager()
-    down, up = modules.Convolution(3, 3, 2, 2).double(), modules.ConvolutionTranspose(3, 3, 2, 2).double()
+    down, up = (
+        modules.Convolution(3, 3, 2, 2).double(),
+        modules.ConvolutionTranspose(3, 3, 2, 2).double(),
+    )
     first = sparse(coordinates((0, 0, 0, 0), (0, 1, 0, 0), (0, 4, 4, 4)), manager=manager)
     second = sparse(coordinates((0, 9, 9, 9), (0, 8, 9, 9)), manager=manager, seed=1)
     for x in (first, second):
@@ -154,7 +167,9 @@ def test_expanded_coordinates_are_the_places_whose_window_holds_a_voxel(golden, 
     layer = modules.Convolution(*record["weight"].shape[1:], 2, 2, expand_coordinates=True).double()
     layer.load_state_dict({"kernel": record["weight"]})
     offsets = window((2,) * 3, (1,) * 3, (1,) * 3)
-    seen = {(b, *(v - o for v, o in zip(c, offset))) for b, *c in x.C.tolist() for offset in offsets}
+    seen = {
+        (b, *(v - o for v, o in zip(c, offset))) for b, *c in x.C.tolist() for offset in offsets
+    }
     y = layer(x)
     assert {tuple(c) for c in y.C.tolist()} == {c for c in seen if all(v % 2 == 0 for v in c[1:])}
     triples = neighbours(x.C, y.C, offsets)
@@ -166,7 +181,9 @@ def test_expanded_coordinates_are_the_places_whose_window_holds_a_voxel(golden, 
     assert_close(layer(x, theirs).F, record["out_feats"])
     ours = {tuple(c) for c in y.C.tolist()}
     assert (len(ours), len(theirs)) == (35, 34)
-    assert len(ours & {tuple(c) for c in theirs.tolist()}) == 8, "theirs are the places whose window, turned round, holds a voxel"
+    assert len(ours & {tuple(c) for c in theirs.tolist()}) == 8, (
+        "theirs are the places whose window, turned round, holds a voxel"
+    )
 
 
 def test_a_kernel_of_one_cell_with_stride_2_in_one_dimension_strides():

@@ -36,7 +36,10 @@ def twins(name: str, dtype: torch.dtype):
     coordinates = cloud(120, side=7)
     values = numbers(len(coordinates), 4).to(dtype)
     leaves = [values.double().requires_grad_(), values.clone().requires_grad_()]
-    return [(layer, SparseTensor(leaf, coordinates), leaf) for layer, leaf in zip((wide, narrow), leaves)]
+    return [
+        (layer, SparseTensor(leaf, coordinates), leaf)
+        for layer, leaf in zip((wide, narrow), leaves)
+    ]
 
 
 @DTYPES
@@ -120,10 +123,14 @@ def test_operations_do_not_depend_on_the_default_type(name, dtype, float64_by_de
     y = OPERATIONS[name](x)
     torch.set_default_dtype(torch.float32)
     assert y.dtype == dtype
-    assert_close(y, OPERATIONS[name](x), 1e-5)  # a field's points at half voxels have the default type themselves
+    assert_close(
+        y, OPERATIONS[name](x), 1e-5
+    )  # a field's points at half voxels have the default type themselves
 
 
-@pytest.mark.parametrize("name", [name for name in LAYERS if name not in ("dropout", "batch norm", "sync batch norm")])
+@pytest.mark.parametrize(
+    "name", [name for name in LAYERS if name not in ("dropout", "batch norm", "sync batch norm")]
+)
 def test_a_cloud_gives_the_same_alone_and_in_a_batch(name):
     torch.manual_seed(0)
     layer = LAYERS[name]().double()
@@ -171,7 +178,9 @@ def test_autocast_on_the_cpu(dtype):
         assert m.ConvolutionTranspose(3, 4, 3)(x).dtype == dtype
         network.zero_grad()
         out = network(x)
-    grads = torch.autograd.grad(out.F, [leaf, *network.parameters()], numbers(*out.F.shape, seed=9).to(out.F))
+    grads = torch.autograd.grad(
+        out.F, [leaf, *network.parameters()], numbers(*out.F.shape, seed=9).to(out.F)
+    )
     for a, b in zip([out.F, *grads], expected):
         assert a.dtype == (dtype if a is out.F else torch.float32), (
             "parameters stay in float32, and so do gradients"
@@ -192,7 +201,14 @@ def test_tensors_of_different_precision_meet():
     x = sparse(cloud(20), 2)
     half = x.replace(x.F.bfloat16())
     other = fn.prune(x, x.C[:, 1] > 0)
-    for y in (x + half, half + x, fn.cat(half, x), fn.union(half, other), half + other, half * other):
+    for y in (
+        x + half,
+        half + x,
+        fn.cat(half, x),
+        fn.union(half, other),
+        half + other,
+        half * other,
+    ):
         assert y.dtype == torch.float64
 
 
@@ -235,7 +251,9 @@ class TestSyncBatchNorm:
 
 
 @needs_cuda
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
+)
 @pytest.mark.parametrize("path", PATHS)
 def test_cuda_gives_what_the_cpu_gives(monkeypatch, path, dtype):
     take_path(monkeypatch, path)
@@ -289,10 +307,14 @@ def test_autocast_on_cuda(dtype):
     with torch.autocast("cuda", dtype=dtype):
         y = layer(x)
     assert y.dtype == dtype
-    assert_close(y.F.cpu(), fn.convolution(x, layer.kernel, None, Kernel.of(3)).F.cpu(), tolerance=4e-2)
+    assert_close(
+        y.F.cpu(), fn.convolution(x, layer.kernel, None, Kernel.of(3)).F.cpu(), tolerance=4e-2
+    )
 
 
-@pytest.mark.parametrize("pool", [m.SumPooling(3), m.AvgPooling(3), m.MaxPooling(3), m.PoolingTranspose(3)])
+@pytest.mark.parametrize(
+    "pool", [m.SumPooling(3), m.AvgPooling(3), m.MaxPooling(3), m.PoolingTranspose(3)]
+)
 def test_integers_are_pooled_as_numbers(pool):
     coordinates = cloud(40, side=4)
     values = (8 * numbers(len(coordinates), 3)).round() * 27 * 4

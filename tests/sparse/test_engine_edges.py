@@ -84,25 +84,35 @@ def test_new_coordinates_beyond_int32_are_refused_and_not_wrapped(operation):
 def test_a_point_beside_the_last_voxel_sees_it_and_one_beyond_does_not():
     x = SparseTensor(torch.tensor([[1.0]]).double(), rows((0, EDGE, 0, 0)))
     points = torch.zeros(5, 4, dtype=torch.float64)
-    points[:, 1] = torch.tensor([EDGE - 0.25, EDGE + 0.25, EDGE + 9, 1e300, -1e300], dtype=torch.float64)
+    points[:, 1] = torch.tensor(
+        [EDGE - 0.25, EDGE + 0.25, EDGE + 9, 1e300, -1e300], dtype=torch.float64
+    )
     assert fn.interpolate(x, points).tolist() == [[0.75], [0.75], [0.0], [0.0], [0.0]]
 
 
 def test_interpolation_in_float32_far_from_the_origin_finds_the_right_voxels():
     """16777218 is a multiple of 3 that float32 has; the next multiple, 16777221, it has not."""
     x = SparseTensor(
-        torch.tensor([[1.0], [10.0]]), rows((0, 16777218, 0, 0), (0, 16777221, 0, 0)), tensor_stride=3
+        torch.tensor([[1.0], [10.0]]),
+        rows((0, 16777218, 0, 0), (0, 16777221, 0, 0)),
+        tensor_stride=3,
     )
     plan, weights = fn.interpolation_map(x, torch.tensor([[0.0, 16777220.0, 0.0, 0.0]]))
     assert plan.in_rows.tolist() == [0, 1]
-    assert weights.tolist() == pytest.approx([1 / 3, 2 / 3], abs=0.2), "as near as float32 can say 5592406.67"
+    assert weights.tolist() == pytest.approx([1 / 3, 2 / 3], abs=0.2), (
+        "as near as float32 can say 5592406.67"
+    )
 
 
 def test_a_box_that_almost_fills_the_key_range():
     corner = torch.tensor([0, 2**30 - 1, 2**24, 3], dtype=torch.int32)
-    coordinates = torch.stack([corner, corner - rows(0, 1, 1, 1), -corner, -corner + rows(0, 0, 1, 0)])
+    coordinates = torch.stack(
+        [corner, corner - rows(0, 1, 1, 1), -corner, -corner + rows(0, 0, 1, 0)]
+    )
     x, kernel = sparse(coordinates), Kernel.of((3, 3, 2))
-    target = torch.cat([coordinates, coordinates + rows(0, 1, 0, 0), coordinates - rows(0, 1, 0, 1)])
+    target = torch.cat(
+        [coordinates, coordinates + rows(0, 1, 0, 0), coordinates - rows(0, 1, 0, 1)]
+    )
     with pytest.raises(ValueError, match="beyond the key range"):
         sparse(coordinates * rows(1, 1, 64, 1))
     offsets = window(kernel.size, kernel.dilation, (1, 1, 1))
@@ -149,7 +159,9 @@ def test_a_batch_column_out_of_order_changes_nothing_but_the_rows(network):
     coordinates, features = x.decompose()
     for batch in range(4):
         mine = x.C[:, 0] == batch
-        assert torch.equal(coordinates[batch], x.C[mine, 1:]) and torch.equal(features[batch], x.F[mine])
+        assert torch.equal(coordinates[batch], x.C[mine, 1:]) and torch.equal(
+            features[batch], x.F[mine]
+        )
     assert modules.GlobalSumPooling()(x).C[:, 0].tolist() == [0, 1, 2, 3]
 
 
@@ -211,7 +223,8 @@ def test_output_coordinates_may_be_given_as_a_tensor_a_key_or_a_sparse_tensor(st
 
 def test_float_coordinates_are_rounded_down():
     x = SparseTensor(
-        torch.ones(3, 1), torch.tensor([[0.0, -0.1, 0.9, 1.0], [1.0, -1.0, 2.5, 0], [0, -0.9, 0, 1.9]])
+        torch.ones(3, 1),
+        torch.tensor([[0.0, -0.1, 0.9, 1.0], [1.0, -1.0, 2.5, 0], [0, -0.9, 0, 1.9]]),
     )
     assert x.C.dtype == torch.int32
     assert x.C.tolist() == [[0, -1, 0, 1], [1, -1, 2, 0]]
@@ -219,7 +232,9 @@ def test_float_coordinates_are_rounded_down():
 
 def test_coordinates_at_the_ends_of_int32_are_accepted():
     for dtype in (torch.int64, torch.float64):
-        x = SparseTensor(torch.ones(2, 1), torch.tensor([[0, -(2**31), 0, 0], [0, EDGE, 0, 0]], dtype=dtype))
+        x = SparseTensor(
+            torch.ones(2, 1), torch.tensor([[0, -(2**31), 0, 0], [0, EDGE, 0, 0]], dtype=dtype)
+        )
         assert x.C[:, 1].tolist() == [-(2**31), EDGE]
 
 

@@ -18,13 +18,17 @@ LAYERS = {
     "expanded convolution": lambda: m.Convolution(4, 5, 3, expand_coordinates=True),
     "transposed convolution": lambda: m.ConvolutionTranspose(4, 5, 2, 1),
     "generative convolution": lambda: m.GenerativeConvolutionTranspose(4, 5, 3),
-    "down and up": lambda: torch.nn.Sequential(m.Convolution(4, 4, 2, 2), m.ConvolutionTranspose(4, 4, 2, 2)),
+    "down and up": lambda: torch.nn.Sequential(
+        m.Convolution(4, 4, 2, 2), m.ConvolutionTranspose(4, 4, 2, 2)
+    ),
     "channelwise convolution": lambda: m.ChannelwiseConvolution(4, 3, bias=True),
     "batch norm": lambda: m.BatchNorm(4),
     "batch norm without statistics": lambda: m.BatchNorm(4, track_running_stats=False),
     "batch norm without parameters": lambda: m.BatchNorm(4, affine=False),
     "batch norm in eval mode": lambda: m.BatchNorm(4).eval(),
-    "batch norm without statistics in eval mode": lambda: m.BatchNorm(4, track_running_stats=False).eval(),
+    "batch norm without statistics in eval mode": lambda: m.BatchNorm(
+        4, track_running_stats=False
+    ).eval(),
     "sync batch norm": lambda: m.SyncBatchNorm(4),
     "instance norm": lambda: m.InstanceNorm(4),
     "max pooling": lambda: m.MaxPooling(2, 2),
@@ -69,7 +73,9 @@ OPERATIONS = {
     "convolution onto none": lambda x: m.Convolution(4, 4, 3).double()(x, cloud(9)[:0]).F,
     "pooling onto coordinates": lambda x: m.MaxPooling(3)(x, cloud(9)).F,
     "average onto coordinates": lambda x: m.AvgPooling(2, 2)(x, cloud(9, stride=2)).F,
-    "dense": lambda x: x.dense(shape=(3, 4, 20, 20, 20), min_coordinate=torch.tensor([-9, -9, -9]))[0],
+    "dense": lambda x: x.dense(shape=(3, 4, 20, 20, 20), min_coordinate=torch.tensor([-9, -9, -9]))[
+        0
+    ],
     "decompose": lambda x: sum((f.sum() for f in x.decompose()[1]), start=x.F.sum()),
     "splat": lambda x: TensorField(x.F, x.C + 0.25).splat().F,
     "field and back": lambda x: (
@@ -94,7 +100,9 @@ def tensor(voxels: int) -> SparseTensor:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("voxels", [0, 1], ids=["no voxel", "one voxel"])
-@pytest.mark.parametrize("name", [name for name in LAYERS if "convolution" in name or "down" in name])
+@pytest.mark.parametrize(
+    "name", [name for name in LAYERS if "convolution" in name or "down" in name]
+)
 def test_convolutions(monkeypatch, name, voxels, path):
     take_path(monkeypatch, path)
     torch.manual_seed(0)
@@ -124,7 +132,9 @@ def test_operations(name, voxels):
 
 @pytest.mark.parametrize("reduce", ["first", "average", "sum", "max"])
 def test_empty_clouds_are_quantized_and_collated(reduce):
-    out = quantize(torch.zeros(0, 3), torch.zeros(0, 2), torch.zeros(0).long(), voxel_size=0.1, reduce=reduce)
+    out = quantize(
+        torch.zeros(0, 3), torch.zeros(0, 2), torch.zeros(0).long(), voxel_size=0.1, reduce=reduce
+    )
     assert out.coordinates.shape == (0, 3) and out.features.shape == (0, 2) and len(out.labels) == 0
     coordinates, features = collate([out.coordinates] * 2, [out.features] * 2)
     assert coordinates.shape == (0, 4) and features.shape == (0, 2)
@@ -145,7 +155,10 @@ def test_a_kernel_larger_than_the_cloud_sees_all_of_it():
     layer = m.Convolution(3, 2, 15).double()
     weight = layer.kernel.view(15, 15, 15, 3, 2)  # z, y, x
     by_hand = [
-        sum(x.F[i] @ weight[tuple(7 + d for d in (x.C[i] - x.C[o])[1:].flip(0).tolist())] for i in range(3))
+        sum(
+            x.F[i] @ weight[tuple(7 + d for d in (x.C[i] - x.C[o])[1:].flip(0).tolist())]
+            for i in range(3)
+        )
         for o in range(3)
     ]
     assert_close(layer(x).F, torch.stack(by_hand), tolerance=1e-12)
@@ -170,6 +183,6 @@ def test_a_maximum_of_voxels_that_are_not_numbers_is_not_a_number():
     features[1, 0] = torch.nan
     y = m.MaxPooling(2, 2)(x.replace(features))
     assert y.F.isnan().tolist() == [[True, False], [False, False]]
-    assert m.MaxPooling(3)(x.replace(x.F * torch.inf), torch.tensor([[0, 50, 0, 0]]).int()).F.tolist() == [
-        [0.0, 0.0]
-    ]
+    assert m.MaxPooling(3)(
+        x.replace(x.F * torch.inf), torch.tensor([[0, 50, 0, 0]]).int()
+    ).F.tolist() == [[0.0, 0.0]]

@@ -31,7 +31,9 @@ def test_every_recorded_output_has_a_test(golden):
     kept = {Record(golden, name).meta["op"] for name in files}
     index = json.loads((golden / "index.json").read_text())
     assert kept == {meta["op"] for meta in index.values()}, "one of each operation"
-    assert set(index) == {path.stem for path in golden.all.glob("*.npz") if not path.stem.startswith("resunet")}
+    assert set(index) == {
+        path.stem for path in golden.all.glob("*.npz") if not path.stem.startswith("resunet")
+    }
     assert set(index) == RECORDED
 
 
@@ -53,12 +55,18 @@ def layer_of(record: Record, cls, transposed: bool = False):
         expand_coordinates="expand_coordinates" in extra,
     ).to(record.dtype)
     layer.load_state_dict(
-        {key: record[name] for key, name in (("kernel", "weight"), ("bias", "bias")) if name in record}
+        {
+            key: record[name]
+            for key, name in (("kernel", "weight"), ("bias", "bias"))
+            if name in record
+        }
     )
     return layer
 
 
-def check_layer(record: Record, layer, x: SparseTensor, leaf: torch.Tensor, same_rows: bool) -> None:
+def check_layer(
+    record: Record, layer, x: SparseTensor, leaf: torch.Tensor, same_rows: bool
+) -> None:
     """Output, row order where it is defined, and gradients of input, weight and bias."""
     y = layer(x)
     assert list(y.tensor_stride) == record.meta["out_tensor_stride"]
@@ -87,7 +95,9 @@ def test_convolution(golden, monkeypatch, name, dtype, path):
     x = SparseTensor(leaf, record["coords"], record.meta["in_tensor_stride"])
     layer = layer_of(record, modules.Convolution)
     assert layer.kernel.shape == record["weight"].shape
-    check_layer(record, layer, x, leaf, same_rows=record.meta["stride"] == 1 and "expand" not in name)
+    check_layer(
+        record, layer, x, leaf, same_rows=record.meta["stride"] == 1 and "expand" not in name
+    )
 
 
 @PATHS_AND_PRECISIONS
@@ -97,7 +107,9 @@ def test_transposed_convolution_where_no_finer_map_exists(golden, monkeypatch, n
     record = Record(golden, name, dtype)
     leaf = record.leaf("feats")
     x = SparseTensor(leaf, record["coords"], record.meta["in_tensor_stride"])
-    check_layer(record, layer_of(record, modules.ConvolutionTranspose), x, leaf, record.meta["stride"] == 1)
+    check_layer(
+        record, layer_of(record, modules.ConvolutionTranspose), x, leaf, record.meta["stride"] == 1
+    )
 
 
 @PATHS_AND_PRECISIONS
@@ -107,7 +119,9 @@ def test_generative_transposed_convolution(golden, monkeypatch, name, dtype, pat
     record = Record(golden, name, dtype)
     leaf = record.leaf("feats")
     x = SparseTensor(leaf, record["coords"], record.meta["in_tensor_stride"])
-    check_layer(record, layer_of(record, modules.GenerativeConvolutionTranspose), x, leaf, same_rows=False)
+    check_layer(
+        record, layer_of(record, modules.GenerativeConvolutionTranspose), x, leaf, same_rows=False
+    )
 
 
 def coarse_tensor(record: Record) -> tuple[SparseTensor, torch.Tensor]:
@@ -157,7 +171,9 @@ def test_channelwise_convolution(golden, name, dtype):
 def test_pooling(golden, name, dtype):
     record = Record(golden, name, dtype)
     meta, leaf = record.meta, record.leaf("feats")
-    layer = POOLINGS[meta["op"].removeprefix("pool_")](meta["kernel_size"], meta["stride"], meta["dilation"])
+    layer = POOLINGS[meta["op"].removeprefix("pool_")](
+        meta["kernel_size"], meta["stride"], meta["dilation"]
+    )
     y = layer(SparseTensor(leaf, record["coords"]))
     assert list(y.tensor_stride) == meta["out_tensor_stride"]
     if meta["stride"] == 1:

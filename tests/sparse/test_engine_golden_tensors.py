@@ -43,7 +43,12 @@ def test_batch_norm_with_its_running_statistics(golden, name, dtype):
     record = Record(golden, name, dtype)
     layer = modules.BatchNorm(6, eps=record.meta["eps"], momentum=record.meta["momentum"]).to(dtype)
     assert list(layer.state_dict()) == record.meta["state_keys"]
-    state = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
+    state = {
+        "weight": "gamma",
+        "bias": "beta",
+        "running_mean": "running_mean",
+        "running_var": "running_var",
+    }
     layer.load_state_dict({f"bn.{key}": record[name] for key, name in state.items()}, strict=False)
     layer.train(record.meta["mode"] == "train")
     leaf = record.leaf("feats")
@@ -69,7 +74,9 @@ def test_batch_norm_with_its_running_statistics(golden, name, dtype):
 def test_instance_norm(golden, name, dtype):
     record = Record(golden, name, dtype)
     layer = modules.InstanceNorm(6, eps=record.meta["eps"]).to(dtype)
-    assert {key: list(value.shape) for key, value in layer.state_dict().items()} == record.meta["state_keys"]
+    assert {key: list(value.shape) for key, value in layer.state_dict().items()} == record.meta[
+        "state_keys"
+    ]
     layer.load_state_dict({"weight": record["gamma"], "bias": record["beta"]})
     leaf = record.leaf("feats")
     y = layer(SparseTensor(leaf, record["coords"]))
@@ -152,7 +159,9 @@ def test_union_and_arithmetic_across_maps(golden, name, dtype):
     rows = rows_at(z.C, record["out_coords"])
     assert_close(z.F[rows], record["out_feats"])
     if "grad_out" in record:
-        check_gradients(z.F[rows], record["grad_out"], [(a, record["grad_a"]), (b, record["grad_b"])])
+        check_gradients(
+            z.F[rows], record["grad_out"], [(a, record["grad_a"]), (b, record["grad_b"])]
+        )
 
 
 @PRECISIONS
@@ -185,13 +194,19 @@ def test_quantize(golden, name):
     out = quantize(record["int_coords"], record["int_feats"])
     assert torch.equal(out.coordinates, record["int_out_coords"])
     assert torch.equal(out.features, record["int_out_feats"])
-    assert torch.equal(out.index, record["int_index"]) and torch.equal(out.inverse, record["int_inverse"])
+    assert torch.equal(out.index, record["int_index"]) and torch.equal(
+        out.inverse, record["int_inverse"]
+    )
 
     floats = torch.from_numpy(record.arrays["float_coords"])
     out = quantize(floats, voxel_size=float(record["voxel"]))
     assert torch.equal(out.coordinates, record["float_out_coords"])
-    assert torch.equal(out.index, record["float_index"]) and torch.equal(out.inverse, record["float_inverse"])
-    assert torch.equal(out.index, record["floatT_index"]) and torch.equal(out.index, record["float64_index"])
+    assert torch.equal(out.index, record["float_index"]) and torch.equal(
+        out.inverse, record["float_inverse"]
+    )
+    assert torch.equal(out.index, record["floatT_index"]) and torch.equal(
+        out.index, record["float64_index"]
+    )
 
     # Labels: the engine's are wrong where duplicates interleave (test_engine_departures); the rest agrees.
     out = quantize(record["int_coords"], record["int_feats"], record["labels"], ignore_label=-100)
@@ -238,7 +253,9 @@ def test_dense(golden, name):
     grid, low, stride = SparseTensor(record["feats"], record["coords"]).dense(
         shape=record["shape"].tolist(), min_coordinate=record["min_coordinate"]
     )
-    assert torch.equal(low, record["min_coordinate"]) and list(stride) == record.meta["tensor_stride"]
+    assert (
+        torch.equal(low, record["min_coordinate"]) and list(stride) == record.meta["tensor_stride"]
+    )
     expected = torch.zeros(record["shape"].tolist(), dtype=torch.float64)
     expected[tuple(record["nz"])] = record["vals"]
     assert torch.equal(grid, expected)
@@ -271,7 +288,9 @@ def test_tensor_field_to_voxels(golden, name, dtype, mode):
     assert torch.equal(x.C, record[f"{mode}_coords"])
     assert torch.equal(x.inverse_mapping, record[f"{mode}_inverse"])
     expected, tolerance = record[f"{mode}_feats"], None
-    if mode == "MAX_POOL":  # the engine's maximum starts at 0; the right ones are in test_engine_departures
+    if (
+        mode == "MAX_POOL"
+    ):  # the engine's maximum starts at 0; the right ones are in test_engine_departures
         right = (x.F.detach() > 0).all(1)
         assert_close(x.F[right], expected[right])
         return
@@ -325,7 +344,10 @@ def test_interpolation_maps(golden, name):
     record = Record(golden, name)
     x = SparseTensor(torch.zeros(len(record["coords"]), 1, dtype=torch.float64), record["coords"])
     plan, weights = fn.interpolation_map(x, record["query"])
-    ours = {(i, o): w for i, o, w in zip(plan.in_rows.tolist(), plan.out_rows.tolist(), weights.tolist())}
+    ours = {
+        (i, o): w
+        for i, o, w in zip(plan.in_rows.tolist(), plan.out_rows.tolist(), weights.tolist())
+    }
     theirs = zip(record["in_map"].tolist(), record["out_map"].tolist(), record["weights"].tolist())
     theirs = {(i, o): w for i, o, w in theirs if w > 0}
     assert ours.keys() == theirs.keys()

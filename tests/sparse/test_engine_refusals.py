@@ -95,13 +95,22 @@ def test_a_negative_batch_index_is_refused_with_its_row():
         (lambda: SparseTensor(torch.ones(3, 1), torch.zeros(3, 1)), r"coordinates: expected shape"),
         (lambda: SparseTensor(torch.ones(3, 1), torch.zeros(2, 4)), "2 coordinates but 3 features"),
         (lambda: SparseTensor(torch.ones(3, 1)), "expected coordinates, or a manager and a key"),
-        (lambda: SparseTensor(torch.ones(3, 1), torch.zeros(3, 4).bool()), "expected integers or floats"),
-        (lambda: SparseTensor(torch.ones(3, 1), torch.zeros(3, 4).cfloat()), "expected integers or floats"),
+        (
+            lambda: SparseTensor(torch.ones(3, 1), torch.zeros(3, 4).bool()),
+            "expected integers or floats",
+        ),
+        (
+            lambda: SparseTensor(torch.ones(3, 1), torch.zeros(3, 4).cfloat()),
+            "expected integers or floats",
+        ),
         (
             lambda: SparseTensor(torch.ones(1, 1), torch.zeros(1, 4), (1, 2)),
             "tensor_stride: expected one value or 3",
         ),
-        (lambda: SparseTensor(torch.ones(1, 1), torch.zeros(1, 4), -2), "tensor_stride: expected at least 0"),
+        (
+            lambda: SparseTensor(torch.ones(1, 1), torch.zeros(1, 4), -2),
+            "tensor_stride: expected at least 0",
+        ),
         (lambda: TensorField(torch.ones(2, 1), torch.zeros(3, 4)), "TensorField: expected"),
         (lambda: quantize(torch.zeros(3)), r"expected coordinates of shape \(N, D\), got \(3,\)"),
         (lambda: quantize(torch.zeros(3, 3), torch.ones(2, 1)), "3 coordinates but 2 features"),
@@ -127,7 +136,10 @@ def test_a_negative_batch_index_is_refused_with_its_row():
         (lambda: Kernel((3, 3, 3), (1, 1, 1), "custom"), "'custom' needs offsets"),
         (lambda: modules.Convolution(3, 4, 3, stride=0), "stride: expected at least 1"),
         (lambda: modules.Convolution(0, 4, 3), "channels must be positive"),
-        (lambda: modules.Convolution(4, 4, 3).double()(sparse(cloud(5))), "expected 4 channels, got 3"),
+        (
+            lambda: modules.Convolution(4, 4, 3).double()(sparse(cloud(5))),
+            "expected 4 channels, got 3",
+        ),
         (
             lambda: modules.ChannelwiseConvolution(1, 3).double()(sparse(cloud(5))),
             r"expected a kernel \[27, 3\]",
@@ -137,12 +149,18 @@ def test_a_negative_batch_index_is_refused_with_its_row():
             lambda: modules.Convolution(3, 4, 3, dimension=2).double()(sparse(cloud(5))),
             "expected one value or 3",
         ),
-        (lambda: modules.Convolution(3, 4, 3)(sparse(cloud(5))), "features are torch.float64, the kernel is"),
+        (
+            lambda: modules.Convolution(3, 4, 3)(sparse(cloud(5))),
+            "features are torch.float64, the kernel is",
+        ),
         (
             lambda: fn.convolution(sparse(cloud(5)), torch.ones(9, 3, 1), None, Kernel.of(3)),
             "expected a kernel",
         ),
-        (lambda: fn.pool(sparse(cloud(5)), "mean", Kernel.of(2)), "'max', 'average' or 'sum', got 'mean'"),
+        (
+            lambda: fn.pool(sparse(cloud(5)), "mean", Kernel.of(2)),
+            "'max', 'average' or 'sum', got 'mean'",
+        ),
         (lambda: fn.prune(sparse(rows((0, 0, 0, 0))), torch.ones(2).bool()), "expected 1 booleans"),
         (lambda: fn.interpolate(sparse(cloud(5)), torch.zeros(3, 3)), r"points of shape \(N, 4\)"),
         (

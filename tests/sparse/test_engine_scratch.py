@@ -54,7 +54,10 @@ def test_threads_have_rooms_of_their_own():
 @pytest.mark.parametrize("kernel_size, stride", [(3, 1), (3, 2), (1, 1)])
 def test_a_layer_leaves_the_results_of_the_layers_before_alone(cloud, kernel_size, stride):
     torch.manual_seed(0)
-    layers = [modules.Convolution(8, 8, kernel_size, stride=stride, dimension=3).double() for _ in range(2)]
+    layers = [
+        modules.Convolution(8, 8, kernel_size, stride=stride, dimension=3).double()
+        for _ in range(2)
+    ]
     weight = torch.randn(8, dtype=torch.float64)
 
     def results(layer):

@@ -83,7 +83,9 @@ def test_backward_and_transposed_layers_use_the_map_of_the_forward_pass(built):
     assert len(built) == 1
     assert z.F.grad_fn is not None and z.key == x.key
     back = plan.transpose
-    assert back.in_rows is plan.out_rows and back.out_rows is plan.in_rows and back.cells is plan.cells
+    assert (
+        back.in_rows is plan.out_rows and back.out_rows is plan.in_rows and back.cells is plan.cells
+    )
     assert back.transpose.out_order is plan.out_order and plan.transpose.out_order is back.out_order
 
 
@@ -181,7 +183,11 @@ def test_output_row_i_belongs_to_input_row_i():
     x = sparse(cloud(120, side=12))
     y = unet()(x)
     assert y.key == x.key and torch.equal(y.C, x.C)
-    for layer in (m.Convolution(3, 4, 3), m.ConvolutionTranspose(3, 4, 3), m.ChannelwiseConvolution(3, 3)):
+    for layer in (
+        m.Convolution(3, 4, 3),
+        m.ConvolutionTranspose(3, 4, 3),
+        m.ChannelwiseConvolution(3, 3),
+    ):
         assert layer.double()(x).key == x.key
 
 
@@ -218,7 +224,9 @@ def test_up_sampling_finds_the_finer_level_of_what_a_tensor_was_derived_from():
     assert up(m.SumPooling(2, 2)(own)).key == own.key, "its own finer level comes first"
     generated = m.GenerativeConvolutionTranspose(3, 3, 2, 2).double()(coarse)
     assert generated.key != x.key and up(m.SumPooling(2, 2)(generated)).key == generated.key
-    assert up(coarse).key == x.key, "what was generated does not become the finer level of its input"
+    assert up(coarse).key == x.key, (
+        "what was generated does not become the finer level of its input"
+    )
     joined = coarse + m.SumPooling(2, 2)(generated)
     assert up(joined).key == x.key, "a union follows its first operand"
 

@@ -62,7 +62,9 @@ def features(kind: str, rows: int, dtype: torch.dtype) -> torch.Tensor:
     return values.to(dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
+)
 @pytest.mark.parametrize("values", ["distinct", "ties", "not numbers"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_of_the_largest_is_taken_and_gets_the_gradient(kind, values, dtype):
@@ -111,7 +113,9 @@ def test_groups_without_rows_are_zero(mode):
     expected = {"max": there.amax(0), "average": there.mean(0), "sum": there.sum(0)}[mode]
     assert torch.allclose(y[3], expected) and torch.equal(y[1], x[1])
     assert not y[[0, 2, 4]].any()
-    assert torch.autograd.gradcheck(lambda x: pool_groups(x, torch.tensor([3, 1, 3, 3]), 5, mode), x)
+    assert torch.autograd.gradcheck(
+        lambda x: pool_groups(x, torch.tensor([3, 1, 3, 3]), 5, mode), x
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int8, torch.uint8], ids=str)

@@ -14,13 +14,21 @@ from sparsefeat.sparse import SparseTensor
 
 PAIRS = {"in_channels": 3, "kernels": "pair"}
 KINDS = {
-    "ResUNetBN2C": {}, "ResUNetIN2C": {}, "SimpleNetBN2C": {},
+    "ResUNetBN2C": {},
+    "ResUNetIN2C": {},
+    "SimpleNetBN2C": {},
     "pair kernels": {"name": "ResUNetBN2C", **PAIRS},
 }
 
 
 def network(kind: str) -> torch.nn.Module:
-    options = {"name": kind, "in_channels": 1, "out_channels": 8, "normalize_feature": True, "conv1_kernel_size": 3}
+    options = {
+        "name": kind,
+        "in_channels": 1,
+        "out_channels": 8,
+        "normalize_feature": True,
+        "conv1_kernel_size": 3,
+    }
     options |= {"channels": [8, 8, 16, 16], "tr_channels": [8, 8, 8, 16]} | KINDS[kind]
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -34,7 +42,12 @@ def network(kind: str) -> torch.nn.Module:
 def clouds(channels: int, dtype: torch.dtype = torch.float32) -> SparseTensor:
     coordinates = cloud(500, side=10)
     # An eighth of a voxel is a number of bfloat16 too.
-    offsets = torch.randint(-3, 4, (len(coordinates), channels), generator=torch.Generator().manual_seed(1)) / 8
+    offsets = (
+        torch.randint(
+            -3, 4, (len(coordinates), channels), generator=torch.Generator().manual_seed(1)
+        )
+        / 8
+    )
     features = torch.ones(len(coordinates), 1) if channels == 1 else offsets
     return SparseTensor(features.to(dtype), coordinates, reduce="error")
 

@@ -79,8 +79,16 @@ def agree(got: list[Tensor], expected: list[Tensor]) -> None:
 def passed(network: nn.Module, x: SparseTensor) -> list[Tensor]:
     """Output, and gradients of input and parameters."""
     out = network(x)
-    leaves = [x.features, *network.parameters()] if x.features.requires_grad else list(network.parameters())
-    return [out.features, out.coordinates, *torch.autograd.grad(out.features.square().mean(), leaves)]
+    leaves = (
+        [x.features, *network.parameters()]
+        if x.features.requires_grad
+        else list(network.parameters())
+    )
+    return [
+        out.features,
+        out.coordinates,
+        *torch.autograd.grad(out.features.square().mean(), leaves),
+    ]
 
 
 LAYERS = {
@@ -96,16 +104,23 @@ LAYERS = {
     "channelwise": (lambda: modules.ChannelwiseConvolution(4, bias=True), 4),
     "generative": (
         lambda: nn.Sequential(
-            modules.Convolution(4, 4, 2, stride=2), modules.GenerativeConvolutionTranspose(4, 4, 2, stride=2)
-        ), 4,
+            modules.Convolution(4, 4, 2, stride=2),
+            modules.GenerativeConvolutionTranspose(4, 4, 2, stride=2),
+        ),
+        4,
     ),
     "transposed": (
         lambda: nn.Sequential(
-            modules.Convolution(4, 4, stride=2), modules.ConvolutionTranspose(4, 4, stride=2, bias=True)
-        ), 4,
+            modules.Convolution(4, 4, stride=2),
+            modules.ConvolutionTranspose(4, 4, stride=2, bias=True),
+        ),
+        4,
     ),
     "pooling": (lambda: nn.Sequential(modules.MaxPooling(3, 2), modules.AvgPooling(2, 2)), 4),
-    "pooling transposed": (lambda: nn.Sequential(modules.SumPooling(2, 2), modules.PoolingTranspose(2, 2)), 4),
+    "pooling transposed": (
+        lambda: nn.Sequential(modules.SumPooling(2, 2), modules.PoolingTranspose(2, 2)),
+        4,
+    ),
     "max": (modules.GlobalMaxPooling, 4),
     "average": (modules.GlobalAvgPooling, 4),
     "instance norm": (lambda: modules.InstanceNorm(4), 4),
@@ -119,9 +134,18 @@ For a level of coarser voxels: its bounds, their order and which differ, and the
 when it is looked up in. For the blocks of a pooling: which voxels lie in one, both ways."""
 
 WAITS = {
-    "1^3": 0, "batch norm": 0, "max": 1, "average": 1, "instance norm": 1,
-    "channelwise": 2, "strided": LEVEL + MAP, "2^3 strided": LEVEL + MAP, "transposed": LEVEL + MAP, "expanding": LEVEL + MAP,
-    "generative": 2 * (LEVEL + MAP), "pooling transposed": LEVEL + BLOCK,
+    "1^3": 0,
+    "batch norm": 0,
+    "max": 1,
+    "average": 1,
+    "instance norm": 1,
+    "channelwise": 2,
+    "strided": LEVEL + MAP,
+    "2^3 strided": LEVEL + MAP,
+    "transposed": LEVEL + MAP,
+    "expanding": LEVEL + MAP,
+    "generative": 2 * (LEVEL + MAP),
+    "pooling transposed": LEVEL + BLOCK,
     "pooling": 2 * LEVEL + BLOCK + 2,  # the largest are looked for among as many rows at a time
 }
 """Of a layer and its backward pass while maps are made; those not named here make one map."""
@@ -130,10 +154,13 @@ WAITS = {
 def test_the_pretended_device_refuses_what_cuda_refuses(cuda):
     x = torch.arange(6, device="cuda")
     for mixed in (
-        lambda: x + torch.arange(6), lambda: x.index_select(0, torch.tensor([1])),
+        lambda: x + torch.arange(6),
+        lambda: x.index_select(0, torch.tensor([1])),
         lambda: x.float() @ torch.ones(6),
-        lambda: torch.cat([x, torch.arange(2)]), lambda: torch.stack([x[0], torch.tensor(1)]),
-        lambda: torch.zeros(6).index_add_(0, x, torch.ones(6)), lambda: torch.arange(3)[x[:2]],
+        lambda: torch.cat([x, torch.arange(2)]),
+        lambda: torch.stack([x[0], torch.tensor(1)]),
+        lambda: torch.zeros(6).index_add_(0, x, torch.ones(6)),
+        lambda: torch.arange(3)[x[:2]],
     ):
         with pytest.raises(RuntimeError, match="same device"):
             mixed()
@@ -141,15 +168,28 @@ def test_the_pretended_device_refuses_what_cuda_refuses(cuda):
         np.asarray(x)
     with pytest.raises(RuntimeError, match="generator"):
         torch.rand(3, device="cuda", generator=torch.Generator())
-    assert (x * torch.tensor(2)).tolist() == [0, 2, 4, 6, 8, 10]  # a single number may come from anywhere
+    assert (x * torch.tensor(2)).tolist() == [
+        0,
+        2,
+        4,
+        6,
+        8,
+        10,
+    ]  # a single number may come from anywhere
 
 
 def test_the_pretended_device_counts_what_the_host_waits_for(cuda):
     x = torch.arange(6, device="cuda")
     for reason, wait in {
-        "download": x.cpu, "_local_scalar_dense": lambda: int(x[1]), "mask": lambda: x[x > 3], "nonzero": x.nonzero,
-        "blocking upload": lambda: torch.tensor([1, 2], device="cuda"), "repeat_interleave": x.repeat_interleave,
-        "bincount": x.bincount, "_unique2": x.unique, "equal": lambda: x.equal(x),
+        "download": x.cpu,
+        "_local_scalar_dense": lambda: int(x[1]),
+        "mask": lambda: x[x > 3],
+        "nonzero": x.nonzero,
+        "blocking upload": lambda: torch.tensor([1, 2], device="cuda"),
+        "repeat_interleave": x.repeat_interleave,
+        "bincount": x.bincount,
+        "_unique2": x.unique,
+        "equal": lambda: x.equal(x),
     }.items():
         cuda.waits.clear()
         wait() if reason != "repeat_interleave" else wait(x)
@@ -177,10 +217,19 @@ def test_a_layer_waits_while_its_maps_are_made_and_never_after(cuda, name):
 
 SMALL = {"channels": [4, 4], "tr_channels": [4, 4], "depth": 1}
 NETWORKS = {
-    "ResUNetBN2C": {"in_channels": 1, "conv1_kernel_size": 7, "channels": [8, 8, 16, 16], "tr_channels": [8, 8, 8, 16]},
+    "ResUNetBN2C": {
+        "in_channels": 1,
+        "conv1_kernel_size": 7,
+        "channels": [8, 8, 16, 16],
+        "tr_channels": [8, 8, 8, 16],
+    },
     "oriented": {
-        "in_channels": 6, "conv1_kernel_size": 5, "channels": [4, 8, 8, 16], "tr_channels": [8, 8, 8, 16],
-        "kernels": "pair", "oriented": True,
+        "in_channels": 6,
+        "conv1_kernel_size": 5,
+        "channels": [4, 8, 8, 16],
+        "tr_channels": [8, 8, 8, 16],
+        "kernels": "pair",
+        "oriented": True,
     },
     "small": {"in_channels": 1, **SMALL},
     "small with pairs": {"in_channels": 3, "kernels": "pair", **SMALL},
@@ -229,7 +278,9 @@ def test_the_tiles_and_units_of_tritons_kernels(cuda):
             for each in (plan, plan.transpose):
                 each.n_pairs  # noqa: B018: searched before waits are counted
                 cuda.waits.clear()
-                out += [t for table in (tiles(each, 16), units(each, 64)) for t in vars(table).values()]
+                out += [
+                    t for table in (tiles(each, 16), units(each, 64)) for t in vars(table).values()
+                ]
                 assert cuda.waits.total() <= 1, cuda.waits  # how many steps there are
         return [t for t in out if isinstance(t, Tensor)]
 
@@ -251,8 +302,13 @@ def on_both(work: Callable[[str], list[Tensor]]) -> None:
 def test_quantizing_and_collating(cuda):
     def work(device: str) -> list[Tensor]:
         points, labels = random(300, 3).to(device) * 4, (random(300, seed=1) * 3).int().to(device)
-        found = [quantize(points, points, labels, voxel_size=0.7, reduce=how) for how in ("first", "average", "max")]
-        return [part for one in found for part in one] + [*collate([points, points[:50]], [points, points[:50]])]
+        found = [
+            quantize(points, points, labels, voxel_size=0.7, reduce=how)
+            for how in ("first", "average", "max")
+        ]
+        return [part for one in found for part in one] + [
+            *collate([points, points[:50]], [points, points[:50]])
+        ]
 
     on_both(work)
 
@@ -265,10 +321,20 @@ def test_tensors_of_points(cuda):
         kept = functional.prune(x, x.features[:, 0] > 0.4)
         moved = points.clone().requires_grad_()
         out = [
-            x.features, splat.features, slice_field(x, field).features, kept.features, kept.coordinates,
-            functional.interpolate(x, moved), functional.union(x, kept).features, (x / kept).features,
-            functional.normalize(x).features, functional.broadcast(x, functional.global_pool(x, "max"), "cat").features,
-            x.dense()[0], SparseTensor.from_dense(x.dense()[0]).features, *x.decompose()[1], *x.decompose()[0],
+            x.features,
+            splat.features,
+            slice_field(x, field).features,
+            kept.features,
+            kept.coordinates,
+            functional.interpolate(x, moved),
+            functional.union(x, kept).features,
+            (x / kept).features,
+            functional.normalize(x).features,
+            functional.broadcast(x, functional.global_pool(x, "max"), "cat").features,
+            x.dense()[0],
+            SparseTensor.from_dense(x.dense()[0]).features,
+            *x.decompose()[1],
+            *x.decompose()[0],
         ]
         total = sum(part.sum() for part in out if part.requires_grad)
         return [*out, *torch.autograd.grad(total, [field.features, moved])]
@@ -282,7 +348,9 @@ def test_voxels_of_a_mesh(cuda):
     faces = (random(25, 3, seed=3) * 60).long()
 
     def work(device: str) -> list[Tensor]:
-        one = voxelize_mesh(vertices, faces, 0.4, area=True, normal=True, triangle=True, device=device)
+        one = voxelize_mesh(
+            vertices, faces, 0.4, area=True, normal=True, triangle=True, device=device
+        )
         more = voxelize_mesh([vertices, vertices * 2], faces, 0.5, device=device)
         return [one.coordinates, one.area, one.normal, one.triangle, more.batched_coordinates]
 
@@ -320,7 +388,8 @@ def test_features_by_the_voxel_size(cuda, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "max_voxels"), [("ResUNetBN2C", 1000), ("small oriented", 1000), ("small oriented", 70)]
+    ("name", "max_voxels"),
+    [("ResUNetBN2C", 1000), ("small oriented", 1000), ("small oriented", 70)],
 )
 def test_features_of_points(cuda, name, max_voxels):
     points = random(100, 3, dtype=torch.float64) * 2
@@ -335,7 +404,10 @@ def test_features_of_points(cuda, name, max_voxels):
 
 
 def test_points_stay_where_they_are_while_the_network_is_on_the_device(cuda):
-    extractor, points = FeatureExtractor(network_of("small oriented"), 0.25, "cuda"), random(50, 3) * 2
+    extractor, points = (
+        FeatureExtractor(network_of("small oriented"), 0.25, "cuda"),
+        random(50, 3) * 2,
+    )
     found = extractor(points), extractor(points.numpy(), "trilinear", views=2)
     assert not isinstance(found[0], Pretended) and isinstance(found[1], np.ndarray)
 
@@ -349,6 +421,10 @@ def test_without_a_driver_convolutions_on_cuda_use_plain_torch(cuda, monkeypatch
     for found in (True, False):
         arithmetic._runs_on_cuda.cache_clear()
         monkeypatch.setattr(arithmetic, "_has_triton", lambda: found)
-        with pytest.warns(UserWarning, match="Triton cannot run here") if found else contextlib.nullcontext():
+        with (
+            pytest.warns(UserWarning, match="Triton cannot run here")
+            if found
+            else contextlib.nullcontext()
+        ):
             agree(passed(network.to("cuda"), cloud("cuda", 4)), expected)
     arithmetic._runs_on_cuda.cache_clear()

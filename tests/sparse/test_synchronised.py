@@ -28,7 +28,9 @@ def test_a_process_with_one_voxel_or_none_takes_part_in_the_sums(others_with_not
     assert others_with_nothing == [4, 3, 4, 3], "sums and a count, then squares"
 
 
-@pytest.mark.parametrize("options", [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}]
+)
 def test_where_the_others_have_nothing_it_is_batch_norm(others_with_nothing, options):
     plain = torch.nn.Sequential(m.BatchNorm(3, **options)).double()
     ours = copy.deepcopy(plain)

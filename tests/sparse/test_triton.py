@@ -66,7 +66,9 @@ def low_tiles(fast, monkeypatch, parts: int = 1, length: int = 4096) -> None:
         return [fast.TileConfig(16, 16, 32 if x.shape[1] <= 8 else 16, parts, 4, 2)]
 
     monkeypatch.setattr(fast, "tile_configs", tile_configs)
-    monkeypatch.setattr(fast, "unit_configs", lambda *_: [fast.UnitConfig(length, 16, 16, 16, 4, 2)])
+    monkeypatch.setattr(
+        fast, "unit_configs", lambda *_: [fast.UnitConfig(length, 16, 16, 16, 4, 2)]
+    )
 
 
 def both_gradients(y, leaves, seed: int = 9) -> list[torch.Tensor]:
@@ -93,7 +95,9 @@ def test_convolution_is_dense_convolution(
         x = SparseTensor(leaf.float(), manager=grid.x.manager, key=grid.x.key)
         y = fn.convolution(x, weight.float(), None, kernel, stride)
         padded = oracle.pad_windows(grid.dense(), size, stride, dilation)
-        dense = oracle.CONVOLVE[3](padded, oracle.dense_weight(weight, size), None, stride, 0, dilation)
+        dense = oracle.CONVOLVE[3](
+            padded, oracle.dense_weight(weight, size), None, stride, 0, dilation
+        )
         expected = grid.read(dense, y.C, unit)
     else:
         coordinates = grid.x.manager[key].coordinates
@@ -105,11 +109,18 @@ def test_convolution_is_dense_convolution(
         coarse = leaf.new_zeros(2, *(-(-n // s) for n, s in zip(grid.sides, stride)), 2)
         coarse = coarse.index_put((coordinates[:, 0].long(), *cells.unbind(1)), leaf).movedim(-1, 1)
         dense = oracle.transposed_dense(
-            coarse, oracle.dense_weight(weight, size).transpose(0, 1), size, stride, dilation, grid.sides
+            coarse,
+            oracle.dense_weight(weight, size).transpose(0, 1),
+            size,
+            stride,
+            dilation,
+            grid.sides,
         )
         expected = grid.read(dense, y.C, grid.unit)
     assert_close(y.F, expected, TOLERANCE[torch.float32])
-    for ours, exact in zip(both_gradients(y.F, [leaf, weight]), both_gradients(expected, [leaf, weight])):
+    for ours, exact in zip(
+        both_gradients(y.F, [leaf, weight]), both_gradients(expected, [leaf, weight])
+    ):
         assert_close(ours, exact, TOLERANCE[torch.float32])
     assert used == {"convolve_tiles": 2, "multiply_units": 1}
 
@@ -138,8 +149,13 @@ def test_outputs_and_input_gradients_are_those_recorded(golden, used, name):
 @pytest.mark.parametrize(
     "c_in, c_out, dtype",
     [
-        (1, 16, torch.float32), (5, 32, torch.float32), (96, 1, torch.float32), (3, 5, torch.float16),
-        (20, 40, torch.float16), (3, 5, torch.bfloat16), (32, 3, torch.bfloat16),
+        (1, 16, torch.float32),
+        (5, 32, torch.float32),
+        (96, 1, torch.float32),
+        (3, 5, torch.float16),
+        (20, 40, torch.float16),
+        (3, 5, torch.bfloat16),
+        (32, 3, torch.bfloat16),
     ],
     ids=str,
 )
@@ -170,7 +186,9 @@ def test_half_types_are_summed_in_float32(fast, monkeypatch):
 
 
 @DTYPES
-def test_sharing_cells_and_splitting_pairs_change_nothing_but_the_rounding(fast, monkeypatch, dtype):
+def test_sharing_cells_and_splitting_pairs_change_nothing_but_the_rounding(
+    fast, monkeypatch, dtype
+):
     plan = line(40)
     x, w = numbers(40, 16, dtype=dtype), numbers(3, 16, 16, seed=1, dtype=dtype)
     g, b = numbers(40, 16, seed=2, dtype=dtype), numbers(1, 16, seed=3, dtype=dtype)
@@ -190,7 +208,9 @@ def test_tuning_leaves_the_tiles_and_units_of_its_choice_alone(fast, monkeypatch
     monkeypatch.setattr(triton_tuning, "_chosen", {})
     monkeypatch.setattr(triton_tuning, "may_measure", lambda device: True)
     made = []
-    monkeypatch.setattr(triton_tuning, "measure", lambda call: made.append(call()) or 1 / len(made))  # the last wins
+    monkeypatch.setattr(
+        triton_tuning, "measure", lambda call: made.append(call()) or 1 / len(made)
+    )  # the last wins
     tiles = [fast.TileConfig(height, 16, 16, 1, 4, 2) for height in (16, 32, 64)]
     monkeypatch.setattr(fast, "tile_configs", lambda *_: tiles)
     units = [fast.UnitConfig(length, 16, 16, 16, 4, 2) for length in (32, 16)]
@@ -198,7 +218,10 @@ def test_tuning_leaves_the_tiles_and_units_of_its_choice_alone(fast, monkeypatch
     plan = line(20)
     fast.gradients(torch.ones(20, 16), torch.ones(3, 16, 16), torch.ones(20, 16), plan)
     assert len(made) == 5
-    for side in (plan, plan.transpose):  # whose tiles are the same, their cells the other way around
+    for side in (
+        plan,
+        plan.transpose,
+    ):  # whose tiles are the same, their cells the other way around
         assert [side.has(("tiles", height)) for height in (16, 32, 64)] == [False, False, True]
     assert [plan.has(("units", length)) for length in (32, 16)] == [False, True]
 
@@ -228,7 +251,8 @@ def test_outputs_that_see_nothing_are_zero_or_the_bias(fast):
 def test_a_network_takes_no_voxel_and_one(fast, voxels):
     x = sparse(cloud(9)[:voxels], channels=1).to(torch.float32)
     network = torch.nn.Sequential(
-        modules.Convolution(1, 4, 3), modules.Convolution(4, 4, 2, 2, bias=True),
+        modules.Convolution(1, 4, 3),
+        modules.Convolution(4, 4, 2, 2, bias=True),
         modules.ConvolutionTranspose(4, 3, 2, 2),
     )
     y = network(x)
@@ -254,7 +278,9 @@ def test_a_second_derivative(used, monkeypatch, fast):
     for dtype in (torch.float32, torch.float64):
         leaf = numbers(len(coordinates), 3, dtype=dtype).requires_grad_()
         weight = numbers(8, 3, 2, seed=1, dtype=dtype).requires_grad_()
-        y = fn.convolution(SparseTensor(leaf, coordinates, reduce="error"), weight, None, Kernel.of(2), 2)
+        y = fn.convolution(
+            SparseTensor(leaf, coordinates, reduce="error"), weight, None, Kernel.of(2), 2
+        )
         grads = torch.autograd.grad(y.F.square().sum(), [leaf, weight], create_graph=True)
         results.append(torch.autograd.grad(sum(g.square().sum() for g in grads), [leaf, weight]))
     for got, exact in zip(*results):
@@ -263,7 +289,10 @@ def test_a_second_derivative(used, monkeypatch, fast):
 
 
 def test_tf32_only_where_torch_allows_it(fast):
-    before, newer = torch.get_float32_matmul_precision(), hasattr(torch.backends.cuda.matmul, "fp32_precision")
+    before, newer = (
+        torch.get_float32_matmul_precision(),
+        hasattr(torch.backends.cuda.matmul, "fp32_precision"),
+    )
     try:
         torch.set_float32_matmul_precision("highest")
         assert fast._precision(torch.float32) == "ieee"
@@ -289,12 +318,17 @@ def test_every_configuration_covers_the_layer_and_shares_cells_where_voxels_are_
     configs = fast.tile_configs(x, w, plan)
     assert len(set(configs)) == len(configs) > 4
     for c in configs:
-        assert all(v == 1 << (v.bit_length() - 1) for v in (c.height, c.block_n, c.block_k, c.parts, c.warps))
+        assert all(
+            v == 1 << (v.bit_length() - 1)
+            for v in (c.height, c.block_n, c.block_k, c.parts, c.warps)
+        )
         assert min(c.height, c.block_n, c.block_k) >= 16
         shared = c.stages * (c.height + c.block_n) * c.block_k * x.element_size()
         assert shared <= 160 * 2**10, "more than an A100's multiprocessor has"
     assert (configs[0].parts > 1) == (voxels == 100)
-    assert any((c.height, c.stages) == (configs[0].height, configs[0].stages + 1) for c in configs), "deeper pipelines"
+    assert any(
+        (c.height, c.stages) == (configs[0].height, configs[0].stages + 1) for c in configs
+    ), "deeper pipelines"
     shape = (cells, c_in, c_out)
     for c in fast.unit_configs(x, shape, plan):
         assert c.length % c.block_p == 0

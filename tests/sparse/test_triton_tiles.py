@@ -19,14 +19,24 @@ from sparsefeat.sparse.arithmetic import plain, tiles
 
 WINDOWS = pytest.mark.parametrize(
     "size, stride, transposed",
-    [(3, 1, False), (3, 1, True), (2, 2, False), (3, 2, True), (4, 2, False), (5, 1, True), (7, 1, False)],
+    [
+        (3, 1, False),
+        (3, 1, True),
+        (2, 2, False),
+        (3, 2, True),
+        (4, 2, False),
+        (5, 1, True),
+        (7, 1, False),
+    ],
 )
 
 
 def kernel_map(size: int, stride: int, transposed: bool, voxels: int = 120):
     manager = CoordinateManager(3)
     fine = manager.insert(cloud(voxels, side=9))
-    plan = manager.kernel_map(fine, fine if stride == 1 else manager.stride(fine, stride), Kernel.of(size))
+    plan = manager.kernel_map(
+        fine, fine if stride == 1 else manager.stride(fine, stride), Kernel.of(size)
+    )
     return plan.transpose if transposed else plan
 
 
@@ -80,7 +90,11 @@ def test_tables_that_were_made_to_try_them_are_dropped(transposed):
     with tiles.dropped_after(plan, heights=(16, 32), lengths=(16,)):
         tiles.tiles(plan, 16), tiles.tiles(plan, 32), tiles.units(plan, 16)
         assert all(map(plan.has, names))
-    assert tiles.tiles(plan, 16) is kept and [plan.has(name) for name in names] == [True, False, False]
+    assert tiles.tiles(plan, 16) is kept and [plan.has(name) for name in names] == [
+        True,
+        False,
+        False,
+    ]
     assert not plan.transpose.has(("tiles", 32))
 
 
@@ -145,11 +159,15 @@ def test_a_triton_that_cannot_run_is_said_once_and_left_alone(monkeypatch):
         def active(self):
             raise RuntimeError("Failed to find C compiler.\nPlease specify one")
 
-    module = types.SimpleNamespace(__version__="3.9.0", runtime=types.SimpleNamespace(driver=Driver()))
+    module = types.SimpleNamespace(
+        __version__="3.9.0", runtime=types.SimpleNamespace(driver=Driver())
+    )
     monkeypatch.setattr(arithmetic.importlib, "import_module", lambda name: module)
     arithmetic._runs_on_cuda.cache_clear()
     try:
-        with pytest.warns(UserWarning, match=r"Triton cannot run here \(Failed to find C compiler.\)"):
+        with pytest.warns(
+            UserWarning, match=r"Triton cannot run here \(Failed to find C compiler.\)"
+        ):
             assert not arithmetic._runs_on_cuda()
         assert not arithmetic._runs_on_cuda()
     finally:
@@ -159,7 +177,9 @@ def test_a_triton_that_cannot_run_is_said_once_and_left_alone(monkeypatch):
 def test_tf32_follows_either_of_torchs_settings(monkeypatch):
     assert not precision.allows_tf32()
     for setting, expected in (("tf32", True), ("ieee", False)):
-        monkeypatch.setattr(torch.backends.cuda, "matmul", types.SimpleNamespace(fp32_precision=setting))
+        monkeypatch.setattr(
+            torch.backends.cuda, "matmul", types.SimpleNamespace(fp32_precision=setting)
+        )
         assert precision.allows_tf32() is expected
 
 
@@ -184,7 +204,10 @@ def test_a_gpu_finds_the_neighbours_that_a_cpu_finds(step, length):
     keys = torch.unique(torch.randint(0, 400, (120,), generator=random))
     start = torch.randint(-30, 430, (300,), generator=random)
     found = kernel_search._find_run(keys, start, step, length)
-    assert torch.equal(kernel_search._find_each(keys, start, step, length), found) and (found >= 0).any()
+    assert (
+        torch.equal(kernel_search._find_each(keys, start, step, length), found)
+        and (found >= 0).any()
+    )
 
 
 @pytest.mark.parametrize("capability, instruction", [(80, "mma.sync"), (90, "wgmma.mma_async")])
@@ -195,7 +218,10 @@ def test_kernels_compile_for_gpus_with_tensor_cores_and_asynchronous_gathers(
     triton = pytest.importorskip("triton", reason="needs triton")
     compiler = pytest.importorskip("triton.compiler", reason="needs triton")
     backends = pytest.importorskip("triton.backends", reason="needs triton 3")
-    if "nvidia" not in backends.backends or tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
+    if "nvidia" not in backends.backends or tuple(map(int, triton.__version__.split(".")[:2])) < (
+        3,
+        3,
+    ):
         pytest.skip("needs triton 3.3 with its compiler for CUDA")
     from triton.backends.compiler import GPUTarget
 
@@ -204,16 +230,27 @@ def test_kernels_compile_for_gpus_with_tensor_cores_and_asynchronous_gathers(
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
     kernel = importlib.import_module("sparsefeat.sparse.arithmetic.triton_kernels").convolve_tiles
     constants = dict(
-        HEIGHT=64, BLOCK_N=32, BLOCK_K=32, CHUNKS=2, CELLS=1, PARTS=1, HAS_BIAS=False, PRECISION="ieee",
-        WIDEN=False, out_stride=1,
+        HEIGHT=64,
+        BLOCK_N=32,
+        BLOCK_K=32,
+        CHUNKS=2,
+        CELLS=1,
+        PARTS=1,
+        HAS_BIAS=False,
+        PRECISION="ieee",
+        WIDEN=False,
+        out_stride=1,
     )
     kinds = dict.fromkeys(("x", "weight", "bias", "out"), "*fp16")
     kinds |= dict.fromkeys(("rows", "starts", "cells", "sources"), "*i32")
     names = kernel.arg_names
-    signature = {name: "constexpr" if name in constants else kinds.get(name, "i32") for name in names}
+    signature = {
+        name: "constexpr" if name in constants else kinds.get(name, "i32") for name in names
+    }
     aligned = {
         (place,): [["tt.divisibility", 16]]
-        for place, name in enumerate(names) if name not in constants and not kernel.params[place].do_not_specialize
+        for place, name in enumerate(names)
+        if name not in constants and not kernel.params[place].do_not_specialize
     }
     source = compiler.ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     options = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": True}
@@ -226,5 +263,8 @@ def test_no_kernel_is_compiled_anew_for_another_number_of_voxels(monkeypatch):
     pytest.importorskip("triton", reason="needs triton")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     module = importlib.import_module("sparsefeat.sparse.arithmetic.triton_kernels")
-    for kernel, counts in ((module.convolve_tiles, {"n_out", "column_blocks"}), (module.multiply_units, {"units"})):
+    for kernel, counts in (
+        (module.convolve_tiles, {"n_out", "column_blocks"}),
+        (module.multiply_units, {"units"}),
+    ):
         assert {p.name for p in kernel.params if p.do_not_specialize} == counts

@@ -32,7 +32,9 @@ class One(tuple):
 
 def tune(name: str = "a", numbers=(5, 7, 9)) -> int:
     cpu = torch.device("cpu")
-    return triton_tuning.tuned((name, 1), lambda: [One([n]) for n in numbers], lambda c: c[0], cpu)[0]
+    return triton_tuning.tuned((name, 1), lambda: [One([n]) for n in numbers], lambda c: c[0], cpu)[
+        0
+    ]
 
 
 def test_the_fastest_is_measured_once_and_remembered(tuning, monkeypatch):
@@ -45,7 +47,9 @@ def test_the_fastest_is_measured_once_and_remembered(tuning, monkeypatch):
     assert content == {"format": triton_tuning.FORMAT, "configs": {"a / 1": [7], "b / 1": [7]}}
 
 
-def test_a_remembered_configuration_that_is_no_candidate_any_more_is_measured_again(tuning, monkeypatch):
+def test_a_remembered_configuration_that_is_no_candidate_any_more_is_measured_again(
+    tuning, monkeypatch
+):
     tune()
     monkeypatch.setattr(triton_tuning, "_chosen", {})
     assert tune(numbers=(5, 9)) == 5 and len(tuning) == 5
@@ -54,9 +58,16 @@ def test_a_remembered_configuration_that_is_no_candidate_any_more_is_measured_ag
 @pytest.mark.parametrize(
     "content",
     [
-        "", "{", "[1, 2]", '{"format": 0, "configs": {"a / 1": [5]}}', '{"format": 1, "configs": [5]}',
-        '{"format": 1, "configs": {"a / 1": "5"}}', '{"format": 1, "configs": {"a / 1": [1e9]}}',
-        '{"format": 1, "configs": {"a / 1": [true]}}', "[" * 10**5, "\0\0",
+        "",
+        "{",
+        "[1, 2]",
+        '{"format": 0, "configs": {"a / 1": [5]}}',
+        '{"format": 1, "configs": [5]}',
+        '{"format": 1, "configs": {"a / 1": "5"}}',
+        '{"format": 1, "configs": {"a / 1": [1e9]}}',
+        '{"format": 1, "configs": {"a / 1": [true]}}',
+        "[" * 10**5,
+        "\0\0",
     ],
 )
 def test_a_damaged_or_foreign_file_is_replaced(tuning, content):
@@ -68,7 +79,9 @@ def test_a_damaged_or_foreign_file_is_replaced(tuning, content):
 
 
 @pytest.mark.parametrize("trouble", ["infinite", "memory"])
-def test_where_not_all_could_be_measured_this_process_keeps_to_the_default(tuning, monkeypatch, trouble):
+def test_where_not_all_could_be_measured_this_process_keeps_to_the_default(
+    tuning, monkeypatch, trouble
+):
     def measure(call):
         tuning.append(call())
         if trouble == "memory":
@@ -99,7 +112,11 @@ def test_what_another_process_added_stays(tuning):
     tune()
     triton_tuning.write(triton_tuning.cache_file(), {"theirs": [3]})
     tune("b")
-    assert triton_tuning.read(triton_tuning.cache_file()) == {"a / 1": [7], "b / 1": [7], "theirs": [3]}
+    assert triton_tuning.read(triton_tuning.cache_file()) == {
+        "a / 1": [7],
+        "b / 1": [7],
+        "theirs": [3],
+    }
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_memory(tuning, monkeypatch, tmp_path):

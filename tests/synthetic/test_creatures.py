@@ -33,7 +33,9 @@ def seeds(k: int) -> tuple[np.random.SeedSequence, np.random.SeedSequence]:
 def pairs():
     """Two creatures of each family, of different bodies, poses and triangulations."""
     return {
-        family: [make_creature(family, *case, *seeds(k), vertices=4000) for k, case in enumerate(cases)]
+        family: [
+            make_creature(family, *case, *seeds(k), vertices=4000) for k, case in enumerate(cases)
+        ]
         for family, cases in CASES.items()
     }
 
@@ -73,7 +75,9 @@ def test_a_landmark_is_the_same_point_of_the_template_on_all(pairs, family):
         assert np.percentile(apart, 99) < 1.3 * _spacing(creature.template)
         assert apart.max() < 3 * _spacing(creature.template)
         # And what is near on the template is near on the creature.
-        moved = np.linalg.norm(creature.vertices[creature.landmarks] - creature.landmark_places, axis=1)
+        moved = np.linalg.norm(
+            creature.vertices[creature.landmarks] - creature.landmark_places, axis=1
+        )
         assert np.percentile(moved, 99) < 3 * _spacing(creature.vertices)
 
 
@@ -132,7 +136,8 @@ def test_left_and_right_are_mirror_images(family):
     names = np.array(surface.body.parts)
     swap = {"left": "right", "right": "left"}
     expected = [
-        " ".join(swap.get(word, word) for word in name.split()) for name in names[surface.parts(places)]
+        " ".join(swap.get(word, word) for word in name.split())
+        for name in names[surface.parts(places)]
     ]
     assert np.mean(names[surface.parts(mirror)] == expected) > 0.99
 
@@ -147,13 +152,20 @@ def test_the_same_seed_gives_the_same_bits(pairs):
 def test_a_body_in_another_pose_is_the_same_body():
     """Cones are moved rigidly: no pose lengthens a limb."""
     body = template("humanoid").body
-    posed = body.posed({"left thigh": turn(x=-80), "chest": turn(x=20, z=10), "left calf": turn(x=90)})
+    posed = body.posed(
+        {"left thigh": turn(x=-80), "chest": turn(x=20, z=10), "left calf": turn(x=90)}
+    )
     assert np.array_equal(posed.length, body.cones.length)
     assert np.array_equal(posed.radius, body.cones.radius)
     assert np.allclose(posed.axes @ posed.axes.transpose(0, 2, 1), np.eye(3))
     moved = np.linalg.norm(posed.origin - body.cones.origin, axis=1) > 1e-12
     bones = {body.bones[bone] for bone in body.cone_bone[moved]}
-    assert "left foot" in bones and "head" in bones and "right foot" not in bones and "pelvis" not in bones
+    assert (
+        "left foot" in bones
+        and "head" in bones
+        and "right foot" not in bones
+        and "pelvis" not in bones
+    )
     with pytest.raises(ValueError, match="no bone 'tail'"):
         body.posed({"tail": np.eye(3)})
 
@@ -206,7 +218,9 @@ def test_creatures_are_read_as_a_folder(written):
     hands = load_dataset("folder", written)
     assert hands.class_names == ("hand",) and hands.part_names == PART_NAMES
     assert len(hands.subset("train")) == len(hands.subset("test")) == 1
-    train, test = ({shape.individual for shape in hands.subset(split)} for split in ("train", "test"))
+    train, test = (
+        {shape.individual for shape in hands.subset(split)} for split in ("train", "test")
+    )
     assert train.isdisjoint(test)
     first, last = hands.shapes[0].load(), hands.shapes[1].load()
     assert len(first.vertex_labels) == len(first.vertices)
@@ -223,14 +237,18 @@ def test_creatures_of_other_settings_are_not_taken_for_those_asked_for(written, 
     data = DataConfig(name="folder", root=written)
     assert not make_missing_creatures(TransferConfig(data=data, creatures=asked))
     asked.count = 3
-    with pytest.raises(ValueError, match="hands: holds creatures made with seed=3, count=2.*asks for .*count=3"):
+    with pytest.raises(
+        ValueError, match="hands: holds creatures made with seed=3, count=2.*asks for .*count=3"
+    ):
         make_missing_creatures(TransferConfig(data=data, creatures=asked))
     elsewhere = TransferConfig(data=DataConfig(root=tmp_path), creatures=asked)
     (tmp_path / "mine.txt").touch()
     with pytest.raises(ValueError, match="not creatures made here .settings.yaml: No such file"):
         make_missing_creatures(elsewhere)
     (tmp_path / "settings.yaml").write_text("- a list")
-    with pytest.raises(ValueError, match="settings.yaml: expected the settings of creatures, got list"):
+    with pytest.raises(
+        ValueError, match="settings.yaml: expected the settings of creatures, got list"
+    ):
         make_missing_creatures(elsewhere)
     elsewhere.data.root = tmp_path / "mine.txt"
     with pytest.raises(ValueError, match="mine.txt: these are not creatures"):
@@ -239,14 +257,22 @@ def test_creatures_of_other_settings_are_not_taken_for_those_asked_for(written, 
 
 def test_creatures_are_made_where_nothing_is_and_recognised_afterwards(tmp_path):
     asked = CreaturesConfig(count=1, poses=1, families=["hand"], vertices=2500)
-    config = TransferConfig(data=DataConfig(root=tmp_path), creatures=asked)  # a folder that is there, and empty
+    config = TransferConfig(
+        data=DataConfig(root=tmp_path), creatures=asked
+    )  # a folder that is there, and empty
     assert make_missing_creatures(config) and (tmp_path / "hand").is_dir()
     assert not make_missing_creatures(config)
 
 
 def test_the_order_of_families_is_no_difference():
-    named = [{"seed": 1, "families": order} for order in (["hand", "humanoid"], ["humanoid", "hand"])]
-    assert _comparable(named[0]) == _comparable(named[1]) != _comparable({"seed": 1, "families": ["hand"]})
+    named = [
+        {"seed": 1, "families": order} for order in (["hand", "humanoid"], ["humanoid", "hand"])
+    ]
+    assert (
+        _comparable(named[0])
+        == _comparable(named[1])
+        != _comparable({"seed": 1, "families": ["hand"]})
+    )
 
 
 def test_sides_can_be_merged(written):
@@ -268,7 +294,9 @@ def test_nothing_is_left_of_an_interrupted_run(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_creatures(tmp_path / "c", 0, count=1, families=["hand"], vertices=2600, workers=1, progress=stop)
+        make_creatures(
+            tmp_path / "c", 0, count=1, families=["hand"], vertices=2600, workers=1, progress=stop
+        )
     assert list(tmp_path.iterdir()) == []
 
 

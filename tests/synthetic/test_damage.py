@@ -45,7 +45,10 @@ def test_a_cut_keeps_its_share_on_one_side_of_a_plane():
     direction = -out.points.mean(0) / np.linalg.norm(out.points.mean(0))
     lost = np.setdiff1d(np.arange(len(points)), out.kept)
     # The mean of the kept side of a ball points away from the plane, but for sampling.
-    assert np.quantile(points[lost] @ direction, 0.02) > np.quantile(out.points @ direction, 0.9) - 0.05
+    assert (
+        np.quantile(points[lost] @ direction, 0.02)
+        > np.quantile(out.points @ direction, 0.9) - 0.05
+    )
 
 
 def test_one_view_sees_the_half_of_a_ball_that_faces_it():
@@ -87,7 +90,9 @@ def test_bending_carries_normals_along():
     def bent(at: np.ndarray) -> damage.Damaged:
         return damage.bend(at, normals, np.random.default_rng(6), 0.4, 1.0)
 
-    moved = (bent(points + step * tangents).points - bent(points - step * tangents).points) / (2 * step)
+    moved = (bent(points + step * tangents).points - bent(points - step * tangents).points) / (
+        2 * step
+    )
     moved /= np.linalg.norm(moved, axis=1, keepdims=True)
     out = bent(points)
     assert np.abs((moved * out.normals).sum(1)).max() < 1e-5
@@ -103,7 +108,9 @@ def dumbbell() -> tuple[np.ndarray, np.ndarray]:
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     side = np.cross(along, [0, 0, 1])
     radius = 0.12 * np.sin(np.pi * np.clip(t, 0.01, 0.99)) ** 0.3
-    ring = np.cos(angle)[None, :, None] * side[:, None] + np.sin(angle)[None, :, None] * np.array([0, 0, 1.0])
+    ring = np.cos(angle)[None, :, None] * side[:, None] + np.sin(angle)[None, :, None] * np.array(
+        [0, 0, 1.0]
+    )
     vertices = (middle[:, None] + radius[:, None, None] * ring).reshape(-1, 3)
     row, column = np.meshgrid(np.arange(89), np.arange(24), indexing="ij")
     a, b = (row * 24 + column).ravel(), (row * 24 + (column + 1) % 24).ravel()
@@ -116,7 +123,11 @@ def test_a_damaged_mesh_carries_labels_and_landmarks(kind):
     vertices, faces = dumbbell()
     out = damage.damage_mesh(kind, vertices, faces, 3)
     count = len(out.vertices)
-    assert out.normals.shape == out.vertices.shape and out.kept.shape == (count,) and out.place.shape == (len(vertices),)
+    assert (
+        out.normals.shape == out.vertices.shape
+        and out.kept.shape == (count,)
+        and out.place.shape == (len(vertices),)
+    )
     assert out.faces.size == 0 or (0 <= out.faces.min() and out.faces.max() < count)
     # A vertex is about where the one that it takes its label from is; a landmark likewise.
     assert np.linalg.norm(out.vertices - vertices[out.kept], axis=1).max() < 0.09
@@ -127,7 +138,9 @@ def test_a_damaged_mesh_carries_labels_and_landmarks(kind):
     assert all(np.array_equal(a, b) for a, b in zip(out, again))
     if kind != "bridges":
         other = damage.damage_mesh(kind, vertices, faces, 4)
-        assert other.vertices.shape != out.vertices.shape or not np.array_equal(other.vertices, out.vertices)
+        assert other.vertices.shape != out.vertices.shape or not np.array_equal(
+            other.vertices, out.vertices
+        )
 
 
 def test_every_damage_does_what_it_says():
@@ -138,9 +151,13 @@ def test_every_damage_does_what_it_says():
     assert len(done["cloud"].vertices) == 3000 and not len(done["cloud"].faces)
     assert 900 < len(done["remeshed"].vertices) <= 1000
     # Closed: every edge has two faces; and of about the same area.
-    edges = np.sort(np.concatenate([np.roll(done["remeshed"].faces, k, 1)[:, :2] for k in range(3)]), 1)
+    edges = np.sort(
+        np.concatenate([np.roll(done["remeshed"].faces, k, 1)[:, :2] for k in range(3)]), 1
+    )
     assert np.mean(np.unique(edges, axis=0, return_counts=True)[1] == 2) > 0.9
-    ratio = surface_area(done["remeshed"].vertices, done["remeshed"].faces) / surface_area(vertices, faces)
+    ratio = surface_area(done["remeshed"].vertices, done["remeshed"].faces) / surface_area(
+        vertices, faces
+    )
     assert 0.85 < ratio < 1.02
 
 

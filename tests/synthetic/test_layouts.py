@@ -19,7 +19,10 @@ def fragments(apart: float) -> list[Fragment]:
 def test_a_scene_without_pairs_does_not_spoil_the_set(tmp_path, layout):
     write_scene(tmp_path, "alone", fragments(5.0), layout)
     write_scene(tmp_path, "room", fragments(0.1), layout)
-    assert not (tmp_path / "alone-evaluation").exists() and not (tmp_path / "room-evaluation-lo").exists()
+    assert (
+        not (tmp_path / "alone-evaluation").exists()
+        and not (tmp_path / "room-evaluation-lo").exists()
+    )
     assert [len(listed) for listed in threedmatch.test_pairs(tmp_path).values()] == [1]
     assert [pair.scene for pair in threedmatch.find_pairs(tmp_path, ["alone", "room"])] == ["room"]
     with pytest.raises(InputError, match="no list of these pairs"):
@@ -33,7 +36,10 @@ def test_lists_of_an_earlier_run_go_where_there_are_no_pairs_any_more(tmp_path):
     assert not (tmp_path / "room-evaluation").exists()
 
 
-@pytest.mark.parametrize(("voxel_size", "spacing", "name"), [(0.01, -1, "spacing"), (0.01, 2, "spacing"), (0, 0, "voxel")])
+@pytest.mark.parametrize(
+    ("voxel_size", "spacing", "name"),
+    [(0.01, -1, "spacing"), (0.01, 2, "spacing"), (0, 0, "voxel")],
+)
 def test_a_fusion_that_cannot_be_is_refused(voxel_size, spacing, name):
     with pytest.raises(InputError, match=name):
         check_fusion(voxel_size, spacing)

@@ -44,7 +44,9 @@ def make(folder, workers=1, seed=3, **more):
 
 
 def contents(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def random_pose(rng):
@@ -121,7 +123,9 @@ def test_the_loaders_read_both_layouts_and_the_poses_bring_fragments_together(ro
 
 def test_both_layouts_hold_the_same_points(rooms):
     pair = next(pair for listed in threedmatch.test_pairs(rooms).values() for pair in listed)
-    common = {k: load_fragment(rooms / f"{pair.scene}@seq-01_{k:03d}.npz") for k in (pair.i, pair.j)}
+    common = {
+        k: load_fragment(rooms / f"{pair.scene}@seq-01_{k:03d}.npz") for k in (pair.i, pair.j)
+    }
     local = {pair.i: load_fragment(pair.target), pair.j: load_fragment(pair.source)}
     # The transform between the layouts' frames follows from three pairs of points; all others must obey it.
     moved = transform(local[pair.j], pair.transform)
@@ -158,7 +162,12 @@ def test_only_the_layout_asked_for_is_written(tmp_path):
 
 def test_progress_counts_fragments(tmp_path):
     seen = []
-    make(tmp_path, rooms=1, fragments_per_room=2, progress=lambda done, total: seen.append((done, total)))
+    make(
+        tmp_path,
+        rooms=1,
+        fragments_per_room=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )
     assert seen == [(1, 2), (2, 2)]
 
 
@@ -192,7 +201,10 @@ def noisy(depth, cosine=1.0, material=0, seed=0):
     shape = (KINECT.height, KINECT.width)
     frame = np.full(shape, depth, np.float32)
     return camera(
-        frame, np.full(shape, cosine, np.float32), np.full(shape, material), np.random.default_rng(1)
+        frame,
+        np.full(shape, cosine, np.float32),
+        np.full(shape, material),
+        np.random.default_rng(1),
     )
 
 
@@ -278,7 +290,10 @@ def test_thinning_keeps_the_first_point_of_each_cell_in_order():
 
 
 def test_overlap_is_the_share_of_the_first_fragment_that_the_second_has():
-    grid = np.stack(np.meshgrid(np.arange(40), np.arange(25), [0.0], indexing="ij"), -1).reshape(-1, 3) * 0.05
+    grid = (
+        np.stack(np.meshgrid(np.arange(40), np.arange(25), [0.0], indexing="ij"), -1).reshape(-1, 3)
+        * 0.05
+    )
     shifted = grid + [1.0, 0, 0]  # half of it
     far = grid + [0, 0, 5.0]
     found = overlaps([Fragment(p, np.eye(4)) for p in (grid, shifted, far)])
@@ -295,7 +310,11 @@ def test_empty_fragments_overlap_with_nothing():
 
 def test_the_information_matrix_gives_the_mean_squared_displacement_of_small_motions():
     rng = np.random.default_rng(0)
-    points, shift, turn = rng.normal(size=(200, 3)) + [0, 0, 2], rng.normal(size=3), rng.normal(size=3)
+    points, shift, turn = (
+        rng.normal(size=(200, 3)) + [0, 0, 2],
+        rng.normal(size=3),
+        rng.normal(size=3),
+    )
     moved = shift + np.cross(turn, points)
     e = np.concatenate([shift, turn])
     information = information_matrix(points)

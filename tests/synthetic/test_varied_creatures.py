@@ -16,7 +16,9 @@ NAMES = ("figure", "beast", "monster_7", "molecule_7")
 def made(family: str, who: int = 0, shared: int | None = 0):
     kind, poses = next(iter(find_family(family).classes.items()))
     seeds = np.random.SeedSequence([who, 1]), np.random.SeedSequence([who, 2])
-    return make_creature(family, kind, poses[who], *seeds, vertices=2500, landmark_count=2500, triangulation=shared)
+    return make_creature(
+        family, kind, poses[who], *seeds, vertices=2500, landmark_count=2500, triangulation=shared
+    )
 
 
 @pytest.mark.parametrize("family", NAMES)
@@ -51,7 +53,9 @@ def test_a_shared_triangulation_puts_the_body_where_one_of_its_own_does():
 def test_relief_belongs_to_the_individual():
     body = template("figure").body
     points = body.cones.origin
-    one, same, other = (random_relief(body, np.random.default_rng(seed))(points) for seed in (1, 1, 2))
+    one, same, other = (
+        random_relief(body, np.random.default_rng(seed))(points) for seed in (1, 1, 2)
+    )
     assert np.array_equal(one, same) and not np.array_equal(one, other)
 
 
@@ -70,7 +74,9 @@ def test_species_are_held_out_whole(tmp_path):
     make_creatures(tmp_path / "c", 5, count=4, poses=2, families=["monster"], vertices=2500, landmark_count=2500,
                    triangulations=1, workers=1)  # fmt: skip
     dataset = load_dataset("folder", tmp_path / "c")
-    train, test = ({shape.name.split("/")[0] for shape in dataset.subset(split)} for split in ("train", "test"))
+    train, test = (
+        {shape.name.split("/")[0] for shape in dataset.subset(split)} for split in ("train", "test")
+    )
     assert len(train) == len(test) == 1 and train.isdisjoint(test)
     assert len(dataset.shapes) == 4 and len({shape.individual for shape in dataset.shapes}) == 4
     source, target = dataset.corresponding(*dataset.rows("train")[:2])
@@ -78,5 +84,7 @@ def test_species_are_held_out_whole(tmp_path):
 
 
 def test_unknown_families_name_the_known_ones():
-    with pytest.raises(ValueError, match="unknown family 'dragon', expected one of humanoid, .*molecule"):
+    with pytest.raises(
+        ValueError, match="unknown family 'dragon', expected one of humanoid, .*molecule"
+    ):
         find_family("dragon")

@@ -127,7 +127,9 @@ def test_the_shipped_studies_can_be_read():
         assert load_config(StudyConfig, path).task == "study"
 
 
-def test_joined_features_and_damaged_copies_in_a_transfer(checkpoint, peanuts, tmp_path, monkeypatch):  # noqa: F811
+def test_joined_features_and_damaged_copies_in_a_transfer(
+    checkpoint, peanuts, tmp_path, monkeypatch
+):  # noqa: F811
     config = config_of(checkpoint, peanuts, tmp_path, methods=["joined", "hks"], rotate=False)
     config.features.voxel_size = 0.1
     config.features.scales = [1.0, 2.0]

@@ -41,14 +41,21 @@ def peanut(seed, ratio=1.0):
     row, column = np.meshgrid(np.arange(rings - 1), np.arange(sides), indexing="ij")
     corner = (row * sides + column).ravel()
     right = (row * sides + (column + 1) % sides).ravel()
-    faces = np.concatenate([np.stack([corner, right, corner + sides], 1), np.stack([right, right + sides, corner + sides], 1)])
+    faces = np.concatenate(
+        [
+            np.stack([corner, right, corner + sides], 1),
+            np.stack([right, right + sides, corner + sides], 1),
+        ]
+    )
     labels = np.repeat((np.abs(t - 0.5) < 0.2).astype(int), sides)
     return vertices, faces, labels
 
 
 def write_off(path, vertices, faces):
     lines = ["OFF", f"{len(vertices)} {len(faces)} 0"]
-    lines += [" ".join(f"{c:.6f}" for c in v) for v in vertices] + [f"3 {a} {b} {c}" for a, b, c in faces]
+    lines += [" ".join(f"{c:.6f}" for c in v) for v in vertices] + [
+        f"3 {a} {b} {c}" for a, b, c in faces
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -73,11 +80,15 @@ def peanuts(tmp_path_factory):
         vertices, faces, labels = peanut(seed)
         write_off(root / "off" / f"p{seed}.off", vertices, faces)
         (root / "labels").mkdir(exist_ok=True)
-        (root / "labels" / f"p{seed}.txt").write_text("\n".join(map(str, labels)) + "\n", encoding="utf-8")
+        (root / "labels" / f"p{seed}.txt").write_text(
+            "\n".join(map(str, labels)) + "\n", encoding="utf-8"
+        )
         (root / "corres").mkdir(exist_ok=True)
         rings, sides = 24 + seed % 3, 20 + seed % 2
         marks = [round(a * (rings - 1)) * sides + 1 for a in np.linspace(0, 1, 12)]
-        (root / "corres" / f"p{seed}.vts").write_text("\n".join(map(str, marks)) + "\n", encoding="utf-8")
+        (root / "corres" / f"p{seed}.vts").write_text(
+            "\n".join(map(str, marks)) + "\n", encoding="utf-8"
+        )
     return root
 
 
@@ -92,7 +103,9 @@ def nuts_and_balls(tmp_path_factory):
 
 
 def config_of(checkpoint, root, output, **changes):
-    config = TransferConfig(output=output, cache=None, seeds=[0], methods=["tuned", "xyz", "hks"], shots=[2])
+    config = TransferConfig(
+        output=output, cache=None, seeds=[0], methods=["tuned", "xyz", "hks"], shots=[2]
+    )
     config.features.checkpoint = str(checkpoint)
     config.features.keypoints = 150
     config.features.start = 0.1
@@ -112,14 +125,18 @@ def test_segmentation_scores_every_method_given_and_turned(checkpoint, peanuts, 
     tuned, xyz, hks = result.scores
     assert hks.accuracy == hks.accuracy_rotated, "signatures do not feel a rotation"
     assert tuned.voxel_size == result.tunings["tuned"][0].voxel_size
-    assert [p.voxel_size for p in result.curve] == pytest.approx([tuned.voxel_size * 2**k for k in (-0.25, 0.25)])
+    assert [p.voxel_size for p in result.curve] == pytest.approx(
+        [tuned.voxel_size * 2**k for k in (-0.25, 0.25)]
+    )
     table = format_table(result)
     assert "tuned" in table and "2 shapes, rotated" in table
 
 
 def test_the_adapter_is_held_against_a_grid_search(checkpoint, peanuts, tmp_path):
     config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned"], rotate=False)
-    config.adapter = AdapterConfig(shots=2, validation=1, validation_share=0.4, rungs=3, starts=[1.0])
+    config.adapter = AdapterConfig(
+        shots=2, validation=1, validation_share=0.4, rungs=3, starts=[1.0]
+    )
     result = run_transfer(config)
     assert len(result.adapter.grid) == 3 and len(result.adapter.tuned) == 1
     tuned = result.adapter.tuned[0]
@@ -132,14 +149,22 @@ def test_fine_tuning_changes_a_copy(checkpoint, peanuts, tmp_path):
     config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned", "finetuned"])
     config.finetune.steps = 3
     before, after = (run_transfer(config).scores for _ in range(2))
-    assert [s.accuracy for s in before] == [s.accuracy for s in after], "the same run gives the same numbers"
+    assert [s.accuracy for s in before] == [s.accuracy for s in after], (
+        "the same run gives the same numbers"
+    )
     assert before[0].accuracy != before[1].accuracy
 
 
 def test_correspondence_of_a_shape_with_itself_is_exact(checkpoint, peanuts, tmp_path):
-    config = config_of(checkpoint, peanuts, tmp_path, task="correspondence", methods=["tuned"], rotate=False)
+    config = config_of(
+        checkpoint, peanuts, tmp_path, task="correspondence", methods=["tuned"], rotate=False
+    )
     config.data.test = "all"
-    config.correspondence.pairs, config.correspondence.eigenpairs, config.correspondence.zoomout = 2, 8, 12
+    config.correspondence.pairs, config.correspondence.eigenpairs, config.correspondence.zoomout = (
+        2,
+        8,
+        12,
+    )
     result = run_transfer(config)
     assert {m.map for m in result.maps} == {"nearest", "functional"} and len(result.pairs) == 2
     assert all(np.isfinite(m.error) and m.error >= 0 for m in result.maps)
@@ -153,7 +178,9 @@ def test_correspondence_of_a_shape_with_itself_is_exact(checkpoint, peanuts, tmp
 
 
 def test_classification_pools_features_of_whole_shapes(checkpoint, nuts_and_balls, tmp_path):
-    config = config_of(checkpoint, nuts_and_balls, tmp_path, task="classification", methods=["tuned", "hks"])
+    config = config_of(
+        checkpoint, nuts_and_balls, tmp_path, task="classification", methods=["tuned", "hks"]
+    )
     config.data.normalize = "radius"
     config.data.options = {"train_share": 0.5}
     result = run_transfer(config)
@@ -163,7 +190,14 @@ def test_classification_pools_features_of_whole_shapes(checkpoint, nuts_and_ball
 
 
 def test_every_seed_may_have_a_split_of_its_own(checkpoint, nuts_and_balls, tmp_path):
-    config = config_of(checkpoint, nuts_and_balls, tmp_path, task="classification", methods=["hks"], seeds=[0, 1, 2])
+    config = config_of(
+        checkpoint,
+        nuts_and_balls,
+        tmp_path,
+        task="classification",
+        methods=["hks"],
+        seeds=[0, 1, 2],
+    )
     config.data.options, config.data.resplit = {"train_share": 0.5}, True
     tested = {frozenset(score.predictions) for score in run_transfer(config).scores}
     assert len(tested) > 1 and all(len(names) == 4 for names in tested)
@@ -177,7 +211,9 @@ def test_a_snapped_voxel_size_is_on_the_ladder_of_the_start(checkpoint, peanuts,
     rung = 2 * math.log2(tuned / config.features.start)
     assert rung == pytest.approx(round(rung)) and abs(math.log2(tuned / found)) <= 0.25 + 1e-9
     assert 0.05 <= found <= 0.2, "tuning stays within the span"
-    assert result.curve[1].score == result.scores[0].accuracy, "the middle of the curve is the tuned size"
+    assert result.curve[1].score == result.scores[0].accuracy, (
+        "the middle of the curve is the tuned size"
+    )
 
 
 def test_tuning_sees_no_more_shapes_than_asked_for_and_two_of_a_class(nuts_and_balls):
@@ -200,7 +236,9 @@ def test_coordinates_are_turned_while_a_head_learns():
     first, second = (Coordinates.augment(points, generator) for _ in range(2))
     assert not torch.allclose(first, second, atol=0.1)
     for turned in (first, second):
-        torch.testing.assert_close(torch.cdist(turned, turned), torch.cdist(points, points), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            torch.cdist(turned, turned), torch.cdist(points, points), atol=1e-6, rtol=0
+        )
         turn = torch.linalg.lstsq(points, turned).solution
         assert float(torch.linalg.det(turn)) == pytest.approx(1, abs=1e-4), "no reflection"
 
@@ -228,7 +266,12 @@ def test_scaled_shapes_have_unit_size(peanuts):
     assert np.linalg.norm(by_radius.vertices, axis=1).max() == pytest.approx(1)
     by_area = ShapeStore(dataset, "area", None)(dataset.shapes[0])
     corners = by_area.vertices[by_area.faces]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum() / 2
+    area = (
+        np.linalg.norm(
+            np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
+        ).sum()
+        / 2
+    )
     assert area == pytest.approx(1)
     np.testing.assert_allclose(
         np.linalg.norm(by_area.turned.vertices, axis=1), np.linalg.norm(by_area.vertices, axis=1)
@@ -246,7 +289,13 @@ def test_the_tool_writes_table_json_and_pictures(checkpoint, peanuts, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout and "xyz" in done.stdout
     assert json.loads((tmp_path / "numbers.json").read_text())["scores"][0]["method"] == "tuned"
-    for name in ("tuning.png", "receptive_field.png", "confusion.png", "segmentation.png", "config.yaml"):
+    for name in (
+        "tuning.png",
+        "receptive_field.png",
+        "confusion.png",
+        "segmentation.png",
+        "config.yaml",
+    ):
         assert (tmp_path / "out" / name).stat().st_size > 100
 
 
@@ -272,7 +321,11 @@ def test_wrong_input_gets_one_line(checkpoint, peanuts, tmp_path, override, mess
         encoding="utf-8",
     )
     done = run_tool(config, override, "--output", tmp_path / "out")
-    last = [line for line in done.stderr.splitlines() if line and "it/s" not in line and "part" not in line]
+    last = [
+        line
+        for line in done.stderr.splitlines()
+        if line and "it/s" not in line and "part" not in line
+    ]
     assert done.returncode == 2, done.stderr
     assert len(last) == 1 and message in last[0]
 
@@ -282,7 +335,9 @@ def test_correspondence_without_landmarks_is_refused(nuts_and_balls):
     store = ShapeStore(dataset, "none", None)
 
     with pytest.raises(ValueError, match="no landmarks"):
-        tuning_objective("correspondence", "correspondence", [store(shape) for shape in dataset.shapes[:2]])
+        tuning_objective(
+            "correspondence", "correspondence", [store(shape) for shape in dataset.shapes[:2]]
+        )
     with pytest.raises(ValueError, match="no correspondence"):
         dataset.corresponding(*choose_pairs(dataset, "all", 1, 0)[0])
 
@@ -299,7 +354,10 @@ def test_correspondence_without_landmarks_is_refused(nuts_and_balls):
 def test_only_enough_labelled_surfaces_are_tuned_by_a_probe(peanuts, task, shots, expected):
     dataset = load_dataset("folder", peanuts)
     store = ShapeStore(dataset, "none", None)
-    assert type(tuning_objective("auto", task, [store(shape) for shape in dataset.shapes[:shots]])) is expected
+    assert (
+        type(tuning_objective("auto", task, [store(shape) for shape in dataset.shapes[:shots]]))
+        is expected
+    )
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -64,10 +64,14 @@ def test_a_surface_seen_from_behind_is_lit_too():
 def test_meshes_and_views_stand_side_by_side(tmp_path):
     mesh = (square(0.0), SQUARE, None)
     path = tmp_path / "m.png"
-    render_meshes([mesh, mesh, mesh], path, titles=["a", "b", "c"], views=[FRONT, View(30)], panel=(50, 40))
+    render_meshes(
+        [mesh, mesh, mesh], path, titles=["a", "b", "c"], views=[FRONT, View(30)], panel=(50, 40)
+    )
     assert Image.open(path).size == (200, 2 * (40 + 26))
     first = path.read_bytes()
-    render_meshes([mesh, mesh, mesh], path, titles=["a", "b", "c"], views=[FRONT, View(30)], panel=(50, 40))
+    render_meshes(
+        [mesh, mesh, mesh], path, titles=["a", "b", "c"], views=[FRONT, View(30)], panel=(50, 40)
+    )
     assert path.read_bytes() == first
 
 
@@ -75,7 +79,9 @@ def test_a_legend_has_the_colours_of_its_entries(tmp_path):
     mesh = (square(0.0), SQUARE, None)
     path = tmp_path / "m.png"
     names = ["head", "right upper arm", "hand"]
-    legend = [(name, color) for name, color in zip(names, (RED, BLUE, (0.0, 0.6, 0.0)), strict=True)]
+    legend = [
+        (name, color) for name, color in zip(names, (RED, BLUE, (0.0, 0.6, 0.0)), strict=True)
+    ]
     render_meshes([mesh], path, views=[FRONT], panel=(200, 60), legend=legend)
     image = np.asarray(Image.open(path).convert("RGB"))[60:]
     # Long names, so each entry has a row of its own.

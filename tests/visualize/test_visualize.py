@@ -97,7 +97,9 @@ def test_arrays_without_a_common_basis_are_refused():
 
 
 def square(z, side=1.0, count=40):
-    x, y = np.meshgrid(np.linspace(-side / 2, side / 2, count), np.linspace(-side / 2, side / 2, count))
+    x, y = np.meshgrid(
+        np.linspace(-side / 2, side / 2, count), np.linspace(-side / 2, side / 2, count)
+    )
     return np.stack([x.ravel(), y.ravel(), np.full(x.size, z)], 1)
 
 
@@ -174,7 +176,11 @@ def test_wrong_clouds_are_refused_and_leave_nothing_behind(tmp_path):
 @pytest.mark.parametrize("even", [True, False])
 def test_surfaces_have_no_holes_at_any_size(tmp_path, width, even):
     rng = np.random.default_rng(0)
-    points = square(0, count=100) if even else np.column_stack([rng.random((10_000, 2)) - 0.5, np.zeros(10_000)])
+    points = (
+        square(0, count=100)
+        if even
+        else np.column_stack([rng.random((10_000, 2)) - 0.5, np.zeros(10_000)])
+    )
     path = tmp_path / "s.png"
     colors = np.tile(RED, (10_000, 1))
     render_points([points], [colors], path, view=View(up="y"), shade=False, panel=(width, width))
@@ -282,7 +288,9 @@ def test_right_matches_are_green_and_wrong_ones_red(tmp_path):
 
 def test_matches_may_be_none_but_not_beyond_the_points(tmp_path):
     points = square(0, count=5)
-    draw_matches(points, points, np.empty((0, 2), int), np.empty(0, bool), tmp_path / "m.png", panel=(80, 60))
+    draw_matches(
+        points, points, np.empty((0, 2), int), np.empty(0, bool), tmp_path / "m.png", panel=(80, 60)
+    )
     with pytest.raises(ValueError, match="beyond the 25 points of cloud 1"):
         draw_matches(points, points, [[0, 25]], [True], tmp_path / "m.png")
     with pytest.raises(ValueError, match="1 matches but 2"):
@@ -292,7 +300,9 @@ def test_matches_may_be_none_but_not_beyond_the_points(tmp_path):
 def test_curves_are_drawn_and_checked(tmp_path):
     path = tmp_path / "c.png"
     x = np.linspace(0, 0.2, 20)
-    plot_curves({"a": (x, x * 4), "b": (x, x)}, path, "τ1 [m]", "FMR", title="Recall", marks={"0.10": 0.1})
+    plot_curves(
+        {"a": (x, x * 4), "b": (x, x)}, path, "τ1 [m]", "FMR", title="Recall", marks={"0.10": 0.1}
+    )
     assert pixels(path).std() > 0.02
     with pytest.raises(ValueError, match="'a': x has shape"):
         plot_curves({"a": (x, x[1:])}, path, "x", "y")

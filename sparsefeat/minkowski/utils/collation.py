@@ -15,7 +15,9 @@ Array = np.ndarray | Tensor
 logger = logging.getLogger(__name__)
 
 
-def batched_coordinates(coords: Sequence[Array], dtype: torch.dtype = torch.int32, device=None) -> Tensor:
+def batched_coordinates(
+    coords: Sequence[Array], dtype: torch.dtype = torch.int32, device=None
+) -> Tensor:
     """Put a batch index before the coordinates of each cloud, one cloud after the other.
 
     Args:
@@ -26,14 +28,20 @@ def batched_coordinates(coords: Sequence[Array], dtype: torch.dtype = torch.int3
         Shape (N, 1 + D).
     """
     if not isinstance(coords, Sequence):
-        raise ArgumentError(f"batched_coordinates: expected a sequence of arrays, got {type(coords).__name__}")
+        raise ArgumentError(
+            f"batched_coordinates: expected a sequence of arrays, got {type(coords).__name__}"
+        )
     if dtype not in (torch.int32, torch.float32):
-        raise ArgumentError(f"batched_coordinates: expected dtype torch.int32 or torch.float32, got {dtype}")
+        raise ArgumentError(
+            f"batched_coordinates: expected dtype torch.int32 or torch.float32, got {dtype}"
+        )
     if not coords:
         raise ArgumentError("batched_coordinates: expected at least one cloud, got none")
     shapes = [tuple(c.shape) for c in coords]
     if any(len(s) != 2 for s in shapes) or len({s[-1] for s in shapes}) != 1:
-        raise ArgumentError(f"batched_coordinates: expected arrays (N_b, D) of one D, got shapes {shapes}")
+        raise ArgumentError(
+            f"batched_coordinates: expected arrays (N_b, D) of one D, got shapes {shapes}"
+        )
     parts = []
     for batch, cloud in enumerate(map(torch.as_tensor, coords)):
         if dtype == torch.int32 and cloud.is_floating_point():

@@ -10,7 +10,11 @@ from sparsefeat.minkowski.errors import ArgumentError
 def gradcheck(func, inputs, **options) -> bool:
     """``torch.autograd.gradcheck`` of ``func.apply``; inputs that are no tensors are passed along."""
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    places = [i for i, value in enumerate(inputs) if isinstance(value, torch.Tensor) and value.requires_grad]
+    places = [
+        i
+        for i, value in enumerate(inputs)
+        if isinstance(value, torch.Tensor) and value.requires_grad
+    ]
     if not places:
         raise ArgumentError("gradcheck: no input requires a gradient")
 

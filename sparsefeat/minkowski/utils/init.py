@@ -21,7 +21,9 @@ def kaiming_normal_(
         mode: ``"fan_in"`` or ``"fan_out"``.
     """
     if tensor.ndim < 2:
-        raise ArgumentError(f"kaiming_normal_: expected at least 2 dimensions, got shape {tuple(tensor.shape)}")
+        raise ArgumentError(
+            f"kaiming_normal_: expected at least 2 dimensions, got shape {tuple(tensor.shape)}"
+        )
     fans = {"fan_in": 1, "fan_out": 0} if tensor.ndim == 2 else {"fan_in": 1, "fan_out": 2}
     if mode.lower() not in fans:
         raise ArgumentError(f"mode: expected 'fan_in' or 'fan_out', got {mode!r}")

@@ -51,7 +51,8 @@ def quantize_th(coords: Tensor) -> list[Tensor]:
 def quantize_np(coords: np.ndarray) -> list[np.ndarray]:
     """As :func:`quantize_th`, for numpy."""
     return [
-        part.numpy().astype(np.int32) for part in _unique_rows(torch.from_numpy(np.ascontiguousarray(coords)))
+        part.numpy().astype(np.int32)
+        for part in _unique_rows(torch.from_numpy(np.ascontiguousarray(coords)))
     ]
 
 
@@ -61,12 +62,16 @@ def quantize_label_th(coords: Tensor, labels: Tensor, invalid_label: int) -> lis
     Shape: coords (N, D), labels (N,) or (N, 1).
     """
     if labels.numel() != len(coords):
-        raise ArgumentError(f"labels: expected one for each of {len(coords)} points, got {tuple(labels.shape)}")
+        raise ArgumentError(
+            f"labels: expected one for each of {len(coords)} points, got {tuple(labels.shape)}"
+        )
     out = engine_quantize(coords, labels=labels.reshape(-1).long(), ignore_label=invalid_label)
     return [out.index, out.inverse, out.labels]
 
 
-def quantize_label_np(coords: np.ndarray, labels: np.ndarray, invalid_label: int) -> list[np.ndarray]:
+def quantize_label_np(
+    coords: np.ndarray, labels: np.ndarray, invalid_label: int
+) -> list[np.ndarray]:
     """As :func:`quantize_label_th`, for numpy, int32."""
     tensors = quantize_label_th(
         torch.from_numpy(np.ascontiguousarray(coords)),
@@ -107,7 +112,9 @@ def _voxels(coordinates: Array, quantization_size) -> Array:
                 f"quantization_size: expected a number or one per axis, got {quantization_size!r}"
             )
         if not all(s > 0 for s in sizes):
-            raise ArgumentError(f"quantization_size: expected positive lengths, got {quantization_size}")
+            raise ArgumentError(
+                f"quantization_size: expected positive lengths, got {quantization_size}"
+            )
         if isinstance(coordinates, Tensor):
             coordinates = coordinates / torch.tensor(
                 sizes, dtype=_quotient_dtype(coordinates), device=coordinates.device
@@ -165,7 +172,9 @@ def sparse_quantize(
         raise ArgumentError("sparse_quantize: return_inverse needs return_index")
     for name, other in (("features", features), ("labels", labels)):
         if other is not None and len(other) != len(coordinates):
-            raise ArgumentError(f"sparse_quantize: {len(coordinates)} coordinates but {len(other)} {name}")
+            raise ArgumentError(
+                f"sparse_quantize: {len(coordinates)} coordinates but {len(other)} {name}"
+            )
     voxels = _voxels(coordinates, quantization_size)
     if labels is None:
         voxels = torch.as_tensor(voxels).to(device)

@@ -32,7 +32,9 @@ def load() -> Backend:
 
 def _engine() -> ModuleType:
     return import_extra(
-        "MinkowskiEngine", "backend 'minkowski'", "backend 'torch' runs the same networks without it"
+        "MinkowskiEngine",
+        "backend 'minkowski'",
+        "backend 'torch' runs the same networks without it",
     )
 
 

@@ -18,7 +18,9 @@ VARIABLE = "SPARSEFEAT_ARITHMETIC"
 """Environment variable: ``torch`` for plain PyTorch on CUDA, ``triton`` for Triton's interpreter on a CPU."""
 
 
-def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | None = None) -> Tensor:
+def convolve(
+    features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | None = None
+) -> Tensor:
     """``out[o] = sum over pairs (i, o, k) of features[i] @ weight[k]``, plus a bias.
 
     Shape: features (n_in, C_in), weight (K, C_in, C_out), bias (1, C_out) -> (n_out, C_out).
@@ -34,7 +36,9 @@ def weight_gradient(features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
     return arithmetic_for(features).weight_gradient(features, grad, plan)
 
 
-def gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap) -> tuple[Tensor, Tensor]:
+def gradients(
+    features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap
+) -> tuple[Tensor, Tensor]:
     """The gradients of :func:`convolve` to features and weight.
 
     Shape: features (n_in, C_in), weight (K, C_in, C_out), grad (n_out, C_out) -> as features, as weight.
@@ -68,7 +72,10 @@ def _runs_on_cuda() -> bool:
         importlib.import_module("triton").runtime.driver.active.get_current_device()
     except Exception as error:  # each of its drivers has its own errors for it
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        warnings.warn(f"Triton cannot run here ({reason}); convolutions use plain PyTorch, which is slower", stacklevel=2)
+        warnings.warn(
+            f"Triton cannot run here ({reason}); convolutions use plain PyTorch, which is slower",
+            stacklevel=2,
+        )
         return False
     return True
 

@@ -67,7 +67,9 @@ def unfolds(plan: KernelMap, c_in: int, c_out: int) -> bool:
     return unfolded < by_cell
 
 
-def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | None = None) -> Tensor:
+def convolve(
+    features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | None = None
+) -> Tensor:
     """``out[o] = sum over pairs (i, o, k) of features[i] @ weight[k]``, plus a bias.
 
     Shape: features (n_in, C_in), weight (K, C_in, C_out), bias (1, C_out) -> (n_out, C_out).
@@ -101,7 +103,9 @@ def weight_gradient(features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
     return out.to(features.dtype)
 
 
-def gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap) -> tuple[Tensor, Tensor]:
+def gradients(
+    features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap
+) -> tuple[Tensor, Tensor]:
     """The gradients of :func:`convolve` to features and weight, in one pass over the pairs.
 
     Shape: features (n_in, C_in), weight (K, C_in, C_out), grad (n_out, C_out) -> as features, as weight.
@@ -157,7 +161,9 @@ class _Sums:
                 part.copy_(rows @ self.weights[s.cell])
             yield s, rows
         # sum mode, nothing sparse, no weights, and a last split
-        sums = torch.embedding_bag(products, block.order, block.splits, False, 0, False, None, True)[0]
+        sums = torch.embedding_bag(
+            products, block.order, block.splits, False, 0, False, None, True
+        )[0]
         self.out[block.start : block.stop] = sums
 
 
@@ -178,7 +184,9 @@ def _room(blocks: list[Block], features: Tensor, purpose: str = "gathered") -> T
 def _room_for_sums(plan: KernelMap, features: Tensor, channels: int) -> Tensor:
     """Room for the output by position, which is the layer's output itself where rows are in that order."""
     shape = plan.n_out, channels
-    return features.new_empty(shape) if plan.transpose.in_order else scratch("sums", features, shape)
+    return (
+        features.new_empty(shape) if plan.transpose.in_order else scratch("sums", features, shape)
+    )
 
 
 def _by_position(plan: KernelMap, features: Tensor, purpose: str = "features") -> Tensor:
@@ -187,7 +195,9 @@ def _by_position(plan: KernelMap, features: Tensor, purpose: str = "features") -
     return plan.by_position(features, out=scratch(purpose, features, tuple(features.shape)))
 
 
-def _gather(features: Tensor, positions: Tensor, segment: Segment, block: Block, room: Tensor) -> Tensor:
+def _gather(
+    features: Tensor, positions: Tensor, segment: Segment, block: Block, room: Tensor
+) -> Tensor:
     if segment.identical:
         return features[block.start : block.stop]
     return torch.index_select(features, 0, positions, out=room[: segment.count])
@@ -230,13 +240,18 @@ def _unfold(features: Tensor, plan: KernelMap) -> Iterator[tuple[slice, Tensor]]
     for block in plan.blocks(1 << (rows.bit_length() - 1)):
         unfolded = features.new_zeros(block.stop - block.start, plan.volume, channels)
         for s in block.segments:
-            unfolded[:, s.cell].index_copy_(0, s.targets.long() - block.start, features.index_select(0, s.sources))
+            unfolded[:, s.cell].index_copy_(
+                0, s.targets.long() - block.start, features.index_select(0, s.sources)
+            )
         yield slice(block.start, block.stop), unfolded.view(-1, width)
 
 
 def _has_box(features: Tensor, plan: KernelMap) -> bool:
     windows = plan.windows
-    return windows is not None and windows.cells * features[:1].numel() * features.element_size() <= BOX_BYTES
+    return (
+        windows is not None
+        and windows.cells * features[:1].numel() * features.element_size() <= BOX_BYTES
+    )
 
 
 def _cell_order(features: Tensor, plan: KernelMap) -> Tensor:
@@ -255,7 +270,9 @@ def _convolve_unfolded(features: Tensor, weight: Tensor, plan: KernelMap) -> Ten
 
 def _weight_gradient_unfolded(features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
     order = _cell_order(features, plan)
-    flat = features.new_zeros(plan.volume * features.shape[1], grad.shape[1], dtype=_accumulator(features.dtype))
+    flat = features.new_zeros(
+        plan.volume * features.shape[1], grad.shape[1], dtype=_accumulator(features.dtype)
+    )
     for rows, unfolded in _unfold(features, plan):
         _add_product(flat, unfolded.t(), grad[rows])
     out = flat.view(plan.volume, features.shape[1], grad.shape[1]).to(features.dtype)

@@ -22,7 +22,9 @@ KEPT_BYTES = 2**25
 _kept = threading.local()
 
 
-def scratch(purpose: str, like: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+def scratch(
+    purpose: str, like: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None
+) -> Tensor:
     """Room of that shape, with anything in it, on the device of ``like`` and by default of its dtype.
 
     It is the caller's until this thread asks for room for the same ``purpose`` again.

@@ -78,7 +78,9 @@ def units(plan: KernelMap, length: int) -> Units:
 
 
 @contextlib.contextmanager
-def dropped_after(plan: KernelMap, heights: Iterable[int] = (), lengths: Iterable[int] = ()) -> Iterator[None]:
+def dropped_after(
+    plan: KernelMap, heights: Iterable[int] = (), lengths: Iterable[int] = ()
+) -> Iterator[None]:
     """Tiles and units of these sizes that are made within are dropped at its end; what was there stays.
 
     At a million voxels and 7^3 cells they are a gigabyte for each height that was tried.
@@ -116,7 +118,9 @@ def _make_tiles(plan: KernelMap, height: int) -> Tiles:
     for inputs, targets, cells in _parts(plan):
         at = slot[targets]
         step = steps[at // height * volume + cells].long() - 1
-        sources.view(-1)[step * height + at % height] = inputs if in_rows is None else in_rows[inputs]
+        sources.view(-1)[step * height + at % height] = (
+            inputs if in_rows is None else in_rows[inputs]
+        )
     out_rows = _rows(plan.transpose)
     rows = torch.full((count * height,), -1, dtype=torch.int32, device=device)
     rows[:n] = order.int() if out_rows is None else out_rows[order]
@@ -164,8 +168,10 @@ def _parts(plan: KernelMap) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 
 def _rows(plan: KernelMap) -> Tensor | None:
     """The input row at each position, None where rows are in order of position. Shape: (n_in,) int32."""
-    return None if plan.in_order else plan.by_position(
-        torch.arange(plan.n_in, dtype=torch.int32, device=plan.device)
+    return (
+        None
+        if plan.in_order
+        else plan.by_position(torch.arange(plan.n_in, dtype=torch.int32, device=plan.device))
     )
 
 

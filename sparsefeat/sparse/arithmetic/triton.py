@@ -64,7 +64,9 @@ class UnitConfig(NamedTuple):
     stages: int
 
 
-def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | None = None) -> Tensor:
+def convolve(
+    features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | None = None
+) -> Tensor:
     """``out[o] = sum over pairs (i, o, k) of features[i] @ weight[k]``, plus a bias.
 
     Shape: features (n_in, C_in), weight (K, C_in, C_out), bias (1, C_out) -> (n_out, C_out).
@@ -75,10 +77,14 @@ def convolve(features: Tensor, weight: Tensor, plan: KernelMap, bias: Tensor | N
         return features.new_empty(plan.n_out, weight.shape[2])
     features = features.contiguous()
     kind = "convolve" if weight.stride(2) == 1 else "convolve transposed"
-    with torch.cuda.device_of(features):  # Triton launches on the current device, wherever the tensors are
+    with torch.cuda.device_of(
+        features
+    ):  # Triton launches on the current device, wherever the tensors are
         config = tuned(
-            _name(kind, weight.shape, features, plan), lambda: tile_configs(features, weight, plan),
-            lambda c: _convolve(features, weight, plan, bias, c), features.device,
+            _name(kind, weight.shape, features, plan),
+            lambda: tile_configs(features, weight, plan),
+            lambda c: _convolve(features, weight, plan, bias, c),
+            features.device,
             lambda configs: dropped_after(plan, heights={c.height for c in configs}),
         )
         return _convolve(features, weight, plan, bias, config)
@@ -97,21 +103,27 @@ def weight_gradient(features: Tensor, grad: Tensor, plan: KernelMap) -> Tensor:
     features, grad = features.contiguous(), grad.contiguous()
     with torch.cuda.device_of(features):
         config = tuned(
-            _name("weight gradient", shape, features, plan), lambda: unit_configs(features, shape, plan),
-            lambda c: _weight_gradient(features, grad, plan, c), features.device,
+            _name("weight gradient", shape, features, plan),
+            lambda: unit_configs(features, shape, plan),
+            lambda c: _weight_gradient(features, grad, plan, c),
+            features.device,
             lambda configs: dropped_after(plan, lengths={c.length for c in configs}),
         )
         return _weight_gradient(features, grad, plan, config)
 
 
-def gradients(features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap) -> tuple[Tensor, Tensor]:
+def gradients(
+    features: Tensor, weight: Tensor, grad: Tensor, plan: KernelMap
+) -> tuple[Tensor, Tensor]:
     """The gradients of :func:`convolve` to features and weight.
 
     Shape: features (n_in, C_in), weight (K, C_in, C_out), grad (n_out, C_out) -> as features, as weight.
     """
     if not _does(features, plan):
         return plain.gradients(features, weight, grad, plan)
-    return convolve(grad, weight.transpose(1, 2), plan.transpose), weight_gradient(features, grad, plan)
+    return convolve(grad, weight.transpose(1, 2), plan.transpose), weight_gradient(
+        features, grad, plan
+    )
 
 
 def tile_configs(features: Tensor, weight: Tensor, plan: KernelMap) -> list[TileConfig]:
@@ -130,7 +142,9 @@ def tile_configs(features: Tensor, weight: Tensor, plan: KernelMap) -> list[Tile
         programs = -(-plan.n_out // height) * -(-c_out // block_n)
         wanted = 2 * _processors(features.device) // max(programs, 1)
         parts = 1 << max(0, min(wanted, plan.volume // STEPS_PER_PART, 16).bit_length() - 1)
-        return TileConfig(height, block_n, block_k, parts, 8 if height * block_n >= 2**14 else 4, stages)
+        return TileConfig(
+            height, block_n, block_k, parts, 8 if height * block_n >= 2**14 else 4, stages
+        )
 
     stages = 3 if half else 2
     configs = [config(height, block_n, block_k, stages)]
@@ -149,7 +163,9 @@ def tile_configs(features: Tensor, weight: Tensor, plan: KernelMap) -> list[Tile
     return list(dict.fromkeys(configs))
 
 
-def unit_configs(features: Tensor, shape: tuple[int, int, int], plan: KernelMap) -> list[UnitConfig]:
+def unit_configs(
+    features: Tensor, shape: tuple[int, int, int], plan: KernelMap
+) -> list[UnitConfig]:
     """Sizes to choose from for a weight gradient, the default first: enough units to fill the device."""
     _, c_in, c_out = shape
     half = features.dtype != torch.float32
@@ -247,8 +263,14 @@ def _name(kind: str, shape: tuple[int, ...], features: Tensor, plan: KernelMap) 
     rows = round(math.log2(max(plan.n_out, 1)))
     emptiness = round(math.log2(plan.volume * max(plan.n_out, 1) / max(plan.n_pairs, 1)))
     return (
-        kind, *shape, rows, emptiness, str(features.dtype), _precision(features.dtype),
-        _device_name(features.device), triton.__version__,
+        kind,
+        *shape,
+        rows,
+        emptiness,
+        str(features.dtype),
+        _precision(features.dtype),
+        _device_name(features.device),
+        triton.__version__,
     )
 
 
@@ -264,4 +286,8 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 @functools.cache
 def _processors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+    return (
+        torch.cuda.get_device_properties(device).multi_processor_count
+        if device.type == "cuda"
+        else 1
+    )

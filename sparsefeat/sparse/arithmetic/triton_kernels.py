@@ -59,12 +59,17 @@ def convolve_tiles(
             c = k % (BLOCK_K // CELLS)
             there = (steps < last) & (c < c_in)
             source = tl.load(
-                sources + steps.to(tl.int64)[None, :] * HEIGHT + slots[:, None], mask=there[None, :], other=-1
+                sources + steps.to(tl.int64)[None, :] * HEIGHT + slots[:, None],
+                mask=there[None, :],
+                other=-1,
             )
             a = tl.load(x + source.to(tl.int64) * c_in + c[None, :], mask=source >= 0, other=0.0)
             cell = tl.load(cells + steps, mask=there, other=0)
             b = tl.load(
-                weight + cell[:, None] * cell_stride + c[:, None] * in_stride + n[None, :] * out_stride,
+                weight
+                + cell[:, None] * cell_stride
+                + c[:, None] * in_stride
+                + n[None, :] * out_stride,
                 mask=there[:, None] & (n < c_out)[None, :],
                 other=0.0,
             )
@@ -77,7 +82,9 @@ def convolve_tiles(
     row = tl.load(rows + tile * HEIGHT + slots)
     # The product with c_out comes last: where that is a multiple of 16, whole vectors are stored.
     place = (part.to(tl.int64) * n_out + row.to(tl.int64)[:, None]) * c_out + n[None, :]
-    tl.store(out + place, total.to(out.dtype.element_ty), mask=(row >= 0)[:, None] & (n < c_out)[None, :])
+    tl.store(
+        out + place, total.to(out.dtype.element_ty), mask=(row >= 0)[:, None] & (n < c_out)[None, :]
+    )
 
 
 @triton.jit(do_not_specialize=["units"])

@@ -35,9 +35,13 @@ _chosen: dict[tuple, tuple] = {}
 
 
 def tuned(
-    name: tuple, candidates: Callable[[], Sequence[Config]], run: Callable[[Config], object],
+    name: tuple,
+    candidates: Callable[[], Sequence[Config]],
+    run: Callable[[Config], object],
     device: torch.device,
-    around: Callable[[Sequence[Config]], AbstractContextManager] = lambda configs: contextlib.nullcontext(),
+    around: Callable[[Sequence[Config]], AbstractContextManager] = lambda configs: (
+        contextlib.nullcontext()
+    ),
 ) -> Config:
     """The fastest candidate: remembered under ``name``, or measured now and remembered.
 
@@ -61,7 +65,9 @@ def tuned(
 
 
 def _choose(
-    name: str, candidates: Sequence[Config], run: Callable[[Config], object],
+    name: str,
+    candidates: Sequence[Config],
+    run: Callable[[Config], object],
     around: Callable[[Sequence[Config]], AbstractContextManager],
 ) -> Config:
     """The kept or the fastest candidate; the first where not all could be measured, which no file remembers."""
@@ -73,7 +79,9 @@ def _choose(
         with around(candidates):
             times = [measure(functools.partial(run, config)) for config in candidates]
     except torch.cuda.OutOfMemoryError:
-        return candidates[0]  # another process may have more room; this one would run out at every call
+        return candidates[
+            0
+        ]  # another process may have more room; this one would run out at every call
     if math.isinf(min(times)):
         return candidates[0]
     best = candidates[times.index(min(times))]
@@ -89,8 +97,10 @@ def capturing(device: torch.device) -> bool:
 def may_measure(device: torch.device) -> bool:
     """Whether timing a kernel on this device means something and is wanted."""
     return (
-        device.type == "cuda" and os.environ.get(TUNE_VARIABLE) != "0"
-        and not torch.are_deterministic_algorithms_enabled() and not capturing(device)
+        device.type == "cuda"
+        and os.environ.get(TUNE_VARIABLE) != "0"
+        and not torch.are_deterministic_algorithms_enabled()
+        and not capturing(device)
     )
 
 
@@ -110,7 +120,9 @@ def measure(call: Callable[[], object], warm: int = 2, runs: int = 5) -> float:
         return min(times)
     except torch.cuda.OutOfMemoryError:
         raise
-    except Exception:  # too much shared memory, too many registers: each Triton has its own error for it
+    except (
+        Exception
+    ):  # too much shared memory, too many registers: each Triton has its own error for it
         return float("inf")
 
 

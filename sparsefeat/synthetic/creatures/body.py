@@ -48,7 +48,9 @@ class Body:
         """
         unknown = sorted(set(pose) - set(self.bones))
         if unknown:
-            raise InputError(f"pose: no bone {unknown[0]!r}, expected one of {', '.join(self.bones)}")
+            raise InputError(
+                f"pose: no bone {unknown[0]!r}, expected one of {', '.join(self.bones)}"
+            )
         rotation = np.empty((len(self.bones), 3, 3))
         offset = np.empty((len(self.bones), 3))
         for k, name in enumerate(self.bones):
@@ -64,9 +66,9 @@ class Body:
         steps = np.linspace(0, 1, 4)
         reach = steps * cones.length[:, None]
         points = cones.origin[:, None] + reach[..., None] * cones.axes[:, None, 2]
-        thick = (cones.radius[:, :1] * (1 - steps) + cones.radius[:, 1:] * steps) * cones.stretch.mean(1)[
-            :, None
-        ]
+        thick = (
+            cones.radius[:, :1] * (1 - steps) + cones.radius[:, 1:] * steps
+        ) * cones.stretch.mean(1)[:, None]
         flat, thick = points.reshape(-1, 3), thick.ravel()
         depth = thick[:, None] - cones.distance(flat)
         far = ~self.neighbours(3)[np.repeat(np.arange(len(cones)), len(steps))]
@@ -123,7 +125,9 @@ class Builder:
     def bone(self, name: str, parent: str | None, joint: Sequence[float]) -> str:
         """Add a bone that turns about ``joint``; return its name."""
         names = [bone[0] for bone in self._bones]
-        self._bones.append((name, -1 if parent is None else names.index(parent), np.array(joint, float)))
+        self._bones.append(
+            (name, -1 if parent is None else names.index(parent), np.array(joint, float))
+        )
         return name
 
     def cone(
@@ -152,7 +156,16 @@ class Builder:
         first, second = np.array(first, float), np.array(second, float)
         radii = (radius, radius) if isinstance(radius, (int, float)) else radius
         self._cones.append(
-            (names.index(bone), self.parts.index(part), first, second, radii, stretch, np.array(side), blend)
+            (
+                names.index(bone),
+                self.parts.index(part),
+                first,
+                second,
+                radii,
+                stretch,
+                np.array(side),
+                blend,
+            )
         )
 
     def build(self) -> Body:
@@ -163,7 +176,9 @@ class Builder:
         along = second - first
         length = np.linalg.norm(along, axis=1)
         # A ball has no direction of its own: any will do.
-        along = np.where(length[:, None] > 1e-9, along / np.maximum(length, 1e-12)[:, None], [0.0, 0.0, 1.0])
+        along = np.where(
+            length[:, None] > 1e-9, along / np.maximum(length, 1e-12)[:, None], [0.0, 0.0, 1.0]
+        )
         # So has a cone along its own side direction.
         side = np.where((np.abs((side * along).sum(1)) > 0.999)[:, None], [0.0, 1.0, 0.0], side)
         side = side - (side * along).sum(1, keepdims=True) * along

@@ -48,7 +48,9 @@ class Cones:
         Exact for round cross-sections (Quilez, "Distance functions": round cone); of elliptic ones, the
         surface and the sign are.
         """
-        local = [points @ self.axes[:, i].T - (self.axes[:, i] * self.origin).sum(1) for i in range(3)]
+        local = [
+            points @ self.axes[:, i].T - (self.axes[:, i] * self.origin).sum(1) for i in range(3)
+        ]
         around = np.hypot(local[0] / self.stretch[:, 0], local[1] / self.stretch[:, 1])
         value, _, _ = _silhouette(around, local[2], self.radius, self.length)
         return value * self.stretch.min(1)
@@ -79,7 +81,9 @@ def body_field(
     local = np.einsum("nkij,nkj->nki", axes, points[:, None] - cones.origin[near])
     flat = local[..., :2] / stretch
     around = np.hypot(flat[..., 0], flat[..., 1])
-    value, d_around, d_along = _silhouette(around, local[..., 2], cones.radius[near], cones.length[near])
+    value, d_around, d_along = _silhouette(
+        around, local[..., 2], cones.radius[near], cones.length[near]
+    )
     scale = stretch.min(-1)
     exponent = -value * scale / blend
     if share is not None:
@@ -111,7 +115,9 @@ def onto_surface(
     points, moving = points.copy(), np.arange(len(points))
     least = _STILL * float(np.median(cones.radius))
     for _ in range(steps):
-        value, gradient = body_field(cones, points[moving], near[moving], None if share is None else share[moving])
+        value, gradient = body_field(
+            cones, points[moving], near[moving], None if share is None else share[moving]
+        )
         slope = np.maximum(np.linalg.norm(gradient, axis=1), 1e-12)
         step = np.clip(value / slope, -limit, limit)
         points[moving] -= (step / slope)[:, None] * gradient
@@ -132,6 +138,8 @@ def _silhouette(around: np.ndarray, along: np.ndarray, radius: np.ndarray, lengt
     beyond = np.where(high, along - length, along)
     to_ball = np.hypot(around, beyond)
     ends = low | high
-    value = np.where(ends, to_ball - np.where(high, second, first), cosine * around + sine * along - first)
+    value = np.where(
+        ends, to_ball - np.where(high, second, first), cosine * around + sine * along - first
+    )
     safe = np.maximum(to_ball, 1e-12)
     return value, np.where(ends, around / safe, cosine), np.where(ends, beyond / safe, sine)

@@ -77,9 +77,13 @@ def make_creature(
     surface = template(family)
     group = find_family(family)
     if kind not in group.classes:
-        raise InputError(f"{family}: unknown class {kind!r}, expected one of {', '.join(group.classes)}")
+        raise InputError(
+            f"{family}: unknown class {kind!r}, expected one of {', '.join(group.classes)}"
+        )
     if pose not in group.classes[kind]:
-        raise InputError(f"{kind}: unknown pose {pose!r}, expected one of {', '.join(group.classes[kind])}")
+        raise InputError(
+            f"{kind}: unknown pose {pose!r}, expected one of {', '.join(group.classes[kind])}"
+        )
     moves, grid = occasion.spawn(2)
     rng = np.random.default_rng(moves)
     who = np.random.default_rng(individual)
@@ -116,7 +120,9 @@ def _shared(family: str, vertices: int, number: int) -> Triangulation:
     return template(family).triangulate(vertices, np.random.SeedSequence([1, number]))
 
 
-def _labelled(family: str, mesh: Triangulation, landmark_count: int) -> tuple[np.ndarray, np.ndarray]:
+def _labelled(
+    family: str, mesh: Triangulation, landmark_count: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Part of each vertex of a triangulation (N,), and the vertices of the landmarks (L,)."""
     surface = template(family)
     places, normals, _ = landmarks(family, landmark_count)

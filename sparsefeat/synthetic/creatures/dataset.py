@@ -79,7 +79,12 @@ def make_creatures(
         InputError: a number out of range, an unknown family, or something is at ``output``.
     """
     output = Path(output)
-    limits = {"seed": (seed, 0), "count": (count, 1), "poses": (poses, 1), "vertices": (vertices, 2500)}
+    limits = {
+        "seed": (seed, 0),
+        "count": (count, 1),
+        "poses": (poses, 1),
+        "vertices": (vertices, 2500),
+    }
     limits |= {"landmark_count": (landmark_count, 2500), "workers": (workers, 1)}
     for name, (value, least) in limits.items():
         if value < least:
@@ -88,7 +93,9 @@ def make_creatures(
         raise InputError(f"triangulations: got {triangulations}, expected 1 or more, or None")
     unknown = next((name for name in families if name not in KINDS), None)
     if unknown is not None or not families:
-        raise InputError(f"families: got {unknown or 'none'!r}, expected some of {', '.join(KINDS)}")
+        raise InputError(
+            f"families: got {unknown or 'none'!r}, expected some of {', '.join(KINDS)}"
+        )
     tasks = _tasks(seed, count, poses, families, vertices, landmark_count, triangulations)
     with opening(output):
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +103,9 @@ def make_creatures(
         with opening(output):
             occupied = output.exists() and (not output.is_dir() or any(output.iterdir()))
         if occupied:
-            raise InputError(f"{output}: there is something already, expected a new or an empty folder")
+            raise InputError(
+                f"{output}: there is something already, expected a new or an empty folder"
+            )
         with atomic_folder(output) as partial:
             shown: dict[int, Creature] = {}
             step = max(1, -(-len(tasks) // _SHOWN))
@@ -120,7 +129,10 @@ def contact_sheet(creatures: Iterable[Creature], path: str | os.PathLike) -> Non
     creatures = list(creatures)
     palette = part_colors(PART_NAMES)
     render_meshes(
-        [(c.vertices @ turn(z=_TURNED.get(c.family, 0)).T, c.faces, palette[c.parts]) for c in creatures],
+        [
+            (c.vertices @ turn(z=_TURNED.get(c.family, 0)).T, c.faces, palette[c.parts])
+            for c in creatures
+        ],
         path,
         titles=[f"{c.kind}: {c.pose}" for c in creatures],
         views=View(azimuth_deg=35.0, elevation_deg=12.0, up="z"),
@@ -144,7 +156,13 @@ def part_colors(names: Sequence[str]) -> np.ndarray:
 
 
 def _tasks(
-    seed: int, count: int, poses: int, families, vertices: int, landmark_count: int, triangulations: int | None
+    seed: int,
+    count: int,
+    poses: int,
+    families,
+    vertices: int,
+    landmark_count: int,
+    triangulations: int | None,
 ) -> list[tuple]:
     """(name, individual, arguments of `make_creature`) of every shape."""
     tasks = []
@@ -158,7 +176,8 @@ def _tasks(
             # Each species is a family and a class of its own; its individuals are shown in one pose each.
             names = [f"{kind}_{seed * 100_000 + k:06d}" for k in range(-(-count // poses))]
             classes = [
-                (name, name, POSES, k, min(poses, count - k * poses)) for k, name in enumerate(names)
+                (name, name, POSES, k, min(poses, count - k * poses))
+                for k, name in enumerate(names)
             ]
         for family, kind_name, known, species, shapes in classes:
             key = [seed, *kind_name.encode()]
@@ -170,8 +189,19 @@ def _tasks(
                 name = f"{kind_name}_{who:03d}_{nth}_{pose}"
                 individual = np.random.SeedSequence([*key, 1, who])
                 occasion = np.random.SeedSequence([*key, 2, who, nth])
-                shared = None if triangulations is None else (len(tasks) * 7 + species) % triangulations
-                arguments = (family, kind_name, pose, individual, occasion, vertices, landmark_count, shared)
+                shared = (
+                    None if triangulations is None else (len(tasks) * 7 + species) % triangulations
+                )
+                arguments = (
+                    family,
+                    kind_name,
+                    pose,
+                    individual,
+                    occasion,
+                    vertices,
+                    landmark_count,
+                    shared,
+                )
                 tasks.append((name, who, *arguments))
     return tasks
 
@@ -193,7 +223,9 @@ def _write(root: Path, task: tuple, creature: Creature) -> None:
 
 
 @opens_path
-def _write_lists(root: Path, tasks: list[tuple], families, landmark_count: int, settings: dict) -> None:
+def _write_lists(
+    root: Path, tasks: list[tuple], families, landmark_count: int, settings: dict
+) -> None:
     splits: dict[str, list[str]] = {"train": [], "test": []}
     individuals: dict[str, list[str]] = {}
     # Of made-up species whole ones are held out, of others individuals.
@@ -203,7 +235,8 @@ def _write_lists(root: Path, tasks: list[tuple], families, landmark_count: int, 
         if _unit(kind, who) not in of:
             of.append(_unit(kind, who))
     held = {
-        group: set(of[len(of) - max(1, round(len(of) / 4)) :] if len(of) > 1 else []) for group, of in units.items()
+        group: set(of[len(of) - max(1, round(len(of) / 4)) :] if len(of) > 1 else [])
+        for group, of in units.items()
     }
     for name, who, _, kind, *_ in tasks:
         test = _unit(kind, who) in held[_group(kind)]

@@ -87,7 +87,9 @@ KINDS = (*FAMILIES, *VARIED, *varied.SPECIES_MAKERS)
 """All that can be asked for."""
 
 PART_NAMES = tuple(
-    dict.fromkeys(humanoid.PARTS + quadruped.PARTS + hand.PARTS + varied.MONSTER_PARTS + varied.MOLECULE_PARTS)
+    dict.fromkeys(
+        humanoid.PARTS + quadruped.PARTS + hand.PARTS + varied.MONSTER_PARTS + varied.MOLECULE_PARTS
+    )
 )
 """Parts of all families, in the order of their labels, which do not depend on the families that are made."""
 

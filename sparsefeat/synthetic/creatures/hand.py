@@ -50,7 +50,14 @@ def build(b: Build = TEMPLATE) -> Body:
     make = Builder(PARTS, b.size)
     arm = make.bone("arm", None, (-0.05, 0, 0))
     make.cone(
-        arm, "wrist", (-0.075, 0, 0), (0.005, 0, 0), (0.029, 0.026), (1.12, 0.8), (0, 1, 0), blend=0.006
+        arm,
+        "wrist",
+        (-0.075, 0, 0),
+        (0.005, 0, 0),
+        (0.029, 0.026),
+        (1.12, 0.8),
+        (0, 1, 0),
+        blend=0.006,
     )
     hand = make.bone("hand", arm, (0, 0, 0))
 
@@ -58,7 +65,15 @@ def build(b: Build = TEMPLATE) -> Body:
         return f"{finger} finger" if finger in FINGERS else finger
 
     palm_and_fingers(
-        make, hand, (0, 0, 0), (1.0, b.palm), part, b.splay, bones=3, length=b.fingers, thick=b.thick
+        make,
+        hand,
+        (0, 0, 0),
+        (1.0, b.palm),
+        part,
+        b.splay,
+        bones=3,
+        length=b.fingers,
+        thick=b.thick,
     )
     return make.build()
 
@@ -109,7 +124,9 @@ def palm_and_fingers(
             end = place + share * whole * along
             thinner = radius - 0.25 * thickness * share
             parent = make.bone(f"{hand} {finger} {joint}", parent, at(*place))
-            make.cone(parent, part(finger), at(*place), at(*end), (radius, thinner), blend=0.003 * size)
+            make.cone(
+                parent, part(finger), at(*place), at(*end), (radius, thinner), blend=0.003 * size
+            )
             place, radius = end, thinner
     root, middle, tip = (0.030, -0.034, -0.004), (0.056, -0.068, -0.006), (0.082, -0.090, -0.006)
     first = make.bone(f"{hand} thumb 1", hand, at(*root))
@@ -161,7 +178,9 @@ def make_pose(name: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
         aside = apart * (k - 0.5) if share < 0.3 else 0.0
         for joint, most in enumerate((82, 95, 62), 1):
             angle = np.clip(about(most * share, 4), -6, most)
-            pose[f"hand {finger} {joint}"] = turn(y=angle, z=aside + about(0, 1.5) if joint == 1 else 0.0)
+            pose[f"hand {finger} {joint}"] = turn(
+                y=angle, z=aside + about(0, 1.5) if joint == 1 else 0.0
+            )
     pose["hand thumb 1"] = turn(y=about(52 * thumb, 4), z=about(26 * thumb, 4))
     pose["hand thumb 2"] = turn(x=20 * thumb, y=22 * thumb, z=about(56 * thumb, 4))
     return pose

@@ -112,19 +112,27 @@ def build(b: Build = TEMPLATE) -> Body:
     soft = 0.02 * girth
     make.bone("pelvis", None, (0, 0, up(0.05)))
     hip_x, hip_r = 0.078 * b.hip, 0.084 * girth * (0.5 + 0.5 * b.hip)
-    make.cone("pelvis", "torso", (-hip_x, 0.01, up(0.04)), (hip_x, 0.01, up(0.04)), hip_r, blend=soft)
+    make.cone(
+        "pelvis", "torso", (-hip_x, 0.01, up(0.04)), (hip_x, 0.01, up(0.04)), hip_r, blend=soft
+    )
     for s in (LEFT, RIGHT):
         seat = (s * hip_x * 0.9, 0.055 * girth, up(-0.015))
         make.cone("pelvis", "torso", seat, seat, 0.070 * girth * (0.6 + 0.4 * b.hip), blend=0.018)
     make.bone("waist", "pelvis", (0, 0.01, up(0.14)))
     waist = 0.092 * girth * (0.75 + 0.25 * b.hip)
-    make.cone("waist", "torso", (0, 0.005, up(0.12)), (0, 0, up(0.30)), waist, (1.25, 0.95), blend=soft)
+    make.cone(
+        "waist", "torso", (0, 0.005, up(0.12)), (0, 0, up(0.30)), waist, (1.25, 0.95), blend=soft
+    )
     belly = (0, -(0.03 + 0.055 * b.belly) * girth, up(0.15))
-    make.cone("waist", "torso", belly, belly, (0.068 + 0.05 * b.belly) * girth, (1.15, 1), blend=soft)
+    make.cone(
+        "waist", "torso", belly, belly, (0.068 + 0.05 * b.belly) * girth, (1.15, 1), blend=soft
+    )
     make.bone("chest", "waist", (0, 0.015, up(0.28)))
     wide = 1.32 * (0.4 + 0.6 * b.shoulder)
     rib = (0.098 * girth, 0.102 * (0.4 + 0.6 * girth))
-    make.cone("chest", "torso", (0, 0, up(0.29)), (0, 0.005, up(0.43)), rib, (wide, 0.92), blend=soft)
+    make.cone(
+        "chest", "torso", (0, 0, up(0.29)), (0, 0.005, up(0.43)), rib, (wide, 0.92), blend=soft
+    )
     for s in (LEFT, RIGHT):
         breast = (s * 0.078 * b.shoulder, -(0.062 + 0.03 * b.bust) * girth, up(0.375))
         make.cone("chest", "torso", breast, breast, (0.045 + 0.028 * b.bust) * girth, blend=0.016)
@@ -136,7 +144,12 @@ def build(b: Build = TEMPLATE) -> Body:
     make.bone("neck", "chest", (0, 0.015, up(0.55)))
     neck_top = up(0.62) + 0.02
     make.cone(
-        "neck", "neck", (0, 0.015, up(0.54)), (0, 0.005, neck_top), (neck_r, neck_r * 0.95), blend=0.018
+        "neck",
+        "neck",
+        (0, 0.015, up(0.54)),
+        (0, 0.005, neck_top),
+        (neck_r, neck_r * 0.95),
+        blend=0.018,
     )
     _head(make, b.head, neck_top)
     for s in (LEFT, RIGHT):
@@ -175,15 +188,26 @@ def _arm(make: Builder, s: float, b: Build, x0: float, z: float) -> None:
     bone = make.bone(f"{side} upper arm", "chest", (s * x0, y, z))
     cap = (s * (x0 - 0.005), y, z - 0.005)
     make.cone(bone, bone, cap, cap, 0.057 * (0.3 + 0.4 * b.muscle + 0.3 * b.girth), blend=0.016)
-    make.cone(bone, bone, (s * x0, y, z), (s * elbow, y, z), (0.047 * thick, 0.037 * thick), blend=0.012)
+    make.cone(
+        bone, bone, (s * x0, y, z), (s * elbow, y, z), (0.047 * thick, 0.037 * thick), blend=0.012
+    )
     biceps = ((s * (x0 + 0.09 * b.arm), y, z), (s * (x0 + 0.17 * b.arm), y, z))
     make.cone(bone, bone, *biceps, 0.042 * thick * b.muscle, blend=0.012)
     bone = make.bone(f"{side} forearm", bone, (s * elbow, y, z))
-    make.cone(bone, bone, (s * elbow, y, z), (s * wrist, y, z), (0.037 * thick, 0.025 * thick), blend=0.012)
+    make.cone(
+        bone,
+        bone,
+        (s * elbow, y, z),
+        (s * wrist, y, z),
+        (0.037 * thick, 0.025 * thick),
+        blend=0.012,
+    )
     bulge = ((s * (elbow + 0.03), y, z), (s * (elbow + 0.10 * b.arm), y, z))
     make.cone(bone, bone, *bulge, (0.036 * thick, 0.034 * thick), blend=0.012)
     hand = make.bone(f"{side} hand", bone, (s * wrist, y, z))
-    palm_and_fingers(make, hand, (s * wrist, y, z), (s * b.hand, b.hand), lambda finger: hand, b.splay)
+    palm_and_fingers(
+        make, hand, (s * wrist, y, z), (s * b.hand, b.hand), lambda finger: hand, b.splay
+    )
 
 
 def _leg(make: Builder, s: float, b: Build, hip_x: float, hip_z: float) -> None:
@@ -212,7 +236,10 @@ def _leg(make: Builder, s: float, b: Build, hip_x: float, hip_z: float) -> None:
         (0.05 * (0.5 + 0.5 * thick), 0.031 * calf),
         blend=0.014,
     )
-    back = ((knee_x, 0.018, knee_z - 0.06 * b.leg), ((knee_x + ankle_x) / 2, 0.022, knee_z - 0.16 * b.leg))
+    back = (
+        (knee_x, 0.018, knee_z - 0.06 * b.leg),
+        ((knee_x + ankle_x) / 2, 0.022, knee_z - 0.16 * b.leg),
+    )
     make.cone(bone, bone, *back, (0.046 * calf, 0.042 * calf), blend=0.014)
     f = b.foot
     foot = make.bone(f"{side} foot", bone, (ankle_x, 0.02, ankle_z))

@@ -42,7 +42,9 @@ class _Person:
         self.pose["neck"] = turn(x=0.4 * down, z=0.4 * aside)
         self.pose["head"] = turn(x=0.6 * down, y=self.about(0, 5), z=0.6 * aside)
 
-    def arm(self, side: float, lower: float, swing: float = 0, elbow: float = 12, twist: float = 0) -> None:
+    def arm(
+        self, side: float, lower: float, swing: float = 0, elbow: float = 12, twist: float = 0
+    ) -> None:
         """An arm: lowered from the horizontal, swung forwards, bent; twisted, the elbow's crook turns up."""
         name = SIDES[side]
         lower = np.clip(self.about(lower), -85, 82)
@@ -65,12 +67,20 @@ class _Person:
             self.pose[f"{SIDES[side]} hand thumb {joint}"] = mirrored(side, closed)
 
     def leg(
-        self, side: float, lift: float, knee: float = 4, spread: float = 4, toes: float = 0, out: float = 8
+        self,
+        side: float,
+        lift: float,
+        knee: float = 4,
+        spread: float = 4,
+        toes: float = 0,
+        out: float = 8,
     ) -> None:
         """A leg: swung forwards, spread aside, turned out; the knee bent, the toes pulled up."""
         name = SIDES[side]
         thigh = turn(
-            z=self.about(out, 4), y=-self.about(spread, 2.5), x=-np.clip(self.about(lift, 5), -45, 120)
+            z=self.about(out, 4),
+            y=-self.about(spread, 2.5),
+            x=-np.clip(self.about(lift, 5), -45, 120),
         )
         self.pose[f"{name} thigh"] = mirrored(side, thigh)
         self.pose[f"{name} calf"] = mirrored(side, turn(x=np.clip(self.about(knee, 5), 0, 140)))

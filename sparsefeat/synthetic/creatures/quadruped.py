@@ -9,8 +9,21 @@ import numpy as np
 from sparsefeat.synthetic.creatures.body import LEFT, RIGHT, Body, Builder
 
 SIDES = {LEFT: "left", RIGHT: "right"}
-_LIMBS = ("upper foreleg", "lower foreleg", "forefoot", "upper hind leg", "lower hind leg", "hind foot")
-PARTS = ("head", "neck", "torso", "tail", *(f"{side} {limb}" for limb in _LIMBS for side in SIDES.values()))
+_LIMBS = (
+    "upper foreleg",
+    "lower foreleg",
+    "forefoot",
+    "upper hind leg",
+    "lower hind leg",
+    "hind foot",
+)
+PARTS = (
+    "head",
+    "neck",
+    "torso",
+    "tail",
+    *(f"{side} {limb}" for limb in _LIMBS for side in SIDES.values()),
+)
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,17 @@ def random_animal(species: str, rng: np.random.Generator) -> Animal:
     """One of a species: every proportion differs by some percent, dogs' by more."""
     spread = 0.10 if species == "dog" else 0.06
     animal = SPECIES[species]
-    angles = {"neck_up", "face_down", "ear_up", "tail_up", "crouch", "paw", "narrow", "ear_out", "ear_flat"}
+    angles = {
+        "neck_up",
+        "face_down",
+        "ear_up",
+        "tail_up",
+        "crouch",
+        "paw",
+        "narrow",
+        "ear_out",
+        "ear_flat",
+    }
     size = float(np.exp(0.12 * np.clip(rng.normal(), -2, 2)))
     stout = float(np.exp(spread * np.clip(rng.normal(), -2, 2)))
     legs = float(np.exp(1.5 * spread * np.clip(rng.normal(), -2, 1.2)))
@@ -200,7 +223,12 @@ def _neck_and_head(make: Builder, a: Animal, front: float, chest_z: float) -> No
     tip = tip - 0.42 * a.skull * crown
     make.cone("head", "head", root, tip, (a.muzzle, a.nose), (0.92, 1.0), blend=0.14 * a.skull)
     for s in (LEFT, RIGHT):
-        cheek = skull + np.array([s * 0.34 * a.skull, 0, 0]) + 0.25 * a.skull * ahead - 0.35 * a.skull * crown
+        cheek = (
+            skull
+            + np.array([s * 0.34 * a.skull, 0, 0])
+            + 0.25 * a.skull * ahead
+            - 0.35 * a.skull * crown
+        )
         make.cone("head", "head", cheek, cheek, 0.62 * a.skull, blend=0.12 * a.skull)
     for s in (LEFT, RIGHT):
         lift = np.radians(a.ear_up)
@@ -233,7 +261,14 @@ def _tail(make: Builder, a: Animal, y: float, z: float) -> None:
     parent = "pelvis"
     for k in range(3):
         parent = make.bone(f"tail {k + 1}", parent, places[k])
-        make.cone(parent, "tail", places[k], places[k + 1], (radii[k], radii[k + 1]), blend=0.3 * a.tail_base)
+        make.cone(
+            parent,
+            "tail",
+            places[k],
+            places[k + 1],
+            (radii[k], radii[k + 1]),
+            blend=0.3 * a.tail_base,
+        )
 
 
 def _foreleg(make: Builder, s: float, a: Animal, front: float) -> None:
@@ -246,7 +281,12 @@ def _foreleg(make: Builder, s: float, a: Animal, front: float) -> None:
     make.cone(bone, bone, shoulder, elbow, (a.thigh, 0.5 * (a.thigh + a.knee)), blend=0.2 * a.thigh)
     forearm = make.bone(f"{side} forearm", bone, elbow)
     make.cone(
-        forearm, bone, elbow, wrist, (0.5 * (a.thigh + a.knee), 0.5 * (a.knee + a.shin)), blend=0.3 * a.knee
+        forearm,
+        bone,
+        elbow,
+        wrist,
+        (0.5 * (a.thigh + a.knee), 0.5 * (a.knee + a.shin)),
+        blend=0.3 * a.knee,
     )
     shin = make.bone(f"{side} lower foreleg", forearm, wrist)
     make.cone(shin, shin, wrist, ankle, (1.08 * a.shin, a.shin), blend=0.3 * a.shin)
@@ -262,11 +302,22 @@ def _hind_leg(make: Builder, s: float, a: Animal, back: float) -> None:
     ankle = (x, back * 0.98 + 0.07 * h * a.crouch, 0.9 * a.foot + 0.04 * h)
     bone = make.bone(f"{side} upper hind leg", "pelvis", hip)
     make.cone(
-        bone, bone, hip, knee, (1.25 * a.thigh, 0.62 * (a.thigh + a.knee)), (0.85, 1), blend=0.2 * a.thigh
+        bone,
+        bone,
+        hip,
+        knee,
+        (1.25 * a.thigh, 0.62 * (a.thigh + a.knee)),
+        (0.85, 1),
+        blend=0.2 * a.thigh,
     )
     shank = make.bone(f"{side} shank", bone, knee)
     make.cone(
-        shank, bone, knee, hock, (0.55 * (a.thigh + a.knee), 0.55 * (a.knee + a.shin)), blend=0.3 * a.knee
+        shank,
+        bone,
+        knee,
+        hock,
+        (0.55 * (a.thigh + a.knee), 0.55 * (a.knee + a.shin)),
+        blend=0.3 * a.knee,
     )
     shin = make.bone(f"{side} lower hind leg", shank, hock)
     make.cone(shin, shin, hock, ankle, (1.1 * a.shin, a.shin), blend=0.3 * a.shin)

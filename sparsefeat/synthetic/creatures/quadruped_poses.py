@@ -39,7 +39,9 @@ class _Beast:
         self.pose["upper neck"] = turn(x=0.4 * down, z=0.35 * aside)
         self.pose["head"] = turn(x=self.about(nod, 6), z=0.3 * aside)
         for side in (LEFT, RIGHT):
-            self.pose[f"{SIDES[side]} ear"] = mirrored(side, turn(x=self.about(0, 8), y=self.about(0, 8)))
+            self.pose[f"{SIDES[side]} ear"] = mirrored(
+                side, turn(x=self.about(0, 8), y=self.about(0, 8))
+            )
 
     def tail(self, up: float = 0, aside: float = 0) -> None:
         up, aside = self.about(up, 8), self.about(aside, 14)
@@ -51,7 +53,9 @@ class _Beast:
     ) -> None:
         """A foreleg: swung forwards, elbow bent (the forearm rises), wrist and foot bent back."""
         name = SIDES[side]
-        self.pose[f"{name} upper foreleg"] = mirrored(side, turn(x=-self.about(swing), y=-self.about(2, 1.5)))
+        self.pose[f"{name} upper foreleg"] = mirrored(
+            side, turn(x=-self.about(swing), y=-self.about(2, 1.5))
+        )
         self.pose[f"{name} forearm"] = mirrored(side, turn(x=-self.about(elbow, 3)))
         self.pose[f"{name} lower foreleg"] = mirrored(side, turn(x=self.about(wrist, 3)))
         self.pose[f"{name} forefoot"] = mirrored(side, turn(x=self.about(foot, 3)))
@@ -188,7 +192,18 @@ POSES: dict[str, Callable[[_Beast], None]] = {
     "stretch": _stretch,
 }
 
-_RUNNERS = ("stand", "walk", "graze", "gallop", "look-back", "trot", "alert", "gather", "rear", "lie")
+_RUNNERS = (
+    "stand",
+    "walk",
+    "graze",
+    "gallop",
+    "look-back",
+    "trot",
+    "alert",
+    "gather",
+    "rear",
+    "lie",
+)
 # What a species does; dogs and cats do everything.
 HABITS = {
     "dog": tuple(POSES),

@@ -102,7 +102,10 @@ class Template:
         return gradient / np.maximum(np.linalg.norm(gradient, axis=1, keepdims=True), 1e-12)
 
     def carry(
-        self, points: np.ndarray, cones: Cones, relief: Callable[[np.ndarray], np.ndarray] | None = None
+        self,
+        points: np.ndarray,
+        cones: Cones,
+        relief: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> np.ndarray:
         """Points of the template's surface to the same points of another body's surface.
 
@@ -120,11 +123,15 @@ class Template:
         """
         weights = self.weights(points)
         matrix, offset = self._maps(cones)
-        moved = np.einsum("np,pij,nj->ni", weights, matrix, points, optimize=True) + weights @ offset
+        moved = (
+            np.einsum("np,pij,nj->ni", weights, matrix, points, optimize=True) + weights @ offset
+        )
         share = np.clip(weights @ self._near, 0, 1)
         near = _largest(np.log(np.maximum(share, 1e-30)) - cones.distance(moved) / cones.blend)
         share = np.take_along_axis(share, near, 1)
-        moved = onto_surface(cones, moved, 8, near, share, limit=0.5 * float(np.median(cones.radius)))
+        moved = onto_surface(
+            cones, moved, 8, near, share, limit=0.5 * float(np.median(cones.radius))
+        )
         if relief is None:
             return moved
         _, gradient = body_field(cones, moved, near, share)
@@ -205,7 +212,10 @@ def _largest(values: np.ndarray) -> np.ndarray:
 def _is_closed(count: int, faces: np.ndarray) -> bool:
     """Whether every edge of a mesh has two faces, and every vertex one."""
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    return bool((np.unique(edges, axis=0, return_counts=True)[1] == 2).all()) and len(np.unique(faces)) == count
+    return (
+        bool((np.unique(edges, axis=0, return_counts=True)[1] == 2).all())
+        and len(np.unique(faces)) == count
+    )
 
 
 def _is_sphere(count: int, faces: np.ndarray) -> bool:
@@ -215,4 +225,7 @@ def _is_sphere(count: int, faces: np.ndarray) -> bool:
     if not (uses == 2).all() or len(np.unique(faces)) != count:
         return False
     graph = coo_matrix((np.ones(len(distinct)), distinct.T), shape=(count, count))
-    return connected_components(graph, directed=False)[0] == 1 and count - len(distinct) + len(faces) == 2
+    return (
+        connected_components(graph, directed=False)[0] == 1
+        and count - len(distinct) + len(faces) == 2
+    )

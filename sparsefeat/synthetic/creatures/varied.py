@@ -17,7 +17,16 @@ from sparsefeat.synthetic.creatures.quadruped import SPECIES, Animal
 
 POSES = tuple(f"pose-{k}" for k in range(8))
 """Names of the poses of made-up species, all of which are drawn at random."""
-MONSTER_PARTS = ("trunk", "neck", "head", "tail", "left limb", "right limb", "left wing", "right wing")
+MONSTER_PARTS = (
+    "trunk",
+    "neck",
+    "head",
+    "tail",
+    "left limb",
+    "right limb",
+    "left wing",
+    "right wing",
+)
 MOLECULE_PARTS = ("molecule",)
 
 
@@ -28,7 +37,15 @@ def random_person(rng: np.random.Generator) -> Body:
         return float(middle * np.exp(spread * np.clip(rng.normal(), -2, 2)))
 
     usual = humanoid.random_build(rng)
-    spread = {"leg": 0.08, "arm": 0.08, "torso": 0.08, "shoulder": 0.09, "hip": 0.09, "girth": 0.16, "muscle": 0.12}
+    spread = {
+        "leg": 0.08,
+        "arm": 0.08,
+        "torso": 0.08,
+        "shoulder": 0.09,
+        "hip": 0.09,
+        "girth": 0.16,
+        "muscle": 0.12,
+    }
     spread |= {"head": 0.10, "hand": 0.12, "foot": 0.10}
     changed = {name: getattr(usual, name) * about(s) for name, s in spread.items()}
     build = replace(usual, **changed, belly=float(rng.uniform(0, 1)), bust=float(rng.uniform(0, 1)))
@@ -132,18 +149,42 @@ def monster(seed: int) -> Species:
                   int(plan.integers(2, 4)), (0.14, 0.36), plan.uniform(0.045, 0.09), flat)  # fmt: skip
         if plan.random() < 0.35:
             at = trunk[-1 if segments < 3 else -2]
-            _pair(make, plan, size, "wing", "wing", at, 1.0, 0.9 * back, 2, (0.28, 0.5), 0.13, flat, (1.0, 0.26))
+            _pair(
+                make,
+                plan,
+                size,
+                "wing",
+                "wing",
+                at,
+                1.0,
+                0.9 * back,
+                2,
+                (0.28, 0.5),
+                0.13,
+                flat,
+                (1.0, 0.26),
+            )
         return make.build()
 
     def pose(rng: np.random.Generator) -> dict[str, np.ndarray]:
         bones = body(None).bones
-        spread = {"trunk": 9, "neck": 14, "head": 18, "tail": 18, "left": 24, "right": 24, "horn": 6}
+        spread = {
+            "trunk": 9,
+            "neck": 14,
+            "head": 18,
+            "tail": 18,
+            "left": 24,
+            "right": 24,
+            "horn": 6,
+        }
         return {bone: _random_turn(rng, spread.get(bone.split()[0], 12)) for bone in bones}
 
     return Species(MONSTER_PARTS, body, pose)
 
 
-def _neck_and_head(make: Builder, plan, size, parent: str, place, ahead, back, thick: float) -> None:
+def _neck_and_head(
+    make: Builder, plan, size, parent: str, place, ahead, back, thick: float
+) -> None:
     along = ahead + plan.uniform(-0.2, 0.8) * back
     along /= np.linalg.norm(along)
     radius = min(thick * plan.uniform(0.4, 0.8), 0.12)
@@ -155,9 +196,19 @@ def _neck_and_head(make: Builder, plan, size, parent: str, place, ahead, back, t
     head = make.bone("head", parent, place)
     skull = size(0.08, 0.17)
     centre = place + 0.5 * skull * along
-    make.cone(head, "head", centre, centre + 0.3 * skull * ahead, skull, (1.0, plan.uniform(0.8, 1.2)), blend=0.015)
+    make.cone(
+        head,
+        "head",
+        centre,
+        centre + 0.3 * skull * ahead,
+        skull,
+        (1.0, plan.uniform(0.8, 1.2)),
+        blend=0.015,
+    )
     snout = centre + (skull + size(0.03, 0.22)) * ahead - 0.3 * skull * back * plan.random()
-    make.cone(head, "head", centre, snout, (0.6 * skull, skull * plan.uniform(0.25, 0.5)), blend=0.015)
+    make.cone(
+        head, "head", centre, snout, (0.6 * skull, skull * plan.uniform(0.25, 0.5)), blend=0.015
+    )
     for k in range(int(plan.integers(0, 3))):
         out, up = plan.uniform(0.3, 1.0), plan.uniform(0.2, 1.0)
         long, radius = size(0.10, 0.30), plan.uniform(0.035, 0.06)
@@ -170,7 +221,21 @@ def _neck_and_head(make: Builder, plan, size, parent: str, place, ahead, back, t
                       (1.0, plan.uniform(0.6, 1.0)), blend=0.008)  # fmt: skip
 
 
-def _pair(make: Builder, plan, size, name, part, at, out, direction, bones, lengths, radius, flat, stretch=(1.0, 1.0)):
+def _pair(
+    make: Builder,
+    plan,
+    size,
+    name,
+    part,
+    at,
+    out,
+    direction,
+    bones,
+    lengths,
+    radius,
+    flat,
+    stretch=(1.0, 1.0),
+):
     """A limb on either side; both are drawn once."""
     bone, place, thick = at
     state, taper = plan.integers(1 << 30), plan.uniform(0.55, 0.9)
@@ -183,7 +248,22 @@ def _pair(make: Builder, plan, size, name, part, at, out, direction, bones, leng
               stretch, s)  # fmt: skip
 
 
-def _limb(make, plan, size, name, part, parent, start, way, bones, lengths, radius, taper, stretch=(1.0, 1.0), s=1.0):
+def _limb(
+    make,
+    plan,
+    size,
+    name,
+    part,
+    parent,
+    start,
+    way,
+    bones,
+    lengths,
+    radius,
+    taper,
+    stretch=(1.0, 1.0),
+    s=1.0,
+):
     """A row of bones that turns a little at each joint and gets thinner; ``lengths``: a range, or one each."""
     radius = max(radius, 0.04)
     for k in range(bones):
@@ -191,7 +271,16 @@ def _limb(make, plan, size, name, part, parent, start, way, bones, lengths, radi
         long = lengths[k] if size is None else size(*lengths)
         parent = make.bone(f"{name} {k}", parent, start)
         end = max(radius * (1 - taper), 0.036)
-        make.cone(parent, part, start, start + long * way, (radius, end), stretch, (0.0, 1.0, 0.2), blend=0.012)
+        make.cone(
+            parent,
+            part,
+            start,
+            start + long * way,
+            (radius, end),
+            stretch,
+            (0.0, 1.0, 0.2),
+            blend=0.012,
+        )
         start, radius = start + long * way, end
         bent = 0.45 * plan.normal(size=3)
         way = way + bent * (s, 1, 1)
@@ -244,12 +333,25 @@ def _helices(make: Builder, plan: np.random.Generator, own: Callable[[float], fl
                 if plan.random() < 0.06:
                     continue
                 turned = np.radians(angle + strand + 8 * plan.normal())
-                far = around * np.exp(0.1 * plan.normal()) * (np.cos(turned) * frame[:, 0] + np.sin(turned) * frame[:, 1])
+                far = (
+                    around
+                    * np.exp(0.1 * plan.normal())
+                    * (np.cos(turned) * frame[:, 0] + np.sin(turned) * frame[:, 1])
+                )
                 radius = ball * np.exp(0.2 * np.clip(plan.normal(), -2, 2)) * own(0.1)
-                make.cone(bone, "molecule", place + 0.7 * far, place + far, (0.8 * radius, radius), blend=blend)
+                make.cone(
+                    bone,
+                    "molecule",
+                    place + 0.7 * far,
+                    place + far,
+                    (0.8 * radius, radius),
+                    blend=blend,
+                )
 
 
-def _strand(make: Builder, plan: np.random.Generator, own: Callable[[float], float], name: str) -> None:
+def _strand(
+    make: Builder, plan: np.random.Generator, own: Callable[[float], float], name: str
+) -> None:
     """A row of balls of many sizes with side groups, which keeps together and away from itself."""
     radius, blend = plan.uniform(0.07, 0.12), plan.uniform(0.01, 0.04)
     side_groups, tube = 0.8 * plan.random(), plan.random() < 0.35
@@ -261,7 +363,14 @@ def _strand(make: Builder, plan: np.random.Generator, own: Callable[[float], flo
         thick = radius * np.exp(0.2 * np.clip(plan.normal(), -2, 2)) * own(0.12)
         step = radius * plan.uniform(1.2, 2.0) * way
         bone = make.bone(f"{name} {k}", bone, place)
-        make.cone(bone, "molecule", place, place + (step if tube else 0.2 * step), (thick, thick), blend=blend)
+        make.cone(
+            bone,
+            "molecule",
+            place,
+            place + (step if tube else 0.2 * step),
+            (thick, thick),
+            blend=blend,
+        )
         if plan.random() < side_groups:
             aside = plan.normal(size=3)
             aside /= np.linalg.norm(aside)

@@ -34,12 +34,18 @@ def bed(rng: Rng) -> Piece:
     ]
     board = slab(-w / 2 - 0.03, w / 2 + 0.03, -d / 2 - 0.05, -d / 2, 0, head)
     if rng.random() < 0.4:
-        bars = [rod((x, -d / 2, 0.2), (x, -d / 2, head), 0.014, 6) for x in np.linspace(-w / 2, w / 2, 9)]
+        bars = [
+            rod((x, -d / 2, 0.2), (x, -d / 2, head), 0.014, 6)
+            for x in np.linspace(-w / 2, w / 2, 9)
+        ]
         board = join(
             [
                 *bars,
                 tube(
-                    curve([(-w / 2, -d / 2, head), (0, -d / 2, head + 0.12), (w / 2, -d / 2, head)], 12),
+                    curve(
+                        [(-w / 2, -d / 2, head), (0, -d / 2, head + 0.12), (w / 2, -d / 2, head)],
+                        12,
+                    ),
                     0.025,
                 ),
             ]
@@ -62,7 +68,9 @@ def bed(rng: Rng) -> Piece:
     parts.append(lattice(cover))
     if rng.random() < 0.5:
         parts.append(
-            wobble(rounded_box((w, 0.3, 0.09), 0.04, (0, d / 2 - reach, h + 0.05), 8), rng, 0.014, 0.2)
+            wobble(
+                rounded_box((w, 0.3, 0.09), 0.04, (0, d / 2 - reach, h + 0.05), 8), rng, 0.014, 0.2
+            )
         )
     for x0 in np.linspace(-w / 2, w / 2, 3 if w > 1.3 else 2)[:-1] + w / (4 if w > 1.3 else 2):
         pillow = things.pillow(rng).scaled((1.2, 1.1, 1.0)).turned(rng.uniform(0.0, 0.7), 0)

@@ -40,7 +40,8 @@ def kitchen(rng: Rng) -> Piece:
         slab(sink - sw, sink + sw, d / 2 - 0.09, d / 2, h - top, h),
     ]
     parts += [
-        slab(x, x + 0.01, -d / 2 + 0.1, d / 2 - 0.09, h - 0.2, h) for x in (sink - sw, sink + sw - 0.01)
+        slab(x, x + 0.01, -d / 2 + 0.1, d / 2 - 0.09, h - 0.2, h)
+        for x in (sink - sw, sink + sw - 0.01)
     ]
     parts += [slab(-w / 2, w / 2, d / 2 - 0.04, d / 2 - 0.02, h - 0.2, h - top)]
     tap = curve(
@@ -57,7 +58,14 @@ def kitchen(rng: Rng) -> Piece:
         rod((sink + 0.03, -d / 2 + 0.06, h), (sink + 0.09, -d / 2 + 0.07, h + 0.1), 0.01, 6),
     ]
     parts += fronts(
-        rng, -w / 2, w / 2, d / 2 - 0.02, 0.1, h - top, int(rng.integers(1, 4)), max(2, round(w / 0.5))
+        rng,
+        -w / 2,
+        w / 2,
+        d / 2 - 0.02,
+        0.1,
+        h - top,
+        int(rng.integers(1, 4)),
+        max(2, round(w / 0.5)),
     )
     hob = sink + 0.75 if sink < 0 else sink - 0.75
     if abs(hob) < w / 2 - 0.3:
@@ -79,11 +87,15 @@ def kitchen(rng: Rng) -> Piece:
         x0, x1 = (-w / 2, min(hob - 0.32, w / 2)) if hob > 0 else (max(hob + 0.32, -w / 2), w / 2)
         if x1 - x0 > 0.4:
             parts.append(slab(x0, x1, -d / 2, -d / 2 + depth, low, low + 0.65))
-            parts += fronts(rng, x0, x1, -d / 2 + depth, low, low + 0.65, 1, max(1, round((x1 - x0) / 0.45)))
+            parts += fronts(
+                rng, x0, x1, -d / 2 + depth, low, low + 0.65, 1, max(1, round((x1 - x0) / 0.45))
+            )
     elif above < 0.85:
         for z in (low, low + 0.34):
             parts.append(slab(-w / 2, w / 2, -d / 2, -d / 2 + 0.26, z, z + 0.025))
-            supports.append(Support(-w / 2, w / 2, -d / 2, -d / 2 + 0.26, z + 0.025, 0.28, things.KITCHEN))
+            supports.append(
+                Support(-w / 2, w / 2, -d / 2, -d / 2 + 0.26, z + 0.025, 0.28, things.KITCHEN)
+            )
     return Piece(join(parts), w, d, tuple(supports))
 
 
@@ -100,7 +112,14 @@ def washbasin(rng: Rng) -> Piece:
     tap = tube(curve([(0, -0.18, h), (0, -0.18, h + 0.12), (0, -0.06, h + 0.12)], 8), 0.013, 7)
     mirror = slab(-0.25, 0.25, -0.24, -0.225, 1.2, 1.8).of_material(things.DARK)
     return Piece(
-        join([basin, tap, mirror, lathe([(0.12, 0), (0.08, 0.1), (0.075, 0.5), (0.12, h - 0.18)], 18)]),
+        join(
+            [
+                basin,
+                tap,
+                mirror,
+                lathe([(0.12, 0), (0.08, 0.1), (0.075, 0.5), (0.12, h - 0.18)], 18),
+            ]
+        ),
         0.6,
         0.5,
     )
@@ -108,16 +127,24 @@ def washbasin(rng: Rng) -> Piece:
 
 def toilet(rng: Rng) -> Piece:
     bowl = (
-        lathe([(0.12, 0), (0.11, 0.12), (0.19, 0.36), (0.2, 0.4), (0.14, 0.4), (0.1, 0.25), (0, 0.2)], 24)
+        lathe(
+            [(0.12, 0), (0.11, 0.12), (0.19, 0.36), (0.2, 0.4), (0.14, 0.4), (0.1, 0.25), (0, 0.2)],
+            24,
+        )
         .scaled((0.95, 1.25, 1))
         .moved((0, 0.1, 0))
     )
     lid = prism(
-        np.stack([0.19 * np.cos(a := np.linspace(0, 6.28, 20, endpoint=False)), 0.24 * np.sin(a)], -1), 0.025
+        np.stack(
+            [0.19 * np.cos(a := np.linspace(0, 6.28, 20, endpoint=False)), 0.24 * np.sin(a)], -1
+        ),
+        0.025,
     )
     lid = (
         lid.turned(np.pi / 2 - 0.15, 0).moved((0, -0.13, 0.64))
         if rng.random() < 0.6
         else lid.moved((0, 0.1, 0.42))
     )
-    return Piece(join([bowl, lid, rounded_box((0.38, 0.17, 0.36), 0.03, (0, -0.25, 0.58), 5)]), 0.42, 0.7)
+    return Piece(
+        join([bowl, lid, rounded_box((0.38, 0.17, 0.36), 0.03, (0, -0.25, 0.58), 5)]), 0.42, 0.7
+    )

@@ -47,7 +47,9 @@ def legs(rng: Rng, w: float, d: float, h: float) -> list[Mesh]:
             elif style == 1:
                 legs.append(rod((x + sx * splay, y + sy * splay, 0), (x, y, h), r, 8))
             elif style == 2:
-                legs.append(rod((x + sx * splay, y + sy * splay, 0), (x, y, h), 0.6 * r, 8, 1.3 * r))
+                legs.append(
+                    rod((x + sx * splay, y + sy * splay, 0), (x, y, h), 0.6 * r, 8, 1.3 * r)
+                )
             else:
                 turned = [
                     (r, 0),
@@ -98,12 +100,23 @@ def fronts(
             one = [slab(left, right, 0, thick, low, high)]
             if panelled:
                 rim = 0.05
-                one += [slab(left, right, thick, thick + 0.012, z, z + rim) for z in (low, high - rim)]
-                one += [slab(x, x + rim, thick, thick + 0.012, low, high) for x in (left, right - rim)]
-            grip = right - 0.05 if tall and c % 2 == 0 else left + 0.05 if tall else (left + right) / 2
+                one += [
+                    slab(left, right, thick, thick + 0.012, z, z + rim) for z in (low, high - rim)
+                ]
+                one += [
+                    slab(x, x + rim, thick, thick + 0.012, low, high) for x in (left, right - rim)
+                ]
+            grip = (
+                right - 0.05 if tall and c % 2 == 0 else left + 0.05 if tall else (left + right) / 2
+            )
             one.append(
                 handle(
-                    rng, style, grip, thick, (low + high) / 2 if not tall else low + 0.6 * (high - low), tall
+                    rng,
+                    style,
+                    grip,
+                    thick,
+                    (low + high) / 2 if not tall else low + 0.6 * (high - low),
+                    tall,
                 )
             )
             front = join(one)
@@ -117,7 +130,14 @@ def fronts(
                     front = join(
                         [
                             front.moved((0, pull, 0)),
-                            slab(left + 0.02, right - 0.02, -0.2, pull, low + 0.02, low + 0.6 * (high - low)),
+                            slab(
+                                left + 0.02,
+                                right - 0.02,
+                                -0.2,
+                                pull,
+                                low + 0.02,
+                                low + 0.6 * (high - low),
+                            ),
                         ]
                     )
             parts.append(front.moved((0, y, 0)))
@@ -128,4 +148,6 @@ def fitted(mesh: Mesh, width: float, depth: float, height: float) -> Mesh:
     """The mesh shrunk, if it must be, to fit a box, and centred over the origin."""
     low, high = mesh.vertices.min(0), mesh.vertices.max(0)
     scale = min(1.0, *(np.array([width, depth, height]) / np.maximum(high - low, 1e-6)))
-    return mesh.moved([-(low[0] + high[0]) / 2, -(low[1] + high[1]) / 2, 0]).scaled((scale, scale, scale))
+    return mesh.moved([-(low[0] + high[0]) / 2, -(low[1] + high[1]) / 2, 0]).scaled(
+        (scale, scale, scale)
+    )

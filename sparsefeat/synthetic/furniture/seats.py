@@ -50,11 +50,19 @@ def chair(rng: Rng) -> Piece:
         ]
     elif style == 1:
         back = [
-            rod((x, 0, 0), (x * 1.1, 0, rise), 0.01, 6) for x in np.linspace(-w / 2 + 0.03, w / 2 - 0.03, 6)
+            rod((x, 0, 0), (x * 1.1, 0, rise), 0.01, 6)
+            for x in np.linspace(-w / 2 + 0.03, w / 2 - 0.03, 6)
         ]
         back.append(
             tube(
-                curve([(-w * 0.55, 0, rise - 0.02), (0, -0.04, rise + 0.03), (w * 0.55, 0, rise - 0.02)], 9),
+                curve(
+                    [
+                        (-w * 0.55, 0, rise - 0.02),
+                        (0, -0.04, rise + 0.03),
+                        (w * 0.55, 0, rise - 0.02),
+                    ],
+                    9,
+                ),
                 0.02,
             )
         )
@@ -76,7 +84,11 @@ def chair(rng: Rng) -> Piece:
             x = s * (w / 2 + 0.01)
             parts.append(
                 tube(
-                    [(x, -d / 2, seat + 0.22), (x, d / 2 - 0.05, seat + 0.22), (x, d / 2 - 0.05, seat)],
+                    [
+                        (x, -d / 2, seat + 0.22),
+                        (x, d / 2 - 0.05, seat + 0.22),
+                        (x, d / 2 - 0.05, seat),
+                    ],
                     0.018,
                     6,
                 )
@@ -96,14 +108,19 @@ def office_chair(rng: Rng) -> Piece:
         end = np.array([0.3 * np.cos(a), 0.3 * np.sin(a), 0.06])
         parts += [
             rod((0, 0, 0.12), end, 0.025, 6, 0.018),
-            torus(0.022, 0.014, (0, 0, 0), 10, 6).turned(np.pi / 2, 0).turned(a).moved(end - [0, 0, 0.025]),
+            torus(0.022, 0.014, (0, 0, 0), 10, 6)
+            .turned(np.pi / 2, 0)
+            .turned(a)
+            .moved(end - [0, 0, 0.025]),
         ]
     parts.append(wobble(rounded_box((0.48, 0.46, 0.09), 0.04, (0, 0, seat), 6), rng, 0.006, 0.3))
     u, v = np.meshgrid(np.linspace(-1, 1, 10), np.linspace(0, 1, 9), indexing="ij")
     wide = 0.22 * (1 - 0.35 * (2 * v - 1) ** 4)
     front = np.stack([u * wide, -0.07 * (1 - u**2) - 0.05 * np.sin(3 * v), 0.08 + v * top], -1)
     parts += [
-        join([lattice(front), lattice(front - [0, 0.05, 0])]).turned(0.15, 0).moved((0, -0.2, seat)),
+        join([lattice(front), lattice(front - [0, 0.05, 0])])
+        .turned(0.15, 0)
+        .moved((0, -0.2, seat)),
         box((0.06, 0.02, 0.3), (0, -0.27, seat + 0.1)),
     ]
     if rng.random() < 0.7:
@@ -143,7 +160,14 @@ def sofa(rng: Rng, seats: int | None = None) -> Piece:
     )
     armtop, soft = rng.uniform(0.5, 0.65), rng.uniform(0.03, 0.09)
     parts = [
-        slab(-w / 2 + 0.02, w / 2 - 0.02, -d / 2 + 0.02, d / 2 - 0.04, rng.uniform(0.02, 0.12), seat - 0.12)
+        slab(
+            -w / 2 + 0.02,
+            w / 2 - 0.02,
+            -d / 2 + 0.02,
+            d / 2 - 0.04,
+            rng.uniform(0.02, 0.12),
+            seat - 0.12,
+        )
     ]
     parts.append(
         wobble(rounded_box((w, 0.22, top), soft, (0, 0, top / 2), 7), rng, 0.006, 0.4)
@@ -166,14 +190,28 @@ def sofa(rng: Rng, seats: int | None = None) -> Piece:
     for k in range(seats):
         x = -inner / 2 + (k + 0.5) * each
         parts.append(
-            wobble(rounded_box((each - 0.01, d - 0.3, 0.17), 0.06, (x, 0.08, seat), 7), rng, 0.008, 0.25)
+            wobble(
+                rounded_box((each - 0.01, d - 0.3, 0.17), 0.06, (x, 0.08, seat), 7),
+                rng,
+                0.008,
+                0.25,
+            )
         )
         back = rounded_box((each - 0.02, 0.17, top - seat), 0.07, (0, 0, (top - seat) / 2), 7)
-        parts.append(wobble(back, rng, 0.012, 0.25).turned(0.18, 0).moved((x, -d / 2 + 0.3, seat + 0.05)))
-    for _ in range(rng.integers(0, 4)):
-        pillow = things.pillow(rng).scaled(0.8).turned(rng.uniform(0.7, 1.3), 0).turned(rng.normal(0, 0.5))
         parts.append(
-            pillow.moved((rng.uniform(-0.4, 0.4) * inner, -d / 2 + rng.uniform(0.42, 0.55), seat + 0.24))
+            wobble(back, rng, 0.012, 0.25).turned(0.18, 0).moved((x, -d / 2 + 0.3, seat + 0.05))
+        )
+    for _ in range(rng.integers(0, 4)):
+        pillow = (
+            things.pillow(rng)
+            .scaled(0.8)
+            .turned(rng.uniform(0.7, 1.3), 0)
+            .turned(rng.normal(0, 0.5))
+        )
+        parts.append(
+            pillow.moved(
+                (rng.uniform(-0.4, 0.4) * inner, -d / 2 + rng.uniform(0.42, 0.55), seat + 0.24)
+            )
         )
     if rng.random() < 0.5:
         parts.append(

@@ -59,7 +59,9 @@ def coat_rack(rng: Rng) -> Piece:
         parts += [
             rod((0, 0, 0.1), 0.28 * out, 0.016, 6),
             tube(
-                curve([(0, 0, h - 0.15), 0.1 * out + [0, 0, h - 0.12], 0.16 * out + [0, 0, h]], 7), 0.012, 6
+                curve([(0, 0, h - 0.15), 0.1 * out + [0, 0, h - 0.12], 0.16 * out + [0, 0, h]], 7),
+                0.012,
+                6,
             ),
         ]
         if rng.random() < 0.7:
@@ -72,7 +74,9 @@ def dustbin(rng: Rng) -> Piece:
     r, h = rng.uniform(0.12, 0.2), rng.uniform(0.28, 0.6)
     parts = [lathe([(0, 0), (0.8 * r, 0), (r, h), (0.95 * r, h), (0.78 * r, 0.02), (0, 0.02)], 20)]
     if rng.random() < 0.5:
-        parts.append(wobble(ellipsoid((1.8 * r, 1.8 * r, 0.2), (0, 0, h - 0.04), 6), rng, 0.02, 0.12))
+        parts.append(
+            wobble(ellipsoid((1.8 * r, 1.8 * r, 0.2), (0, 0, h - 0.04), 6), rng, 0.02, 0.12)
+        )
     return Piece(join(parts), 2 * r, 2 * r)
 
 
@@ -91,7 +95,8 @@ def bicycle(rng: Rng) -> Piece:
     parts, r = [], 0.33
     for x in (-0.52, 0.52):
         wheel = [torus(r, 0.02, (0, 0, 0), 28, 7)] + [
-            rod((0, 0, 0), (r * np.cos(a), r * np.sin(a), 0), 0.004, 4) for a in np.linspace(0, 5.8, 9)
+            rod((0, 0, 0), (r * np.cos(a), r * np.sin(a), 0), 0.004, 4)
+            for a in np.linspace(0, 5.8, 9)
         ]
         parts.append(join(wheel).turned(np.pi / 2, 0).moved((x, 0, r)))
     seat, head, crank, rear, front = (
@@ -101,12 +106,24 @@ def bicycle(rng: Rng) -> Piece:
         (-0.52, 0, r),
         (0.52, 0, r),
     )
-    for a, b in ((seat, crank), (seat, head), (head, crank), (crank, rear), (seat, rear), (head, front)):
+    for a, b in (
+        (seat, crank),
+        (seat, head),
+        (head, crank),
+        (crank, rear),
+        (seat, rear),
+        (head, front),
+    ):
         parts.append(rod(a, b, 0.018, 7))
-    parts += [ellipsoid((0.26, 0.14, 0.07), (-0.2, 0, 0.92), 4), rod(head, (0.34, 0, 1.0), 0.016, 6)]
+    parts += [
+        ellipsoid((0.26, 0.14, 0.07), (-0.2, 0, 0.92), 4),
+        rod(head, (0.34, 0, 1.0), 0.016, 6),
+    ]
     parts.append(
         tube(
-            curve([(0.25, -0.28, 1.0), (0.36, -0.12, 1.02), (0.36, 0.12, 1.02), (0.25, 0.28, 1.0)], 12),
+            curve(
+                [(0.25, -0.28, 1.0), (0.36, -0.12, 1.02), (0.36, 0.12, 1.02), (0.25, 0.28, 1.0)], 12
+            ),
             0.014,
             6,
         )

@@ -28,7 +28,9 @@ def bookshelf(rng: Rng) -> Piece:
             kind = rng.random()
             if kind < 0.5:
                 parts.append(
-                    things.book_row(rng, span, room, d).moved((x, d / 2 - rng.uniform(0.01, 0.06), floor))
+                    things.book_row(rng, span, room, d).moved(
+                        (x, d / 2 - rng.uniform(0.01, 0.06), floor)
+                    )
                 )
             elif kind < 0.85:
                 thing = things.SMALL[rng.integers(len(things.SMALL))](rng)
@@ -59,7 +61,9 @@ def cabinet(rng: Rng) -> Piece:
     columns = max(1, round(w / rng.uniform(0.4, 0.7)))
     rows = 1 if tall or rng.random() < 0.3 else int(rng.integers(2, 6))
     parts += fronts(rng, -w / 2, w / 2, d / 2 - 0.02, base, h, rows, columns)
-    return Piece(join(parts), w + 0.03, d + 0.04, (Support(-w / 2, w / 2, -d / 2, d / 2, h + 0.025, 0.6),))
+    return Piece(
+        join(parts), w + 0.03, d + 0.04, (Support(-w / 2, w / 2, -d / 2, d / 2, h + 0.025, 0.6),)
+    )
 
 
 def fridge(rng: Rng) -> Piece:
@@ -73,7 +77,9 @@ def fridge(rng: Rng) -> Piece:
     for z0, z1 in ((0.06, split * h), (split * h + 0.01, h)):
         parts.append(rounded_box((w, 0.06, z1 - z0), 0.02, (0, d / 2 - 0.03, (z0 + z1) / 2), 5))
         parts.append(handle(rng, 2, -w / 2 + 0.06, d / 2, (z0 + z1) / 2, True))
-    return Piece(join(parts), w, d + 0.04, (Support(-w / 2, w / 2, -d / 2, d / 2, h, 0.3, things.KITCHEN),))
+    return Piece(
+        join(parts), w, d + 0.04, (Support(-w / 2, w / 2, -d / 2, d / 2, h, 0.3, things.KITCHEN),)
+    )
 
 
 def tv_stand(rng: Rng) -> Piece:
@@ -83,14 +89,20 @@ def tv_stand(rng: Rng) -> Piece:
         for z in (0.06, 0.28, h - 0.025)[:: 1 if h > 0.4 else 2]
     ]
     parts += [slab(x, x + 0.025, -d / 2, d / 2, 0, h) for x in (-w / 2, 0, w / 2 - 0.025)]
-    parts += [fitted(things.carton(rng), 0.4, d - 0.05, 0.18).moved((x, 0, 0.085)) for x in (-w / 4, w / 4)]
+    parts += [
+        fitted(things.carton(rng), 0.4, d - 0.05, 0.18).moved((x, 0, 0.085))
+        for x in (-w / 4, w / 4)
+    ]
     screen = rng.uniform(1.2, 2.0)
     parts.append(things.monitor(rng).scaled((screen, 1, screen)).moved((0, 0, h)))
     return Piece(
         join(parts),
         w,
         d,
-        (Support(-w / 2, -w / 2 + 0.25, -d / 2, d / 2, h), Support(w / 2 - 0.25, w / 2, -d / 2, d / 2, h)),
+        (
+            Support(-w / 2, -w / 2 + 0.25, -d / 2, d / 2, h),
+            Support(w / 2 - 0.25, w / 2, -d / 2, d / 2, h),
+        ),
     )
 
 

@@ -44,7 +44,9 @@ def table(rng: Rng, low: bool = False) -> Piece:
             (0.09, h - t),
         ]
         mesh = join([cylinder(r, t, (0, 0, h - t / 2), 28), lathe(leg, 16)])
-        return Piece(mesh, 2 * r, 2 * r, (Support(-0.65 * r, 0.65 * r, -0.65 * r, 0.65 * r, h, 0.6, top),))
+        return Piece(
+            mesh, 2 * r, 2 * r, (Support(-0.65 * r, 0.65 * r, -0.65 * r, 0.65 * r, h, 0.6, top),)
+        )
     parts = [box((w, d, t), (0, 0, h - t / 2))]
     if style == 1:  # trestles
         for s in (-1, 1):
@@ -75,7 +77,9 @@ def _tablecloth(rng: Rng, w: float, d: float, h: float) -> Mesh:
     drop = rng.uniform(0.12, 0.3)
     n = 44
     x, y = np.meshgrid(
-        np.linspace(-1, 1, n) * (w / 2 + drop), np.linspace(-1, 1, n) * (d / 2 + drop), indexing="ij"
+        np.linspace(-1, 1, n) * (w / 2 + drop),
+        np.linspace(-1, 1, n) * (d / 2 + drop),
+        indexing="ij",
     )
     over_x, over_y = np.maximum(np.abs(x) - w / 2, 0), np.maximum(np.abs(y) - d / 2, 0)
     over = np.maximum(over_x, over_y)
@@ -129,7 +133,9 @@ def desk(rng: Rng) -> Piece:
     if rng.random() < 0.3:
         z = h + rng.uniform(0.55, 0.75)
         parts.append(slab(-w / 2, w / 2, -d / 2, -d / 2 + 0.25, z, z + 0.025))
-        supports.append(Support(-w / 2, w / 2, -d / 2, -d / 2 + 0.25, z + 0.025, 0.4, things.OFFICE))
+        supports.append(
+            Support(-w / 2, w / 2, -d / 2, -d / 2 + 0.25, z + 0.025, 0.4, things.OFFICE)
+        )
     return Piece(join(parts), w, d, tuple(s for s in supports if s.x1 - s.x0 > 0.1))
 
 
@@ -151,7 +157,12 @@ def pegboard(rng: Rng) -> Piece:
         tool = rng.integers(3)
         if tool == 0:
             parts += [
-                rod((x, -d / 2 + 0.04, z), (x + rng.normal(0, 0.02), -d / 2 + 0.04, z - length), 0.014, 6),
+                rod(
+                    (x, -d / 2 + 0.04, z),
+                    (x + rng.normal(0, 0.02), -d / 2 + 0.04, z - length),
+                    0.014,
+                    6,
+                ),
                 box((0.1, 0.03, 0.04), (x, -d / 2 + 0.04, z)),
             ]
         elif tool == 1:
@@ -161,8 +172,17 @@ def pegboard(rng: Rng) -> Piece:
                 .moved((x, -d / 2 + 0.04, z - length / 2.5))
             )
         else:
-            parts.append(fitted(things.bracket(rng), 0.2, 0.12, 0.2).moved((x, -d / 2 + 0.08, z - 0.15)))
-    tools = (things.bracket, things.can, things.carton, things.cable, things.box_stack, things.basket)
+            parts.append(
+                fitted(things.bracket(rng), 0.2, 0.12, 0.2).moved((x, -d / 2 + 0.08, z - 0.15))
+            )
+    tools = (
+        things.bracket,
+        things.can,
+        things.carton,
+        things.cable,
+        things.box_stack,
+        things.basket,
+    )
     return Piece(
         join(parts),
         w,

@@ -30,8 +30,12 @@ def cloth_heap(rng: Rng) -> Mesh:
     points = np.stack([x * w / 2, y * d / 2, 0 * x], -1)
     fold, crease = SmoothNoise(rng, 0.22), SmoothNoise(rng, 0.09)
     falloff = np.clip(1.15 - (np.abs(x) ** 3 + np.abs(y) ** 3), 0, 1)
-    points[..., 2] = falloff * h * np.clip(0.7 + 0.35 * fold(points) + 0.2 * crease(points), 0.05, None)
-    points[..., :2] += 0.02 * np.stack([SmoothNoise(rng, 0.2)(points), SmoothNoise(rng, 0.2)(points)], -1)
+    points[..., 2] = (
+        falloff * h * np.clip(0.7 + 0.35 * fold(points) + 0.2 * crease(points), 0.05, None)
+    )
+    points[..., :2] += 0.02 * np.stack(
+        [SmoothNoise(rng, 0.2)(points), SmoothNoise(rng, 0.2)(points)], -1
+    )
     return lattice(points)
 
 
@@ -52,10 +56,19 @@ def standing_cloth(rng: Rng) -> Mesh:
     folds, phase = rng.integers(4, 9), rng.uniform(0, 6.3)
     a = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     t = np.linspace(0, 1, 9)
-    radius = r * (0.15 + 0.85 * t**0.6)[None] * (1 + 0.16 * t[None] ** 2 * np.sin(folds * a + phase)[:, None])
+    radius = (
+        r
+        * (0.15 + 0.85 * t**0.6)[None]
+        * (1 + 0.16 * t[None] ** 2 * np.sin(folds * a + phase)[:, None])
+    )
     z = h * (1 - t**2.2)
     points = np.stack(
-        [radius * np.cos(a)[:, None], radius * np.sin(a)[:, None], np.broadcast_to(z, radius.shape)], -1
+        [
+            radius * np.cos(a)[:, None],
+            radius * np.sin(a)[:, None],
+            np.broadcast_to(z, radius.shape),
+        ],
+        -1,
     )
     return wobble(lattice(points, wrap_u=True), rng, 0.01, 0.2)
 
@@ -98,9 +111,13 @@ def shoe(rng: Rng) -> Mesh:
     for s in (-1, 1):
         sole = rounded_box((0.1, 0.28, 0.05), 0.03, (0, 0, 0.025), 5)
         upper = ellipsoid((0.095, 0.17, 0.11), (0, 0.05, 0.05), 4)
-        heel = lathe([(0.04, 0), (0.042, 0.07), (0.048, rng.uniform(0.08, 0.1))], 12, (0, -0.08, 0.03))
+        heel = lathe(
+            [(0.04, 0), (0.042, 0.07), (0.048, rng.uniform(0.08, 0.1))], 12, (0, -0.08, 0.03)
+        )
         parts.append(
-            join([sole, upper, heel]).turned(rng.normal(0, 0.3)).moved((s * 0.08, rng.normal(0, 0.03), 0))
+            join([sole, upper, heel])
+            .turned(rng.normal(0, 0.3))
+            .moved((s * 0.08, rng.normal(0, 0.03), 0))
         )
     return join(parts)
 

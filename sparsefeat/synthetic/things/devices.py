@@ -28,13 +28,22 @@ DARK = 1  # material of screens and dark gloss, which return little light to a d
 
 def laptop(rng: Rng) -> Mesh:
     w, d, tilt = rng.uniform(0.3, 0.38), rng.uniform(0.2, 0.26), rng.uniform(0.1, 0.6)
-    screen = box((w, 0.008, d), (0, 0, d / 2)).of_material(DARK).turned(tilt, 0).moved((0, -d / 2, 0.018))
+    screen = (
+        box((w, 0.008, d), (0, 0, d / 2))
+        .of_material(DARK)
+        .turned(tilt, 0)
+        .moved((0, -d / 2, 0.018))
+    )
     return join([box((w, d, 0.018), (0, 0, 0.009)), screen])
 
 
 def keyboard(rng: Rng) -> Mesh:
-    rows = [box((0.42, 0.018, 0.012), (0, y, 0.024 - 0.08 * y)) for y in np.linspace(-0.06, 0.06, 5)]
-    mouse = ellipsoid((0.06, 0.11, 0.05), (rng.uniform(0.28, 0.36), rng.uniform(-0.04, 0.04), 0.012), 3)
+    rows = [
+        box((0.42, 0.018, 0.012), (0, y, 0.024 - 0.08 * y)) for y in np.linspace(-0.06, 0.06, 5)
+    ]
+    mouse = ellipsoid(
+        (0.06, 0.11, 0.05), (rng.uniform(0.28, 0.36), rng.uniform(-0.04, 0.04), 0.012), 3
+    )
     return join([tapered_box((0.45, 0.15, 0.022), 0.97, center=(0, 0, 0.011)), mouse, *rows])
 
 
@@ -49,7 +58,9 @@ def monitor(rng: Rng) -> Mesh:
         .turned(np.pi / 2, 0)
         .moved((0, -0.05, h / 2))
     )
-    head = join([panel, screen, bulge, *bezel]).turned(rng.uniform(-0.05, 0.25), 0).moved((0, 0, lift))
+    head = (
+        join([panel, screen, bulge, *bezel]).turned(rng.uniform(-0.05, 0.25), 0).moved((0, 0, lift))
+    )
     foot = cylinder(rng.uniform(0.1, 0.14), 0.02, (0, -0.03, 0.01), 18)
     return join([head, foot, rod((0, -0.05, 0.01), (0, -0.05, lift + 0.4 * h), 0.022)])
 
@@ -57,10 +68,20 @@ def monitor(rng: Rng) -> Mesh:
 def telephone(rng: Rng) -> Mesh:
     base = tapered_box((0.16, 0.2, 0.06), 0.85, (0, -0.02), (0, 0, 0.03))
     receiver = tube(
-        curve([(-0.05, -0.09, 0.06), (-0.055, -0.04, 0.09), (-0.055, 0.04, 0.09), (-0.05, 0.09, 0.06)], 10),
+        curve(
+            [
+                (-0.05, -0.09, 0.06),
+                (-0.055, -0.04, 0.09),
+                (-0.055, 0.04, 0.09),
+                (-0.05, 0.09, 0.06),
+            ],
+            10,
+        ),
         [0.026, 0.026, 0.018, 0.015, 0.014, 0.014, 0.015, 0.018, 0.026, 0.026],
     )
-    coil = curve(np.c_[rng.uniform(0.08, 0.2, 5), rng.uniform(-0.15, 0.15, 5), np.full(5, 0.008)], 20)
+    coil = curve(
+        np.c_[rng.uniform(0.08, 0.2, 5), rng.uniform(-0.15, 0.15, 5), np.full(5, 0.008)], 20
+    )
     return join([base, receiver, tube(coil, 0.006, 5)])
 
 
@@ -92,19 +113,27 @@ def coffee_machine(rng: Rng) -> Mesh:
     h, w = rng.uniform(0.28, 0.4), rng.uniform(0.18, 0.28)
     back = slab(-w / 2, w / 2, -0.15, -0.03, 0, h)
     head = rounded_box((w, 0.27, 0.1), 0.025, (0, 0.0, h - 0.05), 5)
-    jug = lathe([(0, 0.03), (0.055, 0.03), (0.07, 0.08), (0.05, 0.15), (0.055, 0.165)], 16, (0, 0.05, 0))
+    jug = lathe(
+        [(0, 0.03), (0.055, 0.03), (0.07, 0.08), (0.05, 0.15), (0.055, 0.165)], 16, (0, 0.05, 0)
+    )
     return join([back, head, jug, slab(-w / 2, w / 2, -0.1, 0.13, 0, 0.03)])
 
 
 def fan(rng: Rng) -> Mesh:
     r, h = rng.uniform(0.12, 0.2), rng.uniform(0.2, 0.35)
-    rings = [torus(r * k, 0.006, (0, 0, z)) for k, z in ((1, 0), (0.97, 0.06), (0.6, 0.08), (0.6, -0.03))]
+    rings = [
+        torus(r * k, 0.006, (0, 0, z)) for k, z in ((1, 0), (0.97, 0.06), (0.6, 0.08), (0.6, -0.03))
+    ]
     blades = [leaf(rng, 0.9 * r, 0.8 * r).turned(0.5, 0).turned(k * 2.1) for k in range(3)]
     head = join([*rings, *blades, cylinder(0.05, 0.12, (0, 0, -0.05))]).turned(
         -np.pi / 2 + rng.uniform(-0.2, 0.3), 0
     )
     return join(
-        [head.moved((0, 0, h)), rod((0, -0.02, 0), (0, -0.02, h), 0.015), cylinder(0.1, 0.025, (0, 0, 0.012))]
+        [
+            head.moved((0, 0, h)),
+            rod((0, -0.02, 0), (0, -0.02, h), 0.015),
+            cylinder(0.1, 0.025, (0, 0, 0.012)),
+        ]
     )
 
 

@@ -35,7 +35,9 @@ def bracket(rng: Rng) -> Mesh:
         size = rng.uniform(0.03, 0.16, 3)
         turn = rng.uniform(0, 6.3) if rng.random() < 0.4 else 0.0
         x, y = rng.uniform(-0.07, 0.07, 2)
-        outline = np.stack([np.cos(a := np.sort(rng.uniform(0, 2 * np.pi, 6))), np.sin(a)], -1) * size[0]
+        outline = (
+            np.stack([np.cos(a := np.sort(rng.uniform(0, 2 * np.pi, 6))), np.sin(a)], -1) * size[0]
+        )
         one = box(size) if rng.random() < 0.6 else prism(outline, size[2])
         parts.append(one.turned(turn, int(rng.integers(3))).moved((x, y, rng.uniform(0.02, 0.14))))
     return join(parts)
@@ -47,14 +49,18 @@ def sculpture(rng: Rng) -> Mesh:
     for k in range(rng.integers(2, 6)):
         lump = ellipsoid(size * rng.uniform(0.6, 1.7, 3), n=6)
         center = rng.uniform(-0.7, 0.7, 3) * size + [0, 0, size * (0.8 + 0.5 * k)]
-        parts.append(wobble(lump, rng, 0.12 * size, 1.2 * size).turned(rng.uniform(0, 6.3), 0).moved(center))
+        parts.append(
+            wobble(lump, rng, 0.12 * size, 1.2 * size).turned(rng.uniform(0, 6.3), 0).moved(center)
+        )
     if rng.random() < 0.5:
         ring = torus(rng.uniform(0.6, 1.1) * size, 0.2 * size).turned(rng.uniform(0, 3.1), 0)
         parts.append(ring.turned(rng.uniform(0, 6.3)).moved((0, 0, size * rng.uniform(1.0, 2.5))))
     if rng.random() < 0.6:
         a = rng.uniform(0, 6.3)
         out = size * np.array([np.cos(a), np.sin(a), 0])
-        arm = curve([[0, 0, size], out * 1.3 + [0, 0, 1.6 * size], out * 1.6 + [0, 0, 2.6 * size]], 10)
+        arm = curve(
+            [[0, 0, size], out * 1.3 + [0, 0, 1.6 * size], out * 1.6 + [0, 0, 2.6 * size]], 10
+        )
         parts.append(tube(arm, np.linspace(0.3, 0.12, 10) * size))
     whole = join(parts)
     return whole.moved((0, 0, -whole.vertices[:, 2].min()))
@@ -98,7 +104,13 @@ def guitar(rng: Rng) -> Mesh:
     neck = slab(-0.025, 0.025, 0.2, 0.75, 0.07, 0.1)
     head = slab(-0.035, 0.035, 0.75, 0.9, 0.06, 0.085)
     pegs = [rod((-0.06, y, 0.07), (0.06, y, 0.07), 0.006, 5) for y in (0.78, 0.82, 0.86)]
-    body = [prism(outline, 0.1, (0, 0, 0.05)), torus(0.05, 0.006, (0, 0.05, 0.1)), neck, head, *pegs]
+    body = [
+        prism(outline, 0.1, (0, 0, 0.05)),
+        torus(0.05, 0.006, (0, 0.05, 0.1)),
+        neck,
+        head,
+        *pegs,
+    ]
     return join([*body, box((0.13, 0.02, 0.015), (0, -0.1, 0.107))]).turned(rng.uniform(0, 6.3))
 
 
@@ -110,5 +122,7 @@ def wire_frame(rng: Rng) -> Mesh:
         corners = [(-w / 2, -d / 2, z), (w / 2, -d / 2, z), (w / 2, d / 2, z), (-w / 2, d / 2, z)]
         parts += [rod(p, q, r, 5) for p, q in zip(corners, corners[1:] + corners[:1], strict=True)]
     for x in np.linspace(-w / 2, w / 2, rng.integers(4, 9)):
-        parts.append(tube([(x, -d / 2, h), (x, -d / 2, 0.01), (x, d / 2, 0.01), (x, d / 2, h)], r, 5))
+        parts.append(
+            tube([(x, -d / 2, h), (x, -d / 2, 0.01), (x, d / 2, 0.01), (x, d / 2, h)], r, 5)
+        )
     return join(parts)

@@ -32,7 +32,9 @@ def book_row(rng: Rng, width: float, height: float, depth: float) -> Mesh:
         if rng.random() < 0.08:
             lean = rng.uniform(0.1, 0.35)
             book = book.turned(lean, 1)
-            book = book.moved((x - min(0, book.vertices[:, 0].min()), 0, -book.vertices[:, 2].min()))
+            book = book.moved(
+                (x - min(0, book.vertices[:, 0].min()), 0, -book.vertices[:, 2].min())
+            )
             w = np.ptp(book.vertices[:, 0])
             if x + w > width:
                 break
@@ -52,7 +54,9 @@ def carton(rng: Rng) -> Mesh:
     for axis, (a, b) in enumerate(((w, d), (d, w))):
         for sign in (-1, 1):
             side = slab(-b / 2, b / 2, -t, 0, 0, h)
-            flap = slab(-b / 2, b / 2, 0, rng.uniform(0.35, 0.5) * a, -t, 0).turned(rng.uniform(-1.4, 0.9), 0)
+            flap = slab(-b / 2, b / 2, 0, rng.uniform(0.35, 0.5) * a, -t, 0).turned(
+                rng.uniform(-1.4, 0.9), 0
+            )
             wall = join([side, flap.moved((0, 0, h))]).moved((0, a / 2, 0))
             parts.append(wall.turned((axis * np.pi / 2 + np.pi / 2) + (np.pi if sign < 0 else 0)))
     return join(parts)

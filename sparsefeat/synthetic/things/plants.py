@@ -45,7 +45,11 @@ def twigs(rng: Rng, length: float) -> Mesh:
 def plant(rng: Rng, size: float | None = None) -> Mesh:
     size = rng.uniform(0.2, 0.45) if size is None else size
     r, h = rng.uniform(0.16, 0.24) * size**0.5 * 0.8, rng.uniform(0.25, 0.45) * size**0.7
-    parts = [lathe([(0, 0), (0.75 * r, 0), (r, h), (0.88 * r, h), (0.85 * r, 0.85 * h), (0, 0.85 * h)], 18)]
+    parts = [
+        lathe(
+            [(0, 0), (0.75 * r, 0), (r, h), (0.88 * r, h), (0.85 * r, 0.85 * h), (0, 0.85 * h)], 18
+        )
+    ]
     broad = rng.random() < 0.5
     for _ in range(rng.integers(14, 34)):
         turn, tilt = rng.uniform(0, 6.3), rng.uniform(-1.4, -0.2)

@@ -43,7 +43,9 @@ def bottle(rng: Rng) -> Mesh:
 
 def mug(rng: Rng) -> Mesh:
     r, h, flare = rng.uniform(0.035, 0.05), rng.uniform(0.08, 0.12), rng.uniform(0.85, 1.15)
-    body = lathe([(0, 0), (r, 0), (r * flare, h), (r * flare * 0.9, h), (r * 0.85, 0.01), (0, 0.01)], 16)
+    body = lathe(
+        [(0, 0), (r, 0), (r * flare, h), (r * flare * 0.9, h), (r * 0.85, 0.01), (0, 0.01)], 16
+    )
     a = np.linspace(-1.3, 1.3, 8)
     handle = np.stack([r + 0.032 * np.cos(a), 0 * a, h / 2 + 0.35 * h * np.sin(a)], -1)
     return join([body, tube(handle, 0.006, 6)])
@@ -54,13 +56,18 @@ def bowl(rng: Rng) -> Mesh:
     t = np.linspace(0.25, 1, 7)
     outer = np.stack([r * np.sqrt(t), h * t**1.6], -1)
     parts = [
-        lathe(np.concatenate([[(0, 0.01)], outer, outer[::-1] * [0.93, 1] + [0, 0.008], [(0, 0.03)]]), 20)
+        lathe(
+            np.concatenate([[(0, 0.01)], outer, outer[::-1] * [0.93, 1] + [0, 0.008], [(0, 0.03)]]),
+            20,
+        )
     ]
     if rng.random() < 0.6:  # fruit
         for _ in range(rng.integers(3, 7)):
             d = rng.uniform(0.05, 0.085)
             x, y = rng.uniform(-0.5, 0.5, 2) * r
-            parts.append(ellipsoid((d, d * rng.uniform(0.8, 1.2), d), (x, y, h * rng.uniform(0.6, 1.1)), 3))
+            parts.append(
+                ellipsoid((d, d * rng.uniform(0.8, 1.2), d), (x, y, h * rng.uniform(0.6, 1.1)), 3)
+            )
     return join(parts)
 
 
@@ -111,7 +118,12 @@ def teapot(rng: Rng) -> Mesh:
     )
     handle = tube(
         curve(
-            [(-0.8 * r, 0, 1.3 * r), (-1.7 * r, 0, 1.3 * r), (-1.5 * r, 0, 0.6 * r), (-0.9 * r, 0, 0.5 * r)],
+            [
+                (-0.8 * r, 0, 1.3 * r),
+                (-1.7 * r, 0, 1.3 * r),
+                (-1.5 * r, 0, 0.6 * r),
+                (-0.9 * r, 0, 0.5 * r),
+            ],
             9,
         ),
         0.1 * r,
@@ -135,11 +147,23 @@ def basket(rng: Rng) -> Mesh:
     r, h = rng.uniform(0.1, 0.2), rng.uniform(0.1, 0.3)
     flare = rng.uniform(1.0, 1.3)
     parts = [
-        lathe([(0, 0), (r, 0), (r * flare, h), (r * flare - 0.012, h), (r - 0.012, 0.012), (0, 0.012)], 20)
+        lathe(
+            [
+                (0, 0),
+                (r, 0),
+                (r * flare, h),
+                (r * flare - 0.012, h),
+                (r - 0.012, 0.012),
+                (0, 0.012),
+            ],
+            20,
+        )
     ]
     if rng.random() < 0.6:
         parts.append(
-            cloth_heap(rng).scaled(np.array([1.6 * r / 0.4, 1.6 * r / 0.4, 1.0])).moved((0, 0, h * 0.6))
+            cloth_heap(rng)
+            .scaled(np.array([1.6 * r / 0.4, 1.6 * r / 0.4, 1.0]))
+            .moved((0, 0, h * 0.6))
         )
     if rng.random() < 0.4:
         a = np.linspace(0, np.pi, 12)
@@ -186,13 +210,16 @@ def dish_rack(rng: Rng) -> Mesh:
     """Plates on edge in a rack, cups beside them."""
     w, d = rng.uniform(0.3, 0.45), rng.uniform(0.25, 0.35)
     parts = [slab(-w / 2, w / 2, -d / 2, d / 2, 0, 0.02)]
-    parts += [rod((-w / 2, y, 0.09), (w / 2, y, 0.09), 0.005, 5) for y in (-d / 2, 0.1 - d / 2, d / 2)]
+    parts += [
+        rod((-w / 2, y, 0.09), (w / 2, y, 0.09), 0.005, 5) for y in (-d / 2, 0.1 - d / 2, d / 2)
+    ]
     for x in np.arange(-w / 2 + 0.03, w / 2 - 0.02, rng.uniform(0.03, 0.06)):
         if rng.random() < 0.75:
             r, lean = rng.uniform(0.08, 0.12), rng.normal(0, 0.12)
             plate = lathe([(0, 0), (0.6 * r, 0), (r, 0.018), (0.98 * r, 0.024), (0, 0.006)], 18)
             parts.append(plate.turned(np.pi / 2 + lean, 1).moved((x, -d / 2 + 0.06, 0.02 + r)))
     parts += [
-        mug(rng).turned(np.pi, 0).moved((x, d / 4, 0.13)) for x in np.arange(-w / 2 + 0.06, w / 2, 0.11)
+        mug(rng).turned(np.pi, 0).moved((x, d / 4, 0.13))
+        for x in np.arange(-w / 2 + 0.06, w / 2, 0.11)
     ]
     return join(parts)
