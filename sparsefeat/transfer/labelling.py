@@ -77,9 +77,10 @@ def score_labels(
     if method == "finetuned":
         network = Finetuned(source, classes, config.task, seed)
         network.train(shots, config.finetune)
-        predict_shape: Predict = lambda shape, turned: network.predict(
-            shape.turned if turned else shape
-        )
+
+        def predict_shape(shape: LoadedShape, turned: bool) -> np.ndarray:
+            return network.predict(shape.turned if turned else shape)
+
     else:
         predict_shape = _fit_head(source, shots, config.task, config.head, classes, seed)
     confusion, accuracy, predictions = _score(predict_shape, test, config.task, classes, False)

@@ -128,8 +128,11 @@ def test_the_shipped_studies_can_be_read():
 
 
 def test_joined_features_and_damaged_copies_in_a_transfer(
-    checkpoint, peanuts, tmp_path, monkeypatch
-):  # noqa: F811
+    checkpoint,  # noqa: F811
+    peanuts,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
     config = config_of(checkpoint, peanuts, tmp_path, methods=["joined", "hks"], rotate=False)
     config.features.voxel_size = 0.1
     config.features.scales = [1.0, 2.0]
