@@ -177,7 +177,8 @@ def draw_matches(
     if title:
         write_text(figure, 16, band * 0.55, title, theme["text"], 13, "left")
     write_text(figure, 2 * panel[0] - 16, band * 0.55, counts, theme["muted"], 11, "right")
-    entries = [("right match", _INLIER), ("wrong match", _OUTLIER)]
+    words = ("right match", "wrong match") if verdict == "are right" else ("agrees", "does not")
+    entries = [(words[0], _INLIER), (words[1], _OUTLIER)]
     draw_legend(
         figure,
         entries,
