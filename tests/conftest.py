@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 from pathlib import Path
 
@@ -18,7 +19,14 @@ def dataset():
     def find(name: str) -> Path:
         folder = ROOT / "data" / name
         if not folder.is_dir() and (SHARED / "data" / f"{name}.tar.xz").is_file():
-            subprocess.run([SHARED / "unpack", name], cwd=ROOT, check=True, capture_output=True)
+            folder.parent.mkdir(exist_ok=True)
+            # Tests run in several processes; one of them unpacks.
+            with open(folder.parent / ".unpacking", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not folder.is_dir():
+                    subprocess.run(
+                        [SHARED / "unpack", name], cwd=ROOT, check=True, capture_output=True
+                    )
         if not folder.is_dir():
             pytest.skip(f"data set {name!r} is not under data/")
         return folder
