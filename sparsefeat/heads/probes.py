@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -30,22 +30,33 @@ class _Probe:
     def _probabilities(self, x: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
-    def fit(self, features: Rows | Sequence[Rows], labels: Rows | Sequence[Rows], seed: int = 0):
+    def fit(
+        self,
+        features: Rows | Sequence[Rows],
+        labels: Rows | Sequence[Rows],
+        seed: int = 0,
+        groups: Sequence[Hashable] | None = None,
+    ):
         """Learn from labelled rows.
 
         Args:
             features: Shape (N, C), or one such per shape.
             labels: integers, -1 where unlabelled. Shape (N,), or one such per shape.
             seed: of the draw, where there are more than ``max_samples`` rows.
+            groups: one value a shape; shapes of one value are copies of one, and left out together where shapes are
+                left out to choose something. None: no two are. Shape (number of shapes,).
 
         Returns:
             The probe itself.
 
         Raises:
-            InputError: shapes that do not fit, values that are not finite, fewer than two classes.
+            InputError: shapes that do not fit, values that are not finite, fewer than two classes, groups of another
+                number than the shapes.
         """
         name = type(self).__name__
         x, y, of_shape = stack_labelled(features, labels, name, self.max_samples, seed)
+        if groups is not None:
+            of_shape = _group_of_shape(groups, len(as_list(features)), name)[of_shape]
         self._classes = np.unique(y)
         if len(self._classes) < 2:
             raise InputError(f"{name}: every label is {y[0]}; expected two classes or more")
@@ -91,6 +102,13 @@ class _Probe:
                 f"{type(self).__name__}: fitted to {self._channels} channels, got {x.shape[1]}"
             )
         return x
+
+
+def _group_of_shape(groups: Sequence[Hashable], shapes: int, name: str) -> np.ndarray:
+    if len(groups) != shapes:
+        raise InputError(f"{name}: {len(groups)} groups for {shapes} shapes")
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return np.array([numbers[group] for group in groups])
 
 
 class LinearProbe(_Probe):

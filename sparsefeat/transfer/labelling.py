@@ -127,7 +127,8 @@ def _fit_head(
 
     if config.name == "linear":
         linear = LinearProbe(blocks=[part.shape[1] for part in blocks(shots[0], False)])
-        linear.fit([np.concatenate(blocks(shape, False), 1) for shape in shots], labels, seed)
+        features = [np.concatenate(blocks(shape, False), 1) for shape in shots]
+        linear.fit(features, labels, seed, [shape.original or shape.name for shape in shots])
         return lambda shape, turned: linear.predict(np.concatenate(blocks(shape, turned), 1))
     if config.name == "knn":
         probe = KNNProbe().fit([inputs(shape, False) for shape in shots], labels, seed)

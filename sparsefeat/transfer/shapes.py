@@ -29,6 +29,7 @@ class LoadedShape:
         cache: folder of Laplace bases, or None.
         normals: of the vertices, where they do not follow from faces: of clouds. Shape (N, 3), or None.
         whole_area: of the shape that this is left of; None: of its own faces.
+        original: name of the shape that this is a damaged copy of; None: it is none.
     """
 
     shape: Shape
@@ -37,6 +38,7 @@ class LoadedShape:
     bases: dict[int, LaplaceBasis] = field(default_factory=dict)
     normals: np.ndarray | None = None
     whole_area: float | None = None
+    original: str | None = None
 
     @property
     def name(self) -> str:
@@ -86,7 +88,9 @@ class LoadedShape:
         data = replace(self.data, vertices=self.data.vertices @ turn.T)
         # A basis does not feel a rotation; it is shared rather than computed again.
         normals = None if self.normals is None else self.normals @ turn.T
-        return LoadedShape(self.shape, data, self.cache, self.bases, normals, self.whole_area)
+        return LoadedShape(
+            self.shape, data, self.cache, self.bases, normals, self.whole_area, self.original
+        )
 
     def basis(self, k: int) -> LaplaceBasis:
         """The first k eigenpairs, computed once."""
@@ -124,6 +128,7 @@ def damaged(shape: LoadedShape, kind: str, seed: int = 0, ends: Ends | None = No
         shape.cache,
         normals=None if len(left.faces) else left.normals,
         whole_area=shape.area,
+        original=shape.name,
     )
 
 

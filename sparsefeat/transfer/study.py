@@ -44,6 +44,10 @@ from sparsefeat.transfer.features import (
 from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged
 
 CLEAN = "clean"
+SAME = "same"
+COPIES = "copies"
+LEARNED = (CLEAN, COPIES, SAME)
+"""What heads learn on: clean shapes; these and damaged copies of them; shapes of the damage that is scored."""
 _CONTEXT = "fpfh_context"
 _HAND_MADE = ("fpfh", _CONTEXT, "hks", "wks")
 _OWN_LABELS = "labels"
@@ -87,6 +91,10 @@ class StudyConfig:
     clean_only: list[str] = field(default_factory=list)  # labels that are not scored on damages
     shots: list[int] = field(default_factory=lambda: [1, 2, 5, 20])
     damaged_shots: list[int] | None = None  # of heads that learn on the same damage; null: as shots
+    copies: list[Literal["cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]] = field(
+        default_factory=list
+    )  # damages of the copies that further heads learn on beside the clean shapes, as many as damaged_shots; empty: none
+    copy_rows: int = 400  # random vertices of a copy that heads learn from
     seeds: list[int] = field(default_factory=lambda: [0, 1])
     rows: int = 1500  # random vertices of a labelled shape that heads learn from
     test_rows: int = 2500  # random vertices of a test shape that are scored
@@ -117,7 +125,7 @@ class StudyConfig:
             or not self.seeds
             or not members
             or self.workers < 1
-            or min(self.rows, self.test_rows) < 1
+            or min(self.rows, self.test_rows, self.copy_rows) < 1
         ):
             raise InputError(
                 "shots, seeds and methods must not be empty, workers and rows at least 1"
@@ -148,8 +156,16 @@ class Sample(NamedTuple):
     labels: dict[str, np.ndarray]
 
 
+class Asked(NamedTuple):
+    """A shape as it is described: its name, its damage, and the seed of that (1 for copies that heads learn on)."""
+
+    name: str
+    damage: str
+    seed: int
+
+
 class Unit(NamedTuple):
-    """A head: which labels it learned, on clean shapes or on shapes of the same damage, on how many, and the seed."""
+    """A head: which labels it learned, on what (one of :data:`LEARNED`), on how many shapes, and the seed."""
 
     labels: str
     learned: str
@@ -158,7 +174,7 @@ class Unit(NamedTuple):
 
 
 Record = dict[str, Any]
-"""``labels``, ``damage``, ``learned`` (clean or same), ``shots``, ``seed``, ``method``, ``accuracy`` and, where parts have
+"""``labels``, ``damage``, ``learned`` (one of :data:`LEARNED`), ``shots``, ``seed``, ``method``, ``accuracy`` and, where parts have
 mirror images, ``mirrored``: the accuracy up to those; or, of maps, ``map``, ``method`` and ``error``."""
 
 
@@ -184,7 +200,7 @@ def run_study(
     """
     records = _read(path, config)
     setting = _Setting(config)
-    samples: dict[tuple[str, str], Sample] = {}
+    samples: dict[Asked, Sample] = {}
     heads: dict[tuple, LinearProbe] = {}
     for damage in config.damages:
         wanted = [unit for unit in _units(config, damage) if not _measured(records, damage, unit)]
@@ -192,14 +208,15 @@ def run_study(
             continue
         # Of each head that is lacking: the labelled shapes.
         lacking = {
-            (_learned_on(unit, damage), *unit): [
-                (shape.name, _learned_on(unit, damage))
+            _head(unit, damage): [
+                Asked(shape.name, kind, int(unit.learned == COPIES and kind != CLEAN))
                 for shape in setting.shots(unit.shots, unit.seed)
+                for kind in _learned_on(config, unit, damage)
             ]
             for unit in wanted
-            if (_learned_on(unit, damage), *unit) not in heads
+            if _head(unit, damage) not in heads
         }
-        test = [(shape.name, damage) for shape in setting.test]
+        test = [Asked(shape.name, damage, 0) for shape in setting.test]
         missing = [
             pair for pair in dict.fromkeys(sum(lacking.values(), test)) if pair not in samples
         ]
@@ -211,13 +228,14 @@ def run_study(
         progress(f"{damage}: {len(lacking)} heads")
         keys = list(lacking)
         tasks = [
-            (config, [samples[pair] for pair in lacking[key]], key[1], key[-1]) for key in keys
+            (config, [(pair.name, samples[pair]) for pair in lacking[key]], key[1], key[-1])
+            for key in keys
         ]
         for k, probe in run_tasks(_fit, tasks, config.workers):
             heads[keys[k]] = probe
         for unit in wanted:
             probe, mirror = (
-                heads[(_learned_on(unit, damage), *unit)],
+                heads[_head(unit, damage)],
                 setting.mirrors.get(unit.labels),
             )
             scores = _score(config, probe, [samples[pair] for pair in test], unit.labels, mirror)
@@ -225,7 +243,7 @@ def run_study(
                 records.append({**unit._asdict(), "damage": damage, "method": method, **values})
             _write(path, config, records)
         # Damaged shapes are not seen again.
-        samples = {pair: sample for pair, sample in samples.items() if pair[1] == CLEAN}
+        samples = {pair: sample for pair, sample in samples.items() if pair.damage == CLEAN}
     if config.correspondence is not None:
         _maps(config, setting, records, path, progress)
     return StudyResult(config, records)
@@ -263,7 +281,7 @@ class _Setting:
     def shots(self, count: int, seed: int) -> list[Shape]:
         return self.dataset.few_shot("train", count, seed)
 
-    def loaded(self, name: str, damage: str) -> tuple[LoadedShape, np.ndarray]:
+    def loaded(self, name: str, damage: str, seed: int = 0) -> tuple[LoadedShape, np.ndarray]:
         """A shape as the study sees it, and the vertex of the clean one that each of its vertices is."""
         clean = self.store(self.dataset.shapes[self.dataset.row(name)])
         if damage == CLEAN:
@@ -272,7 +290,9 @@ class _Setting:
         numbered = replace(
             clean.data, vertex_labels=np.arange(len(clean.vertices)), correspondence=None
         )
-        shape = damaged(replace(clean, data=numbered), damage, 0, _bridge_ends(self.dataset, clean))
+        shape = damaged(
+            replace(clean, data=numbered), damage, seed, _bridge_ends(self.dataset, clean)
+        )
         return shape, shape.data.vertex_labels
 
     def labels(self, name: str, kind: str) -> np.ndarray:
@@ -318,15 +338,15 @@ def make_members(config: StudyConfig) -> dict[str, FeatureSource]:
     return sources
 
 
-def _describe(config: StudyConfig, pairs: Sequence[tuple[str, str]]) -> list[Sample]:
-    """Features and labels of random vertices of some (shape, damage)."""
+def _describe(config: StudyConfig, asked: Sequence[Asked]) -> list[Sample]:
+    """Features and labels of random vertices of some shapes."""
     torch.set_num_threads(1)
     setting, sources = _Setting(config), make_members(config)
     test = {shape.name for shape in setting.test}
     samples = []
-    for name, damage in pairs:
-        shape, row = setting.loaded(name, damage)
-        count = config.test_rows if name in test else config.rows
+    for name, damage, seed in asked:
+        shape, row = setting.loaded(name, damage, seed)
+        count = config.test_rows if name in test else config.copy_rows if seed else config.rows
         chosen = np.sort(np.random.default_rng(0).permutation(len(row))[:count])
         blocks = {}
         for method, source in sources.items():
@@ -340,13 +360,15 @@ def _describe(config: StudyConfig, pairs: Sequence[tuple[str, str]]) -> list[Sam
     return samples
 
 
-def _fit(config: StudyConfig, samples: Sequence[Sample], kind: str, seed: int) -> LinearProbe:
+def _fit(
+    config: StudyConfig, named: Sequence[tuple[str, Sample]], kind: str, seed: int
+) -> LinearProbe:
     torch.set_num_threads(1)
+    names, samples = zip(*named, strict=True)
     widths = [samples[0].blocks[method].shape[1] for method in config.members]
     probe = LinearProbe(blocks=widths, max_iterations=config.max_iterations)
-    return probe.fit(
-        [_stacked(config, s) for s in samples], [s.labels[kind] for s in samples], seed
-    )
+    features = [_stacked(config, sample) for sample in samples]
+    return probe.fit(features, [sample.labels[kind] for sample in samples], seed, names)
 
 
 def _stacked(
@@ -430,9 +452,14 @@ def _maps(
         _write(path, config, records)
 
 
-def _learned_on(unit: Unit, damage: str) -> str:
-    """The damage of the labelled shapes."""
-    return CLEAN if unit.learned == CLEAN else damage
+def _learned_on(config: StudyConfig, unit: Unit, damage: str) -> tuple[str, ...]:
+    """The damages of the labelled shapes."""
+    return {CLEAN: (CLEAN,), SAME: (damage,), COPIES: (CLEAN, *config.copies)}[unit.learned]
+
+
+def _head(unit: Unit, damage: str) -> tuple:
+    """What a head is known by: one that did not learn on the damage that is scored serves all of them."""
+    return (damage if unit.learned == SAME else "", *unit)
 
 
 def _units(config: StudyConfig, damage: str) -> list[Unit]:
@@ -441,7 +468,9 @@ def _units(config: StudyConfig, damage: str) -> list[Unit]:
     for kind in config.labels:
         if damage != CLEAN and kind in config.clean_only:
             continue
-        for learned in (CLEAN,) if damage == CLEAN else (CLEAN, "same"):
+        for learned in LEARNED:
+            if (learned == SAME and damage == CLEAN) or (learned == COPIES and not config.copies):
+                continue
             counts = config.shots
             if learned != CLEAN and config.damaged_shots is not None:
                 counts = config.damaged_shots

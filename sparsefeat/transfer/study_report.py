@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsefeat.transfer.study import CLEAN, Record, StudyConfig, StudyResult
+from sparsefeat.transfer.study import CLEAN, COPIES, LEARNED, SAME, Record, StudyConfig, StudyResult
 from sparsefeat.visualize import plot_scores
 
 Rows = list[tuple[str, list[float]]]
@@ -24,7 +24,7 @@ def study_rows(result: StudyResult, shots: int, value: str = "accuracy") -> Rows
     config = result.config
     rows: Rows = []
     for kind in config.labels:
-        for learned in (CLEAN, "same"):
+        for learned in LEARNED:
             for damage in config.damages:
                 here = [
                     r for r in result.records
@@ -32,11 +32,15 @@ def study_rows(result: StudyResult, shots: int, value: str = "accuracy") -> Rows
                     and value in r
                 ]  # fmt: skip
                 if here:
-                    name = f"{kind}, {damage}" + (
-                        "" if damage == CLEAN else f", learned on {learned}"
-                    )
+                    name = f"{kind}, {damage}" + _how_learned(damage, learned)
                     rows.append((name, [_mean(here, method, value) for method in config.methods]))
     return rows
+
+
+def _how_learned(damage: str, learned: str) -> str:
+    if learned == COPIES:
+        return ", learned on damaged copies too"
+    return "" if damage == CLEAN else f", learned on {'the same' if learned == SAME else learned}"
 
 
 def map_rows(result: StudyResult) -> Rows:

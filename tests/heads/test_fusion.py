@@ -93,3 +93,24 @@ def test_blocks_have_to_fit():
         LinearProbe(blocks=[2, 3]).fit(x, y)
     with pytest.raises(InputError, match="expected channels"):
         LinearProbe(blocks=[])
+
+
+def test_copies_of_one_shape_are_left_out_together():
+    # Four shapes and a copy of each. The first block names the shape, not the class: it is of use only where a copy
+    # of the shape that is left out stays.
+    rng = np.random.default_rng(0)
+    labels = [np.repeat([0, 1, 2], 20) for _ in range(8)]
+    names = [k % 4 for k in range(8)]
+    known = [np.eye(4)[[k]].repeat(3, 0) * rng.normal(size=(3, 4)) for k in range(4)]
+    by_name = [
+        known[name][y] + 0.01 * rng.normal(size=(60, 4))
+        for name, y in zip(names, labels, strict=True)
+    ]
+    by_class = [np.eye(3)[y] + 0.7 * rng.normal(size=(60, 3)) for y in labels]
+    x = [np.concatenate(both, 1) for both in zip(by_name, by_class, strict=True)]
+    apart = LinearProbe(blocks=[4, 3]).fit(x, labels)
+    together = LinearProbe(blocks=[4, 3]).fit(x, labels, groups=names)
+    assert apart.weights[0] > 0.5, "a copy gives the answer away"
+    assert together.weights[0] < 0.2 < together.weights[1]
+    with pytest.raises(InputError, match="3 groups for 8 shapes"):
+        LinearProbe().fit(x, labels, groups=names[:3])

@@ -15,7 +15,7 @@ from sparsefeat.io.config import load_config
 from sparsefeat.transfer import format_table, run_transfer
 from sparsefeat.transfer.config import CorrespondenceConfig, DataConfig
 from sparsefeat.transfer.labelling import score_labels
-from sparsefeat.transfer.study import StudyConfig, run_study
+from sparsefeat.transfer.study import StudyConfig, _Setting, run_study
 
 
 def study_of(checkpoint, root, output, **changes):  # noqa: F811
@@ -24,6 +24,7 @@ def study_of(checkpoint, root, output, **changes):  # noqa: F811
         networks={"ours": str(checkpoint), "random": "random"},
         joined={"hks + wks": ["hks", "wks"], "ours joined": ["ours", "fpfh_context", "hks"]},
         scales=[1.0, 2.0], views=1, voxel_size=0.06, damages=["clean", "cut", "cloud"], shots=[1, 2], damaged_shots=[2],
+        copies=["cut", "remeshed"], copy_rows=100,
         seeds=[0], rows=150, test_rows=200, max_iterations=30, workers=1, cache=None, output=output,
     )  # fmt: skip
     return StudyConfig(**{**options, **changes})
@@ -41,6 +42,7 @@ def test_every_regime_and_method_has_a_number(studied):
     assert regimes == {
         ("clean", "clean", 1), ("clean", "clean", 2), ("cut", "clean", 1), ("cut", "clean", 2), ("cut", "same", 2),
         ("cloud", "clean", 1), ("cloud", "clean", 2), ("cloud", "same", 2),
+        ("clean", "copies", 2), ("cut", "copies", 2), ("cloud", "copies", 2),
     }  # fmt: skip
     for regime in regimes:
         here = [r for r in records if (r["damage"], r["learned"], r["shots"]) == regime]
@@ -101,7 +103,7 @@ cache: null
 """)
     assert main([str(file), "--output", str(tmp_path / "out")]) == 0
     table = capsys.readouterr().out
-    assert "mirrored, remeshed, learned on same" in table and "functional, metric" in table
+    assert "mirrored, remeshed, learned on the same" in table and "functional, metric" in table
     assert "accuracy up to mirror images, 1 labelled shape" in table and "*" in table
     assert (tmp_path / "out" / "study.png").stat().st_size > 5000
     records = json.loads((tmp_path / "out" / "result.json").read_text())["records"]
@@ -166,3 +168,14 @@ def test_a_metric_from_training_shapes_in_correspondence(checkpoint, peanuts, tm
     config.correspondence = CorrespondenceConfig(pairs=2, eigenpairs=10, zoomout=0, metric=3)
     maps = run_transfer(config).maps
     assert len(maps) == 4 and all(np.isfinite(m.error) for m in maps)
+
+
+def test_copies_of_a_shape_are_described_once_more_and_told_from_what_is_scored(
+    checkpoint,  # noqa: F811
+    peanuts,  # noqa: F811
+    tmp_path,
+):
+    setting = _Setting(study_of(checkpoint, peanuts, tmp_path))
+    name = setting.test[0].name
+    scored, again, copy = (setting.loaded(name, "cut", seed)[1] for seed in (0, 0, 1))
+    assert np.array_equal(scored, again) and not np.array_equal(scored, copy)
