@@ -134,5 +134,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _parts(config: TransferConfig) -> int:
     runs = 1 if config.task == "correspondence" else len(config.shots) * len(config.seeds)
-    compared = 0 if config.adapter is None else config.adapter.rungs + len(config.adapter.starts)
+    compared = 0
+    if config.adapter is not None:
+        check = config.adapter
+        compared = len(check.draws) * (check.rungs + len(check.starts))
     return len(config.methods) * runs + config.rungs + compared

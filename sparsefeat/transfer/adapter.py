@@ -1,10 +1,15 @@
-"""Holds the receptive-field adapter against a grid search: where it ends from wrong starts, and at what cost."""
+"""Holds the receptive-field adapter against a grid search: which voxel size each chooses, what it is worth, what it costs.
+
+A grid that is chosen and scored on the same shapes is too good: its best is the largest of several noisy accuracies.
+So there are three groups of individuals. Heads learn on the first, and the adapter sees these alone; the second chooses
+the grid's voxel size; both are scored on the third.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +17,7 @@ import numpy as np
 from sparsefeat.data.shapes import Shape, ShapeDataset
 from sparsefeat.extract.surfaces import SAMPLES_PER_VOXEL_EDGE
 from sparsefeat.mesh.geodesic import surface_area
-from sparsefeat.receptive_field import tune_receptive_field
+from sparsefeat.receptive_field import TunedReceptiveField, tune_receptive_field
 from sparsefeat.transfer.config import TransferConfig
 from sparsefeat.transfer.features import Backbone, tuning_objective
 from sparsefeat.transfer.labelling import score_labels
@@ -30,45 +35,120 @@ class GridPoint:
 
 @dataclass
 class TunedPoint:
-    """Where tuning ended from a start: its accuracy, its distance to the grid's best, and its share of the cost."""
+    """Where tuning ended from a start.
+
+    Attributes:
+        start, voxel_size: where it began and ended.
+        accuracy: of that voxel size on the scored shapes.
+        scanned: the best rung of the look that comes before the descent.
+        scanned_accuracy: of that rung on the scored shapes: what the descent has to be better than.
+        cost_share: surface points of the tuning and of the final features, against those of the grid.
+    """
 
     start: float
     voxel_size: float
     accuracy: float
-    rungs_off: float  # of sqrt(2), from the best voxel size of the grid
-    accuracy_off: float  # below the grid's best, as a fraction; negative: above
-    cost_share: (
-        float  # surface points of the tuning and of the final features, against those of the grid
-    )
+    scanned: float
+    scanned_accuracy: float
+    cost_share: float
+
+
+@dataclass
+class AdapterDraw:
+    """One division of the individuals.
+
+    Attributes:
+        seed: that decided it.
+        grid: by voxel size, ascending.
+        accuracy: of the grid's best voxel size, on the scored shapes.
+        tuned: by start.
+        shots, validation, scored: how many shapes there were of each.
+    """
+
+    seed: int
+    grid: list[GridPoint]
+    accuracy: float
+    tuned: list[TunedPoint]
+    shots: int
+    validation: int
+    scored: int
+
+    @property
+    def best(self) -> GridPoint:
+        """The one that the validation shapes choose."""
+        return max(self.grid, key=lambda point: point.accuracy)
+
+    def rungs_off(self, tuned: TunedPoint) -> float:
+        """From the grid's best, in factors of sqrt(2)."""
+        return 2 * math.log2(tuned.voxel_size / self.best.voxel_size)
+
+    @property
+    def spread(self) -> float:
+        """Between the largest and the smallest voxel size that the starts led to, in rungs."""
+        ends = [point.voxel_size for point in self.tuned]
+        return 2 * math.log2(max(ends) / min(ends))
 
 
 @dataclass
 class AdapterComparison:
-    """The grid, and the tunings from its best voxel size times each of the configured factors."""
+    """All draws."""
 
-    grid: list[GridPoint]
-    tuned: list[TunedPoint]
-    shots: int
-    validation: int
+    draws: list[AdapterDraw] = field(default_factory=list)
 
     @property
-    def best(self) -> GridPoint:
-        return max(self.grid, key=lambda point: point.accuracy)
+    def differences(self) -> np.ndarray:
+        """Accuracy of the adapter less that of the grid. Shape: (draws, starts)."""
+        return np.array([[p.accuracy - draw.accuracy for p in draw.tuned] for draw in self.draws])
+
+    def summary(self) -> dict[str, float]:
+        """What the comparison says, over all draws and starts.
+
+        Returns:
+            ``difference``: mean difference to the grid, with ``difference_error``, its standard error over draws (starts
+            of one draw are not independent); ``worst``: the smallest; ``over_scan``: mean difference of the descent to the
+            best rung of its own look; ``agreeing``: share of draws whose starts end within half a rung of each other;
+            ``cost_share`` and ``cost_share_most``: mean and largest share of the grid's cost.
+        """
+        differences, draws = self.differences, len(self.draws)
+        tuned = [point for draw in self.draws for point in draw.tuned]
+        error = differences.mean(1).std(ddof=1) / math.sqrt(draws) if draws > 1 else math.nan
+        shares = [point.cost_share for point in tuned]
+        return {
+            "difference": float(differences.mean()),
+            "difference_error": float(error),
+            "worst": float(differences.min()),
+            "over_scan": float(np.mean([p.accuracy - p.scanned_accuracy for p in tuned])),
+            "agreeing": float(np.mean([draw.spread <= 0.5 for draw in self.draws])),
+            "cost_share": float(np.mean(shares)),
+            "cost_share_most": max(shares),
+        }
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Everything as plain values; a number that is not known is None."""
+        known = {k: None if math.isnan(v) else v for k, v in self.summary().items()}
+        return {"draws": [asdict(draw) for draw in self.draws], "summary": known}
 
     def table(self) -> str:
-        """One line per start."""
-        lines = [
-            f"grid's best: voxel size {self.best.voxel_size:.4g}, accuracy {self.best.accuracy:.3f} "
-            f"({self.shots} shapes to learn from, {self.validation} to validate on)"
-        ]
-        for point in self.tuned:
+        """A paragraph for each draw, and the summary."""
+        lines = []
+        for draw in self.draws:
             lines.append(
-                f"start {point.start:.4g}: voxel size {point.voxel_size:.4g} ({point.rungs_off:+.2f} rungs), accuracy "
-                f"{point.accuracy:.3f} ({-point.accuracy_off:+.3f}), {point.cost_share:.0%} of the grid's cost"
+                f"draw {draw.seed}: {draw.shots} shapes to learn from, {draw.validation} to choose the grid by, "
+                f"{draw.scored} to score on; the grid chose {draw.best.voxel_size:.4g}, accuracy {draw.accuracy:.3f}"
             )
+            for point in draw.tuned:
+                lines.append(
+                    f"  start {point.start:.4g}: voxel size {point.voxel_size:.4g} ({draw.rungs_off(point):+.2f} rungs), "
+                    f"accuracy {point.accuracy:.3f} ({100 * (point.accuracy - draw.accuracy):+.1f} points), "
+                    f"{point.cost_share:.0%} of the grid's cost"
+                )
+        found = self.summary()
+        lines.append(
+            f"adapter less grid: {100 * found['difference']:+.2f} points "
+            f"(standard error {100 * found['difference_error']:.2f}), worst {100 * found['worst']:+.1f}; descent less "
+            f"its scan {100 * found['over_scan']:+.2f}; starts within half a rung in {found['agreeing']:.0%} of draws; "
+            f"cost {found['cost_share']:.0%}, at most {found['cost_share_most']:.0%}"
+        )
         return "\n".join(lines)
 
 
@@ -80,9 +160,7 @@ def compare_adapter(
     classes: int,
     progress: Callable[[str], None],
 ) -> AdapterComparison:
-    """Grid search by the accuracy on validation shapes, and tuning on the training shapes alone.
-
-    Both are of the training split; nobody is in both parts. The test split is not looked at.
+    """One comparison for each of the configured draws. All shapes are of the training split; the test split is not looked at.
 
     Args:
         config: with an ``adapter`` section.
@@ -90,29 +168,51 @@ def compare_adapter(
         source: the frozen backbone.
         classes: number of labels.
         progress: called with a line before each part.
+
+    Raises:
+        InputError: too few individuals for three groups.
     """
-    check, seed, views = config.adapter, config.seeds[0], config.features.views
-    shots, validation = _divide(dataset, config, seed)
-    shots, validation = [store(s) for s in shots], [store(s) for s in validation]
+    return AdapterComparison(
+        [
+            _draw(config, dataset, store, source, classes, progress, seed)
+            for seed in config.adapter.draws
+        ]
+    )
+
+
+def _draw(
+    config: TransferConfig,
+    dataset: ShapeDataset,
+    store: ShapeStore,
+    source: Backbone,
+    classes: int,
+    progress: Callable[[str], None],
+    seed: int,
+) -> AdapterDraw:
+    check, views = config.adapter, config.features.views
+    shots, validation, scored = (
+        [store(shape) for shape in part] for part in _divide(dataset, config, seed)
+    )
     still = replace(config, rotate=False)
 
-    def accuracy(voxel_size: float) -> float:
+    def accuracy(voxel_size: float, on: Sequence[LoadedShape]) -> float:
         return score_labels(
-            "adapter", source.at(voxel_size), shots, validation, still, classes, len(shots), seed
+            "adapter", source.at(voxel_size), shots, on, still, classes, len(shots), seed
         ).accuracy
 
     grid = []
     for k in range(check.rungs):
         size = source.start * 2 ** ((k - (check.rungs - 1) / 2) / 2)
-        progress(f"grid: voxel size {size:.4g}")
+        progress(f"draw {seed}, grid: voxel size {size:.4g}")
         points = views * sum(_points(shape, size) for shape in (*shots, *validation))
-        grid.append(GridPoint(size, accuracy(size), points))
-    result = AdapterComparison(grid, [], len(shots), len(validation))
+        grid.append(GridPoint(size, accuracy(size, validation), points))
+    draw = AdapterDraw(seed, grid, math.nan, [], len(shots), len(validation), len(scored))
+    draw.accuracy = accuracy(draw.best.voxel_size, scored)
     total = sum(point.points for point in grid)
+    chosen = shots[: config.features.shapes]
     for factor in check.starts:
-        start = result.best.voxel_size * factor
-        progress(f"tuning from {start:.4g}")
-        chosen = shots[: config.features.shapes]
+        start = source.start * factor
+        progress(f"draw {seed}, tuning from {start:.4g}")
         tuned = tune_receptive_field(
             source.extractor,
             chosen,
@@ -122,23 +222,42 @@ def compare_adapter(
             views=views,
             seed=seed,
         )
-        score = accuracy(tuned.voxel_size)
-        final = views * sum(_points(shape, tuned.voxel_size) for shape in (*shots, *validation))
-        points = tuned.cost.points + final
-        off = 2 * math.log2(tuned.voxel_size / result.best.voxel_size)
-        result.tuned.append(
+        final = views * sum(_points(shape, tuned.voxel_size) for shape in shots)
+        scanned = _scanned(tuned)
+        draw.tuned.append(
             TunedPoint(
-                start, tuned.voxel_size, score, off, result.best.accuracy - score, points / total
+                start,
+                tuned.voxel_size,
+                accuracy(tuned.voxel_size, scored),
+                scanned,
+                accuracy(scanned, scored),
+                (tuned.cost.points + final) / total,
             )
         )
-    return result
+    return draw
+
+
+def _scanned(tuned: TunedReceptiveField) -> float:
+    """The voxel size with the smallest objective among those of the first look."""
+    looked = [step for step in tuned.history if step.descent == 0]
+    return min(looked, key=lambda step: step.objective).voxel_size[0]
 
 
 def _divide(
     dataset: ShapeDataset, config: TransferConfig, seed: int
-) -> tuple[list[Shape], list[Shape]]:
-    kept, held = dataset.hold_out(config.data.train, config.adapter.validation_share, seed)
-    return _some(kept, config.adapter.shots, seed), _some(held, config.adapter.validation, seed)
+) -> tuple[list[Shape], list[Shape], list[Shape]]:
+    """Shapes to learn from, to choose the grid by and to score on; nobody is in two of them."""
+    check, split = config.adapter, config.data.train
+    rest, scored = dataset.hold_out(split, check.held_share, seed)
+    rows = tuple(dataset.row(shape.name) for shape in rest)
+    remaining = replace(dataset, splits={**dataset.splits, split: rows})
+    shots, validation = remaining.hold_out(split, check.held_share / (1 - check.held_share), seed)
+    counts = (check.shots, check.validation, check.scored)
+    parts = (shots, validation, scored)
+    shots, validation, scored = (
+        _some(part, count, seed) for part, count in zip(parts, counts, strict=True)
+    )
+    return shots, validation, scored
 
 
 def _some(shapes: Sequence[Shape], count: int, seed: int) -> list[Shape]:

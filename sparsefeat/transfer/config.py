@@ -159,13 +159,26 @@ class CorrespondenceConfig:
 class AdapterConfig:
     """Comparison of the receptive-field adapter with a grid search, on the training split alone."""
 
-    shots: int = 6  # shapes to learn from
-    validation: int = 6  # shapes that the grid is searched by
-    validation_share: float = 0.3  # of the training split that these are drawn from
-    rungs: int = 9  # of the grid, a factor of sqrt(2) apart, around the start
-    starts: list[float] = field(
-        default_factory=lambda: [1 / 3, 1.0, 3.0]
-    )  # times the grid's best voxel size
+    shots: int = 6  # shapes to learn from, which the adapter sees
+    validation: int = 6  # shapes that choose the grid's voxel size
+    scored: int = 6  # shapes that both are scored on
+    held_share: float = 0.25  # of the individuals, for each of the last two groups
+    rungs: int = 9  # of the grid, a factor of sqrt(2) apart, around features.start
+    starts: list[float] = field(default_factory=lambda: [1 / 3, 1.0, 3.0])  # times features.start
+    draws: list[int] = field(default_factory=lambda: [0])  # seeds that divide the individuals
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_share < 0.5:
+            raise InputError(f"held_share: expected a share below a half, got {self.held_share}")
+        if min(self.shots, self.validation, self.scored, self.rungs) < 1:
+            raise InputError(
+                f"expected 1 or more shots, validation and scored shapes and rungs, got {self.shots}, "
+                f"{self.validation}, {self.scored}, {self.rungs}"
+            )
+        if not self.starts or not self.draws or any(not start > 0 for start in self.starts):
+            raise InputError(
+                f"expected one draw or more and positive starts, got {self.draws}, {self.starts}"
+            )
 
 
 @dataclass

@@ -12,11 +12,18 @@ import pytest
 import torch
 
 from sparsefeat import FeatureExtractor, create_model, save_checkpoint
-from sparsefeat.data.shapes import load_dataset
+from sparsefeat.data.shapes import Shape, ShapeDataset, load_dataset
 from sparsefeat.extract.surfaces import surface_points, vertex_features
 from sparsefeat.io.config import load_config
 from sparsefeat.receptive_field import ProbeObjective, RoundTripObjective
 from sparsefeat.transfer import AdapterConfig, TransferConfig, format_table, run_transfer
+from sparsefeat.transfer.adapter import (
+    AdapterComparison,
+    AdapterDraw,
+    GridPoint,
+    TunedPoint,
+    _divide,
+)
 from sparsefeat.transfer.correspondence import choose_pairs
 from sparsefeat.transfer.features import tuning_objective
 from sparsefeat.transfer.report import to_json
@@ -135,14 +142,53 @@ def test_segmentation_scores_every_method_given_and_turned(checkpoint, peanuts, 
 def test_the_adapter_is_held_against_a_grid_search(checkpoint, peanuts, tmp_path):
     config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned"], rotate=False)
     config.adapter = AdapterConfig(
-        shots=2, validation=1, validation_share=0.4, rungs=3, starts=[1.0]
+        shots=2, validation=1, scored=1, held_share=0.3, rungs=3, starts=[1.0], draws=[0, 1]
     )
     result = run_transfer(config)
-    assert len(result.adapter.grid) == 3 and len(result.adapter.tuned) == 1
-    tuned = result.adapter.tuned[0]
-    assert tuned.start == result.adapter.best.voxel_size and tuned.cost_share > 0
-    assert tuned.rungs_off == pytest.approx(2 * math.log2(tuned.voxel_size / tuned.start))
-    assert "grid's best" in format_table(result)
+    assert [draw.seed for draw in result.adapter.draws] == [0, 1]
+    for draw in result.adapter.draws:
+        assert len(draw.grid) == 3 and len(draw.tuned) == 1
+        assert (draw.shots, draw.validation, draw.scored) == (2, 1, 1)
+        start = draw.grid[1].voxel_size
+        tuned = draw.tuned[0]
+        assert tuned.start == start and tuned.cost_share > 0
+        assert abs(2 * math.log2(tuned.scanned / start) % 1) < 1e-9, "a rung, or halfway"
+    assert "adapter less grid" in format_table(result)
+
+
+def test_a_comparison_of_the_adapter_is_summed_up_over_draws():
+    def draw(seed, accuracy, ends):
+        grid = [GridPoint(1.0, 0.5, 10), GridPoint(2.0, 0.6, 5)]
+        tuned = [TunedPoint(1.0, end, value, 2.0, value - 0.01, 0.2) for end, value in ends]
+        return AdapterDraw(seed, grid, accuracy, tuned, 1, 1, 1)
+
+    draws = [
+        draw(0, 0.70, [(2.0, 0.71), (2.2, 0.69)]),
+        draw(1, 0.80, [(2.0, 0.78), (3.0, 0.80)]),
+    ]
+    assert draws[0].best.voxel_size == 2.0
+    assert draws[1].rungs_off(draws[1].tuned[1]) == pytest.approx(2 * math.log2(1.5))
+    found = AdapterComparison(draws).summary()
+    # Differences 0.01, -0.01 and -0.02, 0: means 0 and -0.01 of the draws.
+    assert found["difference"] == pytest.approx(-0.005)
+    assert found["difference_error"] == pytest.approx(0.01 / math.sqrt(2) / math.sqrt(2))
+    assert found["worst"] == pytest.approx(-0.02) and found["over_scan"] == pytest.approx(0.01)
+    assert found["agreeing"] == 0.5 and found["cost_share_most"] == pytest.approx(0.2)
+    assert AdapterComparison(draws[:1]).to_json()["summary"]["difference_error"] is None
+
+
+def test_groups_of_the_adapter_share_nobody():
+    dataset = ShapeDataset(
+        "people",
+        tuple(Shape(f"{k}", None, lambda: None, individual=k // 3) for k in range(24)),
+        {"train": tuple(range(24))},
+    )
+    config = TransferConfig(adapter=AdapterConfig(shots=12, validation=6, scored=6))
+    for seed in range(3):
+        parts = _divide(dataset, config, seed)
+        who = [{shape.individual for shape in part} for part in parts]
+        assert [len(part) for part in parts] == [12, 6, 6]
+        assert [len(group) for group in who] == [4, 2, 2] and len(set.union(*who)) == 8
 
 
 def test_fine_tuning_changes_a_copy(checkpoint, peanuts, tmp_path):
