@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from sparsefeat.errors import InputError
 from sparsefeat.extract.extractor import FeatureExtractor
-from sparsefeat.extract.surfaces import vertex_features
+from sparsefeat.extract.surfaces import SHAPE_SCALES, vertex_features
 from sparsefeat.io.meshes import MESH_SUFFIXES, check_mesh, read_mesh
 from sparsefeat.io.pointcloud import read_points
 from sparsefeat.mesh.fpfh import CONTEXT_RADII, multi_scale_fpfh
@@ -29,8 +29,6 @@ MEMBERS = ("ours", "hks", "wks", "fpfh")
 DEFAULT_CHECKPOINT = "sparsefeat/rooms-5cm-oriented-v1"
 SHAPE_VOXEL = 0.035
 """Voxel size for shapes, in roots of the area: about 5 cm on a person."""
-SHAPE_SCALES = (0.57, 1.0, 1.71)
-"""Of features at several sizes, factors on the voxel size."""
 EIGENPAIRS = 128
 SIGNATURE_CHANNELS = 32
 

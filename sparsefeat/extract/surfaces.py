@@ -13,6 +13,8 @@ from sparsefeat.mesh.geodesic import surface_area
 from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.mesh.sampling import sample_surface
 
+SHAPE_SCALES = (0.57, 1.0, 1.71)
+"""Sizes at which features of shapes are computed, factors on the voxel size; they stand side by side."""
 SAMPLES_PER_VOXEL_EDGE = 2
 """Surface samples per voxel edge: four to a voxel's face, so that 2 % of the voxels of a flat surface are missed."""
 
@@ -96,7 +98,7 @@ def vertex_features(
     voxel_size: float | None = None,
     interpolation: str = "trilinear",
     views: int = 1,
-    scales: Sequence[float] = (1.0,),
+    scales: Sequence[float] = SHAPE_SCALES,
     seed: int | np.random.Generator = 0,
 ) -> np.ndarray:
     """Features of a mesh's vertices, however coarse or fine its triangles are against the voxels.
@@ -108,11 +110,12 @@ def vertex_features(
         normals: of a cloud's points, to the outer side, for oriented networks. Shape (N, 3).
         voxel_size: in the unit of the vertices; None: that of the extractor.
         interpolation, views, scales: see :class:`FeatureExtractor`; several views make features depend less on the
-            pose. The surface is sampled for the smallest of the scales.
+            pose. The surface is sampled for the smallest of the scales. ``(1.0,)`` takes about a fifth of the time of
+            the default.
         seed: of the surface samples.
 
     Returns:
-        (N, C) float32.
+        (N, C) float32, C the network's channels times the number of scales.
 
     Raises:
         InputError: not a mesh, normals beside faces, or what the extractor refuses.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from sparsefeat.errors import InputError
+from sparsefeat.extract.surfaces import SHAPE_SCALES
 from sparsefeat.heads import HeadTraining
 
 METHODS = (
@@ -73,8 +74,8 @@ class FeatureConfig:
     interpolation: Literal["nearest", "trilinear"] = "trilinear"
     views: int = 1  # poses that features are averaged over; the time grows in proportion
     scales: list[float] = field(
-        default_factory=lambda: [1.0]
-    )  # factors on the voxel size; features stand side by side
+        default_factory=lambda: list(SHAPE_SCALES)
+    )  # factors on the voxel size, around the tuned one; features stand side by side
     join: list[Literal["ours", "random", "hks", "wks", "fpfh", "fpfh_context"]] = field(
         default_factory=lambda: ["ours", "hks", "wks"]
     )  # what the method `joined` mixes; ours is `tuned`

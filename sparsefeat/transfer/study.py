@@ -22,11 +22,11 @@ from sparsefeat.errors import InputError, opening
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.descriptors import (
     DEFAULT_CHECKPOINT,
-    SHAPE_SCALES,
     SHAPE_VOXEL,
     SIGNATURE_CHANNELS,
     balance,
 )
+from sparsefeat.extract.surfaces import SHAPE_SCALES
 from sparsefeat.heads import LinearProbe
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.mesh.fpfh import FPFH_RADII

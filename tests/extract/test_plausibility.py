@@ -12,7 +12,7 @@ import sparsefeat
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.plausibility import UNORIENTED, neighbour_share, typical_spacing
-from sparsefeat.extract.surfaces import expected_voxels, vertex_features
+from sparsefeat.extract.surfaces import SHAPE_SCALES, expected_voxels, vertex_features
 from sparsefeat.extract.tiling import split_into_tiles
 from sparsefeat.models import create_model
 
@@ -95,7 +95,8 @@ def test_an_oriented_network_without_orientation_names_the_one_to_take():
     assert said(lambda: oriented(points, viewpoint=(0, 0, 9))) == []
     given = []
     assert said(lambda: given.append(vertex_features(oriented, points, None, normals=up))) == []
-    np.testing.assert_array_equal(given[0], oriented(points, "trilinear", normals=up))
+    expected = oriented(points, "trilinear", normals=up, scales=SHAPE_SCALES)
+    np.testing.assert_array_equal(given[0], expected)
 
 
 def test_normals_beside_faces_are_refused(extractor):

@@ -115,6 +115,7 @@ def config_of(checkpoint, root, output, **changes):
     )
     config.features.checkpoint = str(checkpoint)
     config.features.keypoints = 150
+    config.features.scales = [1.0]
     config.features.start = 0.1
     config.data.root = root
     for name, value in changes.items():
@@ -417,7 +418,7 @@ def test_every_vertex_gets_a_feature_however_the_voxels_lie(checkpoint):
     vertices, faces, _ = peanut(0)
     for voxel_size in (0.02, 0.1, 5.0):
         features = vertex_features(extractor, vertices, faces, voxel_size=voxel_size)
-        assert features.shape == (len(vertices), 8) and np.isfinite(features).all()
+        assert features.shape == (len(vertices), 3 * 8) and np.isfinite(features).all()
     assert extractor.voxel_size == 0.05, "the extractor itself stays at its own size"
     assert extractor.at(0.1).model is extractor.model
     points = surface_points(vertices, faces, 0.1, seed=3).points
