@@ -91,7 +91,8 @@ def _run_study(args: argparse.Namespace, path: Path) -> int:
     from sparsefeat.io.lock import output_folder
     from sparsefeat.io.results import write_result
     from sparsefeat.process.progress import Progress
-    from sparsefeat.transfer.study import StudyConfig, run_study
+    from sparsefeat.transfer.config import StudyConfig
+    from sparsefeat.transfer.study import run_study
     from sparsefeat.transfer.study_report import format_study, regimes, save_study
 
     config = load_config(StudyConfig, path, args.overrides)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from sparsefeat.errors import InputError
+from sparsefeat.extract.descriptors import DEFAULT_CHECKPOINT, SHAPE_SCALES, SHAPE_VOXEL
 from sparsefeat.heads import HeadTraining
+from sparsefeat.synthetic.damage import DAMAGES
 
 METHODS = (
     "joined",
@@ -21,6 +23,9 @@ METHODS = (
     "fpfh",
     "fpfh_context",
 )
+CLEAN = "clean"
+"""What a study calls shapes without damage."""
+_HAND_MADE = ("fpfh", "fpfh_context", "hks", "wks")
 
 
 @dataclass
@@ -237,3 +242,90 @@ class TransferConfig:
             )
         if self.data.resplit and self.task == "correspondence":
             raise InputError("data.resplit: correspondence has one seed and no shots to divide for")
+
+
+@dataclass
+class StudyConfig:
+    """A study of descriptors."""
+
+    task: Literal["study"] = "study"
+    data: DataConfig = field(default_factory=lambda: DataConfig(normalize="area"))
+    held_out: float = (
+        0.0  # score on this share of the training individuals, for development; 0: on data.test
+    )
+    labels: dict[str, str | None] = field(default_factory=lambda: {"labels": None})
+    # name -> folder with <shape>.txt, one label from 0 a vertex, and parts.json; null: the labels of the data set
+    networks: dict[str, str] = field(
+        default_factory=lambda: {"ours": DEFAULT_CHECKPOINT, "random": "random"}
+    )
+    # name -> checkpoint; random: the architecture of the first one with random weights
+    hand_made: list[Literal["fpfh", "fpfh_context", "hks", "wks"]] = field(
+        default_factory=lambda: list(_HAND_MADE)
+    )
+    joined: dict[str, list[str]] = field(
+        default_factory=lambda: {
+            "hks + wks": ["hks", "wks"],
+            "ours joined": ["ours", "fpfh_context", "hks", "wks"],
+            "random joined": ["random", "fpfh_context", "hks", "wks"],
+            "fpfh joined": ["fpfh_context", "hks", "wks"],
+        }
+    )
+    voxel_size: float = SHAPE_VOXEL  # in the unit of the shapes, after data.normalize
+    scales: list[float] = field(default_factory=lambda: list(SHAPE_SCALES))
+    views: int = 2  # poses that learned features are averaged over
+    absolute: bool = (
+        False  # times of hks and energies of wks for area 1, not of each shape's eigenvalues
+    )
+    damages: list[Literal["clean", "cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]] = (
+        field(default_factory=lambda: [CLEAN, *DAMAGES])
+    )
+    clean_only: list[str] = field(default_factory=list)  # labels that are not scored on damages
+    shots: list[int] = field(default_factory=lambda: [1, 2, 5, 20])
+    damaged_shots: list[int] | None = None  # of heads that learn on the same damage; null: as shots
+    seeds: list[int] = field(default_factory=lambda: [0, 1])
+    rows: int = 1500  # random vertices of a labelled shape that heads learn from
+    test_rows: int = 2500  # random vertices of a test shape that are scored
+    max_iterations: int = 100  # of the regressions
+    correspondence: CorrespondenceConfig | None = (
+        None  # null: no maps; metric: landmarks of so many training shapes
+    )
+    workers: int = 2  # processes
+    cache: Path | None = Path("runs/cache/laplace")  # of Laplace bases; null: none
+    output: Path = Path("runs/study/shapes")
+
+    def __post_init__(self) -> None:
+        members = [*self.networks, *self.hand_made]
+        for name, parts in self.joined.items():
+            lacking = [part for part in parts if part not in members]
+            if lacking or len(parts) < 2:
+                raise InputError(
+                    f"joined {name!r}: {parts}, expected two or more of {', '.join(members)}"
+                )
+            if name in members:
+                raise InputError(f"joined {name!r} has the name of a member")
+        if next(iter(self.networks.values()), "") == "random":
+            raise InputError(
+                "networks: the first is random, expected a checkpoint, whose architecture it takes"
+            )
+        if (
+            not self.shots
+            or not self.seeds
+            or not members
+            or self.workers < 1
+            or min(self.rows, self.test_rows) < 1
+        ):
+            raise InputError(
+                "shots, seeds and methods must not be empty, workers and rows at least 1"
+            )
+        if not 0 <= self.held_out < 1:
+            raise InputError(f"held_out: expected a share from 0 to below 1, got {self.held_out}")
+
+    @property
+    def members(self) -> list[str]:
+        """Methods that are computed; the others mix them."""
+        return [*self.networks, *self.hand_made]
+
+    @property
+    def methods(self) -> list[str]:
+        """All methods, in the order of the table."""
+        return [*self.members, *self.joined]

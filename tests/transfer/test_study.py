@@ -13,9 +13,9 @@ from sparsefeat.cli.transfer import main
 from sparsefeat.errors import InputError
 from sparsefeat.io.config import load_config
 from sparsefeat.transfer import format_table, run_transfer
-from sparsefeat.transfer.config import CorrespondenceConfig, DataConfig
+from sparsefeat.transfer.config import CorrespondenceConfig, DataConfig, StudyConfig
 from sparsefeat.transfer.labelling import score_labels
-from sparsefeat.transfer.study import StudyConfig, run_study
+from sparsefeat.transfer.study import run_study
 
 
 def study_of(checkpoint, root, output, **changes):  # noqa: F811
