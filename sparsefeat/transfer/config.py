@@ -57,6 +57,7 @@ class CreaturesConfig:
     families: list[str] = field(default_factory=lambda: ["humanoid", "quadruped", "hand"])
     vertices: int = 2500  # of a shape, about
     landmark_count: int = 3000  # of a family, about
+    triangulations: int | None = None  # that shapes of a family share; None: each has its own
 
 
 @dataclass
@@ -329,3 +330,64 @@ class StudyConfig:
     def methods(self) -> list[str]:
         """All methods, in the order of the table."""
         return [*self.members, *self.joined]
+
+
+@dataclass
+class ScanScoreConfig:
+    """Pairs of fragments that pretrained networks are scored on."""
+
+    root: str | None = None  # of the fragments; null: data.root of the base
+    scenes: list[str] | None = None  # null: those of root/val_*.txt, or all
+    pairs: int = 30  # a seeded choice
+    points: int = 2000  # key points per fragment
+    voxel_size: float = 0.05  # metres; key points are drawn from one point per voxel
+    min_overlap: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.pairs < 1 or self.points < 1:
+            raise InputError(
+                f"pairs and points must be positive, got {self.pairs} and {self.points}"
+            )
+
+
+@dataclass
+class SettingConfig:
+    """One setting of an axis: how it differs from the base."""
+
+    changes: list[str] = field(default_factory=list)  # of the pretraining, such as loss.name=cycle
+    then: list[str] | None = (
+        None  # further changes, for a second run from the weights of the first; each has half the steps
+    )
+    voxel_size: float | Literal["rule of thumb", "tuned", "tuned without labels"] | None = (
+        None  # of shapes, in their unit: given, 2 % of the median extent, or tuned; null: that of the section shapes
+    )
+
+
+@dataclass
+class AxisConfig:
+    """One axis of pretraining: several settings, trained from scratch and scored on scans and on shapes."""
+
+    task: Literal["axis"] = "axis"
+    base: str = "study/pretraining"  # a pretraining configuration: a file, or a name in configs/
+    changes: list[str] = field(default_factory=list)  # of the base, in all settings
+    settings: dict[str, SettingConfig] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    # of weights, pairs and labelled shapes
+    train_once: bool = False  # with the first seed; the others draw labelled shapes alone
+    creatures: dict[str, CreaturesConfig] = field(default_factory=dict)
+    # folder -> what is made there first, where it is needed and absent
+    scans: dict[str, ScanScoreConfig] = field(default_factory=dict)
+    # left out: those whose folder is absent, and where a setting was trained on their scenes
+    shapes: dict[str, StudyConfig] = field(default_factory=dict)
+    # the first whose data are there, or are made, counts; its networks and methods are the settings
+    output: Path = Path("runs/study/axis")
+
+    def __post_init__(self) -> None:
+        if not self.settings or not self.seeds or not (self.scans or self.shapes):
+            raise InputError("settings, seeds, and scans or shapes must not be empty")
+        for name, shapes in self.shapes.items():
+            if len(shapes.labels) != 1 or len(shapes.shots) != 1:
+                raise InputError(
+                    f"shapes.{name}: expected one kind of labels and one number of shots, got "
+                    f"{len(shapes.labels)} and {len(shapes.shots)}"
+                )
