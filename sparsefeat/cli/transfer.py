@@ -37,16 +37,20 @@ def run(args: argparse.Namespace) -> int:
     prepare_result(args)
     check_file("--json", args.json)
     path = find_config(args.config, "transfer")
-    if _asks_for_study(path):
+    task = _task(path)
+    if task == "study":
         return _run_study(args, path)
+    if task == "axis":
+        return _run_axis(args, path)
     config = load_config(TransferConfig, path, args.overrides)
     output = args.output or config.output
     # What can be wrong is found out before creatures are made.
     find_checkpoint(config.features.checkpoint)
     find_loader(config.data.name, config.data.options)
     with output_folder(output):
-        with Progress("creatures", unit="shape") as made:
-            make_missing_creatures(config, made)
+        if config.creatures is not None:
+            with Progress("creatures", unit="shape") as made:
+                make_missing_creatures(config.creatures, config.data.root, made)
         with Progress(config.task, _parts(config), "part") as progress:
             result = run_transfer(config, _begins(progress))
             progress(_parts(config))
@@ -73,16 +77,16 @@ def _begins(progress: Progress) -> Callable[[str], None]:
     return begins
 
 
-def _asks_for_study(path: Path) -> bool:
-    """Whether the configuration's task is a study; one that cannot be read is no study, and refused by who reads it."""
+def _task(path: Path) -> object:
+    """The task that a configuration names; None of one that cannot be read, which is refused by who reads it."""
     from sparsefeat.errors import InputError
     from sparsefeat.io import yaml12
 
     try:
         data = yaml12.parse(path.read_text(encoding="utf-8"), str(path))[0]
     except (OSError, UnicodeDecodeError, InputError):
-        return False
-    return isinstance(data, dict) and data.get("task") == "study"
+        return None
+    return data.get("task") if isinstance(data, dict) else None
 
 
 def _run_study(args: argparse.Namespace, path: Path) -> int:
@@ -91,7 +95,8 @@ def _run_study(args: argparse.Namespace, path: Path) -> int:
     from sparsefeat.io.lock import output_folder
     from sparsefeat.io.results import write_result
     from sparsefeat.process.progress import Progress
-    from sparsefeat.transfer.study import StudyConfig, run_study
+    from sparsefeat.transfer.config import StudyConfig
+    from sparsefeat.transfer.study import run_study
     from sparsefeat.transfer.study_report import format_study, regimes, save_study
 
     config = load_config(StudyConfig, path, args.overrides)
@@ -107,6 +112,33 @@ def _run_study(args: argparse.Namespace, path: Path) -> int:
         numbers = {"config": to_dict(config), "records": result.records}
         written.append(write_result("shapes", args.result, numbers, args.command, config.seeds))
     print(format_study(result))
+    print("\n".join(str(path) for path in written))
+    return 0
+
+
+def _run_axis(args: argparse.Namespace, path: Path) -> int:
+    """The study of one axis of pretraining; continues what the output folder has of it."""
+    from sparsefeat.io.config import load_config, save_config, to_dict
+    from sparsefeat.io.lock import output_folder
+    from sparsefeat.io.results import write_result
+    from sparsefeat.process.progress import Progress
+    from sparsefeat.transfer.axis import run_axis
+    from sparsefeat.transfer.axis_report import format_axis, parts, save_axis
+    from sparsefeat.transfer.config import AxisConfig
+
+    config = load_config(AxisConfig, path, args.overrides)
+    output = args.output or config.output
+    target = args.json or output / "result.json"
+    with output_folder(output):
+        save_config(output / "config.yaml", config)
+        with Progress(config.task, parts(config), "part") as progress:
+            result = run_axis(config, output, target, _begins(progress))
+            progress(parts(config))
+        written = [target, *save_axis(result, output)]
+    if args.result is not None:
+        numbers = {"config": to_dict(config), "records": result.records}
+        written.append(write_result("axes", args.result, numbers, args.command, config.seeds))
+    print(format_axis(result))
     print("\n".join(str(path) for path in written))
     return 0
 

@@ -66,6 +66,7 @@ class ModelConfig:
     )
     chiral: bool = False  # one pair function tells left from right; needs oriented
     depth: int = 3  # down-samplings; each one less halves the receptive field
+    dilation: int | None = None  # of the kernels that keep the stride; null: as published
     channels: list[int] | None = None  # widths on the way down; null: as published
     tr_channels: list[int] | None = None  # widths on the way up
     init: str | None = None  # a checkpoint to start from

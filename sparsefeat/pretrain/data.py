@@ -74,18 +74,38 @@ def load_pairs(
         train += find_pairs(root, _scenes(root, None, "train"), config.min_overlap)
     if config.validation_pairs == 0:
         return train, {}
-    root = config.validation_root or config.root
-    held_out = find_pairs(root, _scenes(root, config.validation_scenes, "val"), config.min_overlap)
-    shared = {pair.scene for pair in train} & {pair.scene for pair in held_out}
+    scenes = held_out_pairs(
+        config.validation_root or config.root,
+        config.validation_scenes,
+        config.min_overlap,
+        config.validation_pairs,
+        seed,
+    )
+    shared = {pair.scene for pair in train} & set(scenes)
     if shared:
         raise InputError(
             f"data: {', '.join(sorted(shared))} would be trained and validated on; set scenes and validation_scenes"
         )
-    held_out = select_pairs(held_out, limit=config.validation_pairs, seed=seed)
-    scenes: dict[str, list[FragmentPair]] = {}
-    for pair in held_out:
-        scenes.setdefault(pair.scene, []).append(pair)
     return train, scenes
+
+
+def held_out_pairs(
+    root: str, scenes: list[str] | None, min_overlap: float, limit: int, seed: int
+) -> dict[str, list[FragmentPair]]:
+    """Pairs to score on, by scene.
+
+    Args:
+        root: folder of the fragments.
+        scenes: their scenes; None: those of ``<root>/val_*.txt``, or all where there is no such list.
+        min_overlap: of a pair.
+        limit: pairs in all.
+        seed: of their choice.
+    """
+    pairs = find_pairs(root, _scenes(root, scenes, "val"), min_overlap)
+    found: dict[str, list[FragmentPair]] = {}
+    for pair in select_pairs(pairs, limit=limit, seed=seed):
+        found.setdefault(pair.scene, []).append(pair)
+    return found
 
 
 def _scenes(root: str, named: list[str] | None, split: str) -> list[str] | None:

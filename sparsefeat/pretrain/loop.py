@@ -272,10 +272,10 @@ def build_model(config: ModelConfig) -> nn.Module:
                     f"model.init {config.init}: its network has {option} = {theirs}, model.{option} says {ours}"
                 )
         return model
-    options = {name: value for name, value in vars(config).items() if name not in ("name", "init")}
-    widths = ("channels", "tr_channels")
     options = {
-        name: value for name, value in options.items() if name not in widths or value is not None
+        name: value
+        for name, value in vars(config).items()
+        if name not in ("name", "init") and value is not None
     }
     in_channels = (6 if config.oriented else 3) if config.kernels == "pair" else 1
     return create_model(config.name, in_channels=in_channels, **options)

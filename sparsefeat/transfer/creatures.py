@@ -9,27 +9,26 @@ from pathlib import Path
 from sparsefeat.errors import InputError, opening
 from sparsefeat.io import yaml12
 from sparsefeat.synthetic.creatures import SETTINGS, make_creatures
-from sparsefeat.transfer.config import TransferConfig
+from sparsefeat.transfer.config import CreaturesConfig
 
 
 def make_missing_creatures(
-    config: TransferConfig, progress: Callable[[int, int], None] | None = None
+    config: CreaturesConfig, root: Path, progress: Callable[[int, int], None] | None = None
 ) -> bool:
-    """Write creatures to ``data.root`` if the configuration has a section for them and nothing is there.
+    """Write creatures to a folder if nothing is there.
 
     Args:
-        config: of the experiment.
+        config: which creatures.
+        root: the folder.
         progress: called with (shapes done, all shapes).
 
     Returns:
         Whether any were made.
 
     Raises:
-        InputError: a setting out of range, or something else than these creatures is at ``data.root``.
+        InputError: a setting out of range, or something else than these creatures is at ``root``.
     """
-    if config.creatures is None:
-        return False
-    root, wanted = config.data.root, asdict(config.creatures)
+    wanted = {name: value for name, value in asdict(config).items() if value is not None}
     with opening(root):
         vacant = not root.exists() or (root.is_dir() and not any(root.iterdir()))
     if vacant:

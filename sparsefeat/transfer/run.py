@@ -68,7 +68,7 @@ def run_transfer(config: TransferConfig, progress: Progress = lambda text: None)
     dataset = load_dataset(config.data.name, config.data.root, **config.data.options)
     store = ShapeStore(dataset, config.data.normalize, config.cache)
     train = dataset.subset(config.data.train)
-    extent = float(np.median([_extent(store(shape)) for shape in _sample(train, 16)]))
+    extent = store.median_extent(train)
     sources = make_sources(config.methods, config.features, extent)
     result = TransferResult(config, dataset)
     if config.task == "correspondence":
@@ -207,12 +207,3 @@ def _count_labels(config: TransferConfig, dataset: ShapeDataset, store: ShapeSto
     if dataset.part_count is not None:
         return dataset.part_count
     return 1 + max(int(store(shape).labels.max()) for shape in dataset.shapes)
-
-
-def _sample(shapes: Sequence[Shape], count: int) -> list[Shape]:
-    step = max(1, len(shapes) // count)
-    return list(shapes[::step][:count])
-
-
-def _extent(shape: LoadedShape) -> float:
-    return float(np.linalg.norm(np.ptp(shape.vertices, axis=0)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -150,6 +151,11 @@ class ShapeStore:
             data = shape.load()
             self._loaded[shape.name] = LoadedShape(shape, _scaled(data, self.normalize), self.cache)
         return self._loaded[shape.name]
+
+    def median_extent(self, shapes: Sequence[Shape], count: int = 16) -> float:
+        """Median diagonal of the bounding boxes of up to ``count`` of the shapes, in their unit as loaded."""
+        some = shapes[:: max(1, len(shapes) // count)][:count]
+        return float(np.median([np.linalg.norm(np.ptp(self(s).vertices, axis=0)) for s in some]))
 
 
 def _scaled(data: ShapeData, how: str) -> ShapeData:

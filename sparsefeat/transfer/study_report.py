@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsefeat.transfer.study import CLEAN, COPIES, LEARNED, SAME, Record, StudyConfig, StudyResult
+from sparsefeat.transfer.config import CLEAN, COPIES, LEARNED, SAME, StudyConfig
+from sparsefeat.transfer.records import Record
+from sparsefeat.transfer.study import StudyResult
 from sparsefeat.visualize import plot_scores
 
 Rows = list[tuple[str, list[float]]]

@@ -6,6 +6,7 @@ from sparsefeat.visualize.matrices import plot_matrix, plot_scores
 from sparsefeat.visualize.meshes import render_meshes
 from sparsefeat.visualize.palette import class_colors
 from sparsefeat.visualize.raster import CAMERA_VIEW, View
+from sparsefeat.visualize.spreads import plot_spreads
 
 __all__ = [
     "CAMERA_VIEW",
@@ -17,6 +18,7 @@ __all__ = [
     "plot_curves",
     "plot_matrix",
     "plot_scores",
+    "plot_spreads",
     "render_meshes",
     "render_points",
 ]

@@ -14,7 +14,7 @@ from sparsefeat.synthetic.creatures import FAMILIES, PART_NAMES, make_creature, 
 from sparsefeat.synthetic.creatures.body import turn
 from sparsefeat.synthetic.creatures.cones import Cones, body_field
 from sparsefeat.synthetic.creatures.families import landmarks, template
-from sparsefeat.transfer.config import CreaturesConfig, DataConfig, TransferConfig
+from sparsefeat.transfer.config import CreaturesConfig
 from sparsefeat.transfer.creatures import _comparable, make_missing_creatures
 
 # (family, two of its classes, a pose of each)
@@ -234,34 +234,29 @@ def test_creatures_are_read_as_a_folder(written):
 
 def test_creatures_of_other_settings_are_not_taken_for_those_asked_for(written, tmp_path):
     asked = CreaturesConfig(seed=3, count=2, poses=1, families=["hand"], vertices=2600)
-    data = DataConfig(name="folder", root=written)
-    assert not make_missing_creatures(TransferConfig(data=data, creatures=asked))
+    assert not make_missing_creatures(asked, written)
     asked.count = 3
     with pytest.raises(
         ValueError, match="hands: holds creatures made with seed=3, count=2.*asks for .*count=3"
     ):
-        make_missing_creatures(TransferConfig(data=data, creatures=asked))
-    elsewhere = TransferConfig(data=DataConfig(root=tmp_path), creatures=asked)
+        make_missing_creatures(asked, written)
     (tmp_path / "mine.txt").touch()
     with pytest.raises(ValueError, match="not creatures made here .settings.yaml: No such file"):
-        make_missing_creatures(elsewhere)
+        make_missing_creatures(asked, tmp_path)
     (tmp_path / "settings.yaml").write_text("- a list")
     with pytest.raises(
         ValueError, match="settings.yaml: expected the settings of creatures, got list"
     ):
-        make_missing_creatures(elsewhere)
-    elsewhere.data.root = tmp_path / "mine.txt"
+        make_missing_creatures(asked, tmp_path)
     with pytest.raises(ValueError, match="mine.txt: these are not creatures"):
-        make_missing_creatures(elsewhere)
+        make_missing_creatures(asked, tmp_path / "mine.txt")
 
 
 def test_creatures_are_made_where_nothing_is_and_recognised_afterwards(tmp_path):
     asked = CreaturesConfig(count=1, poses=1, families=["hand"], vertices=2500)
-    config = TransferConfig(
-        data=DataConfig(root=tmp_path), creatures=asked
-    )  # a folder that is there, and empty
-    assert make_missing_creatures(config) and (tmp_path / "hand").is_dir()
-    assert not make_missing_creatures(config)
+    # a folder that is there, and empty
+    assert make_missing_creatures(asked, tmp_path) and (tmp_path / "hand").is_dir()
+    assert not make_missing_creatures(asked, tmp_path)
 
 
 def test_the_order_of_families_is_no_difference():

@@ -13,9 +13,10 @@ from sparsefeat.cli.transfer import main
 from sparsefeat.errors import InputError
 from sparsefeat.io.config import load_config
 from sparsefeat.transfer import format_table, run_transfer
-from sparsefeat.transfer.config import CorrespondenceConfig, DataConfig
+from sparsefeat.transfer.config import CorrespondenceConfig, DataConfig, StudyConfig
 from sparsefeat.transfer.labelling import score_labels
-from sparsefeat.transfer.study import StudyConfig, _Setting, run_study
+from sparsefeat.transfer.study import run_study
+from sparsefeat.transfer.study_samples import StudyShapes
 
 
 def study_of(checkpoint, root, output, **changes):  # noqa: F811
@@ -175,7 +176,7 @@ def test_copies_of_a_shape_are_described_once_more_and_told_from_what_is_scored(
     peanuts,  # noqa: F811
     tmp_path,
 ):
-    setting = _Setting(study_of(checkpoint, peanuts, tmp_path))
+    setting = StudyShapes(study_of(checkpoint, peanuts, tmp_path))
     name = setting.test[0].name
     scored, again, copy = (setting.loaded(name, "cut", seed)[1] for seed in (0, 0, 1))
     assert np.array_equal(scored, again) and not np.array_equal(scored, copy)
