@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -81,18 +80,23 @@ def directions(points: np.ndarray, viewpoint: np.ndarray | None) -> np.ndarray:
 class FragmentCache:
     """Fragments in memory as float32, so that reading one again costs nothing.
 
+    Attributes:
+        bytes: how much is kept.
+        full: whether a fragment did not fit.
+
     A pickled cache takes no fragment with it: each worker process fills its own, unless it is forked
     from a process whose cache is already full.
 
     Args:
-        max_bytes: the least recently used fragments are forgotten beyond this size; None keeps all,
-            0 keeps none.
+        max_bytes: fragments that would go beyond this size are read each time; None keeps all, 0 keeps none. Pairs
+            come in random order, for which keeping the first is as good as keeping the last.
     """
 
     def __init__(self, max_bytes: int | None = None):
         self.max_bytes = max_bytes
         self.bytes = 0
-        self._fragments: OrderedDict[str, np.ndarray] = OrderedDict()
+        self.full = False
+        self._fragments: dict[str, np.ndarray] = {}
         self._viewpoints: dict[str, np.ndarray | None] = {}
 
     def __len__(self) -> int:
@@ -106,14 +110,14 @@ class FragmentCache:
         """
         key = os.fspath(path)
         if key in self._fragments:
-            self._fragments.move_to_end(key)
             return self._fragments[key]
         points = load_fragment(path).astype(np.float32)
         points.flags.writeable = False
-        self._fragments[key] = points
-        self.bytes += points.nbytes
-        while self.max_bytes is not None and self.bytes > self.max_bytes:
-            self.bytes -= self._fragments.popitem(last=False)[1].nbytes
+        if self.max_bytes is None or self.bytes + points.nbytes <= self.max_bytes:
+            self._fragments[key] = points
+            self.bytes += points.nbytes
+        else:
+            self.full = True
         return points
 
     def viewpoint(self, path: str | os.PathLike) -> np.ndarray | None:
@@ -127,7 +131,8 @@ class FragmentCache:
         return {
             "max_bytes": self.max_bytes,
             "bytes": 0,
-            "_fragments": OrderedDict(),
+            "full": False,
+            "_fragments": {},
             "_viewpoints": {},
         }
 

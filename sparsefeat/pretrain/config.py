@@ -44,9 +44,19 @@ class DataConfig:
     validation_pairs: int = 100  # a seeded choice; 0: do not validate
     validation_points: int = 5000  # key points per fragment
     workers: int = 1  # processes that load, augment and match; 0: in this one
+    cache_gb: float | None = (
+        8.0  # of fragments kept in memory; others are read again each time. null: all
+    )
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """``cache_gb`` in bytes."""
+        return None if self.cache_gb is None else int(self.cache_gb * 1e9)
 
     def __post_init__(self) -> None:
         _check_least(self, validation_pairs=0, validation_points=1, workers=0)
+        if self.cache_gb is not None and not 0 <= self.cache_gb < math.inf:
+            raise InputError(f"cache_gb: expected 0 or more, got {self.cache_gb}")
         if not 0 <= self.min_overlap <= 1:
             raise InputError(f"min_overlap: expected a share from 0 to 1, got {self.min_overlap}")
 

@@ -147,6 +147,7 @@ def make_loader(
         max_voxels=config.max_voxels,
         positive_radius=config.loss.radius_voxels,
         average=config.voxel_points == "mean",
+        cache_bytes=config.data.cache_bytes,
     )
     dataset.preload()
     if config.model.oriented and all(

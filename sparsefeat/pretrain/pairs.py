@@ -105,8 +105,8 @@ class PairDataset(Dataset):
         max_voxels: larger clouds are cut to the voxels nearest to one place that both have; None keeps all.
         positive_radius: largest distance of a match, in voxels.
         average: a voxel's point is the mean of those in it, not a random one.
-        cache: keep fragments in memory once they are read.
-        cache_bytes: forget the least recently used ones beyond this size, per process; None keeps all.
+        cache_bytes: fragments are kept in memory up to this size, per process, and read each time beyond it; None keeps
+            all, 0 keeps none.
 
     Raises:
         InputError: an argument is out of range.
@@ -120,7 +120,6 @@ class PairDataset(Dataset):
         max_voxels: int | None = None,
         positive_radius: float = 1.5,
         average: bool = False,
-        cache: bool = True,
         cache_bytes: int | None = None,
     ):
         if not pairs:
@@ -136,19 +135,22 @@ class PairDataset(Dataset):
         self.max_voxels = max_voxels
         self.positive_radius = float(positive_radius)
         self.average = average
-        self.fragment = FragmentCache(cache_bytes if cache else 0)
+        self.fragment = FragmentCache(cache_bytes)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def preload(self) -> None:
-        """Read every fragment now: errors come before training, and forked workers share the memory.
+        """Read what is kept in memory now: errors come before training, and forked workers share the memory.
+
+        Of a fragment that does not fit, only its viewpoint is asked for.
 
         Raises:
             InputError: a fragment cannot be read.
         """
         for path in sorted({path for pair in self.pairs for path in (pair.source, pair.target)}):
-            self.fragment(path)
+            if not self.fragment.full:
+                self.fragment(path)
             self.fragment.viewpoint(path)
 
     def __getitem__(self, request: PairRequest) -> PairSample:

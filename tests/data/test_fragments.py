@@ -93,7 +93,7 @@ def test_broken_fragments_are_named(tmp_path):
         )
 
 
-def test_a_cache_reads_a_fragment_once_and_forgets_beyond_its_size(tmp_path):
+def test_a_cache_reads_a_fragment_once_and_keeps_none_beyond_its_size(tmp_path):
     for k in range(3):
         np.savez(tmp_path / f"{k}.npz", pcd=np.full((10, 3), float(k)))
     cache = FragmentCache()
@@ -105,8 +105,9 @@ def test_a_cache_reads_a_fragment_once_and_forgets_beyond_its_size(tmp_path):
     small = FragmentCache(max_bytes=2 * first.nbytes)
     for k in (0, 1, 0, 2):
         assert small(tmp_path / f"{k}.npz")[0, 0] == k
-    kept = small(tmp_path / "0.npz")
-    assert len(small) == 2 and small.bytes == 2 * first.nbytes and small(tmp_path / "0.npz") is kept
+    kept, read = small(tmp_path / "0.npz"), small(tmp_path / "2.npz")
+    assert len(small) == 2 and small.bytes == 2 * first.nbytes and small.full
+    assert small(tmp_path / "0.npz") is kept and small(tmp_path / "2.npz") is not read
     assert (
         len(none := FragmentCache(0)) == 0
         and none(tmp_path / "1.npz")[0, 0] == 1

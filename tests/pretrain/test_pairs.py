@@ -168,7 +168,7 @@ def test_without_augmentation_only_the_two_rotations_are_drawn(pairs):
 def test_the_same_request_gives_the_same_bits_and_another_seed_others(pairs):
     one, two = (
         PairDataset(pairs, VOXEL, AugmentConfig()),
-        PairDataset(pairs, VOXEL, AugmentConfig(), cache=False),
+        PairDataset(pairs, VOXEL, AugmentConfig(), cache_bytes=0),
     )
     for k in (3, 1):
         one[PairRequest(k, 99)]
