@@ -100,8 +100,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=300_000,
         metavar="V",
-        help="larger clouds run in overlapping tiles of at most this many voxels, or as few as the network's reach "
-        "allows (default: %(default)s)",
+        help="most voxels that run at once, which bounds the memory; larger clouds run in overlapping tiles "
+        "(default: %(default)s)",
     )
     add(
         "--halo",

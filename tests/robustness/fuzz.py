@@ -10,9 +10,7 @@ its bytes or numbers changed; which ones follows from the seed and the number of
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import random
 import re
 import resource
@@ -220,30 +218,25 @@ def run(reader: str, seed: int, first: int, count: int, say=print) -> dict:
     return totals
 
 
-def write_report(path: Path, found: dict, seed: int, minutes: float) -> None:
-    """Write the counts, beside those of other readers that an earlier call has written."""
-    import numpy
+def write_report(path: Path, seed: int, readers: dict, minutes: float) -> None:
+    """Write the counts as every published result is written."""
     import safetensors
-    import torch
     import trimesh
     import yaml
 
-    before = json.loads(path.read_text()) if path.is_file() else {"readers": {}, "minutes": 0.0}
-    readers = before["readers"] | found
+    from sparsefeat.io.results import write_result
+
     total = sum(counts["inputs"] for counts in readers.values())
-    versions = {m.__name__: m.__version__ for m in (numpy, torch, trimesh, safetensors, yaml)}
-    report = {
-        "command": f"python tests/robustness/fuzz.py --inputs {total} --seed {seed}",
-        "date": datetime.date.today().isoformat(),
-        "versions": {"python": platform.python_version(), **versions},
-        "limits": {"memory_bytes": MEMORY, "seconds_per_input": SECONDS},
+    words = ["python", "tests/robustness/fuzz.py", "--inputs", str(total), "--seed", str(seed)]
+    numbers = {
         "inputs": total,
         "bad": sum(len(counts["bad"]) for counts in readers.values()),
-        "minutes": round(before["minutes"] + minutes, 1),
+        "minutes": round(minutes, 1),
+        "limits": {"memory_bytes": MEMORY, "seconds_per_input": SECONDS},
+        "versions": {m.__name__: m.__version__ for m in (trimesh, safetensors, yaml)},
         "readers": readers,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    write_result(path.parent.name, path.stem, numbers, words, [seed], path.parent.parent)
 
 
 def main() -> int:
@@ -260,26 +253,33 @@ def main() -> int:
     parser.add_argument(
         "--first", type=int, default=0, help="number of the first input of each reader"
     )
-    parser.add_argument("--json", type=Path, help="where to write the counts")
+    parser.add_argument("--json", type=Path, help="write the counts there, after each reader")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep the counts of the file: only readers that are not in it, or named by --reader",
+    )
     arguments = parser.parse_args()
 
     from corpus import READERS
 
-    readers = arguments.reader or list(READERS)
-    start = time.monotonic()
-    found = {}
+    found, minutes = {}, 0.0
+    if arguments.resume:
+        before = json.loads(arguments.json.read_text())
+        if before["seeds"] != [arguments.seed]:
+            parser.error(f"--resume: {arguments.json} was made with the seeds {before['seeds']}")
+        found, minutes = before["numbers"]["readers"], before["numbers"]["minutes"]
+    readers = arguments.reader or [name for name in READERS if name not in found]
+    each = -(-arguments.inputs // (len(arguments.reader or READERS)))
     for reader in readers:
-        found[reader] = run(
-            reader, arguments.seed, arguments.first, -(-arguments.inputs // len(readers))
-        )
-        print(
-            f"{reader}: {found[reader]['inputs']} inputs, {len(found[reader]['bad'])} bad",
-            flush=True,
-        )
+        start = time.monotonic()
+        found[reader] = counts = run(reader, arguments.seed, arguments.first, each)
+        minutes += (time.monotonic() - start) / 60
+        print(f"{reader}: {counts['inputs']} inputs, {len(counts['bad'])} bad", flush=True)
+        if arguments.json:
+            write_report(arguments.json, arguments.seed, found, minutes)
     bad = sum(len(counts["bad"]) for counts in found.values())
     print(f"{sum(counts['inputs'] for counts in found.values())} inputs, {bad} bad")
-    if arguments.json:
-        write_report(arguments.json, found, arguments.seed, (time.monotonic() - start) / 60)
     return 1 if bad else 0
 
 
