@@ -56,7 +56,6 @@ def install(python: str, packages: str, folder: Path) -> Path:
         lines = (ROOT / "constraints.txt").read_text().splitlines()
         constraints.write_text("\n".join(x for x in lines if not x.startswith("torch==")) + "\n")
     pip = [own, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "--upgrade", "pip", "setuptools"], check=True)
     library = f"{ROOT}[rooms,shapes]"
     subprocess.run([*pip, "-c", constraints, "-e", library, *_RUNNERS], check=True)
     return own
