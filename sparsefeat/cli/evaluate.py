@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsefeat.cli.frame import ToolParser, add_result_option, check_file, prepare_result, run_tool
+from sparsefeat.cli.frame import (
+    ToolParser,
+    add_feature_options,
+    add_result_option,
+    check_file,
+    prepare_result,
+    run_tool,
+)
 from sparsefeat.errors import InputError, opening
 
 if TYPE_CHECKING:
@@ -46,8 +53,8 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
     """Add the task ``matching``."""
     parser = tasks.add_parser("matching", help="FMR, IR and RR on 3DMatch's test layout")
     parser.set_defaults(run=run_matching)
+    add_feature_options(parser, "metres")
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="NAME", help="path, sparsefeat/NAME, or hub id")
     add(
         "--data",
         required=True,
@@ -61,7 +68,6 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
         metavar="A,B",
         help="names, or parts of names that fit one scene each; default: all",
     )
-    add("--voxel-size", type=float, metavar="S", help="metres; default: the checkpoint's")
     add(
         "--points",
         type=int,
@@ -85,27 +91,6 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
     )
     add(
         "--rotate", action="store_true", help="turn every fragment by its own random rotation first"
-    )
-    add(
-        "--views",
-        type=int,
-        default=1,
-        metavar="N",
-        help="poses to average over (default: %(default)s)",
-    )
-    add(
-        "--scales",
-        type=float,
-        nargs="+",
-        default=[1.0],
-        metavar="S",
-        help="multiples of the voxel size, side by side",
-    )
-    add(
-        "--interpolation",
-        choices=("nearest", "trilinear"),
-        default="nearest",
-        help="default: %(default)s",
     )
     add(
         "--dense",
@@ -144,7 +129,6 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
         help="go on with the pairs in FILE.part of an interrupted run",
     )
     add("--plots", metavar="DIR", help="write curves and pictures of matches there")
-    add("--device", metavar="D", help="cpu, cuda, cuda:1; default: cpu")
     add_result_option(parser, "matching", argv)
 
 

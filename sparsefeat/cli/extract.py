@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from sparsefeat.cli.frame import DONE, WRONG_INPUT, StageBar, ToolParser, run_tool
+from sparsefeat.cli.frame import (
+    DONE,
+    WRONG_INPUT,
+    StageBar,
+    ToolParser,
+    add_feature_options,
+    run_tool,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,35 +65,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="INPUT",
         help="ply pcd npz npy xyz txt off obj, or folders of them",
     )
-    add("--checkpoint", required=True, metavar="NAME", help="path, sparsefeat/NAME, or hub id")
+    add_feature_options(parser, "in the unit of the points")
     add("--output", required=True, metavar="DIR", help="folder for the results")
-    add(
-        "--voxel-size",
-        type=float,
-        metavar="S",
-        help="in the unit of the points; default: the checkpoint's",
-    )
-    add(
-        "--interpolation",
-        choices=("nearest", "trilinear"),
-        default="nearest",
-        help="how points take features from voxels (default: nearest)",
-    )
-    add(
-        "--views",
-        type=int,
-        default=1,
-        metavar="N",
-        help="poses to average over (default: %(default)s)",
-    )
-    add(
-        "--scales",
-        type=float,
-        nargs="+",
-        default=[1.0],
-        metavar="S",
-        help="multiples of the voxel size, features side by side (default: 1)",
-    )
     add(
         "--viewpoint",
         type=float,
@@ -94,14 +74,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar=("X", "Y", "Z"),
         help="where the sensor stood, for oriented networks; default: what a file says, or nowhere",
     )
-    add("--device", metavar="D", help="cpu, cuda, cuda:1, mps; default: cpu")
     add(
         "--max-voxels",
         type=int,
         default=300_000,
         metavar="V",
-        help="larger clouds run in overlapping tiles of at most this many voxels, or as few as the network's reach "
-        "allows (default: %(default)s)",
+        help="most voxels that run at once, which bounds the memory; larger clouds run in overlapping tiles "
+        "(default: %(default)s)",
     )
     add(
         "--halo",

@@ -181,6 +181,40 @@ def _say(line: str) -> None:
     Progress.write(line)
 
 
+def add_feature_options(parser: argparse.ArgumentParser, unit: str) -> None:
+    """Add what says which features a tool computes: the network, and how it looks at the points.
+
+    Args:
+        parser: of a verb, or of one of its tasks.
+        unit: what ``--voxel-size`` is given in, such as ``"metres"``.
+    """
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="NAME", help="path, sparsefeat/NAME, or hub id")
+    add("--voxel-size", type=float, metavar="S", help=f"{unit}; default: the checkpoint's")
+    add(
+        "--interpolation",
+        choices=("nearest", "trilinear"),
+        default="nearest",
+        help="how points take features from voxels (default: %(default)s)",
+    )
+    add(
+        "--views",
+        type=int,
+        default=1,
+        metavar="N",
+        help="poses to average over (default: %(default)s)",
+    )
+    add(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="multiples of the voxel size, features side by side (default: 1)",
+    )
+    add("--device", metavar="D", help="cpu, cuda, cuda:1, mps; default: cpu")
+
+
 def add_result_option(
     parser: argparse.ArgumentParser, task: str, argv: Sequence[str] | None
 ) -> None:

@@ -46,7 +46,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=0,
         metavar="N",
-        help="decides everything that is random (fuse: nothing)",
+        help="of everything that is random; fuse draws nothing (default: %(default)s)",
     )
     add("--workers", type=int, default=2, metavar="N", help="processes (default: %(default)s)")
     common = ToolParser(add_help=False, parents=[every])
@@ -70,7 +70,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         default=0.01,
         metavar="S",
-        help="of the fusion, metres (default: %(default)s)",
+        help="edge of the fusion's voxels, metres (default: %(default)s)",
     )
     add(
         "--spacing",
@@ -88,7 +88,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--rooms", type=int, default=4, metavar="N", help="number of rooms (default: %(default)s)"
     )
     rooms.add_argument(
-        "--fragments", type=int, default=8, metavar="N", help="per room (default: %(default)s)"
+        "--fragments",
+        type=int,
+        default=8,
+        metavar="N",
+        help="fragments per room (default: %(default)s)",
     )
 
     creatures = tasks.add_parser(
@@ -110,7 +114,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=4,
         metavar="N",
-        help="of each individual (default: %(default)s)",
+        help="poses of each individual (default: %(default)s)",
     )
     add(
         "--families",
@@ -125,20 +129,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=5000,
         metavar="N",
-        help="of a shape, about (default: %(default)s)",
+        help="vertices of a shape, about (default: %(default)s)",
     )
     add(
         "--landmarks",
         type=int,
         default=3000,
         metavar="N",
-        help="of a family, about (default: %(default)s)",
+        help="points per family with known correspondence, about (default: %(default)s)",
     )
     add(
         "--triangulations",
         type=int,
         metavar="N",
-        help="shapes of a family share N triangulations: three times faster (default: each has its own)",
+        help="shapes of a family share N triangulations, which is about three times faster; default: each shape "
+        "has its own",
     )
 
     fuse = tasks.add_parser("fuse", parents=[common], help="a folder of depth pictures with poses")

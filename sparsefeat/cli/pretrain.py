@@ -49,28 +49,35 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = ToolParser(prog="sparsefeat pretrain", description=__doc__)
     add = parser.add_argument
-    add("config", metavar="CONFIG", help="a YAML file, or a name in configs/, such as quickstart")
-    add("overrides", nargs="*", metavar="key=value", help="changes, such as optimizer.lr=0.01")
+    add("config", metavar="CONFIG", help="a YAML file, or a name in configs/ such as quickstart")
+    add(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="values in place of the file's, such as optimizer.lr=0.01",
+    )
     add(
         "--output",
         type=Path,
         metavar="DIR",
         help="folder to write to; default: runs/ and the configuration's name",
     )
-    add("--resume", action="store_true", help="go on from the output folder's last.pt")
+    add("--resume", action="store_true", help="continue from last.pt in the output folder")
     add(
         "--overwrite",
         action="store_true",
-        help="begin anew where the output folder holds a run already",
+        help="replace the run that the output folder holds",
     )
     add(
         "--device",
         default="cpu",
         metavar="D",
-        help="cpu, cuda, cuda:1 (cpu); under torchrun cuda takes LOCAL_RANK",
+        help="cpu, cuda, cuda:1 (default: cpu); under torchrun cuda is the GPU of LOCAL_RANK",
     )
     add(
-        "--overfit", action="store_true", help="train on the first batch alone: does learning work?"
+        "--overfit",
+        action="store_true",
+        help="train on the first batch alone, to check that the loss falls",
     )
     return parser.parse_intermixed_args(argv)  # options may stand between the key=value arguments
 

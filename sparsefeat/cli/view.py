@@ -72,12 +72,7 @@ def read_features(path: str) -> np.ndarray:
     Raises:
         InputError: neither, or no matrix of numbers.
     """
-    found = _load(path)
-    if not isinstance(found, np.ndarray):
-        if "features" not in found.files:
-            keys = ", ".join(found.files) or "(none)"
-            raise InputError(f"{path}: it has the keys {keys}, expected 'features'")
-        found = found["features"]
+    found = _read_array(path, "features")
     if found.ndim != 2 or found.dtype.kind not in "fiu":
         raise InputError(f"{path}: {found.shape} of {found.dtype}, expected features (N, C)")
     return found
@@ -89,23 +84,15 @@ def read_labels(path: str) -> np.ndarray:
     Raises:
         InputError: the file cannot be read, or has more than one label per point.
     """
+    from sparsefeat.io.text import read_lines
+
     if Path(path).suffix.lower() in (".npy", ".npz"):
-        found = _load(path)
-        if not isinstance(found, np.ndarray):
-            key = "labels" if "labels" in found.files else next(iter(found.files), None)
-            if key is None:
-                raise InputError(f"{path}: an empty npz, expected labels (N,)")
-            found = found[key]
+        found = _read_array(path, "labels", or_any=True)
         found = found.reshape(-1) if found.ndim == 2 and 1 in found.shape else found
         if found.ndim != 1:
             raise InputError(f"{path}: labels of shape {found.shape}, expected (N,)")
         return found
-    with opening(path):
-        try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not a text file, expected one label per line") from error
-    words = np.array([line.strip() for line in lines])
+    words = np.array([line.strip() for line in read_lines(path)])
     while len(words) and not words[-1]:
         words = words[:-1]
     try:
@@ -191,14 +178,12 @@ def _around_middle(points: np.ndarray) -> np.ndarray:
     return points[np.argsort(away, kind="stable")[:_MEASURED_POINTS]]
 
 
-def _load(path: str) -> np.ndarray | np.lib.npyio.NpzFile:
+def _read_array(path: str, key: str, or_any: bool = False) -> np.ndarray:
+    """The array of an npy, or the one under ``key`` in an npz, or the first if there is none."""
+    from sparsefeat.io.arrays import Npz, read_npy
+
     with opening(path):
-        try:
-            content: np.ndarray | np.lib.npyio.NpzFile = np.load(path, allow_pickle=False)
-            return content
-        except (ValueError, EOFError) as error:
-            raise InputError(f"{path}: not an npz or npy of numbers") from error
-        except Exception as error:  # a broken archive may fail in any way
-            if isinstance(error, OSError):
-                raise
-            raise InputError(f"{path}: not a complete npz file ({error})") from error
+        if Path(path).suffix.lower() != ".npz":
+            return read_npy(Path(path))
+        with Npz(Path(path)) as archive:
+            return archive.first([key, *archive.keys] if or_any else [key], "")

@@ -49,7 +49,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("inputs", nargs="+", metavar="INPUT", help="ply off obj stl glb npz, or folders of them")
     add("--output", required=True, metavar="DIR", help="folder for the results")
     size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--voxel-size", type=float, metavar="S", help="in the unit of the meshes")
+    size.add_argument(
+        "--voxel-size", type=float, metavar="S", help="edge of a voxel in the unit of the meshes"
+    )
     size.add_argument(
         "--resolution", type=int, metavar="R", help="voxels along the longest side of each mesh"
     )
@@ -58,7 +60,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--attributes",
         default="",
         metavar="A,A",
-        help="what to write of each voxel besides its place: some of area,normal,triangle",
+        help="what to write beside the coordinates: some of area,normal,triangle",
     )
     add(
         "--up",

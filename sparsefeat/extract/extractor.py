@@ -34,6 +34,7 @@ from sparsefeat.models.voxel_cloud import INTERPOLATIONS, VoxelCloud, voxelize
 __all__ = ["DEFAULT_MAX_VOXELS", "INTERPOLATIONS", "FeatureExtractor", "check_options"]
 
 DEFAULT_MAX_VOXELS = 300_000
+_MUCH_OVERLAP = 10  # runs of each voxel, in the mean, from which a warning says so
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,8 @@ class FeatureExtractor:
             scales: factors on the voxel size; the features at all of them are put side by side, divided by the root of
                 their number, so that unit vectors stay such. Several see more than one neighbourhood and match
                 better; each costs a pass.
-            max_voxels: more voxels than this run in tiles of at most so many, halo included. Where even the smallest
-                tile has more, an InputWarning says how many.
+            max_voxels: most voxels that run at once, which bounds the memory. Clouds of more run in overlapping
+                tiles, halo included in the count.
             halo: voxels around a tile that are computed with it and thrown away. None: as far as the
                 network looks, so that tiles give what one pass gives, up to rounding. Less is faster, and
                 approximate near the tiles' borders.
@@ -181,8 +182,9 @@ class FeatureExtractor:
 
         Raises:
             InputError: shapes, types or numbers that do not fit, NaN or infinite coordinates, a cloud too
-                large for its voxel size, or one that must be tiled with a network that cannot be
-                (instance normalisation and global pooling look at the whole cloud).
+                large for its voxel size, one that must be tiled with a network that cannot be
+                (instance normalisation and global pooling look at the whole cloud), or ``max_voxels`` below
+                what the smallest tile and its halo have.
         """
         check_options(interpolation, max_voxels, halo, views, scales)
         where = "points"
@@ -319,16 +321,10 @@ class FeatureExtractor:
                 "since it has no modules of sparsefeat.sparse; give halo= in voxels"
             )
         halo = self.reach.radius if halo is None else halo
-        tiles = list(split_into_tiles(cloud.cells, max_voxels, halo, self.reach.stride))
-        largest = max(len(tile.rows) for tile in tiles)
-        if largest > max_voxels:
-            warn(
-                f"{request.where}: up to {largest} voxels run at once, more than max_voxels {max_voxels}: so many lie "
-                f"within {halo} voxels (halo) of a tile that cannot be smaller; a smaller halo needs less, and is approximate"
-            )
+        self._check_tiles(cloud.cells, halo, request)
         table: Tensor | None = None
         done = 0
-        for tile in tiles:
+        for tile in split_into_tiles(cloud.cells, max_voxels, halo, self.reach.stride):
             part = None if features is None else features[tile.rows.to(features.device)]
             output = self._run(cloud.rows(tile.rows), part)[tile.core].to(out_device)
             if table is None:
@@ -339,6 +335,22 @@ class FeatureExtractor:
                 progress(done, total)
         assert table is not None  # more voxels than fit into one tile
         return table
+
+    def _check_tiles(self, cells: Tensor, halo: int, request: _Request) -> None:
+        """Refuse a bound that cannot be kept before hours of work, and say where tiles mostly overlap."""
+        # The tiles are made twice: rows of all of them would need more memory than one tile's run.
+        tiles = split_into_tiles(cells, request.max_voxels, halo, self.reach.stride)
+        sizes = [len(tile.rows) for tile in tiles]
+        if max(sizes) > request.max_voxels:
+            raise InputError(
+                f"{request.where}: max_voxels {request.max_voxels}, expected at least {max(sizes)}: so many voxels lie "
+                f"within {halo} voxels (halo) of the smallest tile; a smaller halo needs less, and is approximate"
+            )
+        if sum(sizes) > _MUCH_OVERLAP * len(cells):
+            warn(
+                f"{request.where}: tiles of at most {request.max_voxels} voxels overlap so much that each voxel runs "
+                f"{sum(sizes) / len(cells):.0f} times; a larger max_voxels is faster"
+            )
 
     def _run(self, cloud: VoxelCloud, features: Tensor | None) -> Tensor:
         """One pass of the network. Shape: (V, 3), (V, C_in) or None -> (V, C) float32."""

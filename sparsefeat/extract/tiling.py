@@ -31,8 +31,8 @@ def split_into_tiles(cells: Tensor, max_voxels: int, halo: int, stride: int) -> 
 
     Args:
         cells: (V, 3) distinct integer coordinates.
-        max_voxels: of one tile with its halo. A tile is not split below the width of the halo, where
-            splitting no longer makes it smaller; a very dense cloud may therefore exceed this.
+        max_voxels: of one tile with its halo. Only a tile whose core lies within one voxel of the coarsest
+            level cannot be split, and may have more: the caller decides.
         halo: width of the margin in voxels.
         stride: the network's largest tensor stride.
 
@@ -42,7 +42,6 @@ def split_into_tiles(cells: Tensor, max_voxels: int, halo: int, stride: int) -> 
     if not len(cells):
         return
     low, high = cells.amin(0), cells.amax(0) + 1
-    smallest = max(stride, halo)
     pending = [(torch.arange(len(cells), device=cells.device), low, high)]
     while pending:
         rows, low, high = pending.pop()
@@ -55,14 +54,23 @@ def split_into_tiles(cells: Tensor, max_voxels: int, halo: int, stride: int) -> 
             members, _align(low - halo, stride), _align(high + halo + stride - 1, stride)
         )
         rows, members, core = rows[near], members[near], core[near]
-        axis = int((high - low).argmax())
-        plane = _splitting_plane(inner[:, axis], int(low[axis]), int(high[axis]), stride)
-        if len(rows) <= max_voxels or plane is None or int(high[axis] - low[axis]) <= smallest:
+        split = _split(inner, low, high, stride) if len(rows) > max_voxels else None
+        if split is None:
             yield Tile(rows, core)
             continue
+        axis, plane = split
         left, right = high.clone(), low.clone()
         left[axis] = right[axis] = plane
         pending += [(rows, right, high), (rows, low, left)]
+
+
+def _split(cells: Tensor, low: Tensor, high: Tensor, stride: int) -> tuple[int, int] | None:
+    """The longest axis that a plane can split, and the plane; None: all cells are in one coarse voxel."""
+    for axis in (high - low).argsort(descending=True, stable=True).tolist():
+        plane = _splitting_plane(cells[:, axis], int(low[axis]), int(high[axis]), stride)
+        if plane is not None:
+            return axis, plane
+    return None
 
 
 def _splitting_plane(positions: Tensor, low: int, high: int, stride: int) -> int | None:

@@ -98,8 +98,9 @@ class Npz:
         key = next((key for key in keys if key in self), None)
         if key is None:
             found = ", ".join(key[:40] for key in self.keys[:20]) or "(none)"
+            several = "one of " if len(keys) > 1 else ""
             raise InputError(
-                f"{self.path}: {what}it has the keys {found}, expected one of {', '.join(keys)}"
+                f"{self.path}: {what}it has the keys {found}, expected {several}{', '.join(keys)}"
             )
         return self[key]
 

@@ -123,8 +123,8 @@ def read(path: Path, faces: bool) -> Geometry:
 
 
 def _without_marks(file: io.BufferedReader, path: Path) -> io.BufferedReader | io.BytesIO:
-    start = file.read(4)
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or start == codecs.BOM_UTF32_BE:
+    start = file.read(6)
+    if text.wide_encoding(start):
         file.seek(0)
         return io.BytesIO(text.plain_lines(file.read(), path))
     file.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)

@@ -34,7 +34,7 @@ def read(path: Path) -> np.ndarray:
     promised = struct.unpack_from("<I", data, 80)[0] if len(data) >= _HEADER else None
     if promised is not None and len(data) == _HEADER + promised * _TRIANGLE.itemsize:
         return _binary(data, path)
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if text.wide_encoding(data):
         data = text.plain_lines(data, path)
     start = data[:4096].removeprefix(codecs.BOM_UTF8).lstrip()[:5].lower()
     if start == b"solid" and b"\0" not in data:

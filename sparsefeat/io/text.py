@@ -26,11 +26,14 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _FORTRAN = re.compile(rb"(?<=[0-9.])[dD](?=[-+]?[0-9])")
+_START = 64  # bytes that show the encoding
 _MAX_DIGITS = 18  # whole numbers of more digits do not fit into 64 bits
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark; the mark is left out.
+    """The text of a file in UTF-8, UTF-16, or UTF-32 with a byte-order mark; marks are left out.
+
+    UTF-16 without a mark is known by its first characters, which have to be ASCII.
 
     Raises:
         InputError: the file cannot be read, or is no such text.
@@ -47,9 +50,24 @@ def read_lines(path: str | os.PathLike) -> list[str]:
     return read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
+def wide_encoding(data: bytes) -> str | None:
+    """UTF-16 or UTF-32 if text begins so: by its mark, or in UTF-16 by a NUL in every other byte; else None."""
+    for mark, encoding in _MARKS[1:]:
+        if data.startswith(mark):
+            return encoding
+    start = data[: min(len(data), _START) // 2 * 2]
+    for encoding, letters, others in (
+        ("utf-16-le", start[::2], start[1::2]),
+        ("utf-16-be", start[1::2], start[::2]),
+    ):
+        if start and all(letters) and not any(others):
+            return encoding
+    return None
+
+
 def decode(data: bytes, path: str | os.PathLike) -> str:
     """The text that ``data`` is; ``path`` begins the message where it is none."""
-    encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
+    encoding = wide_encoding(data) or "utf-8"
     if data and any(data == mark for mark, _ in _MARKS[1:]):
         raise InputError(f"{path}: not a text file, only a byte-order mark")
     try:
@@ -70,12 +88,10 @@ def plain_lines(data: bytes, path: str | os.PathLike) -> bytes:
     """
     if data.startswith(codecs.BOM_UTF8):
         data = data[len(codecs.BOM_UTF8) :]
-    elif data.startswith(tuple(mark for mark, _ in _MARKS)):
+    elif wide_encoding(data):
         data = decode(data, path).encode()
     if b"\0" in data:
-        raise InputError(
-            f"{path}: byte {data.index(0)} is NUL; expected text (UTF-16 only with a byte-order mark)"
-        )
+        raise InputError(f"{path}: byte {data.index(0)} is NUL; expected text")
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return data

@@ -43,7 +43,7 @@ def create_model(name: str, *, backend: str = "auto", **config: Any) -> nn.Modul
         name: one of :func:`model_names`.
         backend: ``"torch"`` (this engine), ``"minkowski"`` (the package MinkowskiEngine, if installed) or
             ``"auto"``, which is this engine.
-        config: the arguments of that class.
+        config: arguments of the network's class, such as ``in_channels`` and ``out_channels``.
 
     Raises:
         InputError: an unknown name or argument, with the nearest known one; or a value out of range.

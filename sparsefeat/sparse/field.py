@@ -26,6 +26,9 @@ class TensorField:
         features: Shape (N, C).
         coordinates: Shape (N, 1 + D), floating point.
         manager: where the voxels of :meth:`sparse` go; a new one by default.
+
+    Raises:
+        ValueError: shapes or devices that do not fit.
     """
 
     def __init__(

@@ -47,8 +47,11 @@ class MapNames(NamedTuple):
 class CoordinateManager:
     """All coordinate maps and kernel maps that belong to a set of tensors.
 
-    Tensors that are to meet in an operation share a manager; a network's layers do so by
-    themselves. Keep it (through any of its tensors) to reuse its maps in later steps.
+    Tensors that meet in an operation share a manager. The layers of a network do so by
+    themselves. Whoever keeps the manager, or any of its tensors, reuses its maps in later steps.
+
+    Args:
+        dimension: number of spatial axes, D.
     """
 
     def __init__(self, dimension: int = 3):
@@ -75,15 +78,20 @@ class CoordinateManager:
         parent: CoordinateMapKey | None = None,
         name: str | None = None,
     ) -> CoordinateMapKey:
-        """Add distinct ``coordinates`` (V, 1 + D) as a map of their own, rows as given.
+        """Add coordinates as a map of their own, rows as given.
 
         Args:
+            coordinates: Shape (V, 1 + D), distinct, batch index first.
+            tensor_stride: their spacing, one int or D.
             parent: the map these coordinates were derived from; a finer level that the new family
                 lacks is then looked for in the parent's.
             name: of the new family, if it is not taken; by default one is made up.
 
+        Returns:
+            The key of the new map.
+
         Raises:
-            ValueError: a coordinate occurs twice, or one that ``check_coordinates`` refuses.
+            ValueError: a coordinate occurs twice, is not finite, or is too large; or another number of axes.
         """
         coordinates = check_coordinates(coordinates)
         if coordinates.shape[1] != self.dimension + 1:
@@ -129,7 +137,12 @@ class CoordinateManager:
     def insert_unique(
         self, coordinates: Tensor, tensor_stride=1
     ) -> tuple[CoordinateMapKey, tuple[Tensor, Tensor]]:
-        """Add the distinct rows of ``coordinates`` in order of first occurrence; also returns (index, inverse)."""
+        """Add the distinct rows of ``coordinates`` (N, 1 + D), in order of first occurrence.
+
+        Returns:
+            The key of the map, and (index, inverse): the first row (V,) of each coordinate, and the coordinate (N,)
+            of each row.
+        """
         coordinates = check_coordinates(coordinates)
         index, inverse = unique_first(coordinates)
         unique = coordinates if len(index) == len(coordinates) else coordinates[index]

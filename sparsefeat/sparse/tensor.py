@@ -26,7 +26,15 @@ def reduce_rows(features: Tensor, index: Tensor, inverse: Tensor, reduce: str) -
 
 
 class Quantized(NamedTuple):
-    """What :func:`quantize` returns. ``index`` (V,) and ``inverse`` (N,) lead from points to voxels and back."""
+    """What :func:`quantize` returns: one row per voxel.
+
+    Attributes:
+        coordinates: Shape (V, D), or (V, 1 + D) as given, int32.
+        features: Shape (V, C), or None.
+        labels: Shape (V,), or None.
+        index: Shape (V,) int64, the first point of each voxel.
+        inverse: Shape (N,) int64, the voxel of each point.
+    """
 
     coordinates: Tensor
     features: Tensor | None
@@ -50,10 +58,12 @@ def quantize(
         features: Shape (N, C).
         labels: Shape (N,) integers; a voxel whose points disagree gets ``ignore_label``.
         voxel_size: same unit as ``coordinates``; None where these are voxels already.
-        reduce: ``"first"``, ``"average"``, ``"sum"`` or ``"max"``, for the features.
+        reduce: how the features of a voxel's points are combined: ``"first"``, ``"average"``, ``"sum"`` or
+            ``"max"``; ``"error"`` refuses voxels of several points.
 
     Raises:
-        ValueError: lengths differ, ``voxel_size`` not positive, coordinates not finite or too large.
+        ValueError: lengths differ, ``voxel_size`` is not positive, coordinates are not finite or too large, an
+            unknown ``reduce``, or several points in a voxel with ``"error"``.
     """
     coordinates = torch.as_tensor(coordinates)
     if coordinates.ndim != 2:
@@ -99,6 +109,9 @@ def collate(
 
     Returns:
         Coordinates (V, 1 + D) int32, and the features (V, C) where given.
+
+    Raises:
+        ValueError: no cloud, shapes or lengths that do not fit, or coordinates that are not finite or too large.
     """
     if not coordinates:
         raise ValueError("collate: expected at least one cloud, got none")
@@ -205,6 +218,7 @@ class SparseTensor:
 
     @property
     def coordinate_map(self) -> CoordinateMap:
+        """The coordinates with the order of their keys, by which kernel maps find neighbours."""
         return self.manager[self.key]
 
     @property
@@ -224,14 +238,17 @@ class SparseTensor:
 
     @property
     def device(self) -> torch.device:
+        """Device of the features and coordinates."""
         return self.features.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type of the features."""
         return self.features.dtype
 
     @property
     def shape(self) -> torch.Size:
+        """Shape of the features: (V, C)."""
         return self.features.shape
 
     def __len__(self) -> int:

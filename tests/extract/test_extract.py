@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from sparsefeat.checkpoint import save_checkpoint
+from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.tiling import split_into_tiles
 from sparsefeat.io.pointcloud import read_points, write_ply
@@ -111,7 +114,7 @@ def test_rows_are_those_of_all_features(extractor, points, interpolation):
 
 
 @pytest.mark.parametrize(
-    ("interpolation", "max_voxels"), [("nearest", 1200), ("trilinear", 2500), ("nearest", 1)]
+    ("interpolation", "max_voxels"), [("nearest", 1200), ("trilinear", 2500), ("nearest", 1100)]
 )
 def test_tiles_give_what_one_pass_gives(extractor, points, interpolation, max_voxels):
     seen = []
@@ -120,6 +123,26 @@ def test_tiles_give_what_one_pass_gives(extractor, points, interpolation, max_vo
     )
     assert len(seen) > 1 and seen[-1][0] == seen[-1][1]
     np.testing.assert_allclose(tiled, extractor(points, interpolation), atol=1e-5)
+
+
+def test_no_more_voxels_than_allowed_run_at_once(extractor, points, monkeypatch):
+    run, sizes = FeatureExtractor._run, []
+    monkeypatch.setattr(
+        FeatureExtractor,
+        "_run",
+        lambda self, cloud, inputs: sizes.append(len(cloud)) or run(self, cloud, inputs),
+    )
+    whole = extractor(points)
+    with pytest.raises(InputError, match=r"max_voxels 1, expected at least \d+: ") as error:
+        extractor(points, max_voxels=1)
+    least = int(re.search(r"at least (\d+)", str(error.value))[1])
+    assert least < len(points) / 4
+    for max_voxels in (least, 2 * least):
+        sizes.clear()
+        np.testing.assert_allclose(extractor(points, max_voxels=max_voxels), whole, atol=1e-5)
+        assert len(sizes) > 1 and max(sizes) <= max_voxels
+    with pytest.raises(InputError, match=f"expected at least {least}: "):
+        extractor(points, max_voxels=least - 1)
 
 
 def test_a_halo_short_of_the_reach_is_approximate(extractor, points):
@@ -391,7 +414,7 @@ def test_real_fragments_in_tiles_are_as_in_one_pass(dataset):
     whole = extractor(rooms)
     np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
     seen = []
-    tiled = extractor(rooms, max_voxels=8000, progress=lambda *done: seen.append(done))
+    tiled = extractor(rooms, max_voxels=8300, progress=lambda *done: seen.append(done))
     assert len(seen) > 1
     np.testing.assert_allclose(tiled, whole, atol=1e-4)
 

@@ -116,6 +116,8 @@ def encodings(content: str) -> dict[str, bytes]:
         "cr": data.replace(b"\n", b"\r"),
         "mark": b"\xef\xbb\xbf" + data,
         "utf-16": content.encode("utf-16"),
+        "utf-16 without a mark": content.encode("utf-16-le"),
+        "utf-16 of the other order without a mark": content.encode("utf-16-be"),
         "no_end": data.rstrip(b"\n"),
     }
 
@@ -243,7 +245,9 @@ def test_tables_of_all_conventions(tmp_path, name, encoding):
         (b"1 2 0x10\n", "line 1: row 0 is malformed"),
         ("1 2 \u2212 3\n".encode(), "line 1"),
         (b"C 0 0 0\nH 1 0 0\n", "malformed"),
-        (TEXT.encode("utf-16-le"), "NUL"),
+        (TEXT.encode("utf-16-le")[:-1], "UTF-16"),
+        (TEXT.encode("utf-32-le"), "byte 1 is NUL"),
+        (b"1 2 3\0\n", "byte 5 is NUL"),
         (b"\xff\xfe1", "UTF-16"),
         (b"'1,234.5','2','3'\n", "malformed"),
         (b"<html><body>1 2 3</body></html>\n", "malformed|no number"),

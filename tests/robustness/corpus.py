@@ -182,6 +182,7 @@ def _tables() -> list[bytes]:
         "\n".join(" ".join(f"{v:.3E}".replace("E", "D") for v in row) for row in rows).encode(),
         "\n".join(",".join(f'"{v}"' for v in row) for row in rows).encode(),
         plain.encode("utf-16"),
+        plain.encode("utf-16-le"),
         b"\xef\xbb\xbf# points\r\n" + plain.replace("\n", "\r\n").encode(),
     ]
 

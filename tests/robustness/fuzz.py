@@ -10,21 +10,22 @@ its bytes or numbers changed; which ones follows from the seed and the number of
 from __future__ import annotations
 
 import argparse
-import datetime
+import contextlib
 import json
-import platform
+import multiprocessing
 import random
 import re
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 MEMORY = 1 << 30  # bytes that a reader may add to what it has at the start
+_TURN = 500  # inputs of a reader before the next reader has its turn
 SECONDS = 10.0  # for one input; the corpus is a few kilobytes a file
 
 _NUMBER = re.compile(rb"[0-9]+")
@@ -151,12 +152,10 @@ def input_bytes(reader: str, seed: int, number: int, files: list[bytes]) -> byte
     return mutate(rng.choice(files), files, rng)
 
 
-def work(reader: str, seed: int, first: int, count: int) -> None:
-    """Try inputs and print a line for each that ends badly, and now and then where we are."""
-    import torch
+def work(reader: str, seed: int, first: int, count: int, events: Connection) -> None:
+    """Try inputs; sends the number of each before it is read, and how it ended."""
     from corpus import READERS, corpus
 
-    torch.set_num_threads(1)
     suffix, read = READERS[reader]
     files = corpus(reader)
     with tempfile.TemporaryDirectory() as folder:
@@ -167,90 +166,69 @@ def work(reader: str, seed: int, first: int, count: int) -> None:
             if ending != "read" and not (reader == "config.yaml" and data == files[-1]):
                 raise SystemExit(f"{reader}: a valid file of the corpus is {ending}: {why}")
         limit_memory()
-        counts = {"read": 0, "refused": 0, "bad": 0}
         for number in range(first, first + count):
             path.write_bytes(input_bytes(reader, seed, number, files))
-            print(json.dumps({"at": number}), flush=True)
-            ending, why = try_one(read, path)
-            counts[ending] += 1
-            print(json.dumps({"done": number, "ending": ending, "why": why}), flush=True)
+            events.send((number, None, ""))
+            events.send((number, *try_one(read, path)))
 
 
 def run(reader: str, seed: int, first: int, count: int, say=print) -> dict:
     """Try inputs in child processes, also after one of them has died."""
+    # Forked, so that torch is imported once.
+    context = multiprocessing.get_context("fork")
     totals = {"inputs": 0, "read": 0, "refused": 0, "bad": []}
     last = first + count
     while first < last:
-        command = [
-            sys.executable,
-            __file__,
-            "--worker",
-            reader,
-            str(seed),
-            str(first),
-            str(last - first),
-        ]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        receive, send = context.Pipe(duplex=False)
+        child = context.Process(target=work, args=(reader, seed, first, last - first, send))
+        child.start()
+        send.close()
         at = None
-        for line in child.stdout:
-            if not line.startswith("{"):
-                continue
-            event = json.loads(line)
-            if "at" in event:
-                at = event["at"]
-                continue
-            totals["inputs"] += 1
-            if event["ending"] == "bad":
-                totals["bad"].append({"input": event["done"], "why": event["why"]})
-                say(f"{reader}: input {event['done']}: {event['why']}")
-            else:
-                totals[event["ending"]] += 1
-            first, at = event["done"] + 1, None
-        error = child.stderr.read()
-        child.wait()
+        with contextlib.suppress(EOFError):  # the child has ended
+            while True:
+                at, ending, why = receive.recv()
+                if ending is not None:
+                    first, at = at + 1, None
+                    totals["inputs"] += 1
+                    if ending == "bad":
+                        totals["bad"].append({"input": first - 1, "why": why})
+                        say(f"{reader}: input {first - 1}: {why}")
+                    else:
+                        totals[ending] += 1
+        child.join()
         if first < last:
+            why = f"the process ended with {child.exitcode}"
             if at is None:
-                raise SystemExit(
-                    f"{reader}: the worker ended with {child.returncode}: {error[-2000:]}"
-                )
+                raise SystemExit(f"{reader}: {why}")
             totals["inputs"] += 1
-            totals["bad"].append({"input": at, "why": f"the process ended with {child.returncode}"})
-            say(f"{reader}: input {at}: the process ended with {child.returncode}: {error[-300:]}")
+            totals["bad"].append({"input": at, "why": why})
+            say(f"{reader}: input {at}: {why}")
             first = at + 1
     return totals
 
 
-def write_report(path: Path, found: dict, seed: int, minutes: float) -> None:
-    """Write the counts, beside those of other readers that an earlier call has written."""
-    import numpy
+def write_report(path: Path, seed: int, readers: dict, minutes: float) -> None:
+    """Write the counts as every published result is written."""
     import safetensors
-    import torch
     import trimesh
     import yaml
 
-    before = json.loads(path.read_text()) if path.is_file() else {"readers": {}, "minutes": 0.0}
-    readers = before["readers"] | found
+    from sparsefeat.io.results import write_result
+
     total = sum(counts["inputs"] for counts in readers.values())
-    versions = {m.__name__: m.__version__ for m in (numpy, torch, trimesh, safetensors, yaml)}
-    report = {
-        "command": f"python tests/robustness/fuzz.py --inputs {total} --seed {seed}",
-        "date": datetime.date.today().isoformat(),
-        "versions": {"python": platform.python_version(), **versions},
-        "limits": {"memory_bytes": MEMORY, "seconds_per_input": SECONDS},
+    words = ["python", "tests/robustness/fuzz.py", "--inputs", str(total), "--seed", str(seed)]
+    numbers = {
         "inputs": total,
         "bad": sum(len(counts["bad"]) for counts in readers.values()),
-        "minutes": round(before["minutes"] + minutes, 1),
+        "minutes": round(minutes, 1),
+        "limits": {"memory_bytes": MEMORY, "seconds_per_input": SECONDS},
+        "versions": {m.__name__: m.__version__ for m in (trimesh, safetensors, yaml)},
         "readers": readers,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    write_result(path.parent.name, path.stem, numbers, words, [seed], path.parent.parent)
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--worker"]:
-        reader, *numbers = sys.argv[2:]
-        work(reader, *map(int, numbers))
-        return 0
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--inputs", type=int, default=100_000, help="in all, shared by the readers")
     parser.add_argument("--seed", type=int, default=0)
@@ -260,26 +238,49 @@ def main() -> int:
     parser.add_argument(
         "--first", type=int, default=0, help="number of the first input of each reader"
     )
-    parser.add_argument("--json", type=Path, help="where to write the counts")
+    parser.add_argument("--json", type=Path, help="write the counts there, after each reader")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on after the inputs that are counted in the file",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="begin no new turn after this time"
+    )
     arguments = parser.parse_args()
 
+    import torch
     from corpus import READERS
 
+    torch.set_num_threads(1)
+    found, minutes = {}, 0.0
+    if arguments.resume:
+        before = json.loads(arguments.json.read_text())
+        if before["seeds"] != [arguments.seed]:
+            parser.error(f"--resume: {arguments.json} was made with the seeds {before['seeds']}")
+        found, minutes = before["numbers"]["readers"], before["numbers"]["minutes"]
     readers = arguments.reader or list(READERS)
-    start = time.monotonic()
-    found = {}
-    for reader in readers:
-        found[reader] = run(
-            reader, arguments.seed, arguments.first, -(-arguments.inputs // len(readers))
-        )
-        print(
-            f"{reader}: {found[reader]['inputs']} inputs, {len(found[reader]['bad'])} bad",
-            flush=True,
-        )
+    each = -(-arguments.inputs // len(readers))
+    end = time.monotonic() + 60 * arguments.minutes
+    # In turns, so that an interrupted run has tried all readers.
+    for last in range(_TURN, each + _TURN, _TURN):
+        for reader in readers:
+            counts = found.setdefault(reader, {"inputs": 0, "read": 0, "refused": 0, "bad": []})
+            missing = min(last, each) - counts["inputs"]
+            start = time.monotonic()
+            if missing <= 0 or start > end:
+                continue
+            more = run(reader, arguments.seed, arguments.first + counts["inputs"], missing)
+            found[reader] = {key: counts[key] + more[key] for key in counts}
+            minutes += (time.monotonic() - start) / 60
+            print(
+                f"{reader}: {found[reader]['inputs']} inputs, {len(more['bad'])} more bad",
+                flush=True,
+            )
+            if arguments.json:
+                write_report(arguments.json, arguments.seed, found, minutes)
     bad = sum(len(counts["bad"]) for counts in found.values())
     print(f"{sum(counts['inputs'] for counts in found.values())} inputs, {bad} bad")
-    if arguments.json:
-        write_report(arguments.json, found, arguments.seed, (time.monotonic() - start) / 60)
     return 1 if bad else 0
 
 

@@ -30,7 +30,7 @@ settings.load_profile("readers")
 COORDINATE = st.floats(-1e6, 1e6, allow_nan=False, width=32)
 POINTS = st.integers(1, 12).flatmap(lambda n: arrays(np.float64, (n, 3), elements=COORDINATE))
 LINE_END = st.sampled_from(["\n", "\r\n", "\r"])
-MARK = st.sampled_from(["utf-8", "utf-8-sig", "utf-16"])
+MARK = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 
 
 @st.composite

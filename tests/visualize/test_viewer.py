@@ -430,11 +430,14 @@ def test_the_tool_writes_a_page_with_features_and_labels(tmp_path, capsys):
     ("options", "message"),
     [
         (["nowhere.ply"], "nowhere.ply: no such file"),
-        (["{a}", "--labels", "nowhere.txt"], "nowhere.txt: No such file or directory"),
-        (["{a}", "--features", "{a}"], "not an npz or npy of numbers"),
+        (
+            ["{a}", "--labels", "nowhere.txt"],
+            "nowhere.txt: cannot be read .No such file or directory",
+        ),
+        (["{a}", "--features", "{a}"], "not a complete npy file of numbers"),
         (["{a}", "{a}", "--labels", "{labels}"], "--labels: 1 files for 2 inputs"),
         (["{a}", "--labels", "{labels}"], r"Labels of a.ply: shape \(2,\), expected \(300,\)"),
-        (["{a}", "--features", "{empty}"], "expected 'features'"),
+        (["{a}", "--features", "{empty}"], "it has the keys points, expected features"),
     ],
 )
 def test_the_tool_says_in_one_line_what_is_wrong(tmp_path, capsys, options, message):

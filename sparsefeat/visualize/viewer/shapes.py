@@ -12,6 +12,7 @@ import numpy as np
 
 from sparsefeat.errors import InputError
 from sparsefeat.io import obj, off
+from sparsefeat.io.arrays import Npz
 from sparsefeat.io.meshes import FACE_KEYS, MESH_SUFFIXES, check_mesh, read_mesh
 from sparsefeat.io.pointcloud import POINT_SUFFIXES, read_points
 
@@ -189,29 +190,20 @@ def _has_faces(path: Path, suffix: str) -> bool:
             for line in header.splitlines()
         )
     if suffix == ".npz":
-        return any(key in FACE_KEYS for key in npz_names(path))
+        with Npz(path) as archive:
+            return any(key in archive for key in FACE_KEYS)
     readers = {".off": off.read, ".obj": obj.read}
     if suffix not in readers:
         return False
     return len(readers[suffix](path, True).counts) > 0
 
 
-def npz_names(path: Path) -> list[str]:
-    """The names of the arrays of an npz; none if it is not one, which its reader says better."""
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            return []
-        with archive:
-            return list(archive.files)
-    except Exception:  # whatever is wrong with the file, who reads its arrays says so
-        return []
-
-
 def _own_features(path: Path, count: int) -> np.ndarray | None:
     """The features that tools/extract.py writes beside the points."""
-    if path.suffix.lower() != ".npz" or "features" not in npz_names(path):
+    if path.suffix.lower() != ".npz":
         return None
-    with np.load(path, allow_pickle=False) as archive:
+    with Npz(path) as archive:
+        if "features" not in archive:
+            return None
         features = archive["features"]
-    return features if features.ndim == 2 and len(features) == count else None
+    return features if features.shape[:-1] == (count,) else None
