@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsefeat.cli.frame import ToolParser, add_result_option, check_file, prepare_result, run_tool
+from sparsefeat.cli.frame import (
+    ToolParser,
+    add_result_option,
+    check_file,
+    prepare_result,
+    publish,
+    run_tool,
+)
 from sparsefeat.errors import InputError
 
 
@@ -66,7 +73,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="keep the numbers in that file, measure the cases that it lacks",
     )
     add("--plot", metavar="FILE", help="draw them, .png or .pdf")
-    add_result_option(parser, "benchmark", argv)
+    add_result_option(parser, "engine", argv)
     return parser.parse_args(argv)
 
 
@@ -76,7 +83,6 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.benchmark import Options, run_benchmark, select
     from sparsefeat.benchmark.engines import Plain
     from sparsefeat.benchmark.report import read_json, table, write_json, write_plot
-    from sparsefeat.io.results import write_result
 
     if args.list:
         print("\n".join(case.name for case in select(args.cases or ("*",))))
@@ -126,8 +132,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if options.device.startswith("cuda") and facts["arithmetic"] != "triton":
         print(f"not by the kernels for CUDA: all convolutions ran in plain {facts['arithmetic']}")
-    if args.result is not None:
-        print(write_result("benchmark", args.result, {**facts, "results": rows}, args.command, []))
+    for written in publish(args, {**facts, "results": rows}, [], args.resume):
+        print(written)
     if args.plot is not None and rows:
         write_plot(args.plot, rows)
     return int(bool(wrong) or not all(failed["out_of_memory"] for failed in facts["failed"]))
