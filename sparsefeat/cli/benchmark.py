@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from sparsefeat.cli.frame import (
     publish,
     run_tool,
 )
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +40,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="quick: under 2 minutes; cuda: everything on a GPU in every dtype (default: %(default)s)",
     )
     add("--list", action="store_true", help="print the names of the cases and stop")
+    add(
+        "--voxelization",
+        action="store_true",
+        help="measure how fast surfaces are voxelised, and nothing else; only --json and --result apply",
+    )
     add(
         "--engines",
         default="",
@@ -84,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.benchmark.engines import Plain
     from sparsefeat.benchmark.report import read_json, table, write_json, write_plot
 
+    if args.voxelization:
+        return run_voxelization(args)
     if args.list:
         print("\n".join(case.name for case in select(args.cases or ("*",))))
         return 0
@@ -137,6 +145,23 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None and rows:
         write_plot(args.plot, rows)
     return int(bool(wrong) or not all(failed["out_of_memory"] for failed in facts["failed"]))
+
+
+def run_voxelization(args: argparse.Namespace) -> int:
+    """Measure the voxelisation of surfaces."""
+    from sparsefeat.benchmark.voxelization import run_sizes
+    from sparsefeat.io.atomic import atomic_write
+
+    args.result_task = "voxelization"
+    prepare_result(args)
+    check_file("--json", args.json)
+    numbers = {"results": run_sizes(lambda line: print(line, flush=True))}
+    if args.json is not None:
+        with opening(args.json), atomic_write(args.json) as temporary:
+            temporary.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    for written in publish(args, numbers, []):
+        print(written)
+    return 0
 
 
 def failure(failed: dict[str, Any]) -> str:
