@@ -10,7 +10,6 @@ import select
 import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -197,7 +196,7 @@ def add_result_option(
         "--result", metavar="NAME", help="also write results/TASK/NAME.json, to be published"
     )
     command = [*parser.prog.split()[:2], *(sys.argv[1:] if argv is None else argv)]
-    parser.set_defaults(result_task=task, command=command, began=time.monotonic())
+    parser.set_defaults(result_task=task, command=command)
 
 
 def check_file(option: str, path: str | os.PathLike | None) -> None:
@@ -244,6 +243,6 @@ def publish(
 
     if args.result is None:
         return []
-    seconds = None if resumed else time.monotonic() - args.began
+    seconds = None if resumed else sum(os.times()[:4])
     task, name = args.result_task, args.result
-    return [write_result(task, name, numbers, args.command, seeds, seconds=seconds)]
+    return [write_result(task, name, numbers, args.command, seeds, cpu_seconds=seconds)]

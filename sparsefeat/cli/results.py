@@ -16,7 +16,7 @@ from sparsefeat.cli.frame import DONE, WRONG_INPUT, ToolParser, run_tool
 from sparsefeat.errors import InputError, opening
 
 LONG_S = 600.0
-"""A result that took longer is measured again only where ``--long`` asks for it."""
+"""A result that took more CPU time is measured again only where ``--long`` asks for it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +37,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     check = tasks.add_parser("check", help="run a result's command again and compare the numbers")
     check.add_argument("name", metavar="NAME", help="TASK/NAME, or NAME alone where it is unique")
     check.add_argument(
-        "--long", action="store_true", help="also where it took over ten minutes, or nobody knows"
+        "--long",
+        action="store_true",
+        help="also where it took over ten minutes of CPU, or nobody knows",
     )
     check.set_defaults(run=run_check)
     listing = tasks.add_parser("list", help="print the results that there are")
@@ -77,7 +79,7 @@ def run_list(args: argparse.Namespace) -> int:
 
     for name, path in list_results(Path()).items():
         result = read_result(path)
-        seconds = result.get("seconds")
+        seconds = result.get("cpu_seconds")
         took = f"{seconds / 60:5.1f} min" if seconds else "       ?"
         version = result["versions"].get("sparsefeat", "?")
         print(f"{name:<45} {result['date'][:10]}  {version:<7} {took}")
@@ -90,9 +92,13 @@ def run_check(args: argparse.Namespace) -> int:
 
     result = find_result(Path(), args.name)
     name = f"{result['task']}/{result['name']}"
-    seconds = result.get("seconds")
+    seconds = result.get("cpu_seconds")
     if not args.long and (seconds is None or seconds > LONG_S):
-        took = "has no recorded duration" if seconds is None else f"took {seconds / 60:.0f} minutes"
+        took = (
+            "has no recorded duration"
+            if seconds is None
+            else f"took {seconds / 60:.0f} minutes of CPU"
+        )
         raise InputError(f"{name}: {took}; --long measures it again")
     comparisons = compare(result, measure_again(result, name))
     for comparison in comparisons:

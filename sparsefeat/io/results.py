@@ -33,12 +33,12 @@ def write_result(
     command: Sequence[str],
     seeds: Sequence[int],
     root: str | os.PathLike = RESULTS,
-    seconds: float | None = None,
+    cpu_seconds: float | None = None,
 ) -> Path:
     """Write ``<root>/<task>/<name>.json``, whole or not at all.
 
     Beside the numbers it has the command, the commit (None outside of a checkout) and whether files differ from it,
-    versions, machine, seeds, date (UTC) and how long the command took. Absolute paths are cut to their last part and host names left out:
+    versions, machine, seeds, date (UTC) and the CPU time that the command took. Absolute paths are cut to their last part and host names left out:
     the files are published.
 
     Args:
@@ -48,7 +48,8 @@ def write_result(
         command: the words of the command line.
         seeds: of everything that is random.
         root: folder of all results.
-        seconds: that the command took; None where it took over what an earlier run had measured.
+        cpu_seconds: that all processes of the command took, which other work on the machine does not change; None
+            where the command took over what an earlier run had measured.
 
     Returns:
         The file.
@@ -66,7 +67,7 @@ def write_result(
         "versions": versions(),
         "machine": machine(),
         "seeds": list(seeds),
-        "seconds": None if seconds is None else round(seconds, 1),
+        "cpu_seconds": None if cpu_seconds is None else round(cpu_seconds, 1),
         "numbers": numbers,
     }
     text = json.dumps(_without_places(result), indent=1, allow_nan=False, ensure_ascii=False)

@@ -54,7 +54,7 @@ def origin(results: Sequence[Result]) -> str:
     parts = []
     for result in results:
         machine, versions = result["machine"], result["versions"]
-        seconds, seeds = result.get("seconds"), result["seeds"]
+        seconds, seeds = result.get("cpu_seconds"), result["seeds"]
         commit = result["commit"]
         facts = [
             str(result["date"])[:10],
@@ -64,7 +64,7 @@ def origin(results: Sequence[Result]) -> str:
             machine["gpu"] or machine["processor"],
             f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}",
             *([f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"] if seeds else []),
-            f"{seconds / 60:.1f} minutes" if seconds else "duration not recorded",
+            f"{seconds / 60:.1f} minutes of CPU" if seconds else "duration not recorded",
         ]
         parts.append(f"`results/{result['task']}/{result['name']}.json`: {'; '.join(facts)}.")
         parts.append(f"```text\n{_wrapped(command_words(result))}\n```")

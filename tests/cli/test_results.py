@@ -35,7 +35,7 @@ def matching(fmr: float = 0.75) -> dict:
 def checkout(tmp_path, monkeypatch) -> Path:
     """A folder with one result and a README that shows it."""
     monkeypatch.chdir(tmp_path)
-    write_result("matching", "net-v1", matching(), COMMAND, [3], seconds=30)
+    write_result("matching", "net-v1", matching(), COMMAND, [3], cpu_seconds=30)
     block = "<!-- results: scenes matching/net-v1 -->\n<!-- /results -->"
     (tmp_path / "README.md").write_text(f"# Title\n\nBefore.\n\n{block}\n\nAfter.\n")
     return tmp_path
@@ -216,7 +216,7 @@ def test_long_results_are_measured_again_only_on_demand(
     seconds, line, checkout, monkeypatch, capsys
 ):
     monkeypatch.setattr("sparsefeat.cli.results.measure_again", lambda *args: matching())
-    write_result("matching", "net-v1", matching(), COMMAND, [3], seconds=seconds)
+    write_result("matching", "net-v1", matching(), COMMAND, [3], cpu_seconds=seconds)
     assert main(["results", "check", "net-v1"]) == 2
     error = capsys.readouterr().err
     assert line in error and "--long" in error and error.count("\n") == 1
@@ -225,13 +225,13 @@ def test_long_results_are_measured_again_only_on_demand(
 
 def test_a_command_of_another_machine_is_refused(checkout, capsys):
     command = [*COMMAND, "--data", "/home/me/scenes"]
-    write_result("matching", "net-v1", matching(), command, [3], seconds=1)
+    write_result("matching", "net-v1", matching(), command, [3], cpu_seconds=1)
     assert main(["results", "check", "net-v1"]) == 2
     assert "names a place on another machine: .../scenes" in capsys.readouterr().err
 
 
 def test_a_command_that_fails_is_one_line(checkout, capfd):
-    write_result("matching", "net-v1", matching(), ["sparsefeat", "evaluate"], [], seconds=1)
+    write_result("matching", "net-v1", matching(), ["sparsefeat", "evaluate"], [], cpu_seconds=1)
     assert main(["results", "check", "net-v1"]) == 2
     assert capfd.readouterr().err.splitlines()[-1] == (
         "matching/net-v1: its command ended with exit code 2: sparsefeat evaluate"
