@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsefeat.cli.frame import DONE, WRONG_INPUT, ToolParser, run_tool
+from sparsefeat.cli.frame import DONE, INTERRUPTED, WRONG_INPUT, ToolParser, run_tool
 from sparsefeat.errors import InputError, opening
 
 LONG_S = 600.0
@@ -135,7 +136,7 @@ def measure_again(result: dict[str, Any], name: str) -> dict[str, Any]:
         environment = os.environ | {"OMP_NUM_THREADS": str(result["machine"]["threads"])}
         standard_error = 2
         code = subprocess.run(command, env=environment, stdout=standard_error).returncode
-        if code < 0 or code == 130:
+        if code in (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
         if not target.is_file():
             raise InputError(f"{name}: its command ended with exit code {code}: {' '.join(words)}")

@@ -14,6 +14,9 @@ from sparsefeat.errors import InputError
 from sparsefeat.results.store import Result
 
 
+_EXACT = 1e-12
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """How far a number may lie from the published one: the larger of the two.
@@ -30,7 +33,7 @@ class Tolerance:
 
     def allowed(self, published: float) -> float:
         """The largest difference that agrees."""
-        return max(self.absolute, self.relative * abs(published)) + 1e-12
+        return max(self.absolute, self.relative * abs(published), _EXACT)
 
 
 TOLERANCES = {
@@ -67,10 +70,8 @@ class Comparison:
         """For the report."""
         verdict = "agrees" if self.agrees else "DIFFERS"
         now = "absent" if self.now is None else f"{self.now:.6g}"
-        return (
-            f"{self.name}: published {self.published:.6g}, now {now}, "
-            f"tolerance {self.tolerance:.2g}: {verdict}"
-        )
+        within = f"tolerance {self.tolerance:.2g}" if self.tolerance > _EXACT else "exact"
+        return f"{self.name}: published {self.published:.6g}, now {now}, {within}: {verdict}"
 
 
 def compare(published: Result, numbers: dict[str, Any]) -> list[Comparison]:

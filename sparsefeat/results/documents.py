@@ -17,7 +17,7 @@ from sparsefeat.results.store import find_result
 from sparsefeat.results.views import VIEWS
 
 _END = "<!-- /results -->"
-_BEGIN = re.compile(r"<!-- results: (.*) -->")
+_BEGIN = re.compile(r"<!-- results: (\S.*) -->")
 _FENCE = re.compile(r"\s*(```+|~~~+)")
 
 
@@ -41,7 +41,7 @@ def fill(text: str, root: Path, where: str = "text") -> str:
     """
     filled: list[str] = []
     opened, fence = 0, ""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if opened:
             if line == _END:
                 filled.append(line)
@@ -59,7 +59,7 @@ def fill(text: str, root: Path, where: str = "text") -> str:
             opened = number
     if opened:
         raise InputError(f"{where}:{opened}: a block of results is not closed; expected {_END}")
-    return "\n".join(filled) + "\n" if filled else text
+    return "\n".join(filled)
 
 
 def _render(wanted: str, root: Path, where: str) -> str:
