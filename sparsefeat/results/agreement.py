@@ -13,7 +13,6 @@ from typing import Any
 from sparsefeat.errors import InputError
 from sparsefeat.results.store import Result
 
-
 _EXACT = 1e-12
 
 

@@ -116,8 +116,12 @@ def regimes(
     learned: str = "clean",
     shots: str = "5",
     value: str = "accuracy",
+    released: str = "",
 ) -> str:
-    """Study: a row for each damage of the test shapes, a column for each method; the best of a row is bold."""
+    """Study: a row for each damage of the test shapes, a column for each method; the best of a row is bold.
+
+    ``released=METHOD:NAME`` titles a network that was measured as a file by the name that it was released under.
+    """
     (result,) = _single(results, "regimes")
     config, records = result["numbers"]["config"], result["numbers"]["records"]
     methods_of = [*config["networks"], *config["hand_made"], *config["joined"]]
@@ -140,7 +144,11 @@ def regimes(
         cells = [_share(mean) for mean in means]
         cells = [f"**{cell}**" if cell == best else cell for cell in cells]
         table.append([_DAMAGES.get(damage, damage), *cells])
-    titles = [_method(method, config["networks"]) for method in chosen]
+    networks = dict(config["networks"])
+    if released:
+        method, _, name = released.partition(":")
+        networks[_chosen(method, networks)[0]] = name
+    titles = [_method(method, networks) for method in chosen]
     return _table(["test shapes", *titles], table)
 
 

@@ -136,6 +136,8 @@ def test_the_best_of_a_regime_is_bold_and_seeds_are_averaged(checkout):
     text = fill("<!-- results: regimes study/small -->\n<!-- /results -->\n", checkout)
     assert "| test shapes | `net-v1` | HKS |" in text
     assert "| clean | 0.600 | **0.900** |" in text
+    block = "<!-- results: regimes study/small released=ours:net-v2 -->\n<!-- /results -->\n"
+    assert "| test shapes | `net-v2` | HKS |" in fill(block, checkout)
 
 
 # ---- the documents of this repository
