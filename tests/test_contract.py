@@ -46,6 +46,9 @@ OPTIONS = {
     "match": "INPUT --output --rigid --shapes --checkpoint --device",
     "view": "INPUT --html --checkpoint --features --labels",
     "benchmark": "--json --result",
+    "results render": "--check",
+    "results check": "NAME --long",
+    "results list": "",
 }
 
 

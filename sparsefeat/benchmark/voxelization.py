@@ -1,13 +1,12 @@
 """How fast surfaces are voxelised, beside Open3D and trimesh on the same mesh, and how the results differ.
 
-``python -m sparsefeat.benchmark.voxelization`` prints a line per mesh size and resolution.
+``sparsefeat benchmark --voxelization`` prints a line per mesh size and resolution.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -165,8 +164,14 @@ def _rows(cells: np.ndarray) -> np.ndarray:
     return (shifted[:, 0] << 42) | (shifted[:, 1] << 21) | shifted[:, 2]
 
 
-def main() -> int:
-    """Print medians of wall clock in milliseconds, and how many voxels the others miss and invent."""
+def run_sizes(progress: Callable[[str], None]) -> list[dict]:
+    """:func:`run` on four sizes of mesh at three resolutions.
+
+    Args:
+        progress: takes a line for each: medians of wall clock in milliseconds, and how many voxels the others miss
+            and invent.
+    """
+    results = []
     for triangles in (2_000, 10_000, 50_000, 200_000):
         for resolution in (64, 128, 256):
             result = run(*bumpy_torus(triangles), resolution)
@@ -176,9 +181,6 @@ def main() -> int:
             for name, row in result["contenders"].items():
                 line += f"   {name} {1e3 * row['times']['median_s']:.1f} ms"
                 line += f" (-{row['missing']} +{row['extra']})" if "missing" in row else ""
-            print(line, flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            progress(line)
+            results.append(result)
+    return results

@@ -1,5 +1,6 @@
 """Networks with their weights: our files, and those of other people."""
 
+from sparsefeat.checkpoint.hub import write_folder
 from sparsefeat.checkpoint.native import (
     ASSETS,
     HUB_FILE,
@@ -22,4 +23,5 @@ __all__ = [
     "read_checkpoint",
     "read_state",
     "save_checkpoint",
+    "write_folder",
 ]

@@ -30,7 +30,7 @@ ASSETS = packaged("assets")
 """Where ``sparsefeat/<name>`` is looked up."""
 
 HUB_FILE = "model.safetensors"
-"""The file that is read from a hub repository."""
+"""The file that is read from a hub repository, and from a folder of the same layout."""
 
 _FORMAT = "sparsefeat"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin")
@@ -65,9 +65,9 @@ def from_pretrained(
     """A network with its weights, in evaluation mode.
 
     Args:
-        name_or_path: a file (ours, or a ``.pth`` of FCGF, DGR or PointContrast as released);
-            ``"sparsefeat/<name>"`` for a checkpoint in ``assets``; or a hub id ``"organisation/name"``,
-            optionally with ``"@revision"``.
+        name_or_path: a file (ours, or a ``.pth`` of FCGF, DGR or PointContrast as released); a folder of
+            :func:`sparsefeat.checkpoint.write_folder`; ``"sparsefeat/<name>"`` for a checkpoint in ``assets``;
+            or a hub id ``"organisation/name"``, optionally with ``"@revision"``.
         device: where to put it.
         backend: see :func:`sparsefeat.models.create_model`.
         overrides: arguments of the network in place of the file's; those that leave the weights as they
@@ -246,6 +246,8 @@ def load_weights(model: Network, state: dict[str, Tensor]) -> None:
 def find_checkpoint(name_or_path: str | os.PathLike) -> Path:
     """The file that a path, a name ``"sparsefeat/<name>"`` or a hub id stands for; a hub's is downloaded.
 
+    A folder stands for its ``model.safetensors``.
+
     Raises:
         InputError: there is none.
         MissingExtraError: a hub id where huggingface_hub is not installed.
@@ -255,7 +257,9 @@ def find_checkpoint(name_or_path: str | os.PathLike) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        raise InputError(f"{path}: a folder, expected a checkpoint file")
+        if not (path / HUB_FILE).is_file():
+            raise InputError(f"{path}: a folder without {HUB_FILE}, expected a checkpoint")
+        return path / HUB_FILE
     organisation, _, name = text.partition("/")
     if organisation == "sparsefeat" and name and "/" not in name:
         name = name.removesuffix(".safetensors")

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsefeat.cli.frame import ToolParser, add_result_option, check_file, prepare_result, run_tool
-from sparsefeat.errors import InputError
+from sparsefeat.cli.frame import (
+    ToolParser,
+    add_result_option,
+    check_file,
+    prepare_result,
+    publish,
+    run_tool,
+)
+from sparsefeat.errors import InputError, opening
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,6 +40,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="quick: under 2 minutes; cuda: everything on a GPU in every dtype (default: %(default)s)",
     )
     add("--list", action="store_true", help="print the names of the cases and stop")
+    add(
+        "--voxelization",
+        action="store_true",
+        help="measure how fast surfaces are voxelised, and nothing else; only --json and --result apply",
+    )
     add(
         "--engines",
         default="",
@@ -66,7 +79,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="keep the numbers in that file, measure the cases that it lacks",
     )
     add("--plot", metavar="FILE", help="draw them, .png or .pdf")
-    add_result_option(parser, "benchmark", argv)
+    add_result_option(parser, "engine", argv)
     return parser.parse_args(argv)
 
 
@@ -76,8 +89,9 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.benchmark import Options, run_benchmark, select
     from sparsefeat.benchmark.engines import Plain
     from sparsefeat.benchmark.report import read_json, table, write_json, write_plot
-    from sparsefeat.io.results import write_result
 
+    if args.voxelization:
+        return run_voxelization(args)
     if args.list:
         print("\n".join(case.name for case in select(args.cases or ("*",))))
         return 0
@@ -126,11 +140,28 @@ def run(args: argparse.Namespace) -> int:
         )
     if options.device.startswith("cuda") and facts["arithmetic"] != "triton":
         print(f"not by the kernels for CUDA: all convolutions ran in plain {facts['arithmetic']}")
-    if args.result is not None:
-        print(write_result("benchmark", args.result, {**facts, "results": rows}, args.command, []))
+    for written in publish(args, {**facts, "results": rows}, [], args.resume):
+        print(written)
     if args.plot is not None and rows:
         write_plot(args.plot, rows)
     return int(bool(wrong) or not all(failed["out_of_memory"] for failed in facts["failed"]))
+
+
+def run_voxelization(args: argparse.Namespace) -> int:
+    """Measure the voxelisation of surfaces."""
+    from sparsefeat.benchmark.voxelization import run_sizes
+    from sparsefeat.io.atomic import atomic_write
+
+    args.result_task = "voxelization"
+    prepare_result(args)
+    check_file("--json", args.json)
+    numbers = {"results": run_sizes(lambda line: print(line, flush=True))}
+    if args.json is not None:
+        with opening(args.json), atomic_write(args.json) as temporary:
+            temporary.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    for written in publish(args, numbers, []):
+        print(written)
+    return 0
 
 
 def failure(failed: dict[str, Any]) -> str:

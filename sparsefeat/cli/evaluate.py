@@ -19,6 +19,7 @@ from sparsefeat.cli.frame import (
     add_result_option,
     check_file,
     prepare_result,
+    publish,
     run_tool,
 )
 from sparsefeat.errors import InputError, opening
@@ -145,7 +146,6 @@ def run_matching(args: argparse.Namespace) -> int:
     from sparsefeat.extract import check_options
     from sparsefeat.extract.inputs import checked_device
     from sparsefeat.io.atomic import atomic_write
-    from sparsefeat.io.results import write_result
     from sparsefeat.process.progress import Progress
 
     # What can be wrong is found out before the hours of work, not after them.
@@ -200,8 +200,8 @@ def run_matching(args: argparse.Namespace) -> int:
                     json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8"
                 )
             journal.finish()
-    if args.result is not None:
-        print(write_result(args.result_task, args.result, report, args.command, [args.seed]))
+    for written in publish(args, report, [args.seed], args.resume):
+        print(written)
     if plots:
         plot_thresholds(results, plots)
         draw_median_pairs(

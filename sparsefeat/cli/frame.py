@@ -13,6 +13,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from sparsefeat import __version__
@@ -218,15 +219,15 @@ def add_feature_options(parser: argparse.ArgumentParser, unit: str) -> None:
 def add_result_option(
     parser: argparse.ArgumentParser, task: str, argv: Sequence[str] | None
 ) -> None:
-    """Add ``--result NAME``; the arguments then have ``task`` and the words of the ``command`` too.
+    """Add ``--result NAME``, for :func:`prepare_result` and :func:`publish`.
 
     Args:
         parser: of a verb, or of one of its tasks.
-        task: folder in ``results/``.
+        task: folder in ``results/``; a verb that finds it out later sets ``result_task``.
         argv: without the program's name; None: those of this process.
     """
     parser.add_argument(
-        "--result", metavar="NAME", help=f"also write results/{task}/NAME.json, to be published"
+        "--result", metavar="NAME", help="also write results/TASK/NAME.json, to be published"
     )
     command = [*parser.prog.split()[:2], *(sys.argv[1:] if argv is None else argv)]
     parser.set_defaults(result_task=task, command=command)
@@ -257,3 +258,25 @@ def prepare_result(args: argparse.Namespace) -> None:
         folder = result_path(args.result_task, args.result).parent
         with opening(folder):
             folder.mkdir(parents=True, exist_ok=True)
+
+
+def publish(
+    args: argparse.Namespace, numbers: dict[str, Any], seeds: Sequence[int], resumed: bool = False
+) -> list[Path]:
+    """Write the result that ``--result`` asks for.
+
+    Args:
+        args: of a parser with :func:`add_result_option`.
+        numbers, seeds: see :func:`sparsefeat.io.results.write_result`.
+        resumed: some of the numbers were measured by an earlier command, so that its duration says nothing.
+
+    Returns:
+        The file; nothing without ``--result``.
+    """
+    from sparsefeat.io.results import write_result
+
+    if args.result is None:
+        return []
+    seconds = None if resumed else sum(os.times()[:4])
+    task, name = args.result_task, args.result
+    return [write_result(task, name, numbers, args.command, seeds, cpu_seconds=seconds)]

@@ -21,6 +21,7 @@ VERBS = {
     "match": "find the pose of one scan on another, or of all scans of a folder",
     "view": "look at clouds, meshes, features and labels in a browser",
     "benchmark": "measure the speed of the engine",
+    "results": "render published results into documents, or measure one again",
 }
 
 

@@ -7,7 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsefeat.cli.frame import ToolParser, add_result_option, check_file, prepare_result, run_tool
+from sparsefeat.cli.frame import (
+    ToolParser,
+    add_result_option,
+    check_file,
+    prepare_result,
+    publish,
+    run_tool,
+)
 
 if TYPE_CHECKING:
     from sparsefeat.process.progress import Progress
@@ -27,14 +34,12 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.data.shapes import find_loader
     from sparsefeat.io.config import load_config, save_config
     from sparsefeat.io.lock import output_folder
-    from sparsefeat.io.results import write_result
     from sparsefeat.packaged import find_config
     from sparsefeat.process.progress import Progress
     from sparsefeat.transfer import TransferConfig, format_table, run_transfer, save_report
     from sparsefeat.transfer.creatures import make_missing_creatures
     from sparsefeat.transfer.report import to_json
 
-    prepare_result(args)
     check_file("--json", args.json)
     path = find_config(args.config, "transfer")
     task = _task(path)
@@ -43,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
     if task == "axis":
         return _run_axis(args, path)
     config = load_config(TransferConfig, path, args.overrides)
+    if config.adapter is not None:
+        args.result_task = "receptive_field"
+    prepare_result(args)
     output = args.output or config.output
     # What can be wrong is found out before creatures are made.
     find_checkpoint(config.features.checkpoint)
@@ -56,10 +64,7 @@ def run(args: argparse.Namespace) -> int:
             progress(_parts(config))
         save_config(output / "config.yaml", config)
         written = save_report(result, output, args.json)
-    if args.result is not None:
-        written.append(
-            write_result("transfer", args.result, to_json(result), args.command, config.seeds)
-        )
+    written += publish(args, to_json(result), config.seeds)
     print(format_table(result))
     print("\n".join(str(path) for path in written))
     return 0
@@ -93,24 +98,25 @@ def _run_study(args: argparse.Namespace, path: Path) -> int:
     """The study of who wins where; continues what the output folder has of it."""
     from sparsefeat.io.config import load_config, save_config, to_dict
     from sparsefeat.io.lock import output_folder
-    from sparsefeat.io.results import write_result
     from sparsefeat.process.progress import Progress
     from sparsefeat.transfer.config import StudyConfig
     from sparsefeat.transfer.study import run_study
     from sparsefeat.transfer.study_report import format_study, regimes, save_study
 
     config = load_config(StudyConfig, path, args.overrides)
+    args.result_task = "study"
+    prepare_result(args)
     output = args.output or config.output
     target = args.json or output / "result.json"
     with output_folder(output):
+        resumed = target.is_file()
         save_config(output / "config.yaml", config)
         with Progress(config.task, regimes(config), "part") as progress:
             result = run_study(config, target, _begins(progress))
             progress(regimes(config))
         written = [target, *save_study(result, output)]
-    if args.result is not None:
-        numbers = {"config": to_dict(config), "records": result.records}
-        written.append(write_result("shapes", args.result, numbers, args.command, config.seeds))
+    numbers = {"config": to_dict(config), "records": result.records}
+    written += publish(args, numbers, config.seeds, resumed)
     print(format_study(result))
     print("\n".join(str(path) for path in written))
     return 0
@@ -160,7 +166,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--output", type=Path, metavar="DIR", help="default: output of the configuration")
     add("--json", type=Path, metavar="FILE", help="default: result.json in the output folder")
-    add_result_option(parser, "transfer", argv)
+    add_result_option(parser, "shapes", argv)
     return parser.parse_intermixed_args(argv)  # options may stand between the key=value arguments
 
 

@@ -9,12 +9,10 @@ import platform
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
-
-import numpy as np
-import torch
 
 from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import atomic_write, sweep
@@ -22,6 +20,7 @@ from sparsefeat.io.atomic import atomic_write, sweep
 RESULTS = Path("results")
 """Where results go, below the working folder."""
 
+_KEYS = ("task", "name", "date", "command", "commit", "versions", "machine", "seeds", "numbers")
 _NAME = re.compile(r"\w[\w.+-]*")
 # The folders of an absolute path within a text, such as a traceback; not those of an address or of "km/h".
 _FOLDERS = re.compile(r"""(?<![\w./:\\-])(?:[A-Za-z]:)?[/\\](?:[^\s/\\"':,]+[/\\])+""")
@@ -34,11 +33,12 @@ def write_result(
     command: Sequence[str],
     seeds: Sequence[int],
     root: str | os.PathLike = RESULTS,
+    cpu_seconds: float | None = None,
 ) -> Path:
     """Write ``<root>/<task>/<name>.json``, whole or not at all.
 
     Beside the numbers it has the command, the commit (None outside of a checkout) and whether files differ from it,
-    versions, machine, seeds and date (UTC). Absolute paths are cut to their last part and host names left out:
+    versions, machine, seeds, date (UTC) and the CPU time that the command took. Absolute paths are cut to their last part and host names left out:
     the files are published.
 
     Args:
@@ -48,6 +48,8 @@ def write_result(
         command: the words of the command line.
         seeds: of everything that is random.
         root: folder of all results.
+        cpu_seconds: that all processes of the command took, which other work on the machine does not change; None
+            where the command took over what an earlier run had measured.
 
     Returns:
         The file.
@@ -65,6 +67,7 @@ def write_result(
         "versions": versions(),
         "machine": machine(),
         "seeds": list(seeds),
+        "cpu_seconds": None if cpu_seconds is None else round(cpu_seconds, 1),
         "numbers": numbers,
     }
     text = json.dumps(_without_places(result), indent=1, allow_nan=False, ensure_ascii=False)
@@ -90,20 +93,47 @@ def result_path(task: str, name: str, root: str | os.PathLike = RESULTS) -> Path
     return Path(root) / task / f"{name}.json"
 
 
+def read_result(path: str | os.PathLike) -> dict[str, Any]:
+    """What :func:`write_result` wrote.
+
+    Raises:
+        InputError: no such file, or another file.
+    """
+    try:
+        with opening(path):
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected a result, got what is not JSON") from error
+    missing = [key for key in _KEYS if not isinstance(found, dict) or key not in found]
+    if missing:
+        raise InputError(f"{path}: expected a result, got a file without {', '.join(missing)}")
+    return dict(found)
+
+
 def versions() -> dict[str, str]:
     """Versions of what numbers depend on."""
+    import numpy as np
+    import torch
+
     import sparsefeat
 
-    return {
+    found = {
         "sparsefeat": sparsefeat.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
+    if "open3d" in sys.modules:  # its baselines were measured too
+        found["open3d"] = sys.modules["open3d"].__version__
+    return found
 
 
 def machine() -> dict[str, Any]:
     """Processor, threads and GPU of this machine; not its name."""
+    import torch
+
     return {
         "processor": processor(),
         "architecture": platform.machine(),

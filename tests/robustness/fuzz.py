@@ -1,6 +1,6 @@
 """Damaged files by the thousand: every reader gives data or one InputError, in bounded time and memory.
 
-    python tests/robustness/fuzz.py --inputs 100000 --seed 0 --json results/robustness/fuzz.json
+    python tests/robustness/fuzz.py --inputs 100000 --seed 0 --json runs/fuzz.json
     python tests/robustness/fuzz.py --reader mesh.ply --seed 0 --first 1234 --inputs 1      # one input again
 
 Every reader runs in processes of its own with a limit on memory. An input is a valid file (corpus.py) with some of

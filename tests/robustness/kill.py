@@ -1,6 +1,6 @@
 """Kills every tool at random times, and looks at what is left.
 
-    python tests/robustness/kill.py --kills 12 --json results/robustness/kills.json
+    python tests/robustness/kill.py --kills 12 --result kills
 
 After each kill: no process of the tool lives on; every file of a final name is whole; after the tool ran once more, with
 ``--resume`` where it has that, the output has the bytes of a run that nobody disturbed, and nothing else.
@@ -35,6 +35,7 @@ from sparsefeat.checkpoint import read_state, save_checkpoint
 from sparsefeat.io.gtlog import write_log
 from sparsefeat.io.lock import LOCK_NAME
 from sparsefeat.io.pointcloud import write_ply
+from sparsefeat.io.results import write_result
 from sparsefeat.models import create_model
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -524,6 +525,7 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of each tool at most")
     parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--result", metavar="NAME", help="also write results/robustness/NAME.json")
     args = parser.parse_args()
     _import_all()
     outcomes = {}
@@ -538,9 +540,13 @@ def main() -> int:
     total = sum(outcome.kills for outcome in outcomes.values())
     failures = sum(len(outcome.failures) for outcome in outcomes.values())
     print(f"{total} kills of {len(outcomes)} tools, {failures} failures")
+    report = {"seed": args.seed, "kills": total, "failures": failures, "tools": numbers}
+    if args.result:
+        command = ["python", "tests/robustness/kill.py", *sys.argv[1:]]
+        seconds = sum(os.times()[:4])
+        write_result("robustness", args.result, report, command, [args.seed], cpu_seconds=seconds)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        report = {"seed": args.seed, "kills": total, "failures": failures, "tools": numbers}
         args.json.write_text(json.dumps(report, indent=1) + "\n")
     return 1 if failures else 0
 

@@ -26,7 +26,7 @@ import numpy as np
 from sparsefeat.data.threedmatch import train_pairs
 from sparsefeat.io.results import machine, versions
 from sparsefeat.pretrain.sampling import PairSampler
-from sparsefeat.synthetic import make_rooms
+from sparsefeat.synthetic.rooms import make_rooms
 
 SCENES, FRAGMENTS, PAIRS = 48, 46, 20_642
 """Of FCGF's training split: its scenes, fragments a scene, and the pairs that Predator's list has of it."""

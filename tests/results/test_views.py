@@ -1,0 +1,191 @@
+"""Each kind of table shows the numbers of its result, and each kind of result can be compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sparsefeat.errors import InputError
+from sparsefeat.results.agreement import compare
+from sparsefeat.results.views import VIEWS
+
+
+def result(task: str, numbers: dict[str, Any], name: str = "a", **more: Any) -> dict[str, Any]:
+    return {
+        "task": task, "name": name, "date": "2026-11-29T20:07:41+00:00",
+        "command": "sparsefeat transfer x.yaml 'networks={a: b}' --output o --result a",
+        "commit": "0123456789abcdef", "modified": False, "seeds": [0, 1], "cpu_seconds": 90,
+        "versions": {"sparsefeat": "0.2.0", "torch": "2.13.0"},
+        "machine": {"processor": "A CPU", "architecture": "x86_64", "threads": 1, "gpu": None},
+        "numbers": numbers,
+    } | more  # fmt: skip
+
+
+def rows(table: str) -> list[list[str]]:
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert len({len(line) for line in lines}) == 1, "every row has every column"
+    return [lines[0], *lines[2:]]
+
+
+def transfer_numbers(task: str = "segmentation") -> dict[str, Any]:
+    config = {
+        "task": task, "methods": ["tuned", "hks"], "shots": [1, 5], "rotate": True,
+        "features": {"checkpoint": "sparsefeat/net-v1"},
+    }  # fmt: skip
+    scores = [
+        {"method": method, "shots": shots, "seed": seed, "accuracy": 0.5 + 0.1 * seed,
+         "accuracy_rotated": 0.25, "voxel_size": 0.02 + 0.01 * seed if method == "tuned" else None}
+        for method in config["methods"] for shots in config["shots"] for seed in (0, 1)
+    ]  # fmt: skip
+    return {
+        "config": config, "scores": scores, "maps": [], "pairs": 0, "tunings": {},
+        "curve": [{"voxel_size": 0.02, "score": 0.5}], "adapter": None,
+    }  # fmt: skip
+
+
+def map_numbers() -> dict[str, Any]:
+    maps = [
+        {"method": method, "map": kind, "rotated": rotated, "error": 20.0 + rotated}
+        for method in ("tuned", "hks") for kind in ("nearest", "functional")
+        for rotated in (False, True)
+    ]  # fmt: skip
+    tunings = {"tuned": [{"voxel_size": 0.0179}]}
+    return transfer_numbers("correspondence") | {"scores": [], "maps": maps, "tunings": tunings}
+
+
+def adapter_numbers() -> dict[str, Any]:
+    grid = [{"voxel_size": 0.01, "accuracy": 0.7, "points": 9}]
+    grid.append({"voxel_size": 0.02, "accuracy": 0.8, "points": 9})
+    tuned = {"start": 0.06, "voxel_size": 0.0218, "accuracy": 0.81, "rungs_off": 0.25}
+    tuned |= {"accuracy_off": -0.01, "cost_share": 0.19}
+    return transfer_numbers() | {"adapter": {"grid": grid, "tuned": [tuned]}}
+
+
+def engine_numbers() -> dict[str, Any]:
+    timings = {"sparsefeat": {"median_s": 0.02}, "products": {"median_s": 0.01}}
+    row = {
+        "case": "conv3-32-32@5k", "operation": "forward", "threads": 2, "dtype": "fp32",
+        "timings": timings, "ratios": {"products": 0.5}, "memory_bytes": None,
+    }  # fmt: skip
+    return {"results": [row, row | {"operation": "map", "ratios": {}, "memory_bytes": 10**8}]}
+
+
+def voxel_numbers() -> dict[str, Any]:
+    contenders = {
+        "sparsefeat": {"times": {"median_s": 0.008}},
+        "open3d": {"times": {"median_s": 0.016}, "voxels": 98, "missing": 3, "extra": 1},
+    }
+    row = {"triangles": 2048, "resolution": 64, "voxels": 1100, "contenders": contenders}
+    return {"results": [row]}
+
+
+def kill_numbers() -> dict[str, Any]:
+    tool = {"kills": 3, "by_signal": {"SIGKILL": 1, "SIGTERM": 2}, "too_late": 1, "swept": 2}
+    return {"tools": {"extract": tool | {"failures": []}}}
+
+
+def test_accuracies_are_means_over_seeds_with_their_spread():
+    assert rows(VIEWS["transfer"]([result("shapes", transfer_numbers())])) == [
+        ["features", "1 labelled", "1 labelled, turned", "5 labelled", "5 labelled, turned", "voxel size"],
+        ["`net-v1`, tuned voxel size", *["0.550 ± 0.050", "0.250 ± 0.000"] * 2, "0.02 to 0.03"],
+        ["HKS", *["0.550 ± 0.050", "0.250 ± 0.000"] * 2, ""],
+    ]  # fmt: skip
+
+
+def test_errors_of_maps_are_shown_as_given_and_turned():
+    table = rows(VIEWS["transfer"]([result("shapes", map_numbers())], methods="tuned"))
+    assert table == [
+        ["features", "nearest", "nearest, turned", "functional", "functional, turned", "voxel size"],
+        ["`net-v1`, tuned voxel size", "20.0", "21.0", "20.0", "21.0", "0.0179"],
+    ]  # fmt: skip
+
+
+def test_the_adapter_is_shown_beside_the_best_of_the_grid():
+    table = rows(VIEWS["adapter"]([result("receptive_field", adapter_numbers())]))
+    assert table[1:] == [["0, 1", "0.0200, 0.800", "0.0600", "0.0218", "+0.25", "+1.0", "19 %"]]
+
+
+def test_times_stand_beside_those_of_others():
+    assert rows(VIEWS["timings"]([result("engine", engine_numbers())])) == [
+        ["case", "threads", "dtype", "ms", "products, times ours"],
+        ["conv3-32-32@5k forward", "2", "fp32", "20.0", "0.50"],
+        ["conv3-32-32@5k map", "2", "fp32", "20.0", ""],
+    ]
+
+
+def test_voxels_that_others_miss_and_add_are_in_brackets():
+    table = rows(VIEWS["voxels"]([result("voxelization", voxel_numbers())]))
+    assert table[1] == ["2,048", "64", "1,100", "8.0", "16.0 (-3, +1)"]
+
+
+def test_kills_are_counted_by_signal():
+    table = rows(VIEWS["kills"]([result("robustness", kill_numbers())]))
+    assert table[1] == ["extract", "3", "SIGKILL 1, SIGTERM 2", "2", "0"]
+
+
+def test_an_origin_is_all_that_it_takes_to_measure_again():
+    text = VIEWS["origin"]([result("shapes", {})])
+    assert text == (
+        "`results/shapes/a.json`: 2026-11-29; commit `012345678`; sparsefeat 0.2.0, torch 2.13.0; "
+        "A CPU; 1 thread; seeds 0, 1; 1.5 minutes of CPU.\n\n"
+        "```text\nsparsefeat transfer x.yaml 'networks={a: b}'\n```"
+    )
+    changed = result("shapes", {}, commit=None, modified=True, cpu_seconds=None)
+    text = VIEWS["origin"]([changed])
+    assert "no commit recorded; files differed from the commit" in text
+    assert "duration not recorded" in text
+
+
+def test_descriptors_of_several_runs_are_rows_of_one_table():
+    means = {"FMR": 0.5, "FMR_sd": 0.1, "n_pairs": 4}
+    first = result("matching", means | {"baselines": {"fpfh": means | {"FMR": 0.25}}})
+    table = VIEWS["descriptors"]([first, result("matching", means, "b")], "FMR", "`x`;`y`")
+    assert rows(table)[1:] == [
+        ["`x`", "4", "0.500 ± 0.100"],
+        ["FPFH", "4", "0.250 ± 0.100"],
+        ["`y`", "4", "0.500 ± 0.100"],
+    ]
+    with pytest.raises(InputError, match="names: expected 1, separated by ;, got 2"):
+        VIEWS["descriptors"]([first], "FMR", "x;y")
+
+
+@pytest.mark.parametrize("view", ["regimes", "transfer", "timings", "voxels", "kills"])
+def test_tables_of_one_result_refuse_two(view):
+    with pytest.raises(InputError, match="expected one result, got 2"):
+        VIEWS[view]([result("shapes", {})] * 2)
+
+
+@pytest.mark.parametrize(
+    ("task", "numbers", "count"),
+    [
+        ("shapes", transfer_numbers(), 8 * 2 + 4 + 1),
+        ("shapes", map_numbers(), 8 + 1),
+        ("receptive_field", adapter_numbers(), 2 + 2),
+        ("engine", engine_numbers(), 2),
+        ("voxelization", voxel_numbers(), 4),
+        ("robustness", kill_numbers(), 1),
+    ],
+)
+def test_numbers_agree_with_themselves(task, numbers, count):
+    found = compare(result(task, numbers), numbers)
+    assert len(found) == count and all(comparison.agrees for comparison in found)
+    assert len({comparison.name for comparison in found}) == count, "every number has its own name"
+
+
+def test_times_of_another_machine_agree_if_their_ratio_does():
+    again = engine_numbers()
+    again["results"][0]["timings"]["sparsefeat"]["median_s"] = 7.0
+    again["results"][0]["ratios"]["products"] = 0.7
+    assert all(
+        comparison.agrees for comparison in compare(result("engine", engine_numbers()), again)
+    )
+    again["results"][0]["ratios"]["products"] = 0.8
+    assert [c.agrees for c in compare(result("engine", engine_numbers()), again)] == [False, True]
+
+
+def test_numbers_of_another_form_are_refused():
+    with pytest.raises(InputError, match="engine/a: not numbers of engine"):
+        compare(result("engine", engine_numbers()), {"rows": []})
+    with pytest.raises(InputError, match="expected one of matching, study"):
+        compare(result("speed", {}), {})
