@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         written.append(
             write_result("transfer", args.result, to_json(result), args.command, config.seeds)
         )
+    if config.note:
+        print(config.note)
     print(format_table(result))
     print("\n".join(str(path) for path in written))
     return 0
