@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from conftest import ROOT
 
+from sparsefeat import minkowski
 from sparsefeat.cli.main import main
 from sparsefeat.io.meshes import read_mesh
 from sparsefeat.io.pointcloud import read_points, write_ply
@@ -78,51 +80,40 @@ def run_command(words: list[str]) -> None:
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory) -> Path:
-    """What the README calls scan.ply, scan1.ply, scan2.ply, scans/ and body.off."""
+    """What the README calls scan.ply, scan1.ply and scan2.ply, and a mesh."""
     root = tmp_path_factory.mktemp("inputs")
     make_rooms(
         root / "rooms", 0, rooms=1, fragments_per_room=2, layout="test", workers=1, frames=12
     )
-    (root / "scans").mkdir()
     for k, path in enumerate(sorted((root / "rooms" / "room-0000").glob("cloud_bin_*.ply")), 1):
-        points = read_points(path).points[::2]
-        for target in (root / f"scan{k}.ply", root / "scans" / f"scan{k}.ply"):
-            write_ply(target, points)
+        write_ply(root / f"scan{k}.ply", read_points(path).points[::2])
     write_ply(root / "scan.ply", read_points(root / "scan1.ply").points)
     make_creatures(
         root / "people", 0, count=1, poses=1, families=["humanoid"], vertices=2500, workers=1
     )
-    (body,) = (root / "people").rglob("*.off")
+    body = min((root / "people").rglob("*.off"))
     (root / "body.off").write_bytes(body.read_bytes())
     return root
 
 
 @pytest.fixture
-def folder(inputs, tmp_path, monkeypatch) -> Path:
-    """A folder of a page's own, with the inputs in it."""
-    for path in inputs.iterdir():
-        (tmp_path / path.name).symlink_to(path)
+def folder(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A folder of a page's own; what a page installs is taken back."""
     monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def names(folder) -> dict:
-    """What the README's later blocks call ``vertices``, ``faces`` and the like."""
-    mesh = read_mesh(folder / "body.off")
-    return {
-        "vertices": mesh.vertices,
-        "faces": mesh.faces,
-        "scan1": read_points(folder / "scan1.ply").points,
-        "scan2": read_points(folder / "scan2.ply").points,
-    }
+    yield tmp_path
+    minkowski.uninstall()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_blocks_of_a_page_run_in_order(page, names, folder):
-    """Blocks of one page share their names and a folder."""
-    namespace = {"__name__": "__main__", **names}
+def test_the_blocks_of_a_page_run_in_order(page, folder, request):
+    """Blocks of one page share their names and a folder. Pages make their data, but for the README."""
+    namespace = {"__name__": "__main__"}
+    if page.name == "README.md":
+        for path in request.getfixturevalue("inputs").iterdir():
+            (folder / path.name).symlink_to(path)
+        mesh = read_mesh("body.off")
+        namespace |= {"vertices": mesh.vertices, "faces": mesh.faces}
     for block in blocks(page.read_text(encoding="utf-8")):
         if block.reason is not None:
             continue
