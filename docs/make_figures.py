@@ -15,6 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from PIL import Image
 
 FOLDER = Path(__file__).parent / "images"
 BLUE, ORANGE, GREY, GREEN = "#2f6fb0", "#d9822b", "#b8bec6", "#3a9a5b"
@@ -174,6 +175,9 @@ def _save(name: str) -> None:
     options = {"metadata": {"Date": None}} if name.endswith("svg") else {"dpi": 80}
     plt.savefig(FOLDER / name, bbox_inches="tight", **options)
     plt.close("all")
+    if name.endswith("png"):
+        few = Image.open(FOLDER / name).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        few.save(FOLDER / name, optimize=True)
     print(FOLDER / name, (FOLDER / name).stat().st_size // 1000, "kB")
 
 
