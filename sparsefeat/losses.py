@@ -72,7 +72,7 @@ def anchored_cycle(
     """Cycle consistency through the true place: the default.
 
     A walker leaves i for cloud 1 and comes back. The loss is minus the log of the probability that it goes
-    through the true image of i *and* returns from where it went to the place it came from:
+    through the true image of i *and* returns from where it went to the place it came from::
 
         L0 = - mean_i log sum_{j: |x_i - y_j| < r} S01(i, j) sum_{k: |x_k - y_j| < r} S10(j, k)
 
@@ -220,8 +220,10 @@ def hardest_contrastive(
 ) -> Tensor:
     """Contrastive loss with the hardest of a random set of negatives.
 
-    Choy et al., Fully Convolutional Geometric Features, ICCV 2019, eq. 3:
-    mean [|f_i - g_i|^2 - m_p]_+ + (mean [m_n - min_j |f_i - g_j|]_+^2 + the same from g_i) / 2,
+    Choy et al., Fully Convolutional Geometric Features, ICCV 2019, eq. 3::
+
+        mean [|f_i - g_i|^2 - m_p]_+ + (mean [m_n - min_j |f_i - g_j|]_+^2 + the same from g_i) / 2
+
     where negatives closer than ``radius`` to the true place are left out.
 
     Args:

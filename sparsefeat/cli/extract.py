@@ -32,7 +32,9 @@ def run(args: argparse.Namespace) -> int:
         bar_format="{l_bar}{bar}| {n:.4g}/{total} [{elapsed}<{remaining}] {postfix}"
     ) as bar:
         result = extract_files(
-            FeatureExtractor.from_pretrained(args.checkpoint, args.voxel_size, args.device),
+            FeatureExtractor.from_pretrained(
+                args.checkpoint, args.voxel_size, args.device, args.unit
+            ),
             args.inputs,
             args.output,
             checkpoint=args.checkpoint,
@@ -66,6 +68,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="ply pcd npz npy xyz txt off obj, or folders of them",
     )
     add_feature_options(parser, "in the unit of the points")
+    add("--unit", metavar="U", help="of the points: m, cm, mm, in or ft; default: the checkpoint's")
     add("--output", required=True, metavar="DIR", help="folder for the results")
     add(
         "--viewpoint",

@@ -69,6 +69,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="P",
         help="a less credible pose is not reported (default: %(default)s)",
     )
+    add("--unit", metavar="U", help="of the points: m, cm, mm, in or ft; default: the checkpoint's")
     add("--seed", type=int, default=0, metavar="N", help="of the choice of key points (default: 0)")
     add("--device", metavar="D", help="cpu, cuda, cuda:1, mps; default: cpu")
     return parser.parse_args(argv)
@@ -98,7 +99,7 @@ def run_pair(args: argparse.Namespace) -> int:
     from sparsefeat.match.scans import choose_extractor, describe_scan, open_view
 
     views = [open_view(path, viewpoint=args.viewpoint) for path in args.inputs]
-    extractor = choose_extractor(args.checkpoint, views, args.device)
+    extractor = choose_extractor(args.checkpoint, views, args.device, args.unit)
     source, target = (
         describe_scan(view, extractor, args.scales, args.points, args.seed) for view in views
     )
@@ -132,6 +133,7 @@ def run_folder(args: argparse.Namespace) -> int:
             min_confidence=args.min_confidence,
             device=args.device,
             seed=args.seed,
+            unit=args.unit,
             progress=bar,
         )
     members = write_folder(result, Path(args.output))

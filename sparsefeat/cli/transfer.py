@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         save_config(output / "config.yaml", config)
         written = save_report(result, output, args.json)
     written += publish(args, to_json(result), config.seeds)
+    if config.note:
+        print(config.note)
     print(format_table(result))
     print("\n".join(str(path) for path in written))
     return 0

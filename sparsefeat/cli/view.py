@@ -122,7 +122,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--features", nargs="+", metavar="FILE", help="npz or npy with features, one per INPUT")
     add("--labels", nargs="+", metavar="FILE", help="one label per line, npy or npz, one per INPUT")
     add("--up", metavar="AXIS", help="x y z -x -y -z; default: y or z for meshes, -y for clouds")
-    add("--unit", default="", metavar="U", help="shown beside lengths, such as m")
+    add(
+        "--unit",
+        default="",
+        metavar="U",
+        help="of the points, shown beside lengths; m, cm, mm, in or ft for --checkpoint without --voxel-size",
+    )
     add(
         "--max-points",
         type=int,
@@ -154,7 +159,9 @@ def _extract(
     from sparsefeat.receptive_field.measurement import measure
     from sparsefeat.visualize.viewer import ReceptiveField
 
-    extractor = FeatureExtractor.from_pretrained(args.checkpoint, args.voxel_size, args.device)
+    extractor = FeatureExtractor.from_pretrained(
+        args.checkpoint, args.voxel_size, args.device, args.unit or None
+    )
     features: list[np.ndarray] = []
     for path, shape in zip(args.inputs, shapes, strict=True):
         viewpoint = load_viewpoint(path) if extractor.oriented else None

@@ -13,6 +13,7 @@ from sparsefeat.errors import InputError
 from sparsefeat.extract.extractor import FeatureExtractor
 from sparsefeat.extract.surfaces import SHAPE_SCALES, vertex_features
 from sparsefeat.io.meshes import MESH_SUFFIXES, check_mesh, read_mesh
+from sparsefeat.io.objects import object_arrays
 from sparsefeat.io.pointcloud import read_points
 from sparsefeat.mesh.fpfh import CONTEXT_RADII, multi_scale_fpfh
 from sparsefeat.mesh.geodesic import surface_area
@@ -55,15 +56,16 @@ def describe(
     or stuck together. Joined they are worth most, as long as no block outweighs the others.
 
     Args:
-        shape: a file; (vertices, faces); points (N, 3) of a cloud that covers the shape from all sides; or anything with
-            ``vertices`` and ``faces``, such as :class:`sparsefeat.mesh.Mesh` or a mesh of trimesh.
+        shape: a file; (vertices, faces); points (N, 3) of a cloud that covers the shape from all sides; or an object,
+            such as :class:`sparsefeat.mesh.Mesh`, a mesh or cloud of trimesh or of Open3D.
         join: members in order: ``"ours"`` (learned features), ``"hks"``, ``"wks"`` (heat and wave kernel signatures),
             ``"fpfh"`` (point feature histograms at three radii).
         extractor: of ``"ours"``; None: that of the released checkpoint.
         scales: of ``"ours"``: factors on the voxel size, whose features stand side by side.
         voxel_size: of ``"ours"``, in the unit of the shape; None: 0.035 of the root of its area.
         normals: of a cloud, to the outer side. Shape (N, 3). None: fitted, and turned outwards as well as can be
-            guessed, see :func:`sparsefeat.mesh.normals.oriented_normals`. A mesh has its own.
+            guessed, see :func:`sparsefeat.mesh.normals.oriented_normals`; those of an object are not taken, since
+            nothing says that they are oriented. A mesh has its own.
         views: poses that ``"ours"`` are averaged over.
         context: add means over balls to ``"fpfh"``.
         whole_area: area of the whole shape that this is a part of, in its squared unit. Times, energies, radii and the
@@ -180,8 +182,9 @@ def _as_shape(shape: Any) -> tuple[np.ndarray, np.ndarray | None]:
                 shape = read_points(where).points  # of points alone; else this says what is wrong
         else:
             shape = read_points(where).points
-    if hasattr(shape, "vertices"):
-        shape = (shape.vertices, getattr(shape, "faces", None))
+    arrays = object_arrays(shape)
+    if arrays is not None:
+        shape = (arrays.points, arrays.faces)
     if isinstance(shape, (tuple, list)) and len(shape) == 2:
         vertices, faces = shape
         if faces is not None and len(faces):

@@ -22,11 +22,15 @@ from sparsefeat.extract.inputs import (
     checked_device,
     checked_voxel_size,
     chosen_rows,
+    unit_factor,
     unit_normals,
 )
 from sparsefeat.extract.plausibility import warn_of_missing_normals, warn_of_spacing
 from sparsefeat.extract.tiling import split_into_tiles
+from sparsefeat.io.meshes import check_mesh
+from sparsefeat.io.objects import object_arrays
 from sparsefeat.io.pointcloud import read_points
+from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.models.blocks import network_inputs
 from sparsefeat.models.reach import Reach, evaluating, measure_reach
 from sparsefeat.models.voxel_cloud import INTERPOLATIONS, VoxelCloud, voxelize
@@ -62,6 +66,7 @@ class FeatureExtractor:
         voxel_size: edge of a voxel in the unit of the points (metres for the models trained on rooms).
         device: where the network runs; it is moved there. None: where it is.
         reach: how far the network looks; None: measured when it is needed.
+        unit: of the points and the voxel size, for messages and :meth:`in_unit`. None: the checkpoint's, or metres.
 
     Raises:
         InputError: the voxel size is not a positive number, or there is no such device.
@@ -73,10 +78,12 @@ class FeatureExtractor:
         voxel_size: float,
         device: str | torch.device | None = None,
         reach: Reach | None = None,
+        unit: str | None = None,
     ):
         self.voxel_size = checked_voxel_size(voxel_size)
         self.device = checked_device(device, model)
         self.model = model.to(self.device)
+        self.unit = unit or getattr(model, "unit", "m")
         self._reach = reach
 
     @classmethod
@@ -85,29 +92,32 @@ class FeatureExtractor:
         name_or_path: str | os.PathLike,
         voxel_size: float | None = None,
         device: str | torch.device | None = None,
+        unit: str | None = None,
         **overrides: Any,
     ) -> FeatureExtractor:
         """Load a checkpoint; it says the voxel size unless ``voxel_size`` does.
 
         Args:
             name_or_path: what sparsefeat.from_pretrained takes.
-            voxel_size: None for that of the checkpoint.
+            voxel_size: in the unit of the points; None for that of the checkpoint, converted to this unit.
             device: None for the CPU.
+            unit: of the points, one of m, cm, mm, in, ft; None for that of the checkpoint.
             overrides: arguments of the network in place of the checkpoint's, such as ``dilation``.
 
         Raises:
-            InputError: no such checkpoint, or neither it nor the call says the voxel size.
+            InputError: no such checkpoint or unit, or neither it nor the call says the voxel size.
         """
         from sparsefeat.checkpoint import from_pretrained
 
         model = from_pretrained(name_or_path, **overrides)
-        if voxel_size is None:
-            voxel_size = getattr(model, "voxel_size", None)
-            if voxel_size is None:
-                raise InputError(
-                    f"{name_or_path}: it does not say its voxel size; give voxel_size="
-                )
-        return cls(model, voxel_size, device)
+        if voxel_size is not None:
+            return cls(model, voxel_size, device, unit=unit)
+        own = getattr(model, "voxel_size", None)
+        if own is None:
+            raise InputError(f"{name_or_path}: it does not say its voxel size; give voxel_size=")
+        own_unit = getattr(model, "unit", "m")
+        factor = 1.0 if unit is None else unit_factor(own_unit, unit)
+        return cls(model, own * factor, device, unit=unit)
 
     def __repr__(self) -> str:
         return f"FeatureExtractor({type(self.model).__name__}, voxel_size={self.voxel_size:g}, {self.device})"
@@ -117,6 +127,21 @@ class FeatureExtractor:
         self.device = checked_device(device, self.model)
         self.model.to(self.device)
         return self
+
+    def in_unit(self, unit: str) -> FeatureExtractor:
+        """The same network for points in another unit; its voxel size is converted, and weights are shared.
+
+        Args:
+            unit: one of m, cm, mm, in, ft.
+
+        Raises:
+            InputError: this unit, or that of the extractor, is none of these.
+        """
+        if unit == self.unit:
+            return self
+        other = self.at(self.voxel_size * unit_factor(self.unit, unit))
+        other.unit = unit
+        return other
 
     @property
     def in_channels(self) -> int:
@@ -132,7 +157,7 @@ class FeatureExtractor:
 
     def __call__(
         self,
-        points: np.ndarray | Tensor | str | os.PathLike,
+        points: Any,
         interpolation: str = "nearest",
         *,
         features: np.ndarray | Tensor | None = None,
@@ -148,8 +173,9 @@ class FeatureExtractor:
         """Return the features of points.
 
         Args:
-            points: (N, 3) array or tensor, or a file that :func:`sparsefeat.io.pointcloud.read_points`
-                reads.
+            points: (N, 3) array or tensor, a file that :func:`sparsefeat.io.pointcloud.read_points` reads, or a cloud
+                or mesh of this package, trimesh or Open3D. Of a mesh these are its vertices alone;
+                :func:`sparsefeat.extract.surfaces.vertex_features` samples the surface between them.
             interpolation: ``"nearest"``: the feature of the voxel that contains the point;
                 ``"trilinear"``: the mean of those of the eight voxels whose centres surround the point,
                 weighted linearly on each axis, over the ones that exist (the one that contains the point
@@ -157,7 +183,8 @@ class FeatureExtractor:
             features: (N, C_in) inputs per point; a voxel gets their mean. None: what the network takes of a cloud
                 by itself, see :meth:`sparsefeat.models.Network.inputs`.
             normals: (N, 3) vectors that point to the outer side of the surface, for oriented networks; others
-                ignore them.
+                ignore them. None for an object without ``viewpoint``: the normals that it has, which have to be
+                oriented already, or those of its faces.
             viewpoint: where the points were seen from, in their frame: the surface faces it. Give normals or a
                 viewpoint, not both. None for a file: what it says, see
                 :func:`sparsefeat.data.fragments.load_viewpoint`.
@@ -193,6 +220,12 @@ class FeatureExtractor:
             points = read_points(points).points
             if self.oriented and normals is None and viewpoint is None:
                 viewpoint = load_viewpoint(where)
+        elif (arrays := object_arrays(points)) is not None:
+            points = np.asarray(arrays.points)
+            if self.oriented and normals is None and viewpoint is None:
+                normals = arrays.normals
+                if arrays.faces is not None:
+                    normals = outer_normals(*check_mesh(points, arrays.faces, where))[1]
         cloud = as_tensor(points, where)
         check_points(cloud, where)
         with evaluating(self.model):
@@ -259,7 +292,7 @@ class FeatureExtractor:
             where=request.where,
         )  # fmt: skip
         if judged:
-            warn_of_spacing(cloud, points, getattr(self.model, "unit", "m"), request.where)
+            warn_of_spacing(cloud, points, self.unit, request.where)
         given = None if features is None else cloud.average(features)
         table = self._voxel_features(cloud, given, points.device, request)
         if request.interpolation == "nearest":

@@ -132,6 +132,27 @@ def unit_normals(
     return torch.nn.functional.normalize(given).float()
 
 
+METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048}
+"""Units of length that convert into each other, in metres."""
+
+
+def unit_factor(given: str, wanted: str) -> float:
+    """By what a length in ``given`` is multiplied to be one in ``wanted``.
+
+    Raises:
+        InputError: they differ, and one of them is not in METRES.
+    """
+    if given == wanted:
+        return 1.0
+    for unit in (wanted, given):
+        if unit not in METRES:
+            raise InputError(
+                f"unit {unit!r}, expected one of {', '.join(METRES)}; for others give the voxel size in the unit of "
+                "the points"
+            )
+    return METRES[given] / METRES[wanted]
+
+
 def checked_voxel_size(voxel_size: float) -> float:
     """The voxel size as a float, if it is a positive number."""
     try:

@@ -22,7 +22,7 @@ _ALONE = 0.2
 spacing of six voxels; scans of rooms in voxels of 5 cm have 0.99."""
 _FEW_VOXELS = 30
 _SAMPLE = 1000
-_UNITS = {"m": {"millimetres": 1000, "centimetres": 100}, "mm": {"micrometres": 1000}}
+_FINER_UNITS = {"m": {"mm": 1000, "cm": 100}}
 
 
 def warn_of_missing_normals() -> None:
@@ -97,10 +97,10 @@ def _keys(cells: Tensor, extent: Tensor) -> Tensor:
 
 
 def _unit_hint(unit: str, voxels: float, fitting: float) -> str:
-    for name, factor in _UNITS.get(unit, {}).items():
+    for name, factor in _FINER_UNITS.get(unit, {}).items():
         if voxels / factor <= 2:
             return (
-                f"the voxel size is in {unit}: divide coordinates in {name} by {factor}, or give a voxel size of about "
+                f"the voxel size is in {unit}: for coordinates in {name} give unit {name!r}, else a voxel size of about "
                 f"{fitting:.2g}"
             )
     return f"a voxel size of about {fitting:.2g} would fit"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from sparsefeat.errors import InputError, warn
 from sparsefeat.extract.extractor import DEFAULT_MAX_VOXELS, FeatureExtractor, check_options
+from sparsefeat.io.objects import object_arrays
 from sparsefeat.mesh.geodesic import surface_area
 from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.mesh.sampling import sample_surface
@@ -91,8 +92,8 @@ def _warn_of_many_voxels(vertices: np.ndarray, faces: np.ndarray, voxel_size: fl
 
 def vertex_features(
     extractor: FeatureExtractor,
-    vertices: np.ndarray,
-    faces: np.ndarray | None,
+    vertices: Any,
+    faces: np.ndarray | None = None,
     *,
     normals: np.ndarray | None = None,
     voxel_size: float | None = None,
@@ -105,9 +106,10 @@ def vertex_features(
 
     Args:
         extractor: the network and its voxel size.
-        vertices: Shape (N, 3).
+        vertices: Shape (N, 3); or a mesh or cloud of this package, trimesh or Open3D, which has its own faces and
+            normals.
         faces: Shape (F, 3), or None for a cloud.
-        normals: of a cloud's points, to the outer side, for oriented networks. Shape (N, 3).
+        normals: of a cloud's points, to the outer side, for oriented networks. Shape (N, 3). None: those of the object.
         voxel_size: in the unit of the vertices; None: that of the extractor.
         interpolation, views, scales: see :class:`FeatureExtractor`; several views make features depend less on the
             pose. The surface is sampled for the smallest of the scales. ``(1.0,)`` takes about a fifth of the time of
@@ -120,6 +122,12 @@ def vertex_features(
     Raises:
         InputError: not a mesh, normals beside faces, or what the extractor refuses.
     """
+    arrays = object_arrays(vertices)
+    if arrays is not None:
+        if faces is not None:
+            raise InputError("faces beside a mesh object, which has its own; expected one of them")
+        vertices, faces = np.asarray(arrays.points), arrays.faces
+        normals = arrays.normals if normals is None else normals
     if voxel_size is not None:
         extractor = extractor.at(voxel_size)
     check_options(interpolation, DEFAULT_MAX_VOXELS, None, views, scales)

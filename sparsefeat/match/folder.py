@@ -51,6 +51,7 @@ def match_folder(
     min_confidence: float = 0.5,
     device: str | None = None,
     seed: int = 0,
+    unit: str | None = None,
     progress: Callable[[str, float, int, str], None] | None = None,
 ) -> FolderMatches:
     """Register every pair of scans and find poses of all that agree.
@@ -60,7 +61,8 @@ def match_folder(
     Args:
         folder: of scan files (txt excepted), in the order of the numbers in their names; or the
             files themselves.
-        extractor, scales, points, min_confidence, device, seed: as in :func:`sparsefeat.register`.
+        extractor, scales, points, min_confidence, device, seed, unit: as in
+            :func:`sparsefeat.register`.
         viewpoint: (3,) where the sensor stood, in the frame of every file. None: where each file
             says so.
         progress: called with (stage, done, in all, name).
@@ -82,7 +84,7 @@ def match_folder(
     for k, path in enumerate(files):
         tell("reading", k, len(files), path.name)
         views.append(open_view(path, viewpoint=viewpoint))
-    extractor = choose_extractor(extractor, views, device)
+    extractor = choose_extractor(extractor, views, device, unit)
     scans = []
     for k, view in enumerate(views):
         tell("describing", k, len(files), files[k].name)

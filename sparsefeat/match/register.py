@@ -64,16 +64,18 @@ def register(
     min_confidence: float = 0.5,
     device: str | None = None,
     seed: int = 0,
+    unit: str | None = None,
 ) -> Registration:
     """Find the pose that maps one scan onto another.
 
     Args:
-        source: (N, 3) array or tensor, or a file that
-            :func:`sparsefeat.data.fragments.load_fragment` reads.
+        source: (N, 3) array or tensor, a file that
+            :func:`sparsefeat.data.fragments.load_fragment` reads, or a cloud or mesh of this package,
+            trimesh or Open3D. Normals that a cloud has are taken; they have to be oriented.
         target: the same, (M, 3).
         extractor: of the features, or a checkpoint's name. None: the released oriented checkpoint
             if a viewpoint or normals are known for both scans, else the unoriented one (see
-            :mod:`sparsefeat.match.scans`); both expect metres.
+            :mod:`sparsefeat.match.scans`).
         source_viewpoint, target_viewpoint: (3,) where a scan was seen from, in its own frame.
             None for a
             file: where it says so.
@@ -86,6 +88,8 @@ def register(
         min_confidence: a less credible pose is not returned; 0 always returns the best one, if any.
         device: where a network that is loaded here runs; None: the CPU.
         seed: of the choice of key points.
+        unit: of points and viewpoints, one of m, cm, mm, in, ft; the pose is in it too. None: that
+            of the extractor, metres for a released one.
 
     Raises:
         InputError: points, files, options or an extractor that cannot be used.
@@ -94,7 +98,7 @@ def register(
         open_view(source, source_normals, source_viewpoint, "source"),
         open_view(target, target_normals, target_viewpoint, "target"),
     ]
-    extractor = choose_extractor(extractor, views, device)
+    extractor = choose_extractor(extractor, views, device, unit)
     scans = [describe_scan(view, extractor, scales, points, seed) for view in views]
     return register_scans(*scans, refine=refine, min_confidence=min_confidence)
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,14 @@ from sparsefeat.data.fragments import load_fragment, load_viewpoint
 from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.inputs import as_tensor, check_points
+from sparsefeat.io.objects import object_arrays
 from sparsefeat.sparse import quantize
 
 ORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm-oriented-v1"
 UNORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm-v1"
 
-Points = np.ndarray | Tensor | str | os.PathLike
+Points = Any
+"""An array or tensor (N, 3), the path of a file, or a cloud or mesh of this package, trimesh or Open3D."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +83,10 @@ def open_view(
     """Check points, or read them from a file; a file may say where its points were seen from.
 
     Args:
-        points: (N, 3) array or tensor, N > 0, or the path of a file that
-            :func:`sparsefeat.data.fragments.load_fragment` reads.
+        points: (N, 3) array or tensor, N > 0; the path of a file that
+            :func:`sparsefeat.data.fragments.load_fragment` reads; or an object of this package, trimesh
+            or Open3D, of which the points are taken, and the normals of a cloud where neither
+            ``normals`` nor ``viewpoint`` is given.
         normals, viewpoint: as :class:`sparsefeat.FeatureExtractor` takes them.
         name: of an array or tensor, for messages; a file's is its path.
 
@@ -94,6 +99,11 @@ def open_view(
         if normals is None and viewpoint is None:
             viewpoint = load_viewpoint(points)
     else:
+        arrays = object_arrays(points)
+        if arrays is not None:
+            points = np.asarray(arrays.points)
+            if normals is None and viewpoint is None:
+                normals = arrays.normals
         tensor = as_tensor(points, name)
         check_points(tensor, name)
         cloud = tensor.cpu().double().numpy()
@@ -110,14 +120,16 @@ def choose_extractor(
     extractor: FeatureExtractor | str | os.PathLike | None,
     views: Sequence[View],
     device: str | None = None,
+    unit: str | None = None,
 ) -> FeatureExtractor:
     """The extractor itself, the one of a checkpoint's name, or for None a released one.
 
     The released oriented checkpoint is taken where a viewpoint or normals are known for every view.
+    With a ``unit`` of the points the voxel size is converted to it.
     """
     unknown = [view.name for view in views if not view.oriented]
     if extractor is None:
-        return _released(UNORIENTED_CHECKPOINT if unknown else ORIENTED_CHECKPOINT, device)
+        extractor = _released(UNORIENTED_CHECKPOINT if unknown else ORIENTED_CHECKPOINT, device)
     if not isinstance(extractor, FeatureExtractor):
         extractor = FeatureExtractor.from_pretrained(extractor, device=device)
     if extractor.oriented and unknown:
@@ -126,7 +138,7 @@ def choose_extractor(
             f"with them; {UNORIENTED_CHECKPOINT} works without",
             stacklevel=3,
         )
-    return extractor
+    return extractor if unit is None else extractor.in_unit(unit)
 
 
 @lru_cache(maxsize=2)

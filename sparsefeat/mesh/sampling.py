@@ -44,7 +44,7 @@ def sample_surface(
         vertices: Shape (N, 3).
         faces: Shape (F, 3). Those without area get no points.
         count: number of points.
-        spacing: instead of ``count``: one point per ``spacing``² of area on average, rounded up, in the unit
+        spacing: instead of ``count``: one point per ``spacing ** 2`` of area on average, rounded up, in the unit
             of the vertices. Independent points leave gaps: at one per voxel face, a voxel that the surface
             fills stays empty with probability 1/e; with half that spacing, with 1/e⁴ = 2 %.
         seed: number, or a generator to draw from.

@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from sparsefeat.errors import InputError
 from sparsefeat.extract.surfaces import SurfacePoints, surface_points
+from sparsefeat.io.objects import object_arrays
 
 _KEPT_SHARE = 0.9
 
@@ -30,7 +31,7 @@ class SurfaceShape:
 
     @classmethod
     def of(cls, shape: Any, keypoints: int | np.ndarray, seed: int) -> SurfaceShape:
-        """From an (N, 3) array, a (vertices, faces) pair, or anything with these two attributes.
+        """From an (N, 3) array, a (vertices, faces) pair, or an object of this package, trimesh or Open3D.
 
         Args:
             shape: see above.
@@ -40,8 +41,9 @@ class SurfaceShape:
         Raises:
             InputError: it is none of these.
         """
-        if hasattr(shape, "vertices"):
-            vertices, faces = shape.vertices, getattr(shape, "faces", None)
+        arrays = object_arrays(shape)
+        if arrays is not None:
+            vertices, faces = arrays.points, arrays.faces
         elif isinstance(shape, tuple) and len(shape) == 2:
             vertices, faces = shape
         else:

@@ -124,7 +124,8 @@ def tune_receptive_field(
 
     Args:
         extractor: the network; its own voxel size does not matter here.
-        shapes: meshes (anything with vertices and faces), (vertices, faces) pairs, or (N, 3) clouds.
+        shapes: meshes or clouds (objects of this package, trimesh or Open3D), (vertices, faces) pairs, or (N, 3)
+            arrays.
         objective: what to minimise; see :mod:`sparsefeat.receptive_field.objectives`.
         start: voxel size to begin with, in the unit of the shapes; None: 1/50 of their median extent. For the
             ladder it says where the rungs lie, and which sizes are looked at.

@@ -220,6 +220,9 @@ class TransferConfig:
     damage: list[Literal["cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]] = field(
         default_factory=list
     )  # segmentation: heads also learn from copies of the labelled shapes that are damaged like this
+    test_damage: list[Literal["cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]] = field(
+        default_factory=list
+    )  # segmentation: heads are also scored on copies of the test shapes that are damaged like this
     shots: list[int] = field(
         default_factory=lambda: [1, 5]
     )  # labelled shapes (per class in classification)
@@ -229,6 +232,7 @@ class TransferConfig:
         0  # voxel sizes, a factor of sqrt(2) apart around the tuned one, for the curve; 0: no curve
     )
     adapter: AdapterConfig | None = None  # segmentation and classification; null: not compared
+    note: str | None = None  # what to know before reading the table; printed above it
     cache: Path | None = Path("runs/cache/laplace")  # of Laplace bases; None: none
     output: Path = Path("runs/transfer")
 
@@ -241,6 +245,8 @@ class TransferConfig:
             )
         if self.rungs < 0 or any(k < 1 for k in self.shots):
             raise InputError(f"rungs and shots must be positive, got {self.rungs}, {self.shots}")
+        if self.test_damage and self.task != "segmentation":
+            raise InputError(f"test_damage: for segmentation, the task is {self.task}")
         if self.damage and (self.task != "segmentation" or "finetuned" in self.methods):
             raise InputError(
                 "damage: for heads of segmentation, on features that are not finetuned"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,6 +35,7 @@ class Score:
         accuracy: share of labels that are right, pooled over the test shapes.
         accuracy_rotated: the same with every test shape turned at random; None where that was not asked for.
         voxel_size: of the features; None for methods without one.
+        accuracy_damaged: damage -> the same on copies of the test shapes that are damaged like this.
         confusion: (L, L) counts over the test shapes as given; rows are true labels.
         predictions: name of a test shape -> its predicted labels.
     """
@@ -44,6 +45,7 @@ class Score:
     seed: int
     accuracy: float
     accuracy_rotated: float | None
+    accuracy_damaged: dict[str, float]
     voxel_size: float | None
     confusion: np.ndarray = field(repr=False)
     predictions: dict[str, np.ndarray] = field(repr=False)
@@ -61,6 +63,7 @@ def score_labels(
     classes: int,
     count: int,
     seed: int,
+    damaged: Mapping[str, Sequence[LoadedShape]] | None = None,
 ) -> Score:
     """Train a head on the shots and score it.
 
@@ -73,6 +76,7 @@ def score_labels(
         classes: number of labels L.
         count: shots (per class in classification).
         seed: of the head.
+        damaged: damage -> copies of the test shapes that are damaged like this, to score on too.
     """
     if method == "finetuned":
         network = Finetuned(source, classes, config.task, seed)
@@ -85,8 +89,12 @@ def score_labels(
         predict_shape = _fit_head(source, shots, config.task, config.head, classes, seed)
     confusion, accuracy, predictions = _score(predict_shape, test, config.task, classes, False)
     rotated = _score(predict_shape, test, config.task, classes, True)[1] if config.rotate else None
+    broken = {
+        kind: _score(predict_shape, copies, config.task, classes, False)[1]
+        for kind, copies in (damaged or {}).items()
+    }
     voxel_size = getattr(source, "voxel_size", None)
-    return Score(method, count, seed, accuracy, rotated, voxel_size, confusion, predictions)
+    return Score(method, count, seed, accuracy, rotated, broken, voxel_size, confusion, predictions)
 
 
 def truth(shape: LoadedShape, task: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from sparsefeat.io.config import to_dict
 from sparsefeat.mesh.geodesic import error_curve
 from sparsefeat.transfer.config import METHODS
 from sparsefeat.transfer.correspondence import MAPS
-from sparsefeat.transfer.labelling import truth
+from sparsefeat.transfer.labelling import Score, truth
 from sparsefeat.transfer.run import TransferResult
 from sparsefeat.visualize import View, class_colors, plot_curves, plot_matrix, render_meshes
 from sparsefeat.visualize.meshes import PORTRAIT_VIEW
@@ -61,7 +61,15 @@ def to_json(result: TransferResult) -> dict[str, Any]:
         "scores": [
             {
                 k: getattr(s, k)
-                for k in ("method", "shots", "seed", "accuracy", "accuracy_rotated", "voxel_size")
+                for k in (
+                    "method",
+                    "shots",
+                    "seed",
+                    "accuracy",
+                    "accuracy_rotated",
+                    "accuracy_damaged",
+                    "voxel_size",
+                )
             }
             for s in result.scores
         ],
@@ -80,28 +88,34 @@ def to_json(result: TransferResult) -> dict[str, Any]:
 def _score_rows(result: TransferResult) -> list[list[str]]:
     config = result.config
     unit = "per class" if config.task == "classification" else "shapes"
-    columns = [
-        (k, rotated)
-        for k in config.shots
-        for rotated in ((False, True) if config.rotate else (False,))
-    ]
+    # As they are, turned, and with each damage.
+    tests = ["", *(["rotated"] if config.rotate else []), *config.test_damage]
+    columns = [(k, test) for k in config.shots for test in tests]
     rows = [
         [
             "accuracy",
-            *(f"{k} {unit}{', rotated' if rotated else ''}" for k, rotated in columns),
+            *(f"{k} {unit}{', ' if test else ''}{test}" for k, test in columns),
             "voxel size",
         ]
     ]
     for method in config.methods:
         cells = [method]
         mine = [s for s in result.scores if s.method == method]
-        for k, rotated in columns:
-            values = [s.accuracy_rotated if rotated else s.accuracy for s in mine if s.shots == k]
+        for k, test in columns:
+            values = [_accuracy(s, test) for s in mine if s.shots == k]
             cells.append(_mean(values))
         sizes = [s.voxel_size for s in mine if s.voxel_size is not None]
         cells.append(f"{min(sizes):.3g} - {max(sizes):.3g}" if sizes else "")
         rows.append(cells)
     return rows
+
+
+def _accuracy(score: Score, test: str) -> float:
+    """On the test shapes as they are (""), "rotated", or with a damage."""
+    if test == "rotated":
+        assert score.accuracy_rotated is not None  # the configuration asks for it
+        return score.accuracy_rotated
+    return score.accuracy_damaged[test] if test else score.accuracy
 
 
 def _map_rows(result: TransferResult) -> list[list[str]]:

@@ -100,6 +100,7 @@ def _labelling(
         for count in config.shots:
             shots = [store(shape) for shape in dataset.few_shot(config.data.train, count, seed)]
             copies = [damaged(shape, kind, seed) for kind in config.damage for shape in shots]
+            broken = _damaged_copies(test, config, seed)
             prepared: set[str] = set()
             for method in config.methods:
                 progress(f"{method}: {count} {'shot' if count == 1 else 'shots'}, seed {seed}")
@@ -110,7 +111,9 @@ def _labelling(
                         prepared.add(name)
                 source = sources[names[-1]]
                 result.scores.append(
-                    score_labels(method, source, shots + copies, test, config, classes, count, seed)
+                    score_labels(
+                        method, source, shots + copies, test, config, classes, count, seed, broken
+                    )
                 )
     if config.data.resplit:
         dataset, test = _divided_by(config, config.seeds[0]), result.shapes
@@ -134,6 +137,13 @@ def _labelling(
             result.curve.append(
                 CurvePoint(voxel_size, score_labels("curve", source, *args).accuracy)
             )
+
+
+def _damaged_copies(
+    test: Sequence[LoadedShape], config: TransferConfig, seed: int
+) -> dict[str, list[LoadedShape]]:
+    """Of each damage, copies of the test shapes."""
+    return {kind: [damaged(shape, kind, seed) for shape in test] for kind in config.test_damage}
 
 
 def _correspondence(

@@ -108,7 +108,7 @@ def test_whatever_a_cloud_raises_belongs_to_it(tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == f"1 of 3 failed: {tmp_path / 'in/b.ply'}"
     warned = [line for line in printed.err.splitlines() if line.startswith("warning: ")]
-    assert len(warned) == 1 and "divide coordinates in millimetres by 1000" in warned[0]
+    assert len(warned) == 1 and "for coordinates in mm give unit 'mm'" in warned[0]
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert set(first) == {"a.npz", "a.ply", "c.npz", "c.ply"}
     # The same run twice writes the same bytes.

@@ -53,7 +53,7 @@ def test_a_cloud_that_fits_its_voxels_gives_no_warning(extractor):
 def test_millimetres_against_a_checkpoint_in_metres_are_said(extractor):
     (line,) = said(lambda: extractor(sheet() * 1000))
     assert "0% of 2000 voxels of 0.05 have a neighbour" in line
-    assert "divide coordinates in millimetres by 1000" in line
+    assert "for coordinates in mm give unit 'mm'" in line
 
 
 def test_a_voxel_size_far_below_the_spacing_is_said_with_one_that_fits(extractor):

@@ -78,6 +78,15 @@ def scans():
     return apply(np.linalg.inv(truth), source), target, truth
 
 
+def test_a_pose_of_scans_in_millimetres_is_in_millimetres(extractor, scans):
+    source, target, truth = scans
+    result = sparsefeat.register(source * 1000, target * 1000, extractor, unit="mm")
+    scaled = truth.copy()
+    scaled[:3, 3] *= 1000
+    turned, moved = off(result.transform, scaled)
+    assert turned < 0.5 and moved < 20  # degrees, millimetres
+
+
 def test_parts_of_a_room_are_brought_together(scans, extractor):
     source, target, truth = scans
     result = sparsefeat.register(source, torch.from_numpy(target), extractor)

@@ -140,6 +140,18 @@ def test_segmentation_scores_every_method_given_and_turned(checkpoint, peanuts, 
     assert "tuned" in table and "2 shapes, rotated" in table
 
 
+def test_damaged_copies_of_the_test_shapes_are_scored_beside_them(checkpoint, peanuts, tmp_path):
+    config = config_of(
+        checkpoint, peanuts, tmp_path, methods=["xyz", "hks"], test_damage=["cut"], rotate=False
+    )
+    result = run_transfer(config)
+    assert all(0 <= score.accuracy_damaged["cut"] <= 1 for score in result.scores)
+    hks = result.scores[1]
+    assert hks.accuracy_damaged["cut"] < hks.accuracy, "a cut changes how heat spreads everywhere"
+    head, *lines = format_table(result).splitlines()
+    assert head.split("   ")[-2:] == ["2 shapes, cut", "voxel size"] and len(lines) == 2
+
+
 def test_the_adapter_is_held_against_a_grid_search(checkpoint, peanuts, tmp_path):
     config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned"], rotate=False)
     config.adapter = AdapterConfig(

@@ -14,6 +14,7 @@ from sparsefeat.errors import InputError
 from sparsefeat.io import obj, off
 from sparsefeat.io.arrays import Npz
 from sparsefeat.io.meshes import FACE_KEYS, MESH_SUFFIXES, check_mesh, read_mesh
+from sparsefeat.io.objects import object_arrays
 from sparsefeat.io.pointcloud import POINT_SUFFIXES, read_points
 
 _EXPECTED = "a path, points (N, 3), (vertices, faces), a Mesh, a PointCloud, or an object of trimesh or Open3D"
@@ -111,17 +112,9 @@ def _as_shape(given: Any, index: int) -> Shape:
         if not _is_pair(given):
             raise InputError(f"view: {name}: expected {_EXPECTED}")
         return _checked(name, *given, None)
-    for points, faces, colors in (
-        ("vertices", "faces", None),  # Mesh, trimesh
-        ("vertices", "triangles", "vertex_colors"),  # Open3D
-        ("points", None, "colors"),  # PointCloud, Open3D
-        ("vertices", None, "colors"),  # trimesh's cloud
-    ):
-        if hasattr(given, points) and (faces is None or hasattr(given, faces)):
-            found = getattr(given, colors, None) if colors else _trimesh_colors(given)
-            return _checked(
-                name, getattr(given, points), getattr(given, faces) if faces else None, found
-            )
+    arrays = object_arrays(given)
+    if arrays is not None:
+        return _checked(name, arrays.points, arrays.faces, arrays.colors)
     if (
         not hasattr(given, "__array__")
         and not hasattr(given, "detach")
@@ -159,11 +152,6 @@ def _as_colors(colors: Any, count: int) -> np.ndarray | None:
         if colors.dtype == np.uint8
         else np.rint(np.clip(np.nan_to_num(colors), 0, 1) * 255).astype(np.uint8)
     )
-
-
-def _trimesh_colors(given: Any) -> Any:
-    visual = getattr(given, "visual", None)
-    return visual.vertex_colors if getattr(visual, "kind", None) == "vertex" else None
 
 
 def _read(path: Path) -> Shape:
