@@ -37,8 +37,11 @@ def run(args: argparse.Namespace) -> int:
     prepare_result(args)
     check_file("--json", args.json)
     path = find_config(args.config, "transfer")
-    if _asks_for_study(path):
+    task = _task(path)
+    if task == "study":
         return _run_study(args, path)
+    if task == "maps":
+        return _run_maps(args, path)
     config = load_config(TransferConfig, path, args.overrides)
     output = args.output or config.output
     # What can be wrong is found out before creatures are made.
@@ -73,16 +76,43 @@ def _begins(progress: Progress) -> Callable[[str], None]:
     return begins
 
 
-def _asks_for_study(path: Path) -> bool:
-    """Whether the configuration's task is a study; one that cannot be read is no study, and refused by who reads it."""
+def _task(path: Path) -> str | None:
+    """The configuration's task; None where it says none or cannot be read, which who reads it refuses."""
     from sparsefeat.errors import InputError
     from sparsefeat.io import yaml12
 
     try:
         data = yaml12.parse(path.read_text(encoding="utf-8"), str(path))[0]
     except (OSError, UnicodeDecodeError, InputError):
-        return False
-    return isinstance(data, dict) and data.get("task") == "study"
+        return None
+    return data.get("task") if isinstance(data, dict) else None
+
+
+def _run_maps(args: argparse.Namespace, path: Path) -> int:
+    """Training of a functional-map head; continues what the output folder has of it."""
+    from sparsefeat.checkpoint import find_checkpoint
+    from sparsefeat.io.config import load_config, save_config
+    from sparsefeat.io.lock import output_folder
+    from sparsefeat.io.results import write_result
+    from sparsefeat.process.progress import Progress
+    from sparsefeat.transfer.maps import MapsConfig, run_maps
+    from sparsefeat.transfer.maps_report import format_maps, maps_json, save_maps
+
+    config = load_config(MapsConfig, path, args.overrides)
+    find_checkpoint(config.features.checkpoint)
+    output = args.output or config.output
+    with output_folder(output):
+        with Progress(config.task, config.steps, "step") as progress:
+            result = run_maps(config, output, lambda done, text: progress(done, note=text))
+        save_config(output / "config.yaml", config)
+        written = save_maps(result, output, args.json)
+    if args.result is not None:
+        written.append(
+            write_result("maps", args.result, maps_json(result), args.command, [config.seed])
+        )
+    print(format_maps(result))
+    print("\n".join(str(path) for path in written))
+    return 0
 
 
 def _run_study(args: argparse.Namespace, path: Path) -> int:
