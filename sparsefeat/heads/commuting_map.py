@@ -40,7 +40,7 @@ def commuting_functional_map(
     basis_b: LaplaceBasis,
     functions_a: Tensor,
     functions_b: Tensor,
-    size: int = 30,
+    size: int | tuple[int, int] = 30,
     weight: float = 1e-3,
     multiplication: float = 0.25,
     orientation: float = 0.25,
@@ -52,17 +52,21 @@ def commuting_functional_map(
     ``multiplication |C M_f - M_f C|^2 + orientation |C O_f - sign O_f C|^2`` with the operators above, each
     scaled to the norm of an orthogonal matrix.
 
+    Restriction to a part commutes with all of them but at the cut, and the mask follows the eigenvalues: with
+    both shapes in one unit, the map of a part is the slanted one of Rodola, Cosmo, Bronstein, Torsello, Cremers,
+    "Partial Functional Correspondence", Computer Graphics Forum 2017.
+
     Args:
         features_a, features_b: descriptors. Shape (Na, C), (Nb, C).
-        basis_a, basis_b: of shapes at unit area, ``size`` eigenpairs or more. Functions are smoothed by all
-            eigenpairs that there are.
+        basis_a, basis_b: of shapes at unit area, or of a part in the unit of the whole; ``size`` eigenpairs or more.
+            Functions are smoothed by all eigenpairs that there are.
         functions_a, functions_b: of which operators are made, corresponding. Shape (Na, P), (Nb, P).
-        size: eigenpairs E of the map.
+        size: eigenpairs of the map, (Eb, Ea) or one number for both.
         weight, multiplication, orientation: see above.
         sign: 1 for a map that keeps orientation, -1 for one that reverses it.
 
     Returns:
-        (E, E).
+        (Eb, Ea).
 
     Raises:
         InputError: another sign, or functions that do not fit.
@@ -74,14 +78,15 @@ def commuting_functional_map(
             f"commuting_functional_map: functions {tuple(functions_a.shape)} and "
             f"{tuple(functions_b.shape)}, expected as many columns"
         )
-    a, b = basis_a.truncate(size), basis_b.truncate(size)
+    rows, columns = (size, size) if isinstance(size, int) else size
+    a, b = basis_a.truncate(columns), basis_b.truncate(rows)
     smooth_a = basis_a.reconstruct(basis_a.project(functions_a))
     smooth_b = basis_b.reconstruct(basis_b.project(functions_b))
     coefficients_a, coefficients_b = a.project(features_a), b.project(features_b)
-    identity = torch.eye(size, dtype=a.mass.dtype)
+    one_a, one_b = (torch.eye(n, dtype=a.mass.dtype) for n in (columns, rows))
     # C row by row is the vector of unknowns: C X is (1 (x) X^T) c, Y C is (Y (x) 1) c.
     mask = commutativity_mask(a.eigenvalues, b.eigenvalues)
-    system = torch.kron(identity, coefficients_a @ coefficients_a.T)
+    system = torch.kron(one_b, coefficients_a @ coefficients_a.T)
     system += weight * torch.diag(mask.reshape(-1))
     for make, strength, side in (
         (multiplication_operator, multiplication, 1),
@@ -89,12 +94,12 @@ def commuting_functional_map(
     ):
         for k in range(functions_a.shape[1] if strength else 0):
             x, y = make(smooth_a[:, k], a), side * make(smooth_b[:, k], b)
-            scale = 2 * size / (x.square().sum() + y.square().sum()).clamp(min=1e-30)
+            norm = (x.square().sum() / columns + y.square().sum() / rows) / 2
             mixed = torch.kron(y, x)
-            system += strength * scale * (torch.kron(identity, x @ x.T) + torch.kron(y.T @ y, identity))
-            system -= strength * scale * (mixed + mixed.T)
+            square = torch.kron(one_b, x @ x.T) + torch.kron(y.T @ y, one_a)
+            system += strength / norm.clamp(min=1e-30) * (square - mixed - mixed.T)
     right = (coefficients_b @ coefficients_a.T).reshape(-1)
-    return torch.linalg.solve(system, right).reshape(size, size)
+    return torch.linalg.solve(system, right).reshape(rows, columns)
 
 
 def orientation_agreement(

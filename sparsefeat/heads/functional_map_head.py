@@ -18,7 +18,6 @@ from sparsefeat.errors import InputError
 from sparsefeat.heads.diffusion import DiffusionNet
 from sparsefeat.heads.functional_map import (
     commutativity_mask,
-    map_from_points,
     points_from_map,
     solve_functional_map,
     zoomout,

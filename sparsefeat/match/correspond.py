@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
-from sparsefeat.extract.descriptors import SHAPE_SCALES
+from sparsefeat.extract.descriptors import SHAPE_SCALES, as_shape
 from sparsefeat.heads.commuting_map import (
     common_functions,
     commuting_functional_map,
@@ -31,7 +31,12 @@ from sparsefeat.heads.functional_map import (
     zoomout,
 )
 from sparsefeat.match.map_confidence import map_confidence
-from sparsefeat.match.shapes import DescribedShape, describe_shape, shape_extractor
+from sparsefeat.match.shapes import (
+    DescribedShape,
+    describe_shape,
+    shape_area,
+    shape_extractor,
+)
 from sparsefeat.mesh.laplacian import LaplaceBasis
 
 EIGENPAIRS = 100
@@ -102,6 +107,7 @@ def correspond(
     a_normals: np.ndarray | None = None,
     b_normals: np.ndarray | None = None,
     scales: Sequence[float] = SHAPE_SCALES,
+    partial: bool = False,
     initial: Sequence[np.ndarray] = (),
     device: str | None = None,
     cache: str | os.PathLike | None = None,
@@ -110,10 +116,12 @@ def correspond(
 
     Args:
         a, b: files; (vertices (N, 3), faces (F, 3)); points (N, 3) of clouds that cover their shapes from all sides; or
-            anything with ``vertices`` and ``faces``. Any unit and pose; whole shapes.
+            anything with ``vertices`` and ``faces``. Any pose; any unit, if both are whole.
         extractor: of the learned features, or a checkpoint's name; None: the released creatures checkpoint.
         a_normals, b_normals: of clouds, to the outer side. None: fitted, and turned outwards by a guess.
         scales: factors on the voxel size, whose features stand side by side.
+        partial: the shape with the smaller area is a part of the other, in the same unit. Vertices of the whole that
+            the part lacks are mapped too, with a low confidence.
         initial: further first maps to consider, (Na,) rows of b each.
         device: where a network that is loaded here runs; None: the CPU.
         cache: folder to keep Laplace bases in; None: none.
@@ -122,72 +130,120 @@ def correspond(
         InputError: shapes, files or options that cannot be used.
     """
     network = shape_extractor(extractor, device)
-    described = [
-        describe_shape(shape, network, normals=normals, scales=scales, cache=cache, name=name)
+    return correspond_shapes(
+        *describe_pair(
+            a, b, network, a_normals, b_normals, scales=scales, partial=partial, cache=cache
+        ),
+        partial=partial,
+        initial=initial,
+    )
+
+
+def describe_pair(
+    a: Any,
+    b: Any,
+    extractor: FeatureExtractor,
+    a_normals: np.ndarray | None = None,
+    b_normals: np.ndarray | None = None,
+    *,
+    partial: bool = False,
+    scales: Sequence[float] = SHAPE_SCALES,
+    cache: str | os.PathLike | None = None,
+) -> tuple[DescribedShape, DescribedShape]:
+    """Both shapes described for :func:`correspond_shapes`.
+
+    Raises:
+        InputError: see :func:`sparsefeat.match.shapes.describe_shape`.
+    """
+    whole = max(shape_area(*as_shape(shape)) for shape in (a, b)) if partial else None
+    one, other = (
+        describe_shape(
+            shape,
+            extractor,
+            normals=normals,
+            scales=scales,
+            whole_area=whole,
+            cache=cache,
+            name=name,
+        )
         for shape, normals, name in ((a, a_normals, "a"), (b, b_normals, "b"))
-    ]
-    return correspond_shapes(*described, initial=initial)
+    )
+    return one, other
 
 
 def correspond_shapes(
     a: DescribedShape,
     b: DescribedShape,
     *,
+    partial: bool = False,
     initial: Sequence[np.ndarray] = (),
     eigenpairs: int = EIGENPAIRS,
 ) -> Correspondence:
-    """:func:`correspond` for shapes that are described already.
+    """:func:`correspond` for shapes that :func:`describe_pair` described.
 
     Raises:
         InputError: features of different networks, or an initial map that is none.
     """
-    if a.features.shape[1] != b.features.shape[1]:
+    channels = [[block.shape[1] for block in shape.blocks] for shape in (a, b)]
+    if channels[0] != channels[1]:
         raise InputError(
-            f"{a.name}, {b.name}: {a.features.shape[1]} and {b.features.shape[1]} channels, expected equal ones"
+            f"{a.name}, {b.name}: {channels[0]} and {channels[1]} channels, expected equal ones"
         )
-    pair = _Pair(a, b, eigenpairs)
+    if partial and _own_area(a) > _own_area(b):
+        if len(initial):
+            raise InputError("initial: expected maps of the part, which a is to be")
+        found = correspond_shapes(b, a, partial=True, eigenpairs=eigenpairs)
+        return Correspondence(
+            found.back_vertices, found.back_confidence, found.vertices, found.confidence,
+            tuple(_turned(hypothesis) for hypothesis in found.hypotheses),
+        )  # fmt: skip
+    pair = _Pair(a, b, eigenpairs, partial)
     found = [pair.refined(name, *first) for name, first in pair.first_maps(initial)]
     found.sort(key=lambda hypothesis: -hypothesis.score)
+    found[0] = pair.polished(found[0])
     vertices, back_vertices = pair.points(found[0])
     return Correspondence(
         vertices,
-        pair.confidence(found[0], vertices, back_vertices),
+        map_confidence(map_predictors(a, b, found[0], vertices, back_vertices)),
         back_vertices,
-        pair.turned().confidence(_turned(found[0]), back_vertices, vertices),
+        map_confidence(map_predictors(b, a, _turned(found[0]), back_vertices, vertices)),
         tuple(found),
     )
 
 
 class _Pair:
-    """Two shapes between which maps are refined and judged."""
+    """Two shapes between which maps are refined and judged; if ``partial``, a is a part of b."""
 
-    def __init__(self, a: DescribedShape, b: DescribedShape, eigenpairs: int):
-        self.a, self.b, self.eigenpairs = a, b, eigenpairs
+    def __init__(self, a: DescribedShape, b: DescribedShape, eigenpairs: int, partial: bool):
+        self.a, self.b, self.eigenpairs, self.partial = a, b, eigenpairs, partial
+        self.features = a.features(b if partial else None), b.features()
         self.samples = [torch.from_numpy(spread_samples(s.vertices, _SAMPLES)) for s in (a, b)]
-        most = [len(s.basis.eigenvalues) for s in (a, b)] + [len(rows) for rows in self.samples]
-        self.size = min(eigenpairs, *most)
-        self.start = min(_SIZE, self.size)
+        most = [
+            min(len(s.basis.eigenvalues), len(rows))
+            for s, rows in zip((a, b), self.samples, strict=True)
+        ]
+        # By Weyl's law a part has as many eigenvalues below a bound as its share of the area.
+        share = min(1.0, _own_area(a) / _own_area(b)) if partial else 1.0
+        size_b = min(eigenpairs, most[1], int(most[0] / share))
+        self.size = max(2, round(share * size_b)), size_b
+        start_b = min(_SIZE, size_b)
+        self.start = max(2, round(share * start_b)), start_b
 
-    def turned(self) -> _Pair:
-        """From b to a."""
-        return _Pair(self.b, self.a, self.eigenpairs)
-
-    def first_maps(
-        self, initial: Sequence[np.ndarray]
-    ) -> list[tuple[str, tuple[Tensor, Tensor]]]:
+    def first_maps(self, initial: Sequence[np.ndarray]) -> list[tuple[str, tuple[Tensor, Tensor]]]:
         """Names of hypotheses, and functional maps of b's functions to a and of a's to b."""
         a, b = self.a, self.b
-        functions = common_functions([a.features, b.features], _FUNCTIONS)
-        of_a = a.features, a.basis, functions[0]
-        of_b = b.features, b.basis, functions[1]
+        of_a, of_b = self.features
+        made_a, made_b = common_functions(self.features, _FUNCTIONS)
         found = []
         for name, sign in (("direct", 1), ("mirrored", -1)):
-            forth, back = (
-                commuting_functional_map(
-                    there[0], there[1], here[0], here[1], there[2], here[2], self.start, sign=sign
-                )
-                for here, there in ((of_a, of_b), (of_b, of_a))
+            forth = commuting_functional_map(
+                of_b, b.basis, of_a, a.basis, made_b, made_a, self.start, sign=sign
             )
+            back = forth.T  # of a part: to restrict functions of the whole is to extend those of the part, turned
+            if not self.partial:
+                back = commuting_functional_map(
+                    of_a, a.basis, of_b, b.basis, made_a, made_b, self.start[::-1], sign=sign
+                )
             found.append((name, (forth, back)))
         for points in initial:
             rows = np.asarray(points)
@@ -200,7 +256,7 @@ class _Pair:
                     f"initial map: rows {rows.min()} to {rows.max()}, expected 0 to {len(b.vertices) - 1}"
                 )
             forth = map_from_points(
-                rows, b.basis.truncate(self.start), a.basis.truncate(self.start)
+                rows, b.basis.truncate(self.start[1]), a.basis.truncate(self.start[0])
             )
             found.append(("given", (forth, forth.T)))
         return found
@@ -210,12 +266,24 @@ class _Pair:
         a, b = self.a.basis, self.b.basis
         samples_a, samples_b = self.samples
         forth, points = _zoomout(forth, b, a, self.size, samples_b, samples_a)
-        back, _ = _zoomout(back, a, b, self.size, samples_a, samples_b)
+        if self.partial:
+            back = forth.T
+        else:
+            back, _ = _zoomout(back, a, b, self.size[::-1], samples_a, samples_b)
         agreement = orientation_agreement(forth, points, b, a, samples_a)
-        apart = (self.a.features[samples_a] - self.b.features[points]).square().mean(1)
+        apart = (self.features[0][samples_a] - self.features[1][points]).square().mean(1)
         # Unrelated rows of variance 1 a channel differ by 2 in the mean square.
         distance = float((apart / 2).sqrt().mean())
         return MapHypothesis(name, float(agreement.mean()), distance, forth, back)
+
+    def polished(self, hypothesis: MapHypothesis) -> MapHypothesis:
+        """One more turn of the refinement, on all vertices: samples leave the maps a little inexact."""
+        a, b = self.a.basis.truncate(self.size[0]), self.b.basis.truncate(self.size[1])
+        forth = map_from_points(points_from_map(hypothesis.forth, b, a), b, a)
+        if self.partial:
+            return replace(hypothesis, forth=forth, back=forth.T)
+        back = map_from_points(points_from_map(hypothesis.back, a, b), a, b)
+        return replace(hypothesis, forth=forth, back=back)
 
     def points(self, hypothesis: MapHypothesis) -> tuple[np.ndarray, np.ndarray]:
         """The point-wise maps, from a to b and from b to a."""
@@ -225,26 +293,31 @@ class _Pair:
             points_from_map(hypothesis.back, a, b).numpy(),
         )
 
-    def confidence(
-        self, hypothesis: MapHypothesis, vertices: np.ndarray, back: np.ndarray
-    ) -> np.ndarray:
-        """Of the map from a to b. Shape: (Na,)."""
-        return map_confidence(self.predictors(hypothesis, vertices, back))
 
-    def predictors(
-        self, hypothesis: MapHypothesis, vertices: np.ndarray, back: np.ndarray
-    ) -> np.ndarray:
-        """What confidence is made of, see :mod:`sparsefeat.match.map_confidence`. Shape: (Na, 4)."""
-        a, b = self.a, self.b
-        cycle = np.linalg.norm(a.unit[back[vertices]] - a.unit, axis=1)
-        half = max(2, self.size // 2)
-        coarse = points_from_map(hypothesis.forth[:half, :half], b.basis, a.basis).numpy()
-        levels = np.linalg.norm(b.unit[coarse] - b.unit[vertices], axis=1)
-        agreement = orientation_agreement(
-            hypothesis.forth, torch.from_numpy(vertices), b.basis, a.basis
-        )
-        mean = agreement.mean().expand_as(agreement)
-        return np.stack([cycle, levels, 1 - agreement.numpy(), 1 - mean.numpy()], 1)
+def map_predictors(
+    a: DescribedShape,
+    b: DescribedShape,
+    hypothesis: MapHypothesis,
+    vertices: np.ndarray,
+    back: np.ndarray,
+) -> np.ndarray:
+    """What the confidence of a map from a to b is made of, see :mod:`sparsefeat.match.map_confidence`.
+
+    Shape: (Na,) rows of b, (Nb,) rows of a -> (Na, 4).
+    """
+    cycle = np.linalg.norm(a.unit[back[vertices]] - a.unit, axis=1)
+    half = [max(2, count // 2) for count in hypothesis.forth.shape]
+    coarse = points_from_map(hypothesis.forth[: half[0], : half[1]], b.basis, a.basis).numpy()
+    levels = np.linalg.norm(b.unit[coarse] - b.unit[vertices], axis=1)
+    rows = torch.from_numpy(vertices)
+    agreement = orientation_agreement(hypothesis.forth, rows, b.basis, a.basis).numpy()
+    mean = np.full_like(agreement, agreement.mean())
+    return np.stack([cycle, levels, 1 - agreement, 1 - mean], 1)
+
+
+def _own_area(shape: DescribedShape) -> float:
+    """Of the surface that there is, over that of the whole."""
+    return float(shape.basis.area)
 
 
 def _turned(hypothesis: MapHypothesis) -> MapHypothesis:
@@ -255,7 +328,7 @@ def _zoomout(
     matrix: Tensor,
     basis_a: LaplaceBasis,
     basis_b: LaplaceBasis,
-    size: int,
+    size: tuple[int, int],
     samples_a: Tensor,
     samples_b: Tensor,
 ) -> tuple[Tensor, Tensor]:
@@ -270,6 +343,8 @@ def _zoomout(
 def _carry(values: np.ndarray, rows: np.ndarray, count: int, side: str) -> np.ndarray:
     values = np.asarray(values)
     if not values.ndim or len(values) != count:
-        raise InputError(f"values {values.shape}, expected one for each of {count} vertices of {side}")
+        raise InputError(
+            f"values {values.shape}, expected one for each of {count} vertices of {side}"
+        )
     carried: np.ndarray = values[rows]
     return carried

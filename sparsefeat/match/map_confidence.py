@@ -26,7 +26,9 @@ _LONGEST = 0.3  # a longer distance says no more
 
 def map_confidence(predictors: np.ndarray) -> np.ndarray:
     """Probability that each vertex is right. Shape: (N, 4) -> (N,)."""
-    values: np.ndarray = 1 / (1 + np.exp(-(INTERCEPT + bounded(predictors) @ np.array(COEFFICIENTS))))
+    values: np.ndarray = 1 / (
+        1 + np.exp(-(INTERCEPT + bounded(predictors) @ np.array(COEFFICIENTS)))
+    )
     return values
 
 

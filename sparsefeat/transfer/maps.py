@@ -82,7 +82,14 @@ class MapsConfig:
     output: Path = Path("runs/transfer/maps")
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "samples": 2, "snapshots": 1, "save_every": 1, "zoomout": 0, "points": 1}
+        least = {
+            "steps": 1,
+            "samples": 2,
+            "snapshots": 1,
+            "save_every": 1,
+            "zoomout": 0,
+            "points": 1,
+        }
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise InputError(f"{name}: expected at least {lowest}, got {getattr(self, name)}")
@@ -176,7 +183,9 @@ def _read(path: Path, rows: int) -> np.ndarray | None:
         return None
     except Exception:  # a damaged file counts as absent: it can be computed again
         return None
-    return values if values.ndim == 2 and len(values) == rows and np.isfinite(values).all() else None
+    return (
+        values if values.ndim == 2 and len(values) == rows and np.isfinite(values).all() else None
+    )
 
 
 def run_maps(
