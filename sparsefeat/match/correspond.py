@@ -277,12 +277,16 @@ class _Pair:
         return MapHypothesis(name, float(agreement.mean()), distance, forth, back)
 
     def polished(self, hypothesis: MapHypothesis) -> MapHypothesis:
-        """One more turn of the refinement, on all vertices: samples leave the maps a little inexact."""
-        a, b = self.a.basis.truncate(self.size[0]), self.b.basis.truncate(self.size[1])
-        forth = map_from_points(points_from_map(hypothesis.forth, b, a), b, a)
+        """The second half of the refinement once more, to all vertices: samples leave maps a little inexact."""
+        a, b = self.a.basis, self.b.basis
+        half = [max(2, count // 2) for count in self.size]
+        every_a, every_b = torch.arange(len(a)), torch.arange(len(b))
+        start = hypothesis.forth[: half[0], : half[1]]
+        forth, _ = _zoomout(start, b, a, self.size, every_b, self.samples[0])
         if self.partial:
             return replace(hypothesis, forth=forth, back=forth.T)
-        back = map_from_points(points_from_map(hypothesis.back, a, b), a, b)
+        start = hypothesis.back[: half[1], : half[0]]
+        back, _ = _zoomout(start, a, b, self.size[::-1], every_a, self.samples[1])
         return replace(hypothesis, forth=forth, back=back)
 
     def points(self, hypothesis: MapHypothesis) -> tuple[np.ndarray, np.ndarray]:
