@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sparsefeat.checkpoint import from_pretrained, save_checkpoint
     from sparsefeat.extract import FeatureExtractor
     from sparsefeat.extract.descriptors import describe
+    from sparsefeat.match.correspond import correspond
     from sparsefeat.match.folder import match_folder
     from sparsefeat.match.register import register
     from sparsefeat.mesh import voxelize_mesh
@@ -31,6 +32,7 @@ __all__ = [
     "SparseTensor",
     "TensorField",
     "collate",
+    "correspond",
     "create_model",
     "describe",
     "from_pretrained",
@@ -53,6 +55,7 @@ _ROOMS = {
     "SparseTensor": "sparse",
     "TensorField": "sparse",
     "collate": "sparse",
+    "correspond": "match.correspond",
     "create_model": "models",
     "describe": "extract.descriptors",
     "from_pretrained": "checkpoint",

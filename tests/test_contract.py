@@ -30,6 +30,7 @@ SIGNATURES = {
     "tune_receptive_field": "extractor shapes objective",
     "view": "shapes features",
     "register": "source target extractor",
+    "correspond": "a b extractor",
     "minkowski.install": "",
 }
 
@@ -43,7 +44,7 @@ OPTIONS = {
     "make_data rooms": "--output --seed",
     "make_data creatures": "--output --seed",
     "make_data fuse": "FOLDER --output --seed",
-    "match": "INPUT --output --rigid --shapes --checkpoint --device",
+    "match": "INPUT --output --rigid --shapes --transfer --html --checkpoint --device",
     "view": "INPUT --html --checkpoint --features --labels",
     "benchmark": "--json --result",
     "results render": "--check",

@@ -1,4 +1,5 @@
-"""Find where scans fit: `A B` gives the pose of A onto B, `DIR` the poses of all its scans."""
+"""Find where scans fit, or which vertex is which: `A B` gives the pose of A onto B, `DIR` the poses of all its scans,
+`A B --shapes` a map between two shapes that deform."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparsefeat.cli.frame import StageBar, ToolParser, run_tool
+from sparsefeat.cli.view import add_html_option
 from sparsefeat.errors import InputError, opening
 
 
@@ -24,7 +26,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="two scans (ply pcd npz npy xyz txt off obj pth), or one folder of scans",
+        help="two scans or shapes (ply pcd npz npy xyz txt off obj stl glb), or one folder of scans",
     )
     add(
         "--output",
@@ -34,7 +36,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--rigid", action="store_true", help="scans of one rigid scene (default)")
-    kind.add_argument("--shapes", action="store_true", help="shapes that deform: not available yet")
+    kind.add_argument(
+        "--shapes",
+        action="store_true",
+        help="whole shapes that deform: meshes, or clouds of all sides",
+    )
+    add(
+        "--partial",
+        action="store_true",
+        help="--shapes: the smaller one is a part of the other, in the same unit",
+    )
+    add(
+        "--transfer",
+        metavar="FILE",
+        help="--shapes: labels of the vertices of B, one per line, npy or npz, carried over to A",
+    )
+    add("--up", default="z", metavar="AXIS", help="--shapes: x y z -x -y -z in the picture")
+    add_html_option(parser)
     add(
         "--checkpoint",
         metavar="NAME",
@@ -44,9 +62,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--scales",
         type=float,
         nargs="+",
-        default=[1.0],
         metavar="S",
-        help="multiples of the voxel size, joined",
+        help="multiples of the voxel size, joined (default: 1; shapes: 0.57 1 1.71)",
     )
     add(
         "--points",
@@ -78,9 +95,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Match two scans, or all scans of a folder."""
     if args.shapes:
-        raise InputError(
-            "--shapes: matching of deformable shapes is not available yet; --rigid matches scans"
-        )
+        return run_shapes(args)
+    for option, given in (
+        ("--transfer", args.transfer),
+        ("--html", args.html),
+        ("--partial", args.partial),
+    ):
+        if given:
+            raise InputError(f"{option}: for --shapes alone")
+    args.scales = args.scales or [1.0]
     folder = len(args.inputs) == 1 and Path(args.inputs[0]).is_dir()
     if not folder and len(args.inputs) != 2:
         raise InputError(
@@ -115,6 +138,55 @@ def run_pair(args: argparse.Namespace) -> int:
         print(f"{names}: confidence {result.confidence:.2f}, {agree}")
         print("\n".join(" ".join(f"{value:10.6f}" for value in row) for row in result.transform))
     print(f"written to {args.output}")
+    return 0
+
+
+def run_shapes(args: argparse.Namespace) -> int:
+    """A map from the first shape to the second, and what it carries over."""
+    from sparsefeat.cli.view import read_labels
+    from sparsefeat.extract.descriptors import SHAPE_SCALES, as_shape
+    from sparsefeat.match.correspond import correspond_shapes, describe_pair
+    from sparsefeat.match.shape_files import place_colors, write_map
+    from sparsefeat.match.shapes import shape_extractor
+    from sparsefeat.visualize.viewer import view
+
+    if len(args.inputs) != 2:
+        raise InputError(f"match --shapes: {len(args.inputs)} inputs, expected two shapes")
+    if args.viewpoint is not None:
+        raise InputError("--viewpoint: for --rigid alone")
+    labels = None if args.transfer is None else read_labels(args.transfer)
+    with opening(args.output):
+        Path(args.output).mkdir(parents=True, exist_ok=True)
+    if labels is not None:
+        count = len(as_shape(args.inputs[1])[0])
+        if len(labels) != count:
+            raise InputError(
+                f"{args.transfer}: {len(labels)} labels for {count} vertices of {args.inputs[1]}"
+            )
+    extractor = shape_extractor(args.checkpoint, args.device)
+    a, b = describe_pair(
+        *args.inputs, extractor, partial=args.partial, scales=args.scales or SHAPE_SCALES
+    )
+    result = correspond_shapes(a, b, partial=args.partial)
+    write_map(result, a, b, Path(args.output), labels, args.up)
+    if args.html:
+        shown = [s.vertices if s.faces is None else (s.vertices, s.faces) for s in (a, b)]
+        view(
+            shown,
+            [None, place_colors(b.vertices)],
+            html=args.html,
+            names=[Path(path).name for path in args.inputs],
+            labels=None if labels is None else [result.carry(labels), labels],
+            values={"confidence": [result.confidence, result.back_confidence]},
+            maps=result.vertices,
+            up=args.up,
+        )
+    best, sure = result.hypotheses[0], result.confidence
+    print(
+        f"{Path(a.name).name} to {Path(b.name).name}: mean confidence {sure.mean():.2f}, "
+        f"{(sure > 0.5).mean():.0%} of the vertices above 0.5"
+    )
+    print(f"orientation kept at {best.orientation:.2f} (1: everywhere); written to {args.output}")
     return 0
 
 

@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         return _run_study(args, path)
     if task == "axis":
         return _run_axis(args, path)
+    if task == "maps":
+        return _run_maps(args, path)
     config = load_config(TransferConfig, path, args.overrides)
     if config.adapter is not None:
         args.result_task = "receptive_field"
@@ -96,6 +98,31 @@ def _task(path: Path) -> object:
     return data.get("task") if isinstance(data, dict) else None
 
 
+def _run_maps(args: argparse.Namespace, path: Path) -> int:
+    """Training of a functional-map head; continues what the output folder has of it."""
+    from sparsefeat.checkpoint import find_checkpoint
+    from sparsefeat.io.config import load_config, save_config
+    from sparsefeat.io.lock import output_folder
+    from sparsefeat.process.progress import Progress
+    from sparsefeat.transfer.maps import MapsConfig, run_maps
+    from sparsefeat.transfer.maps_report import format_maps, maps_json, save_maps
+
+    config = load_config(MapsConfig, path, args.overrides)
+    args.result_task = "maps"
+    prepare_result(args)
+    find_checkpoint(config.features.checkpoint)
+    output = args.output or config.output
+    with output_folder(output):
+        with Progress(config.task, config.steps, "step") as progress:
+            result = run_maps(config, output, lambda done, text: progress(done, note=text))
+        save_config(output / "config.yaml", config)
+        written = save_maps(result, output, args.json)
+    written += publish(args, maps_json(result), [config.seed])
+    print(format_maps(result))
+    print("\n".join(str(path) for path in written))
+    return 0
+
+
 def _run_study(args: argparse.Namespace, path: Path) -> int:
     """The study of who wins where; continues what the output folder has of it."""
     from sparsefeat.io.config import load_config, save_config, to_dict
@@ -128,13 +155,14 @@ def _run_axis(args: argparse.Namespace, path: Path) -> int:
     """The study of one axis of pretraining; continues what the output folder has of it."""
     from sparsefeat.io.config import load_config, save_config, to_dict
     from sparsefeat.io.lock import output_folder
-    from sparsefeat.io.results import write_result
     from sparsefeat.process.progress import Progress
     from sparsefeat.transfer.axis import run_axis
     from sparsefeat.transfer.axis_report import format_axis, parts, save_axis
     from sparsefeat.transfer.config import AxisConfig
 
     config = load_config(AxisConfig, path, args.overrides)
+    args.result_task = "axes"
+    prepare_result(args)
     output = args.output or config.output
     target = args.json or output / "result.json"
     with output_folder(output):
@@ -143,9 +171,7 @@ def _run_axis(args: argparse.Namespace, path: Path) -> int:
             result = run_axis(config, output, target, _begins(progress))
             progress(parts(config))
         written = [target, *save_axis(result, output)]
-    if args.result is not None:
-        numbers = {"config": to_dict(config), "records": result.records}
-        written.append(write_result("axes", args.result, numbers, args.command, config.seeds))
+    written += publish(args, {"config": to_dict(config), "records": result.records}, config.seeds)
     print(format_axis(result))
     print("\n".join(str(path) for path in written))
     return 0

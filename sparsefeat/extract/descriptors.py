@@ -86,7 +86,7 @@ def describe(
         raise InputError(
             f"join: got {unknown[0] if unknown else 'nothing'!r}, expected some of {', '.join(MEMBERS)}"
         )
-    vertices, faces = _as_shape(shape)
+    vertices, faces = as_shape(shape)
     area = whole_area or (cloud_area(vertices) if faces is None else surface_area(vertices, faces))
     if not area > 0:
         raise InputError(f"the shape has an area of {area:g}, expected a positive one")
@@ -168,7 +168,7 @@ def cloud_area(points: np.ndarray) -> float:
     return float(np.pi * (distance**2).sum() / _AREA_NEIGHBOURS)
 
 
-def _as_shape(shape: Any) -> tuple[np.ndarray, np.ndarray | None]:
+def as_shape(shape: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Vertices and faces, or points and None."""
     where = "shape"
     if isinstance(shape, (str, os.PathLike)):

@@ -1,6 +1,7 @@
 """What reads features: probes, small networks, functional maps; none of it knows where features come from."""
 
 from sparsefeat.heads.classification import PooledHead, pool_features, pool_shapes
+from sparsefeat.heads.commuting_map import commuting_functional_map, orientation_agreement
 from sparsefeat.heads.diffusion import DiffusionNet
 from sparsefeat.heads.diffusion_weights import load_diffusionnet
 from sparsefeat.heads.functional_map import (
@@ -11,6 +12,7 @@ from sparsefeat.heads.functional_map import (
     solve_functional_map,
     zoomout,
 )
+from sparsefeat.heads.functional_map_head import FunctionalMapHead
 from sparsefeat.heads.metric import LandmarkMetric
 from sparsefeat.heads.mlp import MLPHead
 from sparsefeat.heads.probes import KNNProbe, LinearProbe
@@ -19,6 +21,7 @@ from sparsefeat.mesh.laplacian import LaplaceBasis, laplace_basis
 
 __all__ = [
     "DiffusionNet",
+    "FunctionalMapHead",
     "HeadTraining",
     "KNNProbe",
     "LandmarkMetric",
@@ -27,10 +30,12 @@ __all__ = [
     "MLPHead",
     "PooledHead",
     "commutativity_mask",
+    "commuting_functional_map",
     "functional_map",
     "laplace_basis",
     "load_diffusionnet",
     "map_from_points",
+    "orientation_agreement",
     "points_from_map",
     "pool_features",
     "pool_shapes",

@@ -151,41 +151,91 @@ def zoomout(
     start: Tensor | np.ndarray,
     basis_a: LaplaceBasis,
     basis_b: LaplaceBasis,
-    size: int = 100,
+    size: int | tuple[int, int] = 100,
     step: int = 5,
+    samples: tuple[Tensor | np.ndarray, Tensor | np.ndarray] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Refine a map by turning it into a point-wise one and back, with ``step`` more eigenpairs each time.
 
     Source: Melzi, Ren, Rodola, Sharma, Wonka, Ovsjanikov, "ZoomOut: Spectral Upsampling for Efficient Shape
-    Correspondence", SIGGRAPH Asia 2019.
+    Correspondence", SIGGRAPH Asia 2019; with samples its section 5.4, "Sub-sampling".
 
     Args:
-        start: a functional map, Shape (E, E); or a point-wise one, (Nb,) rows of a, to which 20 eigenpairs
-            are fitted first.
+        start: a functional map; or a point-wise one, (Nb,) rows of a, to which 20 eigenpairs are fitted first.
         basis_a, basis_b: ``size`` eigenpairs or more.
-        size: eigenpairs at the end.
-        step: eigenpairs added at a time.
+        size: eigenpairs at the end, (Eb, Ea) or one number for both: of b as a part of a the smaller number has
+            to be about as much smaller as its area.
+        step: eigenpairs added at a time, to the larger number.
+        samples: rows of a and of b, evenly spread, as many as eigenpairs or more: the maps in between are of
+            these alone, which is several times faster. None: of all vertices.
 
     Returns:
-        The functional map (size, size) and the point-wise one (Nb,), rows of a.
+        The functional map (Eb, Ea) and the point-wise one (Nb,), rows of a.
 
     Raises:
-        InputError: shapes that do not fit, fewer eigenpairs than ``size``, a start larger than ``size``.
+        InputError: shapes that do not fit, fewer eigenpairs or samples than ``size``, a start larger than
+            ``size``.
     """
     start = torch.as_tensor(start, device=basis_a.mass.device)
-    a, b = basis_a.truncate(size), basis_b.truncate(size)
+    rows, columns = (size, size) if isinstance(size, int) else size
+    a, b = basis_a.truncate(columns), basis_b.truncate(rows)
     if start.ndim == 1:
-        first = min(20, size)
-        start = map_from_points(start, a.truncate(first), b.truncate(first))
-    if start.ndim != 2 or start.shape[0] != start.shape[1] or start.shape[0] > size or step < 1:
+        first = min(20 / max(rows, columns), 1.0)
+        less = [max(1, round(first * count)) for count in (columns, rows)]
+        start = map_from_points(start, a.truncate(less[0]), b.truncate(less[1]))
+    if (
+        start.ndim != 2
+        or start.shape[0] > rows
+        or start.shape[1] > columns
+        or (isinstance(size, int) and start.shape[0] != start.shape[1])
+        or step < 1
+    ):
         raise InputError(
-            f"zoomout: expected a square map of at most {size} eigenpairs and a positive step, got "
-            f"{tuple(start.shape)} and {step}"
+            f"zoomout: expected a map of at most {rows} x {columns} eigenpairs, square if these are equal, and a "
+            f"positive step, got {tuple(start.shape)} and {step}"
         )
-    count, matrix = len(start), start
-    while True:
-        points = points_from_map(matrix, a, b)
-        if count == size:
-            return matrix, points
-        count = min(size, count + step)
-        matrix = map_from_points(points, a.truncate(count), b.truncate(count))
+    some_a = some_b = slice(None)
+    if samples is not None:
+        some_a, some_b = (torch.as_tensor(part, device=a.mass.device) for part in samples)
+        if len(some_a) < columns or len(some_b) < rows:
+            raise InputError(
+                f"zoomout: {len(some_a)} and {len(some_b)} samples, expected at least {columns} and {rows}"
+            )
+    of_a, of_b = a.eigenvectors[some_a], b.eigenvectors[some_b]
+    matrix = start
+    for count_b, count_a in _growing(tuple(start.shape), (rows, columns), step):
+        before_b, before_a = matrix.shape
+        points = nearest_neighbours(of_b[:, :before_b], of_a[:, :before_a] @ matrix.T)
+        if samples is None:
+            matrix = map_from_points(points, a.truncate(count_a), b.truncate(count_b))
+        else:
+            matrix = torch.linalg.lstsq(of_b[:, :count_b], of_a[points][:, :count_a]).solution
+    return matrix, points_from_map(matrix, a, b)
+
+
+def _growing(start: tuple[int, ...], end: tuple[int, int], step: int) -> list[tuple[int, int]]:
+    """Sizes after the start, up to the end: the dimension that grows most grows by ``step``."""
+    most = max(last - first for first, last in zip(start, end))
+    sizes = [
+        tuple(first + round(done / most * (last - first)) for first, last in zip(start, end))
+        for done in range(step, most, step)
+    ]
+    return [*sizes, end] if most else []
+
+
+def spread_samples(vertices: np.ndarray, count: int) -> np.ndarray:
+    """Rows of points that lie far from each other: the farthest of all others each time, by straight lines.
+
+    Shape: (N, 3) -> (count,) int64, ascending; all rows where there are fewer. Source: Eldar, Lindenbaum,
+    Porat, Zeevi, "The Farthest Point Strategy for Progressive Image Sampling", IEEE TIP 1997.
+    """
+    vertices = np.asarray(vertices, dtype=np.float64)
+    if len(vertices) <= count:
+        return np.arange(len(vertices))
+    nearest = np.full(len(vertices), np.inf)
+    chosen, row = [], 0
+    for _ in range(count):
+        chosen.append(row)
+        nearest = np.minimum(nearest, ((vertices - vertices[row]) ** 2).sum(1))
+        row = int(nearest.argmax())
+    return np.array(sorted(set(chosen)), dtype=np.int64)

@@ -12,6 +12,7 @@ def gradient_operators(
     faces: np.ndarray | None,
     neighbours: int = 30,
     regularization: float = 1e-5,
+    normals: np.ndarray | None = None,
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """Least-squares gradient over the edges at each vertex, in two coordinates of its tangent plane.
 
@@ -26,14 +27,16 @@ def gradient_operators(
         neighbours: of a cloud's point.
         regularization: squared length, in the square of the vertices' unit: published weights expect
             shapes of about unit area or radius.
+        normals: unit normals of a cloud, to one side. Shape (N, 3). None: fitted, of either side. A mesh has
+            those of its faces.
 
     Returns:
         Two (N, N) matrices: along the tangent plane's x and along its y axis; zero in the rows of vertices
-        without an edge. Axes are arbitrary, but counter-clockwise seen from where the normal points to; a
-        cloud's normals have no consistent side.
+        without an edge. Axes are arbitrary, but counter-clockwise seen from where the normal points to.
     """
     if faces is None:
-        tail, tip, normals = _cloud(vertices, neighbours)
+        tail, tip, fitted = _cloud(vertices, neighbours)
+        normals = fitted if normals is None else normals
     else:
         tail, tip = _directed_edges(faces, len(vertices))
         normals = vertex_normals(vertices, faces)

@@ -135,8 +135,8 @@ def laplace_basis(
         torch.from_numpy(values),
         torch.from_numpy(vectors),
         torch.from_numpy(mass),
-        _sparse_tensor(gradient_x),
-        _sparse_tensor(gradient_y),
+        sparse_tensor(gradient_x),
+        sparse_tensor(gradient_y),
     )
 
 
@@ -249,7 +249,7 @@ def _cotangent_laplacian(
     return sp.csr_matrix(sp.diags(np.asarray(matrix.sum(1)).ravel()) - matrix), mass
 
 
-def _sparse_tensor(matrix: sp.csr_matrix) -> Tensor:
+def sparse_tensor(matrix: sp.csr_matrix) -> Tensor:
     coo = matrix.tocoo()
     indices = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
     # Rows are in order and columns within them, so that this is coalesced as it is.

@@ -221,11 +221,7 @@ def test_wrong_input_is_one_line_and_two(tmp_path, capsys):
         "expected two scans or one folder": ["a.ply"],
         "absent.ply": [str(tmp_path / "absent.ply"), str(tmp_path / "absent2.ply")],
         "0 scans, expected at least 2": [str(tmp_path / "empty")],
-        "--shapes: matching of deformable shapes is not available yet": [
-            "a.off",
-            "b.off",
-            "--shapes",
-        ],
+        "--transfer: for --shapes alone": ["a.off", "b.off", "--transfer", "labels.txt"],
     }
     (tmp_path / "empty").mkdir()
     for line, inputs in cases.items():

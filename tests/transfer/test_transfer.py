@@ -30,7 +30,10 @@ from sparsefeat.transfer.report import to_json
 from sparsefeat.transfer.shapes import ShapeStore
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted((ROOT / "configs" / "transfer").glob("*.yaml"))
+# faust_maps.yaml is of another task: tests/transfer/test_maps.py.
+CONFIGS = [
+    p for p in sorted((ROOT / "configs" / "transfer").glob("*.yaml")) if "maps" not in p.stem
+]
 
 
 def peanut(seed, ratio=1.0):

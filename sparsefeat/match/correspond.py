@@ -1,0 +1,354 @@
+"""Two shapes in, a map out: for every vertex of one, a vertex of the other.
+
+Descriptors give functional maps under two hypotheses, one that keeps orientation and one that reverses it: bodies
+look like their mirror images to descriptors, but not to a map of outer surfaces. Each is refined by ZoomOut in both
+directions, and judged at the end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsefeat.errors import InputError
+from sparsefeat.extract import FeatureExtractor
+from sparsefeat.extract.descriptors import SHAPE_SCALES, as_shape
+from sparsefeat.heads.commuting_map import (
+    common_functions,
+    commuting_functional_map,
+    orientation_agreement,
+)
+from sparsefeat.heads.functional_map import (
+    map_from_points,
+    points_from_map,
+    spread_samples,
+    zoomout,
+)
+from sparsefeat.match.map_confidence import map_confidence
+from sparsefeat.match.shapes import (
+    DescribedShape,
+    describe_shape,
+    shape_area,
+    shape_extractor,
+)
+from sparsefeat.mesh.laplacian import LaplaceBasis
+
+EIGENPAIRS = 100
+"""Of the refined map; fewer on shapes with few vertices."""
+
+_SIZE = 30  # eigenpairs of the first map
+_STEP = 8  # eigenpairs that ZoomOut adds at a time
+_SAMPLES = 1000  # vertices that ZoomOut works on
+_FUNCTIONS = 10  # principal components of the descriptors, of which operators are made
+
+
+@dataclass(frozen=True, eq=False)
+class MapHypothesis:
+    """A refined map that was considered.
+
+    Attributes:
+        name: ``"direct"``, ``"mirrored"``, or ``"given"``.
+        orientation: mean cosine, 1 where orientation is kept everywhere, -1 where it is reversed.
+        distance: mean distance of the descriptors that are mapped to each other, 1 for unrelated ones.
+        score: orientation minus distance; the highest is taken.
+        forth, back: functional maps behind the maps from a to b and from b to a.
+    """
+
+    name: str
+    orientation: float
+    distance: float
+    forth: Tensor
+    back: Tensor
+
+    @property
+    def score(self) -> float:
+        """What hypotheses are compared by."""
+        return self.orientation - self.distance
+
+
+@dataclass(frozen=True, eq=False)
+class Correspondence:
+    """Which vertex is which.
+
+    Attributes:
+        vertices: (Na,) int64, rows of b for the vertices of a.
+        confidence: (Na,) float64, probability that it is within 0.05 of the root of b's area of the right place,
+            see :mod:`sparsefeat.match.map_confidence`.
+        back_vertices, back_confidence: the same from b to a. Shape (Nb,).
+        hypotheses: all that were compared, best first.
+    """
+
+    vertices: np.ndarray
+    confidence: np.ndarray
+    back_vertices: np.ndarray
+    back_confidence: np.ndarray
+    hypotheses: tuple[MapHypothesis, ...]
+
+    def carry(self, values: np.ndarray) -> np.ndarray:
+        """Labels, colours or anything else of the vertices of b, for the vertices of a. (Nb, ...) -> (Na, ...)."""
+        return _carry(values, self.vertices, len(self.back_vertices), "b")
+
+    def carry_back(self, values: np.ndarray) -> np.ndarray:
+        """Those of the vertices of a, for the vertices of b. Shape: (Na, ...) -> (Nb, ...)."""
+        return _carry(values, self.back_vertices, len(self.vertices), "a")
+
+
+def correspond(
+    a: Any,
+    b: Any,
+    extractor: FeatureExtractor | str | os.PathLike | None = None,
+    *,
+    a_normals: np.ndarray | None = None,
+    b_normals: np.ndarray | None = None,
+    scales: Sequence[float] = SHAPE_SCALES,
+    partial: bool = False,
+    initial: Sequence[np.ndarray] = (),
+    device: str | None = None,
+    cache: str | os.PathLike | None = None,
+) -> Correspondence:
+    """Find which vertex of one shape is which of another; nothing is trained on shapes of their kind.
+
+    Args:
+        a, b: files; (vertices (N, 3), faces (F, 3)); points (N, 3) of clouds that cover their shapes from all sides; or
+            anything with ``vertices`` and ``faces``. Any pose; any unit, if both are whole.
+        extractor: of the learned features, or a checkpoint's name; None: the released creatures checkpoint.
+        a_normals, b_normals: of clouds, to the outer side. None: fitted, and turned outwards by a guess.
+        scales: factors on the voxel size, whose features stand side by side.
+        partial: the shape with the smaller area is a part of the other, in the same unit. Vertices of the whole that
+            the part lacks are mapped too, with a low confidence.
+        initial: further first maps to consider, (Na,) rows of b each.
+        device: where a network that is loaded here runs; None: the CPU.
+        cache: folder to keep Laplace bases in; None: none.
+
+    Raises:
+        InputError: shapes, files or options that cannot be used.
+    """
+    network = shape_extractor(extractor, device)
+    return correspond_shapes(
+        *describe_pair(
+            a, b, network, a_normals, b_normals, scales=scales, partial=partial, cache=cache
+        ),
+        partial=partial,
+        initial=initial,
+    )
+
+
+def describe_pair(
+    a: Any,
+    b: Any,
+    extractor: FeatureExtractor,
+    a_normals: np.ndarray | None = None,
+    b_normals: np.ndarray | None = None,
+    *,
+    partial: bool = False,
+    scales: Sequence[float] = SHAPE_SCALES,
+    cache: str | os.PathLike | None = None,
+) -> tuple[DescribedShape, DescribedShape]:
+    """Both shapes described for :func:`correspond_shapes`.
+
+    Raises:
+        InputError: see :func:`sparsefeat.match.shapes.describe_shape`.
+    """
+    whole = max(shape_area(*as_shape(shape)) for shape in (a, b)) if partial else None
+    one, other = (
+        describe_shape(
+            shape,
+            extractor,
+            normals=normals,
+            scales=scales,
+            whole_area=whole,
+            cache=cache,
+            name=name,
+        )
+        for shape, normals, name in ((a, a_normals, "a"), (b, b_normals, "b"))
+    )
+    return one, other
+
+
+def correspond_shapes(
+    a: DescribedShape,
+    b: DescribedShape,
+    *,
+    partial: bool = False,
+    initial: Sequence[np.ndarray] = (),
+    eigenpairs: int = EIGENPAIRS,
+) -> Correspondence:
+    """:func:`correspond` for shapes that :func:`describe_pair` described.
+
+    Raises:
+        InputError: features of different networks, or an initial map that is none.
+    """
+    channels = [[block.shape[1] for block in shape.blocks] for shape in (a, b)]
+    if channels[0] != channels[1]:
+        raise InputError(
+            f"{a.name}, {b.name}: {channels[0]} and {channels[1]} channels, expected equal ones"
+        )
+    if partial and _own_area(a) > _own_area(b):
+        if len(initial):
+            raise InputError("initial: expected maps of the part, which a is to be")
+        found = correspond_shapes(b, a, partial=True, eigenpairs=eigenpairs)
+        return Correspondence(
+            found.back_vertices, found.back_confidence, found.vertices, found.confidence,
+            tuple(_turned(hypothesis) for hypothesis in found.hypotheses),
+        )  # fmt: skip
+    pair = _Pair(a, b, eigenpairs, partial)
+    found = [pair.refined(name, *first) for name, first in pair.first_maps(initial)]
+    found.sort(key=lambda hypothesis: -hypothesis.score)
+    found[0] = pair.polished(found[0])
+    vertices, back_vertices = pair.points(found[0])
+    return Correspondence(
+        vertices,
+        map_confidence(map_predictors(a, b, found[0], vertices, back_vertices)),
+        back_vertices,
+        map_confidence(map_predictors(b, a, _turned(found[0]), back_vertices, vertices)),
+        tuple(found),
+    )
+
+
+class _Pair:
+    """Two shapes between which maps are refined and judged; if ``partial``, a is a part of b."""
+
+    def __init__(self, a: DescribedShape, b: DescribedShape, eigenpairs: int, partial: bool):
+        self.a, self.b, self.eigenpairs, self.partial = a, b, eigenpairs, partial
+        self.features = a.features(b if partial else None), b.features()
+        self.samples = [torch.from_numpy(spread_samples(s.vertices, _SAMPLES)) for s in (a, b)]
+        most = [
+            min(len(s.basis.eigenvalues), len(rows))
+            for s, rows in zip((a, b), self.samples, strict=True)
+        ]
+        # By Weyl's law a part has as many eigenvalues below a bound as its share of the area.
+        share = min(1.0, _own_area(a) / _own_area(b)) if partial else 1.0
+        size_b = min(eigenpairs, most[1], int(most[0] / share))
+        self.size = max(2, round(share * size_b)), size_b
+        start_b = min(_SIZE, size_b)
+        self.start = max(2, round(share * start_b)), start_b
+
+    def first_maps(self, initial: Sequence[np.ndarray]) -> list[tuple[str, tuple[Tensor, Tensor]]]:
+        """Names of hypotheses, and functional maps of b's functions to a and of a's to b."""
+        a, b = self.a, self.b
+        of_a, of_b = self.features
+        made_a, made_b = common_functions(self.features, _FUNCTIONS)
+        found = []
+        for name, sign in (("direct", 1), ("mirrored", -1)):
+            forth = commuting_functional_map(
+                of_b, b.basis, of_a, a.basis, made_b, made_a, self.start, sign=sign
+            )
+            back = forth.T  # of a part: to restrict functions of the whole is to extend those of the part, turned
+            if not self.partial:
+                back = commuting_functional_map(
+                    of_a, a.basis, of_b, b.basis, made_a, made_b, self.start[::-1], sign=sign
+                )
+            found.append((name, (forth, back)))
+        for points in initial:
+            rows = np.asarray(points)
+            if rows.shape != (len(a.vertices),) or not np.issubdtype(rows.dtype, np.integer):
+                raise InputError(
+                    f"initial map: {rows.dtype} {rows.shape}, expected whole numbers ({len(a.vertices)},)"
+                )
+            if len(rows) and not 0 <= rows.min() <= rows.max() < len(b.vertices):
+                raise InputError(
+                    f"initial map: rows {rows.min()} to {rows.max()}, expected 0 to {len(b.vertices) - 1}"
+                )
+            forth = map_from_points(
+                rows, b.basis.truncate(self.start[1]), a.basis.truncate(self.start[0])
+            )
+            found.append(("given", (forth, forth.T)))
+        return found
+
+    def refined(self, name: str, forth: Tensor, back: Tensor) -> MapHypothesis:
+        """ZoomOut in both directions, judged at the samples of a."""
+        a, b = self.a.basis, self.b.basis
+        samples_a, samples_b = self.samples
+        forth, points = _zoomout(forth, b, a, self.size, samples_b, samples_a)
+        if self.partial:
+            back = forth.T
+        else:
+            back, _ = _zoomout(back, a, b, self.size[::-1], samples_a, samples_b)
+        agreement = orientation_agreement(forth, points, b, a, samples_a)
+        apart = (self.features[0][samples_a] - self.features[1][points]).square().mean(1)
+        # Unrelated rows of variance 1 a channel differ by 2 in the mean square.
+        distance = float((apart / 2).sqrt().mean())
+        return MapHypothesis(name, float(agreement.mean()), distance, forth, back)
+
+    def polished(self, hypothesis: MapHypothesis) -> MapHypothesis:
+        """The second half of the refinement once more, to all vertices: samples leave maps a little inexact."""
+        a, b = self.a.basis, self.b.basis
+        half = [max(2, count // 2) for count in self.size]
+        every_a, every_b = torch.arange(len(a)), torch.arange(len(b))
+        start = hypothesis.forth[: half[0], : half[1]]
+        forth, _ = _zoomout(start, b, a, self.size, every_b, self.samples[0])
+        if self.partial:
+            return replace(hypothesis, forth=forth, back=forth.T)
+        start = hypothesis.back[: half[1], : half[0]]
+        back, _ = _zoomout(start, a, b, self.size[::-1], every_a, self.samples[1])
+        return replace(hypothesis, forth=forth, back=back)
+
+    def points(self, hypothesis: MapHypothesis) -> tuple[np.ndarray, np.ndarray]:
+        """The point-wise maps, from a to b and from b to a."""
+        a, b = self.a.basis, self.b.basis
+        return (
+            points_from_map(hypothesis.forth, b, a).numpy(),
+            points_from_map(hypothesis.back, a, b).numpy(),
+        )
+
+
+def map_predictors(
+    a: DescribedShape,
+    b: DescribedShape,
+    hypothesis: MapHypothesis,
+    vertices: np.ndarray,
+    back: np.ndarray,
+) -> np.ndarray:
+    """What the confidence of a map from a to b is made of, see :mod:`sparsefeat.match.map_confidence`.
+
+    Shape: (Na,) rows of b, (Nb,) rows of a -> (Na, 4).
+    """
+    cycle = np.linalg.norm(a.unit[back[vertices]] - a.unit, axis=1)
+    half = [max(2, count // 2) for count in hypothesis.forth.shape]
+    coarse = points_from_map(hypothesis.forth[: half[0], : half[1]], b.basis, a.basis).numpy()
+    levels = np.linalg.norm(b.unit[coarse] - b.unit[vertices], axis=1)
+    rows = torch.from_numpy(vertices)
+    agreement = orientation_agreement(hypothesis.forth, rows, b.basis, a.basis).numpy()
+    mean = np.full_like(agreement, agreement.mean())
+    return np.stack([cycle, levels, 1 - agreement, 1 - mean], 1)
+
+
+def _own_area(shape: DescribedShape) -> float:
+    """Of the surface that there is, over that of the whole."""
+    return float(shape.basis.area)
+
+
+def _turned(hypothesis: MapHypothesis) -> MapHypothesis:
+    return replace(hypothesis, forth=hypothesis.back, back=hypothesis.forth)
+
+
+def _zoomout(
+    matrix: Tensor,
+    basis_a: LaplaceBasis,
+    basis_b: LaplaceBasis,
+    size: tuple[int, int],
+    samples_a: Tensor,
+    samples_b: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """ZoomOut on samples: the functional map, and for each sample of b a vertex of a."""
+    part = replace(
+        basis_b, eigenvectors=basis_b.eigenvectors[samples_b], mass=basis_b.mass[samples_b]
+    )
+    rows = samples_a, torch.arange(len(samples_b))
+    return zoomout(matrix, basis_a, part, size, _STEP, rows)
+
+
+def _carry(values: np.ndarray, rows: np.ndarray, count: int, side: str) -> np.ndarray:
+    values = np.asarray(values)
+    if not values.ndim or len(values) != count:
+        raise InputError(
+            f"values {values.shape}, expected one for each of {count} vertices of {side}"
+        )
+    carried: np.ndarray = values[rows]
+    return carried

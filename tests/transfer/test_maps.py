@@ -1,0 +1,150 @@
+"""Training of maps: it goes on where it was cut, and scores what it learned."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sparsefeat.cli.transfer import main
+from sparsefeat.errors import InputError
+from sparsefeat.io.config import load_config
+from sparsefeat.packaged import find_config
+from sparsefeat.transfer.config import DataConfig
+from sparsefeat.transfer.maps import MapHeadConfig, MapsConfig, run_maps
+from sparsefeat.transfer.maps_report import format_maps
+
+pytest.importorskip("robust_laplacian")
+
+
+def lump(seed):
+    """A closed surface of 14 x 12 vertices that differs from seed to seed, and the vertices in an order of its own."""
+    rng = np.random.default_rng(seed)
+    t, angle = np.linspace(0.03, 0.97, 14), np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    radius = np.sin(np.pi * t) * (0.4 + 0.15 * np.cos(2 * np.pi * t))
+    radius = radius[:, None] * (1 + 0.3 * np.cos(angle) + 0.1 * np.sin(2 * angle))
+    height = (2 + 0.3 * rng.random()) * t[:, None] + np.zeros_like(radius)
+    vertices = np.stack([radius * np.cos(angle), radius * np.sin(angle), height], -1).reshape(-1, 3)
+    rows, columns = np.meshgrid(np.arange(13), np.arange(12), indexing="ij")
+    corner, right = (rows * 12 + columns).ravel(), (rows * 12 + (columns + 1) % 12).ravel()
+    faces = [
+        *np.stack([corner, right, corner + 12], 1),
+        *np.stack([right, right + 12, corner + 12], 1),
+    ]
+    order = rng.permutation(len(vertices))
+    place = np.argsort(order)
+    return vertices[order], place[np.array(faces)], place
+
+
+@pytest.fixture(scope="module")
+def lumps(tmp_path_factory):
+    root = tmp_path_factory.mktemp("lumps")
+    (root / "off").mkdir()
+    (root / "corres").mkdir()
+    for seed in range(5):
+        vertices, faces, place = lump(seed)
+        lines = ["OFF", f"{len(vertices)} {len(faces)} 0"]
+        lines += [" ".join(map(str, row)) for row in vertices]
+        lines += [f"3 {a} {b} {c}" for a, b, c in faces]
+        (root / "off" / f"l{seed}.off").write_text("\n".join(lines) + "\n")
+        (root / "corres" / f"l{seed}.vts").write_text("\n".join(str(k + 1) for k in place) + "\n")
+    (root / "splits.yaml").write_text("train: [l0, l1, l2]\ntest: [l3, l4]\n")
+    return root
+
+
+@pytest.fixture
+def config(lumps):
+    return MapsConfig(
+        data=DataConfig(name="folder", root=lumps, normalize="area"),
+        inputs="wks",
+        head=MapHeadConfig(features=8, width=8, blocks=1, eigenpairs=30, size=10),
+        steps=6,
+        samples=60,
+        snapshots=2,
+        save_every=2,
+        zoomout=20,
+        points=50,
+        cache=None,
+    )
+
+
+def test_a_training_that_was_cut_gives_the_same_bits(config, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    expected = run_maps(config, whole)
+
+    def interrupt(done, text):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_maps(config, cut, interrupt)
+    assert torch.load(cut / "last.pt", weights_only=True)["step"] == 4
+    found = run_maps(config, cut)
+    assert [loss["total"] for loss in found.losses] == [loss["total"] for loss in expected.losses]
+    errors = [[record["error"] for record in result.records] for result in (found, expected)]
+    assert errors[0] == errors[1]
+    kinds = [(r["step"], r["rotated"], r["map"]) for r in found.records]
+    assert kinds == [
+        (step, rotated, kind)
+        for step, rotated in ((3, False), (6, False), (6, True))
+        for kind in ("nearest", "functional", "refined")
+    ]
+    assert found.pairs == [("l3", "l4")] and found.picture[2].shape == (168,)
+    # Wave kernel signatures do not feel a rotation.
+    assert errors[0][3:6] == errors[0][6:]
+    with pytest.raises(
+        InputError, match=r"last.pt: was made with steps = 6, the configuration says 7"
+    ):
+        run_maps(replace(config, steps=7), cut)
+
+
+@pytest.mark.parametrize("inputs, supervision", [("xyz", "landmarks"), ("wks", "none")])
+def test_other_inputs_and_no_labels(config, tmp_path, inputs, supervision):
+    changed = replace(config, inputs=inputs, supervision=supervision, steps=2, snapshots=1)
+    result = run_maps(changed, tmp_path)
+    assert np.isfinite([record["error"] for record in result.records]).all()
+    used = {"landmarks": "points", "none": "coupling"}[supervision]
+    assert all(loss[used] > 0 for loss in result.losses)
+    assert "turned" in format_maps(result)
+
+
+def test_the_tool_writes_table_curve_and_pictures(lumps, tmp_path, capsys):
+    text = (
+        f"task: maps\ndata: {{name: folder, root: {lumps}, normalize: area}}\ninputs: wks\ncache: null\n"
+        "head: {features: 8, width: 8, blocks: 1, eigenpairs: 30, size: 10}\nsteps: 2\nsnapshots: 1\n"
+        "samples: 60\nzoomout: 20\npoints: 50\n"
+    )
+    path = tmp_path / "maps.yaml"
+    path.write_text(text)
+    assert main([str(path), "--output", str(tmp_path / "out")]) == 0
+    names = {"result.json", "curve.png", "loss.png", "maps.png", "last.pt", "config.yaml"}
+    assert names <= {file.name for file in (tmp_path / "out").iterdir()}
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["pairs"] == [["l3", "l4"]] and len(result["records"]) == 6
+    assert "error x100" in capsys.readouterr().out
+
+
+def test_wrong_configurations_are_refused(config, tmp_path):
+    for change, line in (
+        ({"zoomout": 5}, "zoomout: expected 0, or at least head.size 10, got 5"),
+        ({"shapes": 1}, "shapes: expected 2 or more, got 1"),
+        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"data": DataConfig()}, "data.normalize: expected area"),
+    ):
+        with pytest.raises(InputError, match=line):
+            replace(config, **change)
+    with pytest.raises(InputError, match="shapes: 9, but there are 3 to train on"):
+        run_maps(replace(config, shapes=9), tmp_path)
+    (tmp_path / "last.pt").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="last.pt: not the state of a training of maps"):
+        run_maps(config, tmp_path)
+
+
+def test_the_shipped_configuration_is_read():
+    config = load_config(MapsConfig, find_config("faust_maps", "transfer"))
+    assert (config.data.train, config.data.test, config.inputs) == ("train", "test", "joined")
