@@ -144,7 +144,8 @@ def run_pair(args: argparse.Namespace) -> int:
 def run_shapes(args: argparse.Namespace) -> int:
     """A map from the first shape to the second, and what it carries over."""
     from sparsefeat.cli.view import read_labels
-    from sparsefeat.extract.descriptors import SHAPE_SCALES, as_shape
+    from sparsefeat.extract.descriptors import as_shape
+    from sparsefeat.extract.surfaces import SHAPE_SCALES
     from sparsefeat.match.correspond import correspond_shapes, describe_pair
     from sparsefeat.match.shape_files import place_colors, write_map
     from sparsefeat.match.shapes import shape_extractor
@@ -164,9 +165,9 @@ def run_shapes(args: argparse.Namespace) -> int:
                 f"{args.transfer}: {len(labels)} labels for {count} vertices of {args.inputs[1]}"
             )
     extractor = shape_extractor(args.checkpoint, args.device)
-    a, b = describe_pair(
-        *args.inputs, extractor, partial=args.partial, scales=args.scales or SHAPE_SCALES
-    )
+    first, second = args.inputs
+    scales = args.scales or SHAPE_SCALES
+    a, b = describe_pair(first, second, extractor, partial=args.partial, scales=scales)
     result = correspond_shapes(a, b, partial=args.partial)
     write_map(result, a, b, Path(args.output), labels, args.up)
     if args.html:

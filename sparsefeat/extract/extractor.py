@@ -83,7 +83,7 @@ class FeatureExtractor:
         self.voxel_size = checked_voxel_size(voxel_size)
         self.device = checked_device(device, model)
         self.model = model.to(self.device)
-        self.unit = unit or getattr(model, "unit", "m")
+        self.unit: str = str(unit or getattr(model, "unit", "m"))
         self._reach = reach
 
     @classmethod

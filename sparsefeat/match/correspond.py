@@ -18,7 +18,8 @@ from torch import Tensor
 
 from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
-from sparsefeat.extract.descriptors import SHAPE_SCALES, as_shape
+from sparsefeat.extract.descriptors import as_shape
+from sparsefeat.extract.surfaces import SHAPE_SCALES
 from sparsefeat.heads.commuting_map import (
     common_functions,
     commuting_functional_map,
@@ -198,16 +199,16 @@ def correspond_shapes(
             tuple(_turned(hypothesis) for hypothesis in found.hypotheses),
         )  # fmt: skip
     pair = _Pair(a, b, eigenpairs, partial)
-    found = [pair.refined(name, *first) for name, first in pair.first_maps(initial)]
-    found.sort(key=lambda hypothesis: -hypothesis.score)
-    found[0] = pair.polished(found[0])
-    vertices, back_vertices = pair.points(found[0])
+    ranked = [pair.refined(name, *first) for name, first in pair.first_maps(initial)]
+    ranked.sort(key=lambda hypothesis: -hypothesis.score)
+    ranked[0] = pair.polished(ranked[0])
+    vertices, back_vertices = pair.points(ranked[0])
     return Correspondence(
         vertices,
-        map_confidence(map_predictors(a, b, found[0], vertices, back_vertices)),
+        map_confidence(map_predictors(a, b, ranked[0], vertices, back_vertices)),
         back_vertices,
-        map_confidence(map_predictors(b, a, _turned(found[0]), back_vertices, vertices)),
-        tuple(found),
+        map_confidence(map_predictors(b, a, _turned(ranked[0]), back_vertices, vertices)),
+        tuple(ranked),
     )
 
 

@@ -34,4 +34,5 @@ def map_confidence(predictors: np.ndarray) -> np.ndarray:
 
 def bounded(predictors: np.ndarray) -> np.ndarray:
     """The predictors as the regression takes them: distances of at most 0.3. Shape: (N, 4) -> (N, 4)."""
-    return np.minimum(predictors, (_LONGEST, _LONGEST, 2.0, 2.0))
+    capped: np.ndarray = np.minimum(predictors, (_LONGEST, _LONGEST, 2.0, 2.0))
+    return capped

@@ -100,7 +100,7 @@ def _draw(
     titles = [Path(b.name).name, f"{Path(a.name).name}: colours carried over"]
     view: Any = View(azimuth_deg=30.0, elevation_deg=15.0, up=up)
     if a.faces is not None and b.faces is not None:
-        meshes = [(shape.vertices, shape.faces, color) for shape, color in shown]
+        meshes: list[Any] = [(shape.vertices, shape.faces, color) for shape, color in shown]
         render_meshes(meshes, path, titles=titles, views=view, panel=(480, 480))
     else:
         clouds, tints = [s.unit for s, _ in shown], [color for _, color in shown]

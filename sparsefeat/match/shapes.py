@@ -15,7 +15,6 @@ from torch import Tensor
 from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.descriptors import (
-    SHAPE_SCALES,
     SHAPE_VOXEL,
     SIGNATURE_CHANNELS,
     as_shape,

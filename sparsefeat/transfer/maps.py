@@ -16,7 +16,8 @@ from torch import Tensor
 
 from sparsefeat.data.shapes import Shape, load_dataset
 from sparsefeat.errors import InputError, opening
-from sparsefeat.extract.descriptors import SHAPE_SCALES, SHAPE_VOXEL
+from sparsefeat.extract.descriptors import SHAPE_VOXEL
+from sparsefeat.extract.surfaces import SHAPE_SCALES
 from sparsefeat.heads.functional_map import points_from_map, spread_samples, zoomout
 from sparsefeat.heads.functional_map_head import FunctionalMapHead
 from sparsefeat.io.atomic import atomic_write
