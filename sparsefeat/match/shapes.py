@@ -21,7 +21,7 @@ from sparsefeat.extract.descriptors import (
     cloud_area,
     signature,
 )
-from sparsefeat.extract.surfaces import vertex_features
+from sparsefeat.extract.surfaces import SHAPE_SCALES, vertex_features
 from sparsefeat.mesh.fpfh import multi_scale_fpfh
 from sparsefeat.mesh.geodesic import surface_area
 from sparsefeat.mesh.gradient import gradient_operators

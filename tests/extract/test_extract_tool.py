@@ -227,7 +227,7 @@ def test_the_tool_takes_its_options(checkpoint, scene, tmp_path):
         "--interpolation",
         "trilinear",
         "--max-voxels",
-        60,
+        150,
         "--device",
         "cpu",
     ]

@@ -74,7 +74,8 @@ def test_normals_of_a_cloud_are_taken_unless_others_are_given(extractor):
     expected = extractor(vertices, normals=normals)
     cloud = open3d_cloud(vertices, normals)
     np.testing.assert_array_equal(extractor(cloud), expected)
-    np.testing.assert_array_equal(vertex_features(extractor, cloud, interpolation="nearest"), expected)  # fmt: skip
+    found = vertex_features(extractor, cloud, interpolation="nearest", scales=(1.0,))
+    np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(
         extractor(open3d_cloud(vertices, -normals), normals=normals), expected
     )
