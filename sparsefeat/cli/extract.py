@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from sparsefeat.cli.frame import DONE, WRONG_INPUT, StageBar, ToolParser, run_tool
+from sparsefeat.cli.frame import (
+    DONE,
+    WRONG_INPUT,
+    StageBar,
+    ToolParser,
+    add_viewpoints_option,
+    open_viewpoints,
+    run_tool,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
             views=args.views,
             scales=args.scales,
             viewpoint=args.viewpoint,
+            viewpoints=open_viewpoints(args),
             max_voxels=args.max_voxels,
             halo=args.halo,
             drop_invalid=args.drop_invalid,
@@ -92,8 +101,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         nargs=3,
         metavar=("X", "Y", "Z"),
-        help="where the sensor stood, for oriented networks; default: what a file says, or nowhere",
+        help="where the sensor stood, for oriented networks; default: what a file says, or estimated from the cloud",
     )
+    add_viewpoints_option(parser)
     add("--device", metavar="D", help="cpu, cuda, cuda:1, mps; default: cpu")
     add(
         "--max-voxels",

@@ -105,7 +105,8 @@ def vertex_features(
         extractor: the network and its voxel size.
         vertices: Shape (N, 3).
         faces: Shape (F, 3), or None for a cloud.
-        normals: of a cloud's points, to the outer side, for oriented networks. Shape (N, 3).
+        normals: of a cloud's points, to the outer side, for oriented networks. Shape (N, 3). None: estimated; the cloud
+            is taken to cover a shape from all sides.
         voxel_size: in the unit of the vertices; None: that of the extractor.
         interpolation, views, scales: see :class:`FeatureExtractor`; several views make features depend less on the
             pose. The surface is sampled for the smallest of the scales.
@@ -126,6 +127,7 @@ def vertex_features(
         points,
         interpolation,
         normals=normals,
+        closed=True,
         rows=slice(len(vertices)),
         views=views,
         scales=scales,
