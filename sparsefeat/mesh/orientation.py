@@ -4,9 +4,15 @@ The outer side is the one that is seen. A fitted normal n of a point p is turned
 so all depends on the viewpoints: those given; around a closed shape, all directions; and for a scan, places that see as
 much of it as possible, since its sensor saw all of it. From behind a wall, little is seen of what stands before it.
 
+For a scan two shares say how well a place explains it:
+
 ``support(v) = mean over points of free(p, v) * min(|cos| / 0.5, 1)``, cos between n and the line from p to v, and free
-if no other surface lies on this line (cells that points occupy, see :mod:`sparsefeat.mesh.visibility`). Each viewpoint
-votes for the sides that it sees; the votes spread along the surface with the sign of the product of neighbours' normals,
+if no other surface lies on this line (cells that points occupy, see :mod:`sparsefeat.mesh.visibility`);
+
+``filled(v) = share of lines from v past the points, a few cells beside them, that meet a surface``: gaps in a scan are
+shadows of what stands before them, and a sensor does not see its own shadows.
+
+Places are compared by ``support * filled ** 2``. Each viewpoint votes for the sides that it sees; the votes spread along the surface with the sign of the product of neighbours' normals,
 as in Hoppe et al., "Surface Reconstruction from Unorganized Points", SIGGRAPH 1992, but as a mean over all neighbours in
 place of a spanning tree, so that a single wrong edge turns nothing over. That the side with the freer sight is outside is
 how Takayama et al., "A Simple Method for Correcting Facet Orientations in Polygon Meshes Based on Ray-Casting", JCGT 2014,
@@ -53,6 +59,9 @@ _VOTES = 1000
 _DIRECTIONS = 40
 _CELL = 1.2
 """Edge of the cells, in spacings of the points."""
+_BESIDE = 4
+"""Cells beside a point at which a gap is looked for."""
+_FAR = 20
 _SLAB = 1.5
 """Cells around a surface within which it does not hide its own points."""
 _GRAZING = 0.5
@@ -153,7 +162,8 @@ def check_viewpoint(points: np.ndarray, viewpoint: np.ndarray, seed: int = 0) ->
     same = np.einsum("ni,ni->n", seen_from - cloud.points, cloud.normals) * sides > 0
     certain = np.abs(sides)
     agreement = float(certain[same].sum() / max(certain.sum(), 1e-12))
-    return ViewpointCheck(support, max(support, float(cloud.best[1].max())), agreement)
+    best = np.abs(cloud._votes(cloud.best[0], cloud.compared)).mean(1).max()
+    return ViewpointCheck(support, max(support, float(best)), agreement)
 
 
 def best_viewpoint(
@@ -212,7 +222,7 @@ class _Cloud:
         self.points, self.normals, self.seed = every[chosen], normals, seed
         # Cells fine enough for the points, but not for more than the chosen ones can tell.
         spacing = max(surface_spacing(every), surface_spacing(self.points) / 2)
-        self.space = FreeSpace(every, _CELL * spacing)
+        self.space = FreeSpace(every, _CELL * spacing, margin=_BESIDE + 1)
         self.order = np.random.default_rng(seed).permutation(len(chosen))
         self.compared = self.order[:_RAYS]
 
@@ -229,28 +239,27 @@ class _Cloud:
 
     @cached_property
     def best(self) -> tuple[np.ndarray, np.ndarray]:
-        """Places that see much of a scan, from either side, and their support. Shape: (K, 3), (K,)."""
+        """Places that explain a scan well, from either side, and how well. Shape: (K, 3), (K,)."""
         low, high = np.quantile(self.points, [0.01, 0.99], axis=0)
         size = float(np.linalg.norm(high - low)) / 2
         spread = 2 * qmc.Halton(3, seed=self.seed).random(_CANDIDATES) - 1
         places = (low + high) / 2 + spread * ((high - low) / 2 + size / 2)
-        votes = self._votes(places, self.compared)
-        support = np.abs(votes).mean(1)
-        first = int(support.argmax())
-        other = support * (votes @ votes[first] < 0)
+        votes, quality = self._explained(places)
+        first = int(quality.argmax())
+        other = quality * (votes @ votes[first] < 0)
         found = []
         steps = 0.15 * size * np.random.default_rng(self.seed).normal(size=(_NEAR, 3))
         for start in [first] if other.max() == 0 else [first, int(other.argmax())]:
             near = np.concatenate([places[start, None], places[start] + steps])
-            amount = np.abs(self._votes(near, self.compared)).mean(1)
-            rows = np.argsort(-amount, kind="stable")[:_VOTERS]
-            found.append((near[rows], amount[rows]))
+            quality = self._explained(near)[1]
+            rows = np.argsort(-quality, kind="stable")[:_VOTERS]
+            found.append((near[rows], quality[rows]))
         return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
 
     def votes_of_best(self) -> tuple[np.ndarray, np.ndarray]:
         """Sums of signs and of weights, of the places that see most of a scan. Shape: (M,), (M,)."""
-        places, support = self.best
-        return self._sums(places, np.exp((support - support.max()) / _DOUBT))
+        places, quality = self.best
+        return self._sums(places, np.exp((quality - quality.max()) / _DOUBT))
 
     def votes_around(self) -> tuple[np.ndarray, np.ndarray]:
         """The same, of directions all around a shape."""
@@ -263,6 +272,30 @@ class _Cloud:
         sphere = np.stack([ring * np.cos(angle), ring * np.sin(angle), height], 1)
         places = (low + high) / 2 + 3 * float(np.linalg.norm(high - low)) * sphere
         return self._sums(places, np.ones(_DIRECTIONS))
+
+    def _explained(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Votes (K, R) of the points that places are compared at, and how well each explains them (K,)."""
+        votes = self._votes(places, self.compared)
+        return votes, np.abs(votes).mean(1) * self._filled(places) ** 2
+
+    def _filled(self, places: np.ndarray) -> np.ndarray:
+        """Share of lines from a place past the points that meet a surface. Shape: (K, 3) -> (K,)."""
+        points = self.points[self.compared]
+        line = points[None] - places[:, None]
+        line /= np.linalg.norm(line, axis=2, keepdims=True).clip(1e-12)
+        beside = np.random.default_rng(self.seed).normal(size=points.shape)[None]
+        beside = beside - np.einsum("kri,kri->kr", beside, line)[..., None] * line
+        beside *= (
+            _BESIDE * self.space.cell / np.linalg.norm(beside, axis=2, keepdims=True).clip(1e-12)
+        )
+        start = (points + beside).reshape(-1, 3)
+        back = np.repeat(places, len(points), axis=0)
+        none = np.zeros(len(start))
+        free = self.space.sees(start, back, none)
+        rows = np.flatnonzero(free)
+        beyond = start[rows] + _FAR * (start[rows] - back[rows])
+        free[rows] = self.space.sees(start[rows], beyond, none[rows])
+        return 1 - free.reshape(len(places), -1).mean(1)
 
     def _votes(self, places: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """From -1 to 1, the sign of the side that each place sees; 0: it sees none. Shape: (K, 3), (R,) -> (K, R)."""

@@ -29,17 +29,18 @@ class FreeSpace:
     Args:
         points: Shape (N, 3).
         cell: edge of a cell; should have a point or more where there is a surface.
+        margin: empty cells on each side of the points; lines start within.
     """
 
-    def __init__(self, points: np.ndarray, cell: float):
+    def __init__(self, points: np.ndarray, cell: float, margin: int = 1):
         extent = np.ptp(points, axis=0)
         self.cell = max(float(cell), 1e-6 * float(extent.max()), 1e-12)
         # Coarser cells rather than more than fit into memory.
-        while np.prod(extent / self.cell + 3) > _MAX_CELLS:
+        while np.prod(extent / self.cell + 2 * margin + 1) > _MAX_CELLS:
             self.cell *= 1.25
-        self.low = points.min(0) - self.cell
+        self.low = points.min(0) - margin * self.cell
         cells = np.floor((points - self.low) / self.cell).astype(np.int64)
-        self.shape = cells.max(0) + 2
+        self.shape = cells.max(0) + 1 + margin
         taken = np.zeros(self.shape, dtype=bool)
         taken[tuple(cells.T)] = True
         self._taken = taken.ravel()
