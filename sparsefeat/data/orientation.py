@@ -50,16 +50,17 @@ class Viewpoints:
         """Whether a file is in the list, and its viewpoints (K, 3), or None where they are not known.
 
         A name fits the end of a path, by whole folders: ``a.ply`` and ``room/a.ply`` both fit ``scans/room/a.ply``.
-        A name without ``*`` and ``?`` goes before patterns, and of these the first that fits.
+        The longest name that fits is taken, or else the first pattern.
         """
         parts = PurePath(path).parts
-        for exact in (True, False):
-            for name, places in self._listed.items():
-                if exact == any(letter in name for letter in "*?["):
-                    continue
-                end = "/".join(parts[-len(PurePath(name).parts) :])
-                if end == name if exact else fnmatch.fnmatchcase(end, name):
-                    return True, places
+        for start in range(len(parts)):
+            name = "/".join(parts[start:])
+            if name in self._listed:
+                return True, self._listed[name]
+        for pattern, places in self._listed.items():
+            end = "/".join(parts[-len(PurePath(pattern).parts) :])
+            if fnmatch.fnmatchcase(end, pattern):
+                return True, places
         return False, None
 
 

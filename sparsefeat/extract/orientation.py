@@ -73,6 +73,11 @@ def outward_vectors(
             else f"{where}: {shown} viewpoints can have seen {check.support:.0%} of the surface, a single other place "
             f"{check.best:.0%}: they are not used, the side of the surface is estimated; give normals to insist"
         )
+    else:
+        warn(
+            "neither viewpoint nor normals are known: the side of the surface is estimated from the points; give "
+            "viewpoint= or normals= where you can"
+        )
     return _estimated(voxels, closed).to(cloud.device)
 
 
