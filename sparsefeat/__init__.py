@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sparsefeat.match.folder import match_folder
     from sparsefeat.match.register import register
     from sparsefeat.mesh import voxelize_mesh
+    from sparsefeat.mesh.orientation import estimate_normals
     from sparsefeat.models import create_model
     from sparsefeat.receptive_field import tune_receptive_field
     from sparsefeat.sparse import CoordinateManager, SparseTensor, TensorField, collate, quantize
@@ -35,6 +36,7 @@ __all__ = [
     "correspond",
     "create_model",
     "describe",
+    "estimate_normals",
     "from_pretrained",
     "match_folder",
     "models",
@@ -58,6 +60,7 @@ _ROOMS = {
     "correspond": "match.correspond",
     "create_model": "models",
     "describe": "extract.descriptors",
+    "estimate_normals": "mesh.orientation",
     "from_pretrained": "checkpoint",
     "match_folder": "match.folder",
     "quantize": "sparse",

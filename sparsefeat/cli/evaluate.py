@@ -17,7 +17,9 @@ from sparsefeat.cli.frame import (
     ToolParser,
     add_feature_options,
     add_result_option,
+    add_viewpoints_option,
     check_file,
+    open_viewpoints,
     prepare_result,
     publish,
     run_tool,
@@ -25,6 +27,7 @@ from sparsefeat.cli.frame import (
 from sparsefeat.errors import InputError, opening
 
 if TYPE_CHECKING:
+    from sparsefeat.data.orientation import Viewpoints
     from sparsefeat.data.threedmatch import FragmentPair
     from sparsefeat.evaluate.journal import PairJournal
     from sparsefeat.evaluate.keypoints import Describe, Fragment
@@ -105,6 +108,7 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
         const=REGISTRATIONS[0],
         help="registration recall too; ransac, to compare with, needs Open3D (default, if given: %(const)s)",
     )
+    add_viewpoints_option(parser)
     add("--baselines", default="", metavar="A,B", help="on the same points: fpfh, random")
     add(
         "--max-pairs-per-scene",
@@ -152,6 +156,7 @@ def run_matching(args: argparse.Namespace) -> int:
     plots = prepare_outputs(args)
     check_options(args.interpolation, 1, None, args.views, args.scales)
     check_numbers(args)
+    viewpoints = open_viewpoints(args)
     checked_device(args.device or "cpu", torch.nn.Identity())
     pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
     pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
@@ -191,6 +196,7 @@ def run_matching(args: argparse.Namespace) -> int:
                     dense=args.dense,
                     known=journal.known.get(name) if journal else None,
                     keep=partial(journal.keep, name) if journal else None,
+                    viewpoints=viewpoints,
                 )
             print(table(name, results[name]), flush=True)
         report = as_json(args, results)
@@ -211,6 +217,7 @@ def run_matching(args: argparse.Namespace) -> int:
             extractor.voxel_size,
             args,
             plots,
+            viewpoints,
         )
         print(f"pictures in {plots}")
     return 0
@@ -237,6 +244,7 @@ def _journal(args: argparse.Namespace, voxel_size: float) -> Iterator[PairJourna
         "scales",
         "interpolation",
         "dense",
+        "viewpoints",
     )
     settings = {name: getattr(args, name) for name in (*names, "registration")}
     checkpoint = Path(args.checkpoint)
@@ -339,6 +347,7 @@ def as_json(args: argparse.Namespace, results: dict[str, MatchingResult]) -> dic
         "registration": args.registration,
         "views": args.views,
         "interpolation": args.interpolation,
+        "viewpoints": args.viewpoints,
         "device": args.device or "cpu",
     }
     return report
@@ -351,6 +360,7 @@ def draw_median_pairs(
     voxel_size: float,
     args: argparse.Namespace,
     folder: Path,
+    viewpoints: Viewpoints | None = None,
 ) -> None:
     """The matches of each scene's pair of median inlier ratio: neither the best nor the worst."""
     from sparsefeat.evaluate.pictures import draw_pair
@@ -360,5 +370,13 @@ def draw_median_pairs(
         pair = listed[int(order[len(order) // 2])]
         path = folder / f"matches_{scene}.png"
         draw_pair(
-            pair, describe, voxel_size, path, args.points, args.tau1, args.seed, dense=args.dense
+            pair,
+            describe,
+            voxel_size,
+            path,
+            args.points,
+            args.tau1,
+            args.seed,
+            dense=args.dense,
+            viewpoints=viewpoints,
         )

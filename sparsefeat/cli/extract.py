@@ -11,6 +11,8 @@ from sparsefeat.cli.frame import (
     StageBar,
     ToolParser,
     add_feature_options,
+    add_viewpoints_option,
+    open_viewpoints,
     run_tool,
 )
 
@@ -42,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
             views=args.views,
             scales=args.scales,
             viewpoint=args.viewpoint,
+            viewpoints=open_viewpoints(args),
             max_voxels=args.max_voxels,
             halo=args.halo,
             drop_invalid=args.drop_invalid,
@@ -75,8 +78,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         nargs=3,
         metavar=("X", "Y", "Z"),
-        help="where the sensor stood, for oriented networks; default: what a file says, or nowhere",
+        help="where the sensor stood, for oriented networks; default: what a file says, or estimated from the cloud",
     )
+    add_viewpoints_option(parser)
     add(
         "--max-voxels",
         type=int,

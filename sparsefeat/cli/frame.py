@@ -14,10 +14,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sparsefeat import __version__
 from sparsefeat.errors import InputError, InputWarning, opening
+
+if TYPE_CHECKING:
+    from sparsefeat.data.orientation import Viewpoints
 
 DONE, BUG, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes. Python itself gives 1 to an exception that nobody catches: a bug."""
@@ -231,6 +234,27 @@ def add_result_option(
     )
     command = [*parser.prog.split()[:2], *(sys.argv[1:] if argv is None else argv)]
     parser.set_defaults(result_task=task, command=command)
+
+
+def add_viewpoints_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--viewpoints FILE``; see :func:`open_viewpoints`."""
+    parser.add_argument(
+        "--viewpoints",
+        metavar="FILE",
+        help="text with a line NAME X Y Z (or NAME unknown) for each file that was seen from there; several lines are "
+        "several viewpoints; goes before what the files say",
+    )
+
+
+def open_viewpoints(args: argparse.Namespace) -> Viewpoints | None:
+    """The list that ``--viewpoints`` names, or None.
+
+    Raises:
+        InputError: see :func:`sparsefeat.data.orientation.read_viewpoints`.
+    """
+    from sparsefeat.data.orientation import read_viewpoints
+
+    return None if args.viewpoints is None else read_viewpoints(args.viewpoints)
 
 
 def check_file(option: str, path: str | os.PathLike | None) -> None:

@@ -7,7 +7,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsefeat.cli.frame import StageBar, ToolParser, run_tool
+from sparsefeat.cli.frame import (
+    StageBar,
+    ToolParser,
+    add_viewpoints_option,
+    open_viewpoints,
+    run_tool,
+)
 from sparsefeat.cli.view import add_html_option
 from sparsefeat.errors import InputError, opening
 
@@ -56,7 +62,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--checkpoint",
         metavar="NAME",
-        help="path, sparsefeat/NAME, or hub id; default: by whether viewpoints are known",
+        help="path, sparsefeat/NAME, or hub id; default: sparsefeat/rooms-5cm-oriented-v1",
     )
     add(
         "--scales",
@@ -77,8 +83,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         nargs=3,
         metavar=("X", "Y", "Z"),
-        help="where the sensor stood, in the frame of every file; default: what a file says",
+        help="where the sensor stood, in the frame of every file; default: what a file says, or estimated",
     )
+    add_viewpoints_option(parser)
     add(
         "--min-confidence",
         type=float,
@@ -121,8 +128,11 @@ def run_pair(args: argparse.Namespace) -> int:
     from sparsefeat.match.register import register_scans
     from sparsefeat.match.scans import choose_extractor, describe_scan, open_view
 
-    views = [open_view(path, viewpoint=args.viewpoint) for path in args.inputs]
-    extractor = choose_extractor(args.checkpoint, views, args.device, args.unit)
+    viewpoints = open_viewpoints(args)
+    views = [
+        open_view(path, viewpoint=args.viewpoint, viewpoints=viewpoints) for path in args.inputs
+    ]
+    extractor = choose_extractor(args.checkpoint, args.device, args.unit)
     source, target = (
         describe_scan(view, extractor, args.scales, args.points, args.seed) for view in views
     )
@@ -201,6 +211,7 @@ def run_folder(args: argparse.Namespace) -> int:
             args.inputs[0],
             args.checkpoint,
             viewpoint=args.viewpoint,
+            viewpoints=open_viewpoints(args),
             scales=args.scales,
             points=args.points,
             min_confidence=args.min_confidence,

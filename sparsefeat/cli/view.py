@@ -154,7 +154,7 @@ def _extract(
     args: argparse.Namespace, shapes: Sequence[Shape]
 ) -> tuple[list[np.ndarray], ReceptiveField]:
     """Features of all shapes, and how far those of the first one look."""
-    from sparsefeat.data.fragments import load_viewpoint
+    from sparsefeat.data.orientation import Orientation, load_orientation
     from sparsefeat.extract import FeatureExtractor
     from sparsefeat.receptive_field.measurement import measure
     from sparsefeat.visualize.viewer import ReceptiveField
@@ -164,9 +164,9 @@ def _extract(
     )
     features: list[np.ndarray] = []
     for path, shape in zip(args.inputs, shapes, strict=True):
-        viewpoint = load_viewpoint(path) if extractor.oriented else None
+        known = load_orientation(path) if extractor.oriented else Orientation()
         try:
-            features.append(cast(np.ndarray, extractor(shape.vertices, viewpoint=viewpoint)))
+            features.append(cast(np.ndarray, extractor(shape.vertices, viewpoint=known.viewpoint)))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     size = extractor.voxel_size

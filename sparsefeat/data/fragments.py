@@ -10,31 +10,39 @@ import torch
 
 from sparsefeat.errors import InputError, opening
 from sparsefeat.io.arrays import Npz
-from sparsefeat.io.pointcloud import POINT_SUFFIXES, read_points
+from sparsefeat.io.pointcloud import POINT_SUFFIXES, PointCloud, read_points
 from sparsefeat.io.torchfile import read_torch_file
 
 FRAGMENT_SUFFIXES = (*POINT_SUFFIXES, ".pth")
 
 
 def load_fragment(path: str | os.PathLike) -> np.ndarray:
-    """Read the points of a fragment.
+    """Read the points of a fragment; see :func:`read_fragment`. Shape: (N, 3) float64."""
+    return read_fragment(path).points
+
+
+def read_fragment(path: str | os.PathLike) -> PointCloud:
+    """Read a fragment.
 
     Args:
         path: npz (FCGF: key ``pcd``), ply (3DMatch), pth (Predator, GeoTransformer: one pickled array),
             or any other format of ``sparsefeat.io.pointcloud``.
 
     Returns:
-        (N, 3) float64 points in metres, N at least 1.
+        PointCloud of (N, 3) float64 points in metres, N at least 1, and its normals if it has any.
 
     Raises:
         InputError: the file is absent, cut off, of another kind, empty, has NaN or infinite coordinates,
             or, for pth, asks for anything but an array of numbers. The file is named.
     """
     path = Path(path)
-    points = _read_pth(path) if path.suffix.lower() == ".pth" else read_points(path).points
-    if not len(points):
+    if path.suffix.lower() == ".pth":
+        cloud = PointCloud(_read_pth(path), None, path)
+    else:
+        cloud = read_points(path)
+    if not len(cloud):
         raise InputError(f"{path}: the fragment has no points")
-    return points
+    return cloud
 
 
 def load_viewpoint(path: str | os.PathLike) -> np.ndarray | None:

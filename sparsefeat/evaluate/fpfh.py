@@ -30,7 +30,7 @@ def fpfh_descriptor(
     Args:
         points: Shape (N, 3), metres.
         voxel_size: metres.
-        viewpoint: where normals point to, in the frame of ``points``; None leaves them as fitted, which
+        viewpoint: where normals point to, in the frame of ``points``, the first if there are several; None leaves them as fitted, which
             makes a weaker baseline.
 
     Returns:
@@ -49,7 +49,9 @@ def fpfh_descriptor(
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
     cloud.estimate_normals(o3d.geometry.KDTreeSearchParamHybrid(radius=2 * voxel_size, max_nn=30))
     if viewpoint is not None:
-        cloud.orient_normals_towards_camera_location(np.asarray(viewpoint, dtype=np.float64))
+        # Open3D knows one camera.
+        camera = np.asarray(viewpoint, dtype=np.float64).reshape(-1, 3)[0]
+        cloud.orient_normals_towards_camera_location(camera)
     feature = o3d.pipelines.registration.compute_fpfh_feature(
         cloud, o3d.geometry.KDTreeSearchParamHybrid(radius=5 * voxel_size, max_nn=100)
     )

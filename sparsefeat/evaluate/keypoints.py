@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from sparsefeat.data.fragments import load_fragment, load_viewpoint
+from sparsefeat.data.fragments import load_fragment
+from sparsefeat.data.orientation import Viewpoints, load_orientation
 from sparsefeat.errors import InputError
 from sparsefeat.sparse import quantize
 
@@ -23,7 +24,7 @@ class Describe(Protocol):
     def __call__(
         self, points: np.ndarray, *, viewpoint: np.ndarray | None
     ) -> np.ndarray | torch.Tensor:
-        """Points (V, 3) float64 in metres, and where they were seen from (3,) if that is known -> (V, C)."""
+        """Points (V, 3) float64 in metres, and where they were seen from, (3,) or (K, 3), if that is known -> (V, C)."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class FragmentDescriber:
         rotate: turn every fragment by its own rotation, uniform over SO(3), before anything else.
         dense: the descriptor sees all points of a fragment, not one of each voxel; key points are the same.
         cache_bytes: how much is remembered; a scene of 60 fragments of 5000 32-d features takes 45 MB.
+        viewpoints: of fragments, in place of what their files say.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class FragmentDescriber:
         rotate: bool = False,
         dense: bool = False,
         cache_bytes: int = 1 << 29,
+        viewpoints: Viewpoints | None = None,
     ):
         if not voxel_size > 0:
             raise InputError(f"voxel_size: expected a positive length in metres, got {voxel_size}")
@@ -92,6 +95,7 @@ class FragmentDescriber:
         self.rotate = rotate
         self.dense = dense
         self.cache_bytes = cache_bytes
+        self.viewpoints = viewpoints
         self._cache: OrderedDict[tuple[str, Path], Fragment] = OrderedDict()
         self._size = 0
 
@@ -125,9 +129,9 @@ class FragmentDescriber:
         thin = quantize(torch.from_numpy(points), voxel_size=self.voxel_size).index.numpy()
         if not self.dense:
             points, thin = points[thin], slice(None)
-        viewpoint = load_viewpoint(path)
+        viewpoint = load_orientation(path, viewpoints=self.viewpoints).viewpoint
         if viewpoint is not None:
-            viewpoint = rotation[:3, :3] @ viewpoint
+            viewpoint = viewpoint @ rotation[:3, :3].T
         features = self.describe(points, viewpoint=viewpoint)
         if isinstance(features, torch.Tensor):
             features = features.detach().float().cpu().numpy()

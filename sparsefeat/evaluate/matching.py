@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsefeat.data.orientation import Viewpoints
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.errors import InputError
 from sparsefeat.evaluate.keypoints import Describe, Fragment, FragmentDescriber
@@ -235,6 +236,7 @@ def evaluate_matching(
     dense: bool = False,
     known: Mapping[tuple[str, int, int], PairResult] | None = None,
     keep: Callable[[PairResult], None] | None = None,
+    viewpoints: Viewpoints | None = None,
 ) -> MatchingResult:
     """Match all pairs and average, as 3DMatch does.
 
@@ -262,6 +264,7 @@ def evaluate_matching(
         dense: describe a fragment with all its points, before it is thinned to the same key points.
         known: pairs (scene, i, j) that were measured before with the same settings; they are not measured again.
         keep: called with each pair that was measured.
+        viewpoints: of fragments, in place of what their files say.
 
     Raises:
         InputError: no pairs, thresholds out of range, unreadable fragments, wrong features, or
@@ -276,7 +279,9 @@ def evaluate_matching(
         raise InputError(f"tau2: expected a share from 0 to below 1, got {tau2}")
     if register is not None:
         _require_information(pairs)
-    describer = FragmentDescriber(describe, voxel_size, points, seed, rotate, dense)
+    describer = FragmentDescriber(
+        describe, voxel_size, points, seed, rotate, dense, viewpoints=viewpoints
+    )
     results: list[PairResult] = []
     for scene, of_scene in pairs.items():
         for pair in of_scene:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat.data.fragments import load_fragment
+from sparsefeat.data.orientation import Viewpoints
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.evaluate.keypoints import Describe, FragmentDescriber
 from sparsefeat.evaluate.matching import MatchingResult, match_distances, match_fragments
@@ -70,12 +71,13 @@ def draw_pair(
     title: str | None = None,
     view: View = CAMERA_VIEW,
     background: str = "white",
+    viewpoints: Viewpoints | None = None,
 ) -> float:
     """Draw the matches of one pair, inliers green, as :func:`evaluate_matching` finds them.
 
     Args:
         pair: source on the left, target on the right.
-        describe, voxel_size, points, tau1, seed, dense: as in :func:`evaluate_matching`.
+        describe, voxel_size, points, tau1, seed, dense, viewpoints: as in :func:`evaluate_matching`.
         path: the PNG.
         mutual: only mutual nearest neighbours.
         title, view, background: as in :func:`sparsefeat.visualize.draw_matches`.
@@ -83,7 +85,9 @@ def draw_pair(
     Returns:
         The inlier ratio of the matches.
     """
-    describer = FragmentDescriber(describe, voxel_size, points, seed, dense=dense)
+    describer = FragmentDescriber(
+        describe, voxel_size, points, seed, dense=dense, viewpoints=viewpoints
+    )
     source, target = describer(pair.scene, pair.source), describer(pair.scene, pair.target)
     matches, both_ways = match_fragments(source, target)
     if mutual:

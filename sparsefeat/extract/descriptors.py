@@ -18,7 +18,8 @@ from sparsefeat.io.pointcloud import read_points
 from sparsefeat.mesh.fpfh import CONTEXT_RADII, multi_scale_fpfh
 from sparsefeat.mesh.geodesic import surface_area
 from sparsefeat.mesh.laplacian import LaplaceBasis, laplace_basis
-from sparsefeat.mesh.normals import oriented_normals, outer_normals
+from sparsefeat.mesh.normals import outer_normals
+from sparsefeat.mesh.orientation import estimate_normals
 from sparsefeat.mesh.signatures import (
     ABSOLUTE_ENERGIES,
     ABSOLUTE_TIMES,
@@ -63,9 +64,9 @@ def describe(
         extractor: of ``"ours"``; None: that of the released checkpoint.
         scales: of ``"ours"``: factors on the voxel size, whose features stand side by side.
         voxel_size: of ``"ours"``, in the unit of the shape; None: 0.035 of the root of its area.
-        normals: of a cloud, to the outer side. Shape (N, 3). None: fitted, and turned outwards as well as can be
-            guessed, see :func:`sparsefeat.mesh.normals.oriented_normals`; those of an object are not taken, since
-            nothing says that they are oriented. A mesh has its own.
+        normals: of a cloud, to the outer side. Shape (N, 3). None: estimated, see
+            :func:`sparsefeat.estimate_normals`; those of an object are not taken, since nothing says that they are
+            oriented. A mesh has its own.
         views: poses that ``"ours"`` are averaged over.
         context: add means over balls to ``"fpfh"``.
         whole_area: area of the whole shape that this is a part of, in its squared unit. Times, energies, radii and the
@@ -91,8 +92,6 @@ def describe(
     if not area > 0:
         raise InputError(f"the shape has an area of {area:g}, expected a positive one")
     size = float(np.sqrt(area))
-    if faces is None and normals is None and {"ours", "fpfh"} & set(join):
-        normals = oriented_normals(vertices)
     basis = None
     blocks = []
     for name in join:
@@ -108,9 +107,13 @@ def describe(
                 scales=scales,
             )
         elif name == "fpfh":
-            # A cloud's normals were given or fitted above.
-            outer = normals if faces is None else outer_normals(vertices, faces)[1]
-            assert outer is not None
+            outer = normals
+            if faces is not None:
+                outer = outer_normals(vertices, faces)[1]
+            elif outer is None:
+                found = estimate_normals(vertices, closed=True)
+                # An uncertain side is better than none here.
+                outer = found / np.linalg.norm(found, axis=1, keepdims=True).clip(1e-12)
             block = multi_scale_fpfh(
                 vertices, outer, size, context=CONTEXT_RADII if context else ()
             )

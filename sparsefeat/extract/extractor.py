@@ -13,7 +13,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
-from sparsefeat.data.fragments import load_viewpoint
+from sparsefeat.data.orientation import load_orientation
 from sparsefeat.errors import InputError, warn
 from sparsefeat.extract.inputs import (
     as_tensor,
@@ -23,9 +23,9 @@ from sparsefeat.extract.inputs import (
     checked_voxel_size,
     chosen_rows,
     unit_factor,
-    unit_normals,
 )
-from sparsefeat.extract.plausibility import warn_of_missing_normals, warn_of_spacing
+from sparsefeat.extract.orientation import outward_vectors
+from sparsefeat.extract.plausibility import warn_of_spacing
 from sparsefeat.extract.tiling import split_into_tiles
 from sparsefeat.io.meshes import check_mesh
 from sparsefeat.io.objects import object_arrays
@@ -163,6 +163,7 @@ class FeatureExtractor:
         features: np.ndarray | Tensor | None = None,
         normals: np.ndarray | Tensor | None = None,
         viewpoint: Sequence[float] | np.ndarray | None = None,
+        closed: bool = False,
         rows: np.ndarray | Tensor | slice | None = None,
         views: int = 1,
         scales: Sequence[float] = (1.0,),
@@ -185,9 +186,12 @@ class FeatureExtractor:
             normals: (N, 3) vectors that point to the outer side of the surface, for oriented networks; others
                 ignore them. None for an object without ``viewpoint``: the normals that it has, which have to be
                 oriented already, or those of its faces.
-            viewpoint: where the points were seen from, in their frame: the surface faces it. Give normals or a
-                viewpoint, not both. None for a file: what it says, see
-                :func:`sparsefeat.data.fragments.load_viewpoint`.
+            viewpoint: where the points were seen from, in their frame: (3,), or (K, 3) for several places, of which
+                a point's surface faces the one that sees it best. Give normals or a viewpoint, not both. None for a
+                file: what it says, see :func:`sparsefeat.data.orientation.load_orientation`. A viewpoint that can
+                have seen too little of the cloud is not used, and an InputWarning says so. With neither, the side is
+                estimated from the cloud, see :func:`sparsefeat.estimate_normals`.
+            closed: where the side is estimated: the points cover a shape from all sides and are no scan.
             rows: which points' features are wanted, the network sees all of them; indices (M,), a mask (N,) or a slice.
                 None: all.
             views: average the features over so many poses of the cloud, the given one and seeded random turns
@@ -217,9 +221,10 @@ class FeatureExtractor:
         where = "points"
         if isinstance(points, (str, os.PathLike)):
             where = str(points)
-            points = read_points(points).points
+            read = read_points(points)
+            points = read.points
             if self.oriented and normals is None and viewpoint is None:
-                viewpoint = load_viewpoint(where)
+                normals, viewpoint = load_orientation(where, points, read.normals)
         elif (arrays := object_arrays(points)) is not None:
             points = np.asarray(arrays.points)
             if self.oriented and normals is None and viewpoint is None:
@@ -230,9 +235,7 @@ class FeatureExtractor:
         check_points(cloud, where)
         with evaluating(self.model):
             if self.oriented:
-                if normals is None and viewpoint is None:
-                    warn_of_missing_normals()
-                normals = unit_normals(cloud, normals, viewpoint)
+                normals = outward_vectors(cloud, normals, viewpoint, self.voxel_size, closed, where)
             else:
                 normals = None
             request = _Request(

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from sparsefeat.data.fragments import load_viewpoint
+from sparsefeat.data.orientation import Orientation, Viewpoints, load_orientation
 from sparsefeat.errors import InputError, opening
 from sparsefeat.extract import DEFAULT_MAX_VOXELS, FeatureExtractor, check_options
 from sparsefeat.io.atomic import atomic_write
@@ -53,6 +53,7 @@ def extract_files(
     views: int = 1,
     scales: Sequence[float] = (1.0,),
     viewpoint: Sequence[float] | None = None,
+    viewpoints: Viewpoints | None = None,
     max_voxels: int = DEFAULT_MAX_VOXELS,
     halo: int | None = None,
     drop_invalid: bool = False,
@@ -75,8 +76,9 @@ def extract_files(
         output: folder, made if it is absent.
         checkpoint: where the network came from, kept in each npz.
         interpolation, views, scales, max_voxels, halo: see FeatureExtractor.
-        viewpoint: where the sensor stood, in the frame of every file; None: where each file says so, see
-            :func:`sparsefeat.data.fragments.load_viewpoint`. For oriented networks.
+        viewpoint: where the sensor stood, in the frame of every file that is not in ``viewpoints``; None: what each
+            file says, see :func:`sparsefeat.data.orientation.load_orientation`. For oriented networks.
+        viewpoints: of single files, see :func:`sparsefeat.data.orientation.read_viewpoints`.
         drop_invalid: leave out points with NaN or infinite coordinates instead of refusing the file.
         image: whether to draw ``features.png``.
         max_panels: clouds in the picture.
@@ -100,12 +102,14 @@ def extract_files(
 
     def one(path: Path, name: Path, tell: Callable[[int, int], None]) -> tuple[Path, np.ndarray]:
         cloud = read_points(path, drop_invalid)
+        known = Orientation()
+        if extractor.oriented:
+            known = load_orientation(path, cloud.points, cloud.normals, viewpoints, viewpoint)
         features = extractor(
             cloud.points,
             interpolation,
-            viewpoint=load_viewpoint(path)
-            if viewpoint is None and extractor.oriented
-            else viewpoint,
+            normals=known.normals,
+            viewpoint=known.viewpoint,
             views=views,
             scales=scales,
             max_voxels=max_voxels,

@@ -101,37 +101,6 @@ def chosen_rows(rows: np.ndarray | Tensor | slice | None, cloud: Tensor) -> Tens
     return chosen
 
 
-def unit_normals(
-    cloud: Tensor,
-    normals: np.ndarray | Tensor | None,
-    viewpoint: Sequence[float] | np.ndarray | None,
-) -> Tensor:
-    """Unit vectors to the outer side of the surface, zeros where it is not known. Shape: (N, 3) float32.
-
-    Raises:
-        InputError: both normals and viewpoint are given, or one that does not fit.
-    """
-    if normals is not None and viewpoint is not None:
-        raise InputError("normals and viewpoint are both given, expected at most one of them")
-    if viewpoint is not None:
-        try:
-            place = torch.as_tensor(np.asarray(viewpoint, dtype=np.float64)).to(cloud.device)
-        except (TypeError, ValueError):
-            place = torch.empty(0)
-        if place.shape != (3,) or not torch.isfinite(place).all():
-            raise InputError(f"viewpoint {viewpoint!r}, expected three finite numbers")
-        given = place - cloud.double()
-    elif normals is not None:
-        given = as_tensor(normals, "normals").to(cloud.device).double()
-        if given.shape != cloud.shape or not torch.isfinite(given).all():
-            raise InputError(
-                f"normals of shape {tuple(given.shape)}, expected finite {tuple(cloud.shape)}"
-            )
-    else:
-        return torch.zeros(cloud.shape, device=cloud.device)
-    return torch.nn.functional.normalize(given).float()
-
-
 METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048}
 """Units of length that convert into each other, in metres."""
 

@@ -12,9 +12,6 @@ from torch import Tensor
 from sparsefeat.errors import warn
 from sparsefeat.models.voxel_cloud import VoxelCloud
 
-UNORIENTED = "sparsefeat/rooms-5cm-v1"
-"""The network to take where orientation is not known."""
-
 _FEW_POINTS = 100
 """Clouds below this are not judged."""
 _ALONE = 0.2
@@ -23,14 +20,6 @@ spacing of six voxels; scans of rooms in voxels of 5 cm have 0.99."""
 _FEW_VOXELS = 30
 _SAMPLE = 1000
 _FINER_UNITS = {"m": {"mm": 1000, "cm": 100}}
-
-
-def warn_of_missing_normals() -> None:
-    """Warn that an oriented network gets neither normals nor a viewpoint."""
-    warn(
-        "an oriented network without viewpoint= or normals= gives far worse features; give one of them, or take the "
-        f"unoriented {UNORIENTED}"
-    )
 
 
 def warn_of_spacing(cloud: VoxelCloud, points: Tensor, unit: str, where: str) -> None:

@@ -109,7 +109,8 @@ def vertex_features(
         vertices: Shape (N, 3); or a mesh or cloud of this package, trimesh or Open3D, which has its own faces and
             normals.
         faces: Shape (F, 3), or None for a cloud.
-        normals: of a cloud's points, to the outer side, for oriented networks. Shape (N, 3). None: those of the object.
+        normals: of a cloud's points, to the outer side, for oriented networks. Shape (N, 3). None: those of the object,
+            else estimated; the cloud is taken to cover a shape from all sides.
         voxel_size: in the unit of the vertices; None: that of the extractor.
         interpolation, views, scales: see :class:`FeatureExtractor`; several views make features depend less on the
             pose. The surface is sampled for the smallest of the scales. ``(1.0,)`` takes about a fifth of the time of
@@ -137,6 +138,7 @@ def vertex_features(
         points,
         interpolation,
         normals=normals,
+        closed=True,
         rows=slice(len(vertices)),
         views=views,
         scales=scales,

@@ -175,7 +175,7 @@ def _polygons(reader: Callable[[Path, bool], Geometry]) -> Callable[[Path], tupl
     """A reader of meshes that hands over polygons as triangles."""
 
     def read(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        points, _, corners, counts, repairs = reader(path, True)
+        points, _, corners, counts, repairs, _ = reader(path, True)
         faces = polygons.triangles(corners, counts)
         many = int((counts > 3).sum())
         if not many:

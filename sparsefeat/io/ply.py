@@ -28,6 +28,7 @@ _TYPES = {
     "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
 }  # fmt: skip
 _BYTE_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+_NORMAL_NAMES = ("nx", "ny", "nz")
 _COLOR_NAMES = (
     ("red", "green", "blue"),
     ("r", "g", "b"),
@@ -79,7 +80,7 @@ class _Rows:
 
 
 def read(path: Path, faces: bool) -> Geometry:
-    """Return the (N, 3) vertices, their (N, 3) colours, in the file's type, or None, and the polygons.
+    """Return the (N, 3) vertices, their colours, in the file's type, and normals, if any, and the polygons.
 
     In a text, numbers count and not lines: a vertex may go on in the next line. What follows the last element
     is skipped, as long as the lines then agree with the header.
@@ -118,7 +119,10 @@ def read(path: Path, faces: bool) -> Geometry:
     named = next((c for c in _COLOR_NAMES if set(c) <= set(names)), ())
     kinds = {p.name: p.kind for p in vertex.properties}
     colors = [_as_kind(columns[name], kinds[name], f"{path}: {name}") for name in named]
-    geometry = Geometry(points, np.stack(colors, axis=1) if colors else None)
+    normals = None
+    if all(name in names for name in _NORMAL_NAMES):
+        normals = np.stack([columns[name] for name in _NORMAL_NAMES], axis=1).astype(np.float64)
+    geometry = Geometry(points, np.stack(colors, axis=1) if colors else None, normals=normals)
     return geometry._replace(**_polygons(found, elements, vertex.rows, path)) if faces else geometry
 
 

@@ -1,6 +1,6 @@
 """Point clouds from files: one function for every format, and a PLY writer.
 
-Only the points (and their colours, if any) are taken: of a mesh its vertices, as they are and in their
+Only the points (and their colours and normals, if any) are taken: of a mesh its vertices, as they are and in their
 order, neither merged nor triangulated, so that row i of the result is vertex i of the file.
 """
 
@@ -23,6 +23,7 @@ from sparsefeat.io.polygons import Geometry
 # are those of FCGF's 3DMatch files, "arr_0" what numpy.savez gives to an array without a name.
 POINT_KEYS = ("pcd", "points", "xyz", "pos", "coords", "vertices", "verts", "arr_0")
 COLOR_KEYS = ("color", "colors", "rgb")
+NORMAL_KEYS = ("normals", "normal")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class PointCloud:
         points: (N, 3) float64, in the file's unit.
         colors: (N, 3) uint8, or None if the file has none.
         path: the file.
+        normals: (N, 3) float64 as the file (ply, npz) has them, of any length and side; None if it has none, or some
+            that are no finite numbers.
         rows: (N,) int64, the file's row of each point, if ``drop_invalid`` left some out; else None.
     """
 
@@ -40,6 +43,7 @@ class PointCloud:
     colors: np.ndarray | None
     path: Path
     rows: np.ndarray | None = None
+    normals: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.points)
@@ -69,7 +73,8 @@ def read_points(path: str | os.PathLike, drop_invalid: bool = False) -> PointClo
     if reader is None:
         raise InputError(f"{path}: unknown suffix {path.suffix!r}, expected one of {_supported()}")
     try:
-        points, colors = reader(path, False)[:2]
+        geometry = reader(path, False)
+        points, colors, normals = geometry.points, geometry.colors, geometry.normals
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MemoryError as error:
@@ -90,7 +95,10 @@ def read_points(path: str | os.PathLike, drop_invalid: bool = False) -> PointClo
             )
         rows = np.flatnonzero(valid)
         points, colors = points[rows], None if colors is None else colors[rows]
-    return PointCloud(points, colors, path, rows)
+        normals = None if normals is None else normals[rows]
+    if normals is not None and not np.isfinite(normals).all():
+        normals = None
+    return PointCloud(points, colors, path, rows, normals)
 
 
 def write_ply(
@@ -146,10 +154,17 @@ def _read_npz(path: Path, faces: bool) -> Geometry:
         points = _as_points(points, f"{path}: {key!r}")
         color_key = next((key for key in COLOR_KEYS if key in archive), None)
         colors = None if color_key is None else archive[color_key]
+        normal_key = next((key for key in NORMAL_KEYS if key in archive), None)
+        normals = None if normal_key is None else archive[normal_key]
     # FCGF's files may hold an empty or a one-channel colour array; that is no colour.
     if colors is not None and colors.shape != points.shape:
         colors = None
-    return Geometry(points, colors)
+    if normals is not None and (normals.shape != points.shape or normals.dtype.kind not in "fiu"):
+        raise InputError(
+            f"{path}: {normal_key!r} has shape {normals.shape} of {normals.dtype}, expected numbers {points.shape}"
+        )
+    normals = None if normals is None else normals.astype(np.float64)
+    return Geometry(points, colors, normals=normals)
 
 
 def _read_npy(path: Path, faces: bool) -> Geometry:

@@ -16,6 +16,7 @@ class Geometry(NamedTuple):
         corners: the vertices of all polygons one after the other, int64.
         counts: the number of corners of each polygon, int64; all 3 or more.
         repairs: what differs from the file.
+        normals: (N, 3) float64 of the points, as the file has them, or None.
     """
 
     points: np.ndarray
@@ -23,6 +24,7 @@ class Geometry(NamedTuple):
     corners: np.ndarray = np.empty(0, dtype=np.int64)
     counts: np.ndarray = np.empty(0, dtype=np.int64)
     repairs: tuple[str, ...] = ()
+    normals: np.ndarray | None = None
 
 
 def triangles(corners: np.ndarray, counts: np.ndarray) -> np.ndarray:

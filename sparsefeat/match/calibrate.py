@@ -21,7 +21,7 @@ from sparsefeat.match.confidence import NAMES, predictors
 from sparsefeat.match.estimate import PoseEstimate
 from sparsefeat.match.register import register_scans
 from sparsefeat.match.scans import (
-    ORIENTED_CHECKPOINT,
+    CHECKPOINT,
     Scan,
     choose_extractor,
     describe_scan,
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "data", nargs="+", type=Path, metavar="DIR", help="rooms in 3DMatch's test layout"
     )
-    parser.add_argument("--checkpoint", default=ORIENTED_CHECKPOINT, help="default: %(default)s")
+    parser.add_argument("--checkpoint", default=CHECKPOINT, help="default: %(default)s")
     parser.add_argument(
         "--most",
         type=int,
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     pairs = [pair for root in args.data for pair in listed_pairs(root)]
     rng = np.random.default_rng(args.seed)
     pairs = [pairs[k] for k in sorted(rng.permutation(len(pairs))[: args.most])]
-    extractor = choose_extractor(args.checkpoint, [])
+    extractor = choose_extractor(args.checkpoint)
     scans: dict[Path, Scan] = {}
 
     def statistics(source: Path, target: Path) -> PoseEstimate:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat.data.fragments import FRAGMENT_SUFFIXES
+from sparsefeat.data.orientation import Viewpoints
 from sparsefeat.errors import InputError, opening
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.match.posegraph import Edge, PoseGraph, optimise_poses
@@ -46,6 +47,7 @@ def match_folder(
     extractor: FeatureExtractor | str | os.PathLike | None = None,
     *,
     viewpoint: Sequence[float] | None = None,
+    viewpoints: Viewpoints | None = None,
     scales: Sequence[float] = SCALES,
     points: int = 5000,
     min_confidence: float = 0.5,
@@ -63,8 +65,9 @@ def match_folder(
             files themselves.
         extractor, scales, points, min_confidence, device, seed, unit: as in
             :func:`sparsefeat.register`.
-        viewpoint: (3,) where the sensor stood, in the frame of every file. None: where each file
-            says so.
+        viewpoint: (3,) where the sensor stood, in the frame of every file that is not in
+            ``viewpoints``. None: what each file says, or estimated.
+        viewpoints: of single files, see :func:`sparsefeat.data.orientation.read_viewpoints`.
         progress: called with (stage, done, in all, name).
 
     Raises:
@@ -83,8 +86,8 @@ def match_folder(
     views = []
     for k, path in enumerate(files):
         tell("reading", k, len(files), path.name)
-        views.append(open_view(path, viewpoint=viewpoint))
-    extractor = choose_extractor(extractor, views, device, unit)
+        views.append(open_view(path, viewpoint=viewpoint, viewpoints=viewpoints))
+    extractor = choose_extractor(extractor, device, unit)
     scans = []
     for k, view in enumerate(views):
         tell("describing", k, len(files), files[k].name)

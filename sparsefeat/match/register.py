@@ -74,11 +74,9 @@ def register(
             trimesh or Open3D. Normals that a cloud has are taken; they have to be oriented.
         target: the same, (M, 3).
         extractor: of the features, or a checkpoint's name. None: the released oriented checkpoint
-            if a viewpoint or normals are known for both scans, else the unoriented one (see
-            :mod:`sparsefeat.match.scans`).
-        source_viewpoint, target_viewpoint: (3,) where a scan was seen from, in its own frame.
-            None for a
-            file: where it says so.
+            (see :mod:`sparsefeat.match.scans`).
+        source_viewpoint, target_viewpoint: (3,), or (K, 3), where a scan was seen from, in its own
+            frame. None: what a file says, or estimated, see :func:`sparsefeat.estimate_normals`.
         source_normals, target_normals: (N, 3), (M, 3) vectors to the outer side, in place of a
             viewpoint.
         scales: factors on the voxel size; features at all of them are joined, as in
@@ -98,7 +96,7 @@ def register(
         open_view(source, source_normals, source_viewpoint, "source"),
         open_view(target, target_normals, target_viewpoint, "target"),
     ]
-    extractor = choose_extractor(extractor, views, device, unit)
+    extractor = choose_extractor(extractor, device, unit)
     scans = [describe_scan(view, extractor, scales, points, seed) for view in views]
     return register_scans(*scans, refine=refine, min_confidence=min_confidence)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,15 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefeat.data.fragments import load_fragment, load_viewpoint
+from sparsefeat.data.fragments import read_fragment
+from sparsefeat.data.orientation import Viewpoints, load_orientation
 from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.inputs import as_tensor, check_points
 from sparsefeat.io.objects import object_arrays
 from sparsefeat.sparse import quantize
 
-ORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm-oriented-v1"
-UNORIENTED_CHECKPOINT = "sparsefeat/rooms-5cm-v1"
+CHECKPOINT = "sparsefeat/rooms-5cm-oriented-v1"
+"""What features are made with unless another extractor is given; it expects metres."""
 
 Points = Any
 """An array or tensor (N, 3), the path of a file, or a cloud or mesh of this package, trimesh or Open3D."""
@@ -34,7 +34,7 @@ class View:
     Attributes:
         points: (N, 3) float64.
         normals: (N, 3) vectors to the outer side, or None.
-        viewpoint: (3,) where the points were seen from, or None.
+        viewpoint: (3,) or (K, 3), where the points were seen from, or None.
         name: for messages.
     """
 
@@ -42,11 +42,6 @@ class View:
     normals: np.ndarray | None
     viewpoint: np.ndarray | None
     name: str
-
-    @property
-    def oriented(self) -> bool:
-        """Whether the outer side of the surface is known."""
-        return self.normals is not None or self.viewpoint is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +74,7 @@ def open_view(
     normals: np.ndarray | Tensor | None = None,
     viewpoint: Sequence[float] | np.ndarray | None = None,
     name: str = "points",
+    viewpoints: Viewpoints | None = None,
 ) -> View:
     """Check points, or read them from a file; a file may say where its points were seen from.
 
@@ -89,15 +85,19 @@ def open_view(
             ``normals`` nor ``viewpoint`` is given.
         normals, viewpoint: as :class:`sparsefeat.FeatureExtractor` takes them.
         name: of an array or tensor, for messages; a file's is its path.
+        viewpoints: of files, in place of ``viewpoint`` and of what the files say.
 
     Raises:
         InputError: a file that cannot be read, or points that are not finite (N, 3) or none.
     """
     if isinstance(points, (str, os.PathLike)):
         name = os.fspath(points)
-        cloud = load_fragment(points)
-        if normals is None and viewpoint is None:
-            viewpoint = load_viewpoint(points)
+        read = read_fragment(points)
+        cloud = read.points
+        if normals is None:
+            normals, viewpoint = load_orientation(
+                points, cloud, read.normals, viewpoints, viewpoint
+            )
     else:
         arrays = object_arrays(points)
         if arrays is not None:
@@ -118,32 +118,23 @@ def open_view(
 
 def choose_extractor(
     extractor: FeatureExtractor | str | os.PathLike | None,
-    views: Sequence[View],
     device: str | None = None,
     unit: str | None = None,
 ) -> FeatureExtractor:
-    """The extractor itself, the one of a checkpoint's name, or for None a released one.
+    """The extractor itself, the one of a checkpoint's name, or for None the released one.
 
-    The released oriented checkpoint is taken where a viewpoint or normals are known for every view.
     With a ``unit`` of the points the voxel size is converted to it.
     """
-    unknown = [view.name for view in views if not view.oriented]
     if extractor is None:
-        extractor = _released(UNORIENTED_CHECKPOINT if unknown else ORIENTED_CHECKPOINT, device)
+        extractor = _released(device)
     if not isinstance(extractor, FeatureExtractor):
         extractor = FeatureExtractor.from_pretrained(extractor, device=device)
-    if extractor.oriented and unknown:
-        warnings.warn(
-            f"{unknown[0]}: neither viewpoint nor normals are known, but the network was trained "
-            f"with them; {UNORIENTED_CHECKPOINT} works without",
-            stacklevel=3,
-        )
     return extractor if unit is None else extractor.in_unit(unit)
 
 
-@lru_cache(maxsize=2)
-def _released(name: str, device: str | None) -> FeatureExtractor:
-    return FeatureExtractor.from_pretrained(name, device=device)
+@lru_cache(maxsize=1)
+def _released(device: str | None) -> FeatureExtractor:
+    return FeatureExtractor.from_pretrained(CHECKPOINT, device=device)
 
 
 def describe_scan(

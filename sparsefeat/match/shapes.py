@@ -26,7 +26,8 @@ from sparsefeat.mesh.fpfh import multi_scale_fpfh
 from sparsefeat.mesh.geodesic import surface_area
 from sparsefeat.mesh.gradient import gradient_operators
 from sparsefeat.mesh.laplacian import LaplaceBasis, laplace_basis, sparse_tensor
-from sparsefeat.mesh.normals import oriented_normals, outer_normals
+from sparsefeat.mesh.normals import outer_normals
+from sparsefeat.mesh.orientation import estimate_normals
 
 SHAPE_CHECKPOINT = "sparsefeat/creatures-oriented-v1"
 EIGENPAIRS = 128
@@ -139,7 +140,7 @@ def describe_shape(
     if not area > 0:
         raise InputError(f"{name}: its area is {area:g}, expected a positive one")
     if faces is None and normals is None:
-        normals = oriented_normals(vertices)
+        normals = estimate_normals(vertices, closed=True)
     unit = vertices / np.sqrt(area)
     basis = laplace_basis(unit, faces, EIGENPAIRS, cache)
     learned = vertex_features(

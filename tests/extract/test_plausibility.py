@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-import sparsefeat
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
-from sparsefeat.extract.plausibility import UNORIENTED, neighbour_share, typical_spacing
+from sparsefeat.extract.plausibility import neighbour_share, typical_spacing
 from sparsefeat.extract.surfaces import SHAPE_SCALES, expected_voxels, vertex_features
 from sparsefeat.extract.tiling import split_into_tiles
 from sparsefeat.models import create_model
@@ -84,13 +83,12 @@ def test_the_spacing_of_points_leaves_copies_out():
     assert typical_spacing(torch.from_numpy(np.concatenate([grid, grid]))) == 3
 
 
-def test_an_oriented_network_without_orientation_names_the_one_to_take():
-    assert not sparsefeat.from_pretrained(UNORIENTED).config["oriented"]
+def test_an_oriented_network_without_orientation_says_that_it_is_estimated():
     oriented = FeatureExtractor.from_pretrained("sparsefeat/rooms-5cm-oriented-v1")
     points, up = sheet(300), np.tile([0.0, 0, 1], (300, 1))
     for call in (lambda: oriented(points), lambda: vertex_features(oriented, points, None)):
         (line,) = said(call)
-        assert "without viewpoint= or normals=" in line and UNORIENTED in line
+        assert "estimated" in line and "viewpoint= or normals=" in line
     assert said(lambda: oriented(points, normals=up)) == []
     assert said(lambda: oriented(points, viewpoint=(0, 0, 9))) == []
     given = []

@@ -12,14 +12,14 @@ from scipy.spatial.transform import Rotation
 
 import sparsefeat
 from sparsefeat.cli.match import main
+from sparsefeat.data.orientation import Viewpoints
 from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.io.gtlog import read_log
 from sparsefeat.io.pointcloud import read_points, write_ply
 from sparsefeat.match.calibrate import fit
 from sparsefeat.match.scans import (
-    ORIENTED_CHECKPOINT,
-    UNORIENTED_CHECKPOINT,
+    CHECKPOINT,
     choose_extractor,
     open_view,
 )
@@ -65,7 +65,7 @@ def off(transform, truth):
 
 @pytest.fixture(scope="module")
 def extractor():
-    return FeatureExtractor.from_pretrained(UNORIENTED_CHECKPOINT)
+    return FeatureExtractor.from_pretrained("sparsefeat/rooms-5cm-v1")
 
 
 @pytest.fixture(scope="module")
@@ -151,14 +151,20 @@ def test_what_cannot_be_registered_is_named(scans, extractor, tmp_path):
     assert not tiny.found and tiny.confidence == 0
 
 
-def test_the_checkpoint_follows_what_is_known(extractor):
-    points = np.ones((1, 3))
-    known, unknown = open_view(points, viewpoint=(0, 0, 1)), open_view(points)
-    assert choose_extractor(None, [known, known]).oriented
-    assert not choose_extractor(None, [known, unknown]).oriented
-    assert choose_extractor(extractor, [known]) is extractor
-    with pytest.warns(UserWarning, match="neither viewpoint nor normals"):
-        choose_extractor(ORIENTED_CHECKPOINT, [unknown])
+def test_the_released_checkpoint_is_taken_unless_another_is_given(extractor):
+    assert choose_extractor(None).oriented
+    assert choose_extractor(None) is choose_extractor(None)
+    assert choose_extractor(CHECKPOINT).oriented
+    assert choose_extractor(extractor) is extractor
+
+
+def test_a_list_of_viewpoints_goes_before_a_file_and_before_one_for_all(tmp_path):
+    np.savez(tmp_path / "a.npz", pcd=np.eye(3), viewpoint=np.float32([1, 2, 3]))
+    listed = Viewpoints({"a.npz": np.ones((1, 3))})
+    assert open_view(tmp_path / "a.npz").viewpoint.tolist() == [1, 2, 3]
+    assert open_view(tmp_path / "a.npz", viewpoint=(4, 5, 6)).viewpoint.tolist() == [4, 5, 6]
+    known = open_view(tmp_path / "a.npz", viewpoint=(4, 5, 6), viewpoints=listed)
+    assert known.viewpoint.tolist() == [[1, 1, 1]] and known.normals is None
 
 
 def test_the_confidence_is_fitted_on_raw_predictors():

@@ -1,0 +1,167 @@
+"""What files say about the outer side of their surfaces, and a list of viewpoints beside them."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from sparsefeat.data.fragments import load_viewpoint
+from sparsefeat.errors import InputError, opening, warn
+
+UNKNOWN = "unknown"
+"""In place of the numbers of a viewpoint: whatever the file says, it is not known."""
+
+LEAST_AGREEMENT = 0.9
+"""Share of neighbours with nearly parallel normals that must point to the same side, or a file's normals are not used:
+fitted normals that nobody turned agree by half."""
+
+_SAMPLE = 5000
+
+
+class Orientation(NamedTuple):
+    """What is known of the outer side: at most one of the two.
+
+    Attributes:
+        normals: (N, 3) float64 vectors to it, or None.
+        viewpoint: (3,) or (K, 3) float64, from where it was seen, or None.
+    """
+
+    normals: np.ndarray | None = None
+    viewpoint: np.ndarray | None = None
+
+
+class Viewpoints:
+    """Viewpoints of files, as a list of them says.
+
+    Args:
+        listed: name or pattern -> (K, 3), or None where it is not known.
+    """
+
+    def __init__(self, listed: dict[str, np.ndarray | None]):
+        self._listed = listed
+
+    def of(self, path: str | os.PathLike) -> tuple[bool, np.ndarray | None]:
+        """Whether a file is in the list, and its viewpoints (K, 3), or None where they are not known.
+
+        A name fits the end of a path, by whole folders: ``a.ply`` and ``room/a.ply`` both fit ``scans/room/a.ply``.
+        The longest name that fits is taken, or else the first pattern.
+        """
+        parts = PurePath(path).parts
+        for start in range(len(parts)):
+            name = "/".join(parts[start:])
+            if name in self._listed:
+                return True, self._listed[name]
+        for pattern, places in self._listed.items():
+            end = "/".join(parts[-len(PurePath(pattern).parts) :])
+            if fnmatch.fnmatchcase(end, pattern):
+                return True, places
+        return False, None
+
+
+def read_viewpoints(path: str | os.PathLike) -> Viewpoints:
+    """Read a list of viewpoints: a text with ``NAME X Y Z`` in each line, in the frame of that file.
+
+    Several lines of one name are several viewpoints of one cloud. ``NAME unknown`` says that there is none. A name may
+    have folders before it, and may be a pattern such as ``*.ply``. Lines that begin with ``#`` are comments.
+
+    Raises:
+        InputError: no such file, or a line that is neither; it is named.
+    """
+    listed: dict[str, list[np.ndarray] | None] = {}
+    with opening(path):
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        name, values = _split(words)
+        if name and values == [UNKNOWN]:
+            listed[name] = None
+            continue
+        try:
+            place = np.array([float(value) for value in values])
+        except ValueError:
+            place = np.empty(0)
+        if not name or place.shape != (3,) or not np.isfinite(place).all():
+            raise InputError(
+                f"{path}, line {number}: expected NAME X Y Z or NAME {UNKNOWN}, got {line.strip()!r}"
+            )
+        known = listed.get(name)
+        listed[name] = [place] if known is None else [*known, place]
+    if not listed:
+        raise InputError(f"{path}: no line NAME X Y Z")
+    return Viewpoints(
+        {name: None if places is None else np.stack(places) for name, places in listed.items()}
+    )
+
+
+def load_orientation(
+    path: str | os.PathLike,
+    points: np.ndarray | None = None,
+    normals: np.ndarray | None = None,
+    viewpoints: Viewpoints | None = None,
+    viewpoint: Sequence[float] | np.ndarray | None = None,
+) -> Orientation:
+    """What is known of the outer side of a file's surface.
+
+    In this order: the list, the viewpoint of all files, the file's own normals, the file's own viewpoint, see
+    :func:`sparsefeat.data.fragments.load_viewpoint`. Normals that do not agree with their neighbours', as fitted ones
+    that nobody turned, are not used, and an InputWarning says so.
+
+    Args:
+        path: the file.
+        points, normals: what was read from it, (N, 3) each; normals None: it has none.
+        viewpoints: a list that goes before what the file says.
+        viewpoint: (3,), that of every file that is not in the list.
+
+    Raises:
+        InputError: the file's viewpoint is not three finite numbers.
+    """
+    if viewpoints is not None:
+        listed, places = viewpoints.of(path)
+        if listed:
+            return Orientation(viewpoint=places)
+    if viewpoint is not None:
+        return Orientation(viewpoint=np.asarray(viewpoint, dtype=np.float64))
+    if points is not None and normals is not None and len(normals):
+        share = agreement(points, normals)
+        if share >= LEAST_AGREEMENT:
+            return Orientation(normals=normals)
+        warn(
+            f"{path}: its normals are not used: of neighbours with parallel ones {share:.0%} point to the same side, "
+            f"expected {LEAST_AGREEMENT:.0%}"
+        )
+    return Orientation(viewpoint=load_viewpoint(path))
+
+
+def agreement(points: np.ndarray, normals: np.ndarray) -> float:
+    """Share of nearest neighbours with nearly parallel normals that point to the same side; 1 if there are none.
+
+    Shape: (N, 3), (N, 3) -> from 0 to 1, of a sample where there are many.
+    """
+    if len(points) < 2:
+        return 1.0
+    rows = np.arange(0, len(points), max(1, len(points) // _SAMPLE))
+    near = cKDTree(points).query(points[rows], 2)[1]
+    # Of two points in one place either may come first.
+    other = np.where(near[:, 0] == rows, near[:, 1], near[:, 0])
+    product = np.einsum("ni,ni->n", _unit(normals[rows]), _unit(normals[other]))
+    parallel = np.abs(product) > 0.9
+    return float((product[parallel] > 0).mean()) if parallel.any() else 1.0
+
+
+def _split(words: Sequence[str]) -> tuple[str, list[str]]:
+    """A name, which may have blanks, and the last words."""
+    count = 1 if words[-1] == UNKNOWN else 3
+    return " ".join(words[:-count]), list(words[-count:])
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+    return unit

@@ -1,0 +1,91 @@
+"""The outer side of a surface as oriented networks take it: given, checked, or estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsefeat.errors import InputError, warn
+from sparsefeat.extract.inputs import as_tensor
+from sparsefeat.mesh.orientation import (
+    as_viewpoints,
+    best_viewpoint,
+    check_viewpoint,
+    estimate_normals,
+)
+from sparsefeat.models.pairs import GRAZING
+from sparsefeat.models.voxel_cloud import VoxelCloud, voxelize
+
+
+def outward_vectors(
+    cloud: Tensor,
+    normals: np.ndarray | Tensor | None,
+    viewpoint: Sequence[float] | np.ndarray | Tensor | None,
+    voxel_size: float,
+    closed: bool = False,
+    where: str = "points",
+) -> Tensor:
+    """Vectors to the outer side of the surface: of length 1, and shorter where an estimated side is uncertain.
+
+    A viewpoint that can have seen too little of the cloud is not used: the side is estimated then, and an InputWarning
+    says how much it can have seen.
+
+    Args:
+        cloud: Shape (N, 3).
+        normals, viewpoint, closed: as :class:`sparsefeat.FeatureExtractor` takes them.
+        voxel_size: of the network; orientation is looked at with one point in each voxel.
+        where: begins a warning.
+
+    Returns:
+        Shape (N, 3) float32, on the cloud's device.
+
+    Raises:
+        InputError: both normals and viewpoint are given, or one that does not fit.
+    """
+    if normals is not None and viewpoint is not None:
+        raise InputError("normals and viewpoint are both given, expected at most one of them")
+    if normals is not None:
+        given = as_tensor(normals, "normals").to(cloud.device).double()
+        if given.shape != cloud.shape or not torch.isfinite(given).all():
+            raise InputError(
+                f"normals of shape {tuple(given.shape)}, expected finite {tuple(cloud.shape)}"
+            )
+        return torch.nn.functional.normalize(given).float()
+    places = None if viewpoint is None else as_viewpoints(viewpoint)
+    if not len(cloud):
+        return torch.zeros(cloud.shape, device=cloud.device)
+    voxels = voxelize(cloud, voxel_size, device="cpu", where=where)
+    points = voxels.points.numpy()
+    if places is not None:
+        check = check_viewpoint(points, places)
+        if check.credible:
+            seen_from = torch.from_numpy(places[best_viewpoint(points, places)])
+            seen_from = seen_from[voxels.inverse].to(cloud.device)
+            return torch.nn.functional.normalize(seen_from - cloud.double()).float()
+        shown = " ".join(f"{value:g}" for value in places[0]) if len(places) == 1 else len(places)
+        warn(
+            f"{where}: viewpoint {shown} can have seen {check.support:.0%} of the surface, another place "
+            f"{check.best:.0%}: it is not used, the side of the surface is estimated; give normals to insist"
+            if len(places) == 1
+            else f"{where}: {shown} viewpoints can have seen {check.support:.0%} of the surface, a single other place "
+            f"{check.best:.0%}: they are not used, the side of the surface is estimated; give normals to insist"
+        )
+    else:
+        warn(
+            "neither viewpoint nor normals are known: the side of the surface is estimated from the points; give "
+            "viewpoint= or normals= where you can"
+        )
+    return _estimated(voxels, closed).to(cloud.device)
+
+
+def _estimated(voxels: VoxelCloud, closed: bool) -> Tensor:
+    """Of all points, from one in each voxel. Shape: (N, 3)."""
+    found = torch.from_numpy(estimate_normals(voxels.points.numpy(), closed=closed))
+    certain = found.norm(dim=1, keepdim=True).clamp(max=1)
+    # Pair kernels make a vector of length s one of s / sqrt(s^2 + GRAZING^2): that becomes the certainty.
+    length = GRAZING / (1 - certain.square() + GRAZING**2).sqrt()
+    oriented: Tensor = (found * length).float()[voxels.inverse]
+    return oriented

@@ -1,0 +1,98 @@
+"""What files, and a list of viewpoints beside them, say about the outer side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sparsefeat.data.orientation import agreement, load_orientation, read_viewpoints
+from sparsefeat.errors import InputError, InputWarning
+from sparsefeat.io.pointcloud import read_points
+
+LIST = """# where the sensor stood
+a.ply 1 2 3
+b.ply 0 0 0
+b.ply 1 0 0
+room 2/a.ply unknown
+scan_*.ply 0 0 -1.5
+"""
+
+
+@pytest.fixture
+def viewpoints(tmp_path):
+    (tmp_path / "list.txt").write_text(LIST)
+    return read_viewpoints(tmp_path / "list.txt")
+
+
+def test_a_list_says_one_viewpoint_several_or_that_there_is_none(viewpoints):
+    assert viewpoints.of("anywhere/a.ply")[1].tolist() == [[1, 2, 3]]
+    assert viewpoints.of("b.ply")[1].tolist() == [[0, 0, 0], [1, 0, 0]]
+    assert viewpoints.of("scans/scan_7.ply")[1].tolist() == [[0, 0, -1.5]]
+    assert viewpoints.of("c.ply") == (False, None)
+    assert viewpoints.of("ba.ply") == (False, None)
+
+
+def test_the_longer_name_is_not_hidden_by_a_shorter_one(viewpoints):
+    assert viewpoints.of("x/room 2/a.ply") == (True, None)
+
+
+@pytest.mark.parametrize(
+    "line", ["a.ply 1 2", "a.ply 1 2 x", "a.ply 1 2 nan", "1 2 3", "unknown", "a.ply"]
+)
+def test_a_line_that_says_nothing_is_named(tmp_path, line):
+    (tmp_path / "list.txt").write_text(f"b.ply 0 0 0\n{line}\n")
+    with pytest.raises(InputError, match="line 2: expected NAME X Y Z"):
+        read_viewpoints(tmp_path / "list.txt")
+
+
+def test_a_list_that_is_absent_or_empty_is_refused(tmp_path):
+    with pytest.raises(InputError, match="absent"):
+        read_viewpoints(tmp_path / "absent.txt")
+    (tmp_path / "list.txt").write_text("# nothing\n")
+    with pytest.raises(InputError, match="no line"):
+        read_viewpoints(tmp_path / "list.txt")
+
+
+def flat(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.uniform(0, 1, (count, 2)), np.zeros((count, 1))], 1)
+    return points, np.tile([0.0, 0, 2], (count, 1))
+
+
+def test_normals_of_a_file_are_read_and_used(tmp_path):
+    points, normals = flat()
+    np.savez(tmp_path / "a.npz", points=points, normals=normals, viewpoint=[0, 0, 1.0])
+    rows = "\n".join(" ".join(map(str, row)) for row in np.concatenate([points, normals], 1))
+    header = f"ply\nformat ascii 1.0\nelement vertex {len(points)}\n" + "".join(
+        f"property float {name}\n" for name in ("x", "y", "z", "nx", "ny", "nz")
+    )
+    (tmp_path / "a.ply").write_text(f"{header}end_header\n{rows}\n")
+    for name in ("a.npz", "a.ply"):
+        read = read_points(tmp_path / name)
+        np.testing.assert_allclose(read.normals, normals)
+        known = load_orientation(tmp_path / name, read.points, read.normals)
+        assert known.viewpoint is None and known.normals is read.normals
+    np.savez(tmp_path / "b.npz", points=points, normals=normals[:5])
+    with pytest.raises(InputError, match="normals"):
+        read_points(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", points=points)
+    assert read_points(tmp_path / "c.npz").normals is None
+
+
+def test_normals_that_nobody_turned_are_not_used(tmp_path):
+    points, normals = flat()
+    turned = normals * np.random.default_rng(1).choice([-1, 1], len(normals))[:, None]
+    assert agreement(points, normals) == 1 and 0.3 < agreement(points, turned) < 0.7
+    np.savez(tmp_path / "a.npz", points=points, normals=turned, viewpoint=[0, 0, 1.0])
+    with pytest.warns(InputWarning, match="normals are not used"):
+        known = load_orientation(tmp_path / "a.npz", points, turned)
+    assert known.normals is None and known.viewpoint.tolist() == [0, 0, 1]
+
+
+def test_who_gives_a_viewpoint_is_not_overruled_by_a_name(tmp_path, viewpoints):
+    path = tmp_path / "cloud_bin_0.ply"
+    assert load_orientation(path).viewpoint.tolist() == [0, 0, 0]
+    assert load_orientation(path, viewpoint=(1, 2, 3)).viewpoint.tolist() == [1, 2, 3]
+    (tmp_path / "list.txt").write_text("*.ply unknown\n")
+    listed = read_viewpoints(tmp_path / "list.txt")
+    assert load_orientation(path, viewpoints=listed, viewpoint=(1, 2, 3)) == (None, None)
