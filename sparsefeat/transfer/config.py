@@ -69,7 +69,7 @@ class CreaturesConfig:
 class FeatureConfig:
     """The backbone, and how its receptive field is chosen for `tuned` and `random`."""
 
-    checkpoint: str = "sparsefeat/rooms-5cm-oriented-v1"  # path, sparsefeat/NAME or hub id
+    checkpoint: str = DEFAULT_CHECKPOINT  # path, sparsefeat/NAME or hub id
     voxel_size: float | None = (
         None  # in the unit of the shapes (after data.normalize); None: tuned by gradient
     )
