@@ -203,8 +203,9 @@ def _score_shapes(
     if voxel_size is not None:
         size = _choose(voxel_size, study, checkpoint, seed)
         study, values = replace(study, voxel_size=size), {"voxel size": size}
+    networks = {"ours": str(checkpoint)}
     study = replace(
-        study, networks={"ours": str(checkpoint)}, hand_made=[], joined={}, seeds=[seed]
+        study, networks=networks, hand_made=[], joined={}, correspondence=None, seeds=[seed]
     )
     records = [r for r in run_study(study, path).records if r["learned"] == CLEAN]
     return {r["damage"]: r["accuracy"] for r in records} | values

@@ -63,7 +63,9 @@ def save_axis(result: AxisResult, output: Path) -> list[Path]:
     if not scores:
         return []
     path = output / "axis.png"
-    title = f"{output.name}: means and standard deviations over seeds; each dot is one seed"
+    title = f"{output.name}: mean and standard deviation over seeds, a dot for each seed"
+    if any(r["measure"] in result.config.shapes for r in result.records):
+        title += f"; {', '.join(result.config.shapes)}: accuracy of a linear probe"
     plot_spreads(scores, path, title)
     return [path]
 

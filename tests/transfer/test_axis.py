@@ -15,10 +15,12 @@ from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.io.config import load_config
 from sparsefeat.pretrain import PretrainConfig
 from sparsefeat.pretrain.log import read_log
+from sparsefeat.pretrain.loop import build_model
 from sparsefeat.transfer import axis
 from sparsefeat.transfer.axis import AxisResult, run_axis
 from sparsefeat.transfer.axis_report import axis_values, format_axis, save_axis
 from sparsefeat.transfer.config import AxisConfig, SettingConfig
+from sparsefeat.visualize import plot_spreads
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -245,3 +247,18 @@ def test_the_shipped_axes_can_be_read_and_all_settings_have_one_cost(name):
         for setting in config.settings.values()
     }
     assert costs == {300} and len(config.seeds) == 3
+
+
+def test_dilation_is_that_of_all_levels():
+    config = load_config(AxisConfig, CONFIGS / "study" / "locality.yaml")
+    stages = {name: axis._stages(config, setting) for name, setting in config.settings.items()}
+    networks = {name: build_model(stage.model) for name, (stage,) in stages.items()}
+    assert networks["dilation 2"].config["dilation"] == [2, 2, 2, 2]
+    assert networks["recommended"].config["dilation"] == [1, 1, 1, 1]
+    assert networks["depth 1"].config["depth"] == 1
+
+
+def test_a_picture_needs_scores_of_the_same_settings(tmp_path):
+    for scores in ({}, {"IR": {}}, {"IR": {"a": [1.0]}, "FMR": {"b": [1.0]}}):
+        with pytest.raises(InputError, match="expected scores of the same settings"):
+            plot_spreads(scores, tmp_path / "none.png")
