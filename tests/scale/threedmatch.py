@@ -71,12 +71,17 @@ def _made(view: int, sample: int) -> str:
     return f"view_{view}_{sample}.npz"
 
 
-def run(config: str, root: Path, output: Path, steps: int, *options: str) -> dict[str, float]:
-    """Some steps of a configuration; seconds until the first one and per pair, and the largest memory."""
+def run(
+    config: str, root: Path, output: Path, steps: int, *options: str, stop: int | None = None
+) -> dict[str, float]:
+    """Some steps of a configuration; seconds until the first one and per pair, and the largest memory.
+
+    With ``stop`` the run is ended by a signal once it has so many steps.
+    """
     before = len(_steps(output))
     words = [
         sys.executable, "-m", "sparsefeat", "pretrain", config, f"data.root={root}", "data.validation_pairs=0",
-        "epochs=null", f"steps={steps}", "save_every=5", "pictures=false", "--output", str(output), *options,
+        "epochs=null", f"steps={steps}", "save_every=1", "pictures=false", "--output", str(output), *options,
     ]  # fmt: skip
     began = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -84,8 +89,10 @@ def run(config: str, root: Path, output: Path, steps: int, *options: str) -> dic
     while process.poll() is None:
         if first is None and len(_steps(output)) > before:
             first = time.perf_counter() - began
+        if stop is not None and len(_steps(output)) >= stop:
+            process.terminate()
         time.sleep(0.2)
-    if process.returncode:
+    if process.returncode and stop is None:
         raise SystemExit(f"{' '.join(words)} failed: {process.stderr.read()[-2000:]}")
     new = _steps(output)[before:]
     seconds = [sum(v for k, v in step.items() if k.endswith("_s")) for step in new[1:]]
@@ -109,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("runs/scale"))
     parser.add_argument("--config", default="3dmatch_5cm", help="of configs/, or a file")
-    parser.add_argument("--steps", type=int, default=10, help="of each of the two runs")
+    parser.add_argument("--steps", type=int, default=10, help="until the first run is stopped")
     parser.add_argument("--cache-gb", type=float, default=2.0)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
@@ -122,10 +129,11 @@ def main(argv: list[str] | None = None) -> int:
     began = time.perf_counter()
     pairs = train_pairs(root)
     listing = time.perf_counter() - began
-    first = run(args.config, root, args.output / "halves", args.steps, *options)
-    again = run(args.config, root, args.output / "halves", 2 * args.steps, *options, "--resume")
-    run(args.config, root, args.output / "whole", 2 * args.steps, *options)
-    losses = [[s["loss"] for s in _steps(args.output / name)] for name in ("halves", "whole")]
+    whole, halves, steps = args.output / "whole", args.output / "halves", 2 * args.steps
+    first = run(args.config, root, halves, steps, *options, stop=args.steps)
+    again = run(args.config, root, halves, steps, *options, "--resume")
+    run(args.config, root, whole, steps, *options)
+    losses = [{s["step"]: s["loss"] for s in _steps(output)} for output in (halves, whole)]
     order = [
         request.pair for step in range(100) for request in PairSampler(len(pairs), 4).batch(step)
     ]
@@ -134,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
         "configuration": args.config, "cache_gb": args.cache_gb, "seconds_to_list_pairs": round(listing, 2),
         "first_run": first, "resumed_run": again,
         "largest_difference_of_losses_to_an_uninterrupted_run": max(
-            abs(a - b) for a, b in zip(*losses, strict=True)
+            abs(losses[0][step] - losses[1][step]) for step in losses[1]
         ),
         "scenes_of_the_first_400_pairs": len({pairs[k].scene for k in order}),
         "repeated_among_the_first_400_pairs": len(order) - len(set(order)),
