@@ -328,7 +328,7 @@ class FeatureExtractor:
             part = None if features is None else features[tile.rows.to(features.device)]
             output = self._run(cloud.rows(tile.rows), part)[tile.core].to(out_device)
             if table is None:
-                table = torch.empty(total, output.shape[1], device=out_device)
+                table = output.new_empty(total, output.shape[1])
             table[tile.rows[tile.core].to(out_device)] = output
             done += len(output)
             if progress:
