@@ -19,7 +19,6 @@ from sparsefeat.extract.inputs import (
     as_tensor,
     check_options,
     check_points,
-    checked_device,
     checked_voxel_size,
     chosen_rows,
     unit_normals,
@@ -27,7 +26,7 @@ from sparsefeat.extract.inputs import (
 from sparsefeat.extract.plausibility import warn_of_missing_normals, warn_of_spacing
 from sparsefeat.extract.tiling import split_into_tiles
 from sparsefeat.io.pointcloud import read_points
-from sparsefeat.models.blocks import network_inputs
+from sparsefeat.models.blocks import checked_device, network_inputs
 from sparsefeat.models.reach import Reach, evaluating, measure_reach
 from sparsefeat.models.voxel_cloud import INTERPOLATIONS, VoxelCloud, voxelize
 
@@ -87,7 +86,7 @@ class FeatureExtractor:
         device: str | torch.device | None = None,
         **overrides: Any,
     ) -> FeatureExtractor:
-        """Load a checkpoint; it says the voxel size unless ``voxel_size`` does.
+        """Load a checkpoint with its voxel size, or another one.
 
         Args:
             name_or_path: what sparsefeat.from_pretrained takes.

@@ -22,11 +22,11 @@ from sparsefeat.checkpoint import (
     save_checkpoint,
 )
 from sparsefeat.errors import InputError
-from sparsefeat.extract.inputs import checked_device
 from sparsefeat.io.config import save_config
 from sparsefeat.io.lock import output_folder
 from sparsefeat.losses import PairFeatures, pair_loss
 from sparsefeat.models import create_model
+from sparsefeat.models.blocks import checked_device
 from sparsefeat.models.pairs import with_chiral_cells
 from sparsefeat.pretrain.config import ModelConfig, PretrainConfig
 from sparsefeat.pretrain.log import RunLog
