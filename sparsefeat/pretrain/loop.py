@@ -116,7 +116,9 @@ def _pretrain(
     torch.manual_seed(config.seed)
     model = build_model(config.model).to(device)
     optimizer = build_optimizer(model, config)
-    scaler = torch.amp.GradScaler(enabled=config.precision == "fp16")
+    # torch 2.2 has it for CUDA alone.
+    make_scaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)
+    scaler = make_scaler(enabled=config.precision == "fp16")
     first, best = 0, -1.0
     if resume:
         first, best = load_state(output / "last.pt", config, model, optimizer, scaler)
