@@ -24,6 +24,7 @@ from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.damage import DAMAGE, describe
 from sparsefeat.io.torchfile import read_torch_file, refuse_pointers
 from sparsefeat.models import Network, create_model
+from sparsefeat.models.blocks import checked_device
 from sparsefeat.packaged import packaged
 
 ASSETS = packaged("assets")
@@ -68,7 +69,7 @@ def from_pretrained(
         name_or_path: a file (ours, or a ``.pth`` of FCGF, DGR or PointContrast as released); a folder of
             :func:`sparsefeat.checkpoint.write_folder`; ``"sparsefeat/<name>"`` for a checkpoint in ``assets``;
             or a hub id ``"organisation/name"``, optionally with ``"@revision"``.
-        device: where to put it.
+        device: where the network is put, such as ``"cuda:1"``.
         backend: see :func:`sparsefeat.models.create_model`.
         overrides: arguments of the network in place of the file's; those that leave the weights as they
             are, such as ``dilation`` or ``normalize_feature``.
@@ -78,9 +79,11 @@ def from_pretrained(
 
     Raises:
         InputError: no such file, not a checkpoint, truncated, another network, weights that do not fit
-            (with the missing, unexpected and misshapen keys), or a file that asks for a name outside the
-            short list that a checkpoint needs.
+            (with the missing, unexpected and misshapen keys), a file that asks for a name outside the
+            short list that a checkpoint needs, or no such device.
+        MissingExtraError: a hub id without huggingface_hub, or a backend that is not installed.
     """
+    where = checked_device(device, torch.nn.Identity())
     path = find_checkpoint(name_or_path)
     checkpoint = read_checkpoint(path)
     try:
@@ -96,7 +99,7 @@ def from_pretrained(
         ) from error
     model.voxel_size = checkpoint.voxel_size
     model.unit = checkpoint.unit
-    return model.to(device).eval()
+    return model.to(where).eval()
 
 
 def save_checkpoint(
@@ -115,13 +118,18 @@ def save_checkpoint(
         extra: anything about the training that JSON can hold.
 
     Raises:
-        InputError: the path cannot be written (or the disk is full), or ``extra`` is not JSON.
+        InputError: the path cannot be written (or the disk is full), ``extra`` is not JSON, or ``model`` has no
+            configuration to build it again from.
     """
     from safetensors.torch import save
 
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: expected a name that ends in .safetensors")
+    if not isinstance(getattr(model, "config", None), dict):
+        raise InputError(
+            f"{path}: {type(model).__name__} has no config, expected a network of sparsefeat.models"
+        )
     state = {
         name: weights.detach().cpu().contiguous() for name, weights in model.state_dict().items()
     }

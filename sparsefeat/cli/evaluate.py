@@ -148,8 +148,8 @@ def run_matching(args: argparse.Namespace) -> int:
     from sparsefeat.evaluate.pictures import plot_thresholds
     from sparsefeat.evaluate.registration import RansacRegister
     from sparsefeat.extract import check_options
-    from sparsefeat.extract.inputs import checked_device
     from sparsefeat.io.atomic import atomic_write
+    from sparsefeat.models.blocks import checked_device
     from sparsefeat.process.progress import Progress
 
     # What can be wrong is found out before the hours of work, not after them.

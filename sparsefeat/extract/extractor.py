@@ -19,7 +19,6 @@ from sparsefeat.extract.inputs import (
     as_tensor,
     check_options,
     check_points,
-    checked_device,
     checked_voxel_size,
     chosen_rows,
     unit_factor,
@@ -31,7 +30,7 @@ from sparsefeat.io.meshes import check_mesh
 from sparsefeat.io.objects import object_arrays
 from sparsefeat.io.pointcloud import read_points
 from sparsefeat.mesh.normals import outer_normals
-from sparsefeat.models.blocks import network_inputs
+from sparsefeat.models.blocks import checked_device, network_inputs
 from sparsefeat.models.reach import Reach, evaluating, measure_reach
 from sparsefeat.models.voxel_cloud import INTERPOLATIONS, VoxelCloud, voxelize
 
@@ -95,7 +94,7 @@ class FeatureExtractor:
         unit: str | None = None,
         **overrides: Any,
     ) -> FeatureExtractor:
-        """Load a checkpoint; it says the voxel size unless ``voxel_size`` does.
+        """Load a checkpoint with its voxel size, or another one.
 
         Args:
             name_or_path: what sparsefeat.from_pretrained takes.
@@ -364,7 +363,7 @@ class FeatureExtractor:
             part = None if features is None else features[tile.rows.to(features.device)]
             output = self._run(cloud.rows(tile.rows), part)[tile.core].to(out_device)
             if table is None:
-                table = torch.empty(total, output.shape[1], device=out_device)
+                table = output.new_empty(total, output.shape[1])
             table[tile.rows[tile.core].to(out_device)] = output
             done += len(output)
             if progress:

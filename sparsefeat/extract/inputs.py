@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparsefeat.errors import InputError
 from sparsefeat.models.voxel_cloud import INTERPOLATIONS
@@ -131,18 +131,3 @@ def checked_voxel_size(voxel_size: float) -> float:
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"voxel size {voxel_size!r}, expected a positive number")
     return value
-
-
-def checked_device(device: str | torch.device | None, model: nn.Module) -> torch.device:
-    """The device of that name, or where the model is, if tensors can be made there."""
-    if device is None:
-        return next((p.device for p in model.parameters()), torch.device("cpu"))
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # torch builds without CUDA say so in an AssertionError.
-        raise InputError(
-            f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}"
-        ) from error
-    return chosen

@@ -13,7 +13,6 @@ import torch
 
 from sparsefeat.errors import InputError
 from sparsefeat.extract.files import failure, find_inputs
-from sparsefeat.extract.inputs import checked_device
 from sparsefeat.extract.surfaces import expected_voxels
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.lock import output_folder
@@ -21,6 +20,7 @@ from sparsefeat.io.meshes import MESH_SUFFIXES, read_mesh
 from sparsefeat.mesh.nearest import nearest_voxels
 from sparsefeat.mesh.pictures import draw_voxels
 from sparsefeat.mesh.voxelization import voxelize_mesh
+from sparsefeat.models.blocks import checked_device
 
 ATTRIBUTES = ("area", "normal", "triangle")
 UP_AXES = ("x", "y", "z", "-x", "-y", "-z")

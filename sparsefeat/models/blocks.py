@@ -113,6 +113,25 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
+def checked_device(device: str | torch.device | None, model: nn.Module) -> torch.device:
+    """The device of that name, or where the model is.
+
+    Raises:
+        InputError: no tensor can be made there.
+    """
+    if device is None:
+        return next((p.device for p in model.parameters()), torch.device("cpu"))
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # torch builds without CUDA say so in an AssertionError.
+        raise InputError(
+            f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}"
+        ) from error
+    return chosen
+
+
 def network_inputs(
     model: nn.Module, cloud: VoxelCloud, features: Tensor | None = None
 ) -> SparseTensor:

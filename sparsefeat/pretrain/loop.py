@@ -22,11 +22,11 @@ from sparsefeat.checkpoint import (
     save_checkpoint,
 )
 from sparsefeat.errors import InputError
-from sparsefeat.extract.inputs import checked_device
 from sparsefeat.io.config import save_config
 from sparsefeat.io.lock import output_folder
 from sparsefeat.losses import PairFeatures, pair_loss
 from sparsefeat.models import create_model
+from sparsefeat.models.blocks import checked_device
 from sparsefeat.models.pairs import with_chiral_cells
 from sparsefeat.pretrain.config import ModelConfig, PretrainConfig
 from sparsefeat.pretrain.log import RunLog
@@ -116,7 +116,9 @@ def _pretrain(
     torch.manual_seed(config.seed)
     model = build_model(config.model).to(device)
     optimizer = build_optimizer(model, config)
-    scaler = torch.amp.GradScaler(enabled=config.precision == "fp16")
+    # torch 2.2 has it for CUDA alone.
+    make_scaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)
+    scaler = make_scaler(enabled=config.precision == "fp16")
     first, best = 0, -1.0
     if resume:
         first, best = load_state(output / "last.pt", config, model, optimizer, scaler)

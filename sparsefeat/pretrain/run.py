@@ -13,7 +13,7 @@ from sparsefeat.errors import InputError
 from sparsefeat.evaluate.descriptors import baseline_descriptor
 from sparsefeat.evaluate.matching import evaluate_matching
 from sparsefeat.extract import FeatureExtractor
-from sparsefeat.extract.inputs import checked_device
+from sparsefeat.models.blocks import checked_device
 from sparsefeat.pretrain.config import PretrainConfig
 from sparsefeat.pretrain.data import load_pairs, prepare_rooms
 from sparsefeat.pretrain.log import read_log

@@ -20,10 +20,10 @@ from sparsefeat.receptive_field.shapes import SurfaceShape
 
 
 class Objective(abc.ABC):
-    """A number to minimise.
+    """What tuning minimises: one number, computed from the features of several shapes.
 
     Attributes:
-        views: how many views of each shape the features are wanted of; see :meth:`SurfaceShape.view`.
+        views: number of views of each shape that features are computed for, see :meth:`SurfaceShape.view`.
     """
 
     views = 1

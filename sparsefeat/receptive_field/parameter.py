@@ -26,7 +26,7 @@ class PositiveParameter(nn.Module):
         super().__init__()
         if not (0 < low <= initial <= high < math.inf):
             raise InputError(
-                f"expected 0 < low <= initial <= high, got {low!r}, {initial!r}, {high!r}"
+                f"initial {initial!r}, low {low!r}, high {high!r}: expected 0 < low <= initial <= high"
             )
         if groups < 1:
             raise InputError(f"groups must be at least 1, got {groups}")

@@ -37,7 +37,13 @@ DEFAULT_RANGE = 8.0
 
 @dataclass
 class Cost:
-    """What was computed: passes of the network, surface points that they had, seconds."""
+    """What was computed.
+
+    Attributes:
+        passes: forward passes of the network.
+        points: surface points in all of them.
+        seconds: wall time.
+    """
 
     passes: int = 0
     points: int = 0
@@ -52,7 +58,7 @@ class TunedReceptiveField:
         voxel_sizes: one per group, in the unit of the shapes.
         dilation: factor on the network's own.
         history: every step, those of the first look at the rungs included.
-        cost: of all steps.
+        cost: of the whole history.
     """
 
     voxel_sizes: tuple[float, ...]
@@ -82,7 +88,13 @@ class TunedReceptiveField:
 
 @dataclass(frozen=True)
 class GridSearch:
-    """The objective at given voxel sizes, each computed by itself."""
+    """What :func:`search_receptive_field` returns.
+
+    Attributes:
+        voxel_sizes: as they were given.
+        objectives: the objective at each of them.
+        cost: of all of them.
+    """
 
     voxel_sizes: tuple[float, ...]
     objectives: tuple[float, ...]
@@ -114,13 +126,17 @@ def tune_receptive_field(
     seed: int = 0,
     progress: Callable[[TuningStep], None] | None = None,
 ) -> TunedReceptiveField:
-    """Find the voxel size, and the dilation if wanted, at which a network's features serve best.
+    """Find the voxel size, and the dilation if wanted, at which an objective is smallest.
 
-    Adam (Kingma & Ba, 2015) on the logarithm of the voxel size. ``"ladder"`` blends features at fixed sizes
-    (:class:`ScaleLadder`); each is computed once, for a network that stays as it is. It looks at every rung, the
-    coarsest first, for that costs little, and on to finer ones while these are better, and descends from the best;
-    then from each whole dilation within bounds, while that pays. ``"soft"`` runs the network at the present size in
-    every step (:class:`SoftNetwork`), on a few shapes turned and shifted at random, and can train it along.
+    Both methods run Adam (Kingma & Ba, ICLR 2015) on the logarithm of the voxel size.
+
+    ``"ladder"`` blends features that are computed once, at fixed voxel sizes, the rungs (:class:`ScaleLadder`); the
+    network stays as it is. It evaluates the objective on single rungs first, from the coarsest, which is the
+    cheapest, to finer ones until they are no longer better, and descends from the best rung. Then it descends from
+    each whole dilation within bounds, until that no longer improves the objective.
+
+    ``"soft"`` runs the network at the present voxel size in every step (:class:`SoftNetwork`), on a few shapes that
+    are turned and shifted at random, and can train the network too.
 
     Args:
         extractor: the network; its own voxel size does not matter here.
@@ -169,6 +185,10 @@ def tune_receptive_field(
     usual = DEFAULT_START * float(np.median([surface.extent for surface in surfaces]))
     start = usual if start is None else start
     low, high = bounds or (start / DEFAULT_RANGE, start * DEFAULT_RANGE)
+    if not 0 < low <= start <= high < math.inf:
+        raise InputError(
+            f"start {start:g}, bounds {low:g} to {high:g}: expected a positive voxel size within its bounds"
+        )
     size = PositiveParameter(start, low, high, max(groups) + 1)
     factor = ContinuousDilation(extractor.model, dilation[0], *dilation) if dilation else None
     cost, began = Cost(), time.perf_counter()
@@ -210,10 +230,22 @@ def search_receptive_field(
     views: int = 1,
     seed: int = 0,
 ) -> GridSearch:
-    """The objective at each of these voxel sizes: the search that tuning by gradient has to match.
+    """Compute the objective at each of these voxel sizes, which tuning by gradient is compared with.
 
-    Arguments as for :func:`tune_receptive_field`; poses and samples are those that it sees.
+    Poses and samples are those of :func:`tune_receptive_field`.
+
+    Args:
+        extractor: the network; its own voxel size does not matter here.
+        shapes, objective, keypoints, views, seed: as for :func:`tune_receptive_field`.
+        voxel_sizes: in the unit of the shapes.
+
+    Raises:
+        InputError: no shape, no voxel size, or one that is not positive.
     """
+    if not len(voxel_sizes) or not all(0 < size < math.inf for size in voxel_sizes):
+        raise InputError(
+            f"voxel_sizes {list(map(float, voxel_sizes))}, expected at least one, all positive"
+        )
     surfaces = _surfaces(shapes, objective, keypoints, seed)
     cost, began, values = Cost(), time.perf_counter(), []
     describe = _Describe(extractor, surfaces, objective.views, views, seed, cost)

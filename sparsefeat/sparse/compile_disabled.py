@@ -8,6 +8,11 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+if hasattr(torch.compiler, "is_compiling"):
+    is_compiling = torch.compiler.is_compiling
+else:  # torch 2.2, where it is in the compiler itself
+    from torch._dynamo import is_compiling
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -17,7 +22,7 @@ def compile_disabled(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def run(*args: P.args, **keywords: P.kwargs) -> T:
-        if torch.compiler.is_compiling():
+        if is_compiling():
             # Not as a decorator: that would import the whole compiler, which takes longer than torch itself.
             return torch.compiler.disable(function)(*args, **keywords)
         return function(*args, **keywords)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsefeat.sparse import arithmetic, derivatives
+from sparsefeat.sparse.compile_disabled import is_compiling
 from sparsefeat.sparse.kernel_map import KernelMap
 
 AVAILABLE = hasattr(torch.library, "custom_op")
@@ -21,7 +22,7 @@ AVAILABLE = hasattr(torch.library, "custom_op")
 
 def wanted() -> bool:
     """Whether a program is being compiled, into which operators go in place of autograd functions."""
-    return torch.compiler.is_compiling() and AVAILABLE
+    return is_compiling() and AVAILABLE
 
 
 def define(

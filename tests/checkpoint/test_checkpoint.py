@@ -30,6 +30,7 @@ from sparsefeat.checkpoint import (
     save_checkpoint,
 )
 from sparsefeat.checkpoint import native as checkpoint
+from sparsefeat.errors import InputError
 from sparsefeat.io.torchfile import read_torch_file
 
 # --- released files ---
@@ -487,3 +488,16 @@ def test_values_of_a_configuration_that_are_no_numbers_are_named(tmp_path, value
         return
     with pytest.raises(ValueError, match="a.pth: config: voxel_size is a"):
         from_pretrained(path)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu:x", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_line(device):
+    with pytest.raises(InputError, match=f"device '{device}' cannot be used: ") as error:
+        from_pretrained("sparsefeat/rooms-5cm-v1", device=device)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_network_of_ours_is_not_saved(tmp_path):
+    with pytest.raises(InputError, match="Linear has no config, expected a network"):
+        save_checkpoint(tmp_path / "a.safetensors", torch.nn.Linear(1, 1), 0.05)
+    assert not list(tmp_path.iterdir())

@@ -72,7 +72,7 @@ def versions(python: Path) -> dict[str, str]:
 
 def run_tests(python: Path, minutes: float) -> dict:
     """Counts of how the tests ended, and which failed; ``whole`` is false if the time was over before."""
-    command = [python, "-m", "pytest", "-v", "-p", "no:cacheprovider", *TESTS]
+    command = [python, "-m", "pytest", "-o", "addopts=", "-v", "-p", "no:cacheprovider", *TESTS]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     start = time.monotonic()
     with tempfile.TemporaryFile("w+") as output:

@@ -227,7 +227,9 @@ def test_the_tool_takes_its_options(checkpoint, scene, tmp_path):
         "--interpolation",
         "trilinear",
         "--max-voxels",
-        150,
+        90,
+        "--halo",
+        1,
         "--device",
         "cpu",
     ]
@@ -235,8 +237,12 @@ def test_the_tool_takes_its_options(checkpoint, scene, tmp_path):
     assert run_tool(scene, "--checkpoint", checkpoint, "--output", out, "--no-image", *options) == 0
     assert not (out / "features.png").exists()
     with np.load(out / "room.npz") as archive:
-        expected = FeatureExtractor(small_model(), 0.2)(archive["points"], "trilinear")
+        extract, points = FeatureExtractor(small_model(), 0.2), archive["points"]
+        expected = extract(points, "trilinear", max_voxels=90, halo=1)
         np.testing.assert_allclose(archive["features"], expected, atol=1e-5)
+        assert (
+            np.abs(expected - extract(points, "trilinear")).max() > 1e-3
+        )  # a halo this small shows
 
 
 def test_the_tool_ends_with_2_after_one_bad_file(checkpoint, scene, tmp_path, capsys):

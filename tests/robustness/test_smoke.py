@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 import sparsefeat
@@ -51,6 +52,31 @@ def test_a_released_network_computes_the_same_in_a_worker_of_a_data_loader():
         _Clouds(extractor), batch_size=None, num_workers=1, multiprocessing_context="spawn"
     )
     np.testing.assert_allclose(next(iter(loader)), _features(extractor), atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_voxels": 250, "halo": 2}, {"views": 2}])
+def test_features_do_not_depend_on_the_default_type(options):
+    def features():
+        extractor = FeatureExtractor.from_pretrained(NAME)
+        return extractor(_cloud(), viewpoint=(0.5, 0.5, 2.0), **options)
+
+    expected = features()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = features()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_features_of_a_survey_in_utm_are_those_at_the_origin():
+    extractor = FeatureExtractor.from_pretrained(NAME)
+    # Whole voxels of 5 cm, so that the grid is the same; float64 holds such places to a nanometre.
+    easting, northing, height = 691_600.0, 5_334_800.0, 515.0
+    far = _cloud() + [easting, northing, height]
+    found = extractor(far, viewpoint=(easting + 0.5, northing + 0.5, height + 2))
+    np.testing.assert_allclose(found, _features(extractor), atol=1e-4)
 
 
 def test_released_names_are_found_from_another_working_folder(tmp_path):
