@@ -169,6 +169,10 @@ def tune_receptive_field(
     usual = DEFAULT_START * float(np.median([surface.extent for surface in surfaces]))
     start = usual if start is None else start
     low, high = bounds or (start / DEFAULT_RANGE, start * DEFAULT_RANGE)
+    if not low <= start <= high:
+        raise InputError(
+            f"start {start:.3g}, expected a voxel size within bounds, {low:g} to {high:g}"
+        )
     size = PositiveParameter(start, low, high, max(groups) + 1)
     factor = ContinuousDilation(extractor.model, dilation[0], *dilation) if dilation else None
     cost, began = Cost(), time.perf_counter()

@@ -529,7 +529,10 @@ def test_a_better_dilation_behind_a_worse_blend_is_found():
         ({"views": 0}, "expected 1 or more"),
         ({"views": 2, "method": "soft"}, "1 for soft"),
         ({"method": "grid"}, "expected ladder or soft"),
-        ({"start": 1.0, "bounds": (2.0, 3.0)}, "expected 0 < low <= initial <= high"),
+        (
+            {"start": 1.0, "bounds": (2.0, 3.0)},
+            "start 1, expected a voxel size within bounds, 2 to 3",
+        ),
         ({"groups": [1]}, "groups"),
         ({"backbone_learning_rate": 0.1}, "needs method soft"),
         ({"dilation": (0.5, 2.0)}, "at least 1"),
