@@ -53,7 +53,7 @@ def object_arrays(given: Any) -> ObjectArrays | None:
 
 
 def _trimesh_colors(given: Any) -> Any:
-    visual = getattr(given, "visual", None)
+    visual: Any = getattr(given, "visual", None)
     return visual.vertex_colors if getattr(visual, "kind", None) == "vertex" else None
 
 
