@@ -82,7 +82,7 @@ class FeatureExtractor:
         self.voxel_size = checked_voxel_size(voxel_size)
         self.device = checked_device(device, model)
         self.model = model.to(self.device)
-        self.unit: str = str(unit or getattr(model, "unit", "m"))
+        self.unit: str = unit or str(getattr(model, "unit", None) or "m")
         self._reach = reach
 
     @classmethod
@@ -114,9 +114,8 @@ class FeatureExtractor:
         own = getattr(model, "voxel_size", None)
         if own is None:
             raise InputError(f"{name_or_path}: it does not say its voxel size; give voxel_size=")
-        own_unit = getattr(model, "unit", "m")
-        factor = 1.0 if unit is None else unit_factor(own_unit, unit)
-        return cls(model, own * factor, device, unit=unit)
+        extractor = cls(model, own, device)
+        return extractor if unit is None else extractor.in_unit(unit)
 
     def __repr__(self) -> str:
         return f"FeatureExtractor({type(self.model).__name__}, voxel_size={self.voxel_size:g}, {self.device})"
