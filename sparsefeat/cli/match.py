@@ -164,7 +164,11 @@ def run_shapes(args: argparse.Namespace) -> int:
             )
     extractor = shape_extractor(args.checkpoint, args.device)
     a, b = describe_pair(
-        *args.inputs, extractor, partial=args.partial, scales=args.scales or SHAPE_SCALES
+        args.inputs[0],
+        args.inputs[1],
+        extractor,
+        partial=args.partial,
+        scales=args.scales or SHAPE_SCALES,
     )
     result = correspond_shapes(a, b, partial=args.partial)
     write_map(result, a, b, Path(args.output), labels, args.up)

@@ -1,7 +1,8 @@
 """Fit the constants of :mod:`sparsefeat.match.map_confidence` on synthetic people and print them.
 
-python tools/make_data.py creatures --output DIR --families figure --count 24 --poses 2 --seed 31 --vertices 3000
-python -m sparsefeat.match.calibrate_maps DIR
+python tools/make_data.py creatures --output DIR --families humanoid figure --count 20 --poses 2 --seed 901 \\
+    --vertices 3000 --landmarks 2500 --triangulations 10
+python -m sparsefeat.match.calibrate_maps DIR --pairs 8
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ def fit(values: np.ndarray, right: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Maps of pairs of a folder of creatures, both hypotheses of each; prints the constants and how they fit."""
+    """Maps of pairs of a folder of creatures, remeshed; prints the constants and how they fit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", help="folder that make_data.py creatures wrote")
-    parser.add_argument("--pairs", type=int, default=24, help="random pairs")
+    parser.add_argument("--pairs", type=int, default=8, help="random pairs")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     dataset = load_dataset("folder", args.root)
@@ -77,13 +78,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         errors = correspondence_error(b.vertices, b.faces, found.vertices[here], there)
         values.append(bounded(seen[here]))
         right.append(errors < 100 * RIGHT)
-        print(f"pair {number}: error x100 {errors.mean():.2f}, right {right[-1].mean():.2f}", flush=True)
+        print(
+            f"pair {number}: error x100 {errors.mean():.2f}, right {right[-1].mean():.2f}",
+            flush=True,
+        )
     intercept, coefficients = fit(np.concatenate(values), np.concatenate(right))
     print(f"INTERCEPT = {intercept:.4f}")
     print(f"COEFFICIENTS = ({', '.join(f'{c:.4f}' for c in coefficients)})  # {', '.join(NAMES)}")
     means = [v.mean() for v in right]
     at = [1 / (1 + np.exp(-(intercept + v @ coefficients))) for v in values]
-    print("right, believed, per pair:", *(f"{m:.2f}/{p.mean():.2f}" for m, p in zip(means, at, strict=True)))
+    print(
+        "right, believed, per pair:",
+        *(f"{m:.2f}/{p.mean():.2f}" for m, p in zip(means, at, strict=True)),
+    )
     return 0
 
 

@@ -192,10 +192,10 @@ def correspond_shapes(
     if partial and _own_area(a) > _own_area(b):
         if len(initial):
             raise InputError("initial: expected maps of the part, which a is to be")
-        found = correspond_shapes(b, a, partial=True, eigenpairs=eigenpairs)
+        other = correspond_shapes(b, a, partial=True, eigenpairs=eigenpairs)
         return Correspondence(
-            found.back_vertices, found.back_confidence, found.vertices, found.confidence,
-            tuple(_turned(hypothesis) for hypothesis in found.hypotheses),
+            other.back_vertices, other.back_confidence, other.vertices, other.confidence,
+            tuple(_turned(hypothesis) for hypothesis in other.hypotheses),
         )  # fmt: skip
     pair = _Pair(a, b, eigenpairs, partial)
     found = [pair.refined(name, *first) for name, first in pair.first_maps(initial)]

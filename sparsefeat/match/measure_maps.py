@@ -81,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             }
         )
         mean = np.mean([record["error"] for record in records])
-        print(f"{a.name} to {b.name}: error x100 {errors.mean():.2f}; mean of {len(records)}: {mean:.2f}")
+        print(
+            f"{a.name} to {b.name}: error x100 {errors.mean():.2f}; mean of {len(records)}: {mean:.2f}"
+        )
         sys.stdout.flush()
     if args.result:
         numbers = {

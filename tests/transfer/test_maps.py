@@ -97,7 +97,9 @@ def test_a_training_that_was_cut_gives_the_same_bits(config, tmp_path):
     assert found.pairs == [("l3", "l4")] and found.picture[2].shape == (168,)
     # Wave kernel signatures do not feel a rotation.
     assert errors[0][3:6] == errors[0][6:]
-    with pytest.raises(InputError, match=r"last.pt: was made with steps = 6, the configuration says 7"):
+    with pytest.raises(
+        InputError, match=r"last.pt: was made with steps = 6, the configuration says 7"
+    ):
         run_maps(replace(config, steps=7), cut)
 
 

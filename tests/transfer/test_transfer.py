@@ -24,7 +24,9 @@ from sparsefeat.transfer.shapes import ShapeStore
 
 ROOT = Path(__file__).resolve().parents[2]
 # faust_maps.yaml is of another task: tests/transfer/test_maps.py.
-CONFIGS = [p for p in sorted((ROOT / "configs" / "transfer").glob("*.yaml")) if "maps" not in p.stem]
+CONFIGS = [
+    p for p in sorted((ROOT / "configs" / "transfer").glob("*.yaml")) if "maps" not in p.stem
+]
 
 
 def peanut(seed, ratio=1.0):
