@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "error_where_sure": float(errors[sure].mean()) if sure.any() else None,
                 "sure": float(sure.mean()),
                 "orientation": found.hypotheses[0].orientation,
-                "orientations": {h.name: h.orientation for h in found.hypotheses},
+                "mirrored": max(h.orientation for h in found.hypotheses if h.name == "mirrored"),
             }
         )
         mean = float(np.mean([record["error"] for record in records]))
