@@ -175,9 +175,13 @@ def run_shapes(args: argparse.Namespace) -> int:
                 f"{args.transfer}: {len(labels)} labels for {count} vertices of {args.inputs[1]}"
             )
     extractor = shape_extractor(args.checkpoint, args.device)
-    first, second = args.inputs
-    scales = args.scales or SHAPE_SCALES
-    a, b = describe_pair(first, second, extractor, partial=args.partial, scales=scales)
+    a, b = describe_pair(
+        args.inputs[0],
+        args.inputs[1],
+        extractor,
+        partial=args.partial,
+        scales=args.scales or SHAPE_SCALES,
+    )
     result = correspond_shapes(a, b, partial=args.partial)
     write_map(result, a, b, Path(args.output), labels, args.up)
     if args.html:

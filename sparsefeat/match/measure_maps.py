@@ -77,23 +77,18 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "error_where_sure": float(errors[sure].mean()) if sure.any() else None,
                 "sure": float(sure.mean()),
                 "orientation": found.hypotheses[0].orientation,
-                "orientations": {h.name: h.orientation for h in found.hypotheses},
+                "mirrored": max(h.orientation for h in found.hypotheses if h.name == "mirrored"),
             }
         )
-        mean = np.mean([record["error"] for record in records])
+        mean = float(np.mean([record["error"] for record in records]))
         print(
-            f"{a.name} to {b.name}: error x100 {errors.mean():.2f}; mean of {len(records)}: {mean:.2f}"
+            f"{a.name} to {b.name}: error x100 {errors.mean():.2f}; mean of {len(records)}: {mean:.2f}",
+            flush=True,
         )
-        sys.stdout.flush()
-    if args.result:
-        numbers = {
-            "error": float(np.mean([record["error"] for record in records])),
-            "points": args.points,
-            "turned": True,
-            "pairs": records,
-        }
-        words = ["python", "-m", "sparsefeat.match.measure_maps", *(argv or sys.argv[1:])]
-        print(write_result("maps", args.result, numbers, words, [args.seed]))
+        if args.result:  # after every pair, so that an interrupted run leaves what it has
+            numbers = {"error": mean, "points": args.points, "turned": True, "pairs": records}
+            words = ["python", "-m", "sparsefeat.match.measure_maps", *(argv or sys.argv[1:])]
+            write_result("maps", args.result, numbers, words, [args.seed])
     return 0
 
 

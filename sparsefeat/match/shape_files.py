@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -96,12 +95,11 @@ def _draw(
     path: Path,
     up: str,
 ) -> None:
-    shown: list[tuple[DescribedShape, np.ndarray]] = [(b, colors), (a, carried)]
     titles = [Path(b.name).name, f"{Path(a.name).name}: colours carried over"]
-    view: Any = View(azimuth_deg=30.0, elevation_deg=15.0, up=up)
+    view = View(azimuth_deg=30.0, elevation_deg=15.0, up=up)
     if a.faces is not None and b.faces is not None:
-        meshes: list[Any] = [(shape.vertices, shape.faces, color) for shape, color in shown]
+        meshes = [(b.vertices, b.faces, colors), (a.vertices, a.faces, carried)]
         render_meshes(meshes, path, titles=titles, views=view, panel=(480, 480))
     else:
-        clouds, tints = [s.unit for s, _ in shown], [color for _, color in shown]
-        render_points(clouds, tints, path, titles=titles, view=view)
+        # Each in roots of its area, since they are drawn at one scale.
+        render_points([b.unit, a.unit], [colors, carried], path, titles=titles, view=view)

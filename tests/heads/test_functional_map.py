@@ -144,7 +144,7 @@ def test_wrong_shapes_are_refused():
         functional_map(random(len(first), 3), first, random(len(first), 3), second)
     with pytest.raises(ValueError, match="rows of a"):
         map_from_points(order[1:], first, second)
-    with pytest.raises(ValueError, match="square map of at most 5"):
+    with pytest.raises(ValueError, match="a map of at most 5 x 5 eigenpairs"):
         zoomout(torch.eye(8, dtype=torch.float64), first, second, size=5)
 
 
