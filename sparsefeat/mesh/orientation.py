@@ -247,14 +247,21 @@ class _Cloud:
         votes, quality = self._explained(places)
         first = int(quality.argmax())
         other = quality * (votes @ votes[first] < 0)
-        found = []
-        steps = 0.15 * size * np.random.default_rng(self.seed).normal(size=(_NEAR, 3))
-        for start in [first] if other.max() == 0 else [first, int(other.argmax())]:
-            near = np.concatenate([places[start, None], places[start] + steps])
-            quality = self._explained(near)[1]
+        steps = 0.15 * size * np.random.default_rng(self.seed).normal(size=(_NEAR + 1, 3))
+        steps[0] = 0
+        near = places[first] + steps
+        # A flat piece looks the same from both sides: then both are tried alike.
+        middle = self.points.mean(0)
+        across = np.linalg.svd(self.points[self.compared] - middle, full_matrices=False)[2][2]
+        beyond = near - 2 * ((near - middle) @ across)[:, None] * across
+        if other.max() > 0:
+            beyond = np.concatenate([beyond, places[other.argmax()] + steps[: _NEAR // 2]])
+        sides = []
+        for tried in (near, beyond):
+            quality = self._explained(tried)[1]
             rows = np.argsort(-quality, kind="stable")[:_VOTERS]
-            found.append((near[rows], quality[rows]))
-        return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+            sides.append((tried[rows], quality[rows]))
+        return np.concatenate([s[0] for s in sides]), np.concatenate([s[1] for s in sides])
 
     def votes_of_best(self) -> tuple[np.ndarray, np.ndarray]:
         """Sums of signs and of weights, of the places that see most of a scan. Shape: (M,), (M,)."""
