@@ -58,6 +58,7 @@ _VOTERS = 6
 _VOTES = 1000
 """Points that are voted on; the others are reached along the surface."""
 _DIRECTIONS = 40
+_MAJORITY = 0.3
 _CELL = 1.2
 """Edge of the cells, in spacings of the points."""
 _BESIDE = 4
@@ -133,8 +134,12 @@ def estimate_normals(
         return np.where(side[:, None] < 0, -1.0, 1.0) * fitted
     chosen = _spread_rows(points, _POINTS, seed)
     cloud = _Cloud(points, chosen, fitted[chosen], seed)
-    votes = cloud.votes_around() if closed else cloud.votes_of_best()
-    certain = cloud.along_surface(*votes)[:, None] * cloud.normals
+    if closed:
+        # Through gaps the inside is seen too: a clear majority is as good as all.
+        sides = (cloud.along_surface(*cloud.votes_around()) / _MAJORITY).clip(-1, 1)
+    else:
+        sides = cloud.along_surface(*cloud.votes_of_best())
+    certain = sides[:, None] * cloud.normals
     if len(chosen) == len(points):
         return certain
     nearest = cKDTree(cloud.points).query(points)[1]
