@@ -65,13 +65,10 @@ def outward_vectors(
             seen_from = torch.from_numpy(places[best_viewpoint(points, places)])
             seen_from = seen_from[voxels.inverse].to(cloud.device)
             return torch.nn.functional.normalize(seen_from - cloud.double()).float()
-        shown = " ".join(f"{value:g}" for value in places[0]) if len(places) == 1 else len(places)
+        named = f"{len(places)} viewpoints" if len(places) > 1 else f"viewpoint {_shown(places[0])}"
         warn(
-            f"{where}: viewpoint {shown} can have seen {check.support:.0%} of the surface, another place "
-            f"{check.best:.0%}: it is not used, the side of the surface is estimated; give normals to insist"
-            if len(places) == 1
-            else f"{where}: {shown} viewpoints can have seen {check.support:.0%} of the surface, a single other place "
-            f"{check.best:.0%}: they are not used, the side of the surface is estimated; give normals to insist"
+            f"{where}: {named} can have seen {check.support:.0%} of the surface, and fit it {check.quality / check.best:.0%} "
+            "as well as another place: not used, the side of the surface is estimated; give normals to insist"
         )
     else:
         warn(
@@ -89,3 +86,7 @@ def _estimated(voxels: VoxelCloud, closed: bool) -> Tensor:
     length = GRAZING / (1 - certain.square() + GRAZING**2).sqrt()
     oriented: Tensor = (found * length).float()[voxels.inverse]
     return oriented
+
+
+def _shown(place: np.ndarray) -> str:
+    return " ".join(f"{value:g}" for value in place)

@@ -87,19 +87,21 @@ def test_normals_of_a_scan_face_the_side_that_its_sensor_saw_wherever_it_lies():
 def test_normals_face_a_given_viewpoint_and_of_several_the_one_that_sees_the_point():
     points, normals, sensor = corner_of_a_room()
     found = estimate_normals(points, sensor)
-    assert right_share(found, normals) == 1
+    assert right_share(found, normals) > 0.99  # where two walls meet, fitted normals are of neither
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1)
     # A wall between two rooms, seen from either: a point of a side of the wall faces its own room.
     wall = np.concatenate([sheet((0, 0, -0.4), (3, 3, -0.4)), sheet((0, 0, 0.4), (3, 3, 0.4))])
     places = np.array([[1.5, 1.5, 2], [1.5, 1.5, -2]])
     upper = wall[:, 2] > 0
-    assert (best_viewpoint(wall, places) == np.where(upper, 0, 1)).mean() > 0.99
-    assert ((estimate_normals(wall, places)[:, 2] > 0) == upper).mean() > 0.99
+    # Past the edges of one side the other one is seen.
+    assert (best_viewpoint(wall, places) == np.where(upper, 0, 1)).mean() > 0.95
+    assert ((estimate_normals(wall, places)[:, 2] > 0) == upper).mean() > 0.95
 
 
 def test_where_either_side_may_be_outside_normals_are_short():
-    flat = estimate_normals(sheet((0, 0, 0), (3, 3, 0)))
-    assert np.linalg.norm(flat, axis=1).mean() < 0.5
+    flat = sheet((0, 0, 0), (3, 3, 0))
+    flat[:, 2] += np.random.default_rng(1).normal(0, 0.02, len(flat))
+    assert np.linalg.norm(estimate_normals(flat), axis=1).mean() < 0.6
     points, _, _ = corner_of_a_room()
     assert np.linalg.norm(estimate_normals(points), axis=1).mean() > 0.7
 
@@ -110,7 +112,7 @@ def test_the_place_of_the_sensor_is_credible_and_one_behind_a_wall_is_not():
     assert check_viewpoint(points, np.stack([sensor, sensor + 0.2])).credible
     for wrong in ([-2.0, 1.0, 1.0], [1.0, 1.0, -3.0], [1.0, 1.1, 0.4]):
         check = check_viewpoint(points, wrong)
-        assert not check.credible and check.support < 0.85 * check.best
+        assert not check.credible and check.support < 0.6 and check.quality < 0.7 * check.best
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
@@ -155,7 +157,8 @@ def test_a_cut_mesh_keeps_its_outer_side_however_it_is_wound():
 
 def test_a_shallow_piece_keeps_the_winding_that_it_has():
     vertices, faces = sphere(4)
-    cap = faces[(vertices[faces][:, :, 2] > 0.97).all(1)]
+    vertices = vertices * [1, 1, 0.2]
+    cap = faces[(vertices[faces][:, :, 2] > 0.2 * 0.97).all(1)]
     for wound, sign in ((cap, 1), (cap[:, ::-1], -1)):
         outwards, normals = outer_normals(vertices, wound)
         assert outwards == 1

@@ -155,8 +155,8 @@ def test_options_that_do_not_go_together_are_refused(options, message):
 def test_an_extractor_takes_normals_or_a_viewpoint():
     extractor = FeatureExtractor(network(), voxel_size=1.0)
     points, normals = (part.numpy() for part in ball())
-    plain, told = extractor(points), extractor(points, normals=5 * normals)
-    assert not np.allclose(plain, told, atol=1e-3)
+    unknown, told = (extractor(points, normals=n) for n in (0 * normals, 5 * normals))
+    assert not np.allclose(unknown, told, atol=1e-3)
     # From far away all of a cap is seen from the same direction, of whatever length.
     cap = points[points[:, 2] > 2]
     viewpoint = (0.0, 0.0, 1e7)
@@ -164,7 +164,28 @@ def test_an_extractor_takes_normals_or_a_viewpoint():
     np.testing.assert_allclose(
         seen, extractor(cap, normals=np.tile([0, 0, 2.0], (len(cap), 1))), atol=1e-4
     )
-    np.testing.assert_allclose(extractor(points, normals=0 * normals), plain)
+    # Of a shape that is known to be one, the outer side is found.
+    with pytest.warns(UserWarning, match="estimated"):
+        found = extractor(points, closed=True)
+    inside = extractor(points, normals=-normals)
+    assert np.abs(found - told).mean() < 0.5 * np.abs(found - inside).mean()
+
+
+def test_a_viewpoint_from_which_little_can_have_been_seen_is_not_used():
+    axis = np.arange(0, 30, 0.7)
+    floor = np.stack([*np.meshgrid(axis, axis), np.zeros((len(axis),) * 2)], -1).reshape(-1, 3)
+    wall = floor[:, [2, 0, 1]]
+    points = np.concatenate([floor, wall]) + [0.3, 0.3, 0.3]
+    extractor = FeatureExtractor(network(), voxel_size=1.0)
+    right = extractor(points, viewpoint=(20, 15, 20))
+    with pytest.warns(
+        UserWarning, match=r"viewpoint -20 15 5 can have seen .* the side .* estimated"
+    ):
+        wrong = extractor(points, viewpoint=(-20, 15, 5))
+    with pytest.warns(UserWarning, match="neither viewpoint nor normals"):
+        np.testing.assert_array_equal(wrong, extractor(points))
+    insisted = extractor(points, normals=np.array([-20, 15, 5]) - points)
+    assert np.abs(wrong - right).mean() < 0.5 * np.abs(insisted - right).mean()
 
 
 def test_averaged_poses_take_the_normals_along():
