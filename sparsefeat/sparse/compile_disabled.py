@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -10,8 +11,13 @@ import torch
 
 if hasattr(torch.compiler, "is_compiling"):
     is_compiling = torch.compiler.is_compiling
-else:  # torch 2.2, where it is in the compiler itself
-    from torch._dynamo import is_compiling
+else:
+
+    def is_compiling() -> bool:
+        """As torch 2.3 has it; 2.2 has it in its compiler, which is not loaded for this question."""
+        compiler = sys.modules.get("torch._dynamo")
+        return compiler is not None and compiler.is_compiling()
+
 
 P = ParamSpec("P")
 T = TypeVar("T")

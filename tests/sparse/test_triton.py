@@ -20,7 +20,7 @@ from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor, arithmeti
 from sparsefeat.sparse import functional as fn
 from sparsefeat.sparse.arithmetic import plain
 
-pytest.importorskip("triton", reason="needs triton")
+pytest.importorskip("triton", minversion="3", reason="needs triton 3, which comes with torch 2.4")
 
 HALVES = {torch.float16: 2e-3, torch.bfloat16: 2e-2}
 TOLERANCE = {torch.float32: 1e-6, **HALVES}

@@ -260,7 +260,7 @@ def test_kernels_compile_for_gpus_with_tensor_cores_and_asynchronous_gathers(
 
 
 def test_no_kernel_is_compiled_anew_for_another_number_of_voxels(monkeypatch):
-    pytest.importorskip("triton", reason="needs triton")
+    pytest.importorskip("triton", minversion="3", reason="needs triton 3")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     module = importlib.import_module("sparsefeat.sparse.arithmetic.triton_kernels")
     for kernel, counts in (
