@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from sparsefeat.mesh.orientation import check_viewpoint, estimate_normals
 from sparsefeat.models.voxel_cloud import voxelize
 from sparsefeat.synthetic.damage import damage_mesh
 
+PROGRAM = "python -m sparsefeat.benchmark.orientation"
 VOXEL = 0.05
 OFF = 3.0
 """Metres that a wrong viewpoint is off, in a random direction."""
@@ -35,13 +37,14 @@ WRONG = 0.85
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the measurement; returns the exit code."""
-    parser = ToolParser(prog="python -m sparsefeat.benchmark.orientation", description=__doc__)
+    parser = ToolParser(prog=PROGRAM, description=__doc__)
     add = parser.add_argument
     add("--scans", metavar="DIR", help="folder of folders of fragments, seen from their origin")
     add("--scenes", metavar="A,B", help="parts of names; default: all")
     add("--shapes", metavar="DIR", help="folder of closed meshes")
     add("--every", type=int, default=1, metavar="N", help="every N-th file (default: 1)")
     add_result_option(parser, "orientation", argv)
+    parser.set_defaults(command=[*PROGRAM.split(), *(sys.argv[1:] if argv is None else argv)])
     args = parser.parse_args(argv)
     return run_tool(lambda: run(args), args)
 
