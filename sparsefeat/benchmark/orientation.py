@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparsefeat.cli.frame import ToolParser, add_result_option, prepare_result, run_tool
 from sparsefeat.data.fragments import load_fragment, load_viewpoint
 from sparsefeat.errors import InputError
 from sparsefeat.io.meshes import read_mesh
@@ -24,6 +24,7 @@ from sparsefeat.mesh.orientation import check_viewpoint, estimate_normals
 from sparsefeat.models.voxel_cloud import voxelize
 from sparsefeat.synthetic.damage import damage_mesh
 
+PROGRAM = "python -m sparsefeat.benchmark.orientation"
 VOXEL = 0.05
 OFF = 3.0
 """Metres that a wrong viewpoint is off, in a random direction."""
@@ -33,22 +34,16 @@ WRONG = 0.85
 """Share of points on the right side below which a viewpoint is a harmful one."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the measurement; returns the exit code."""
-    parser = ToolParser(prog="python -m sparsefeat.benchmark.orientation", description=__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure what is asked for, print it and, with ``--result``, write it."""
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     add = parser.add_argument
     add("--scans", metavar="DIR", help="folder of folders of fragments, seen from their origin")
     add("--scenes", metavar="A,B", help="parts of names; default: all")
     add("--shapes", metavar="DIR", help="folder of closed meshes")
     add("--every", type=int, default=1, metavar="N", help="every N-th file (default: 1)")
-    add_result_option(parser, "orientation", argv)
+    add("--result", metavar="NAME", help="also write results/orientation/NAME.json")
     args = parser.parse_args(argv)
-    return run_tool(lambda: run(args), args)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Measure what is asked for."""
-    prepare_result(args)
     numbers: dict[str, dict[str, float]] = {}
     if args.scans:
         parts = (args.scenes or "").split(",")
@@ -66,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
     if not numbers:
         raise InputError("nothing to measure: expected --scans or --shapes with files in them")
     if args.result is not None:
-        print(write_result(args.result_task, args.result, numbers, args.command, [0]))
-    return 0
+        command = [*PROGRAM.split(), *(sys.argv[1:] if argv is None else argv)]
+        print(write_result("orientation", args.result, numbers, command, [0]))
 
 
 def measure_scans(files: Iterable[Path]) -> dict[str, float]:
@@ -134,4 +129,4 @@ def _line(values: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()
