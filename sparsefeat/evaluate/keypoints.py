@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from sparsefeat.data.fragments import load_fragment
 from sparsefeat.data.orientation import Viewpoints, load_orientation
 from sparsefeat.errors import InputError
+from sparsefeat.extract import FeatureExtractor
 from sparsefeat.sparse import quantize
 
 
@@ -132,7 +133,12 @@ class FragmentDescriber:
         viewpoint = load_orientation(path, viewpoints=self.viewpoints).viewpoint
         if viewpoint is not None:
             viewpoint = viewpoint @ rotation[:3, :3].T
-        features = self.describe(points, viewpoint=viewpoint)
+        if isinstance(self.describe, FeatureExtractor) and self.viewpoints is None:
+            # The layout says where its sensors stood. A viewpoint would be judged by the points, which may err.
+            outward = None if viewpoint is None else viewpoint - points
+            features = self.describe(points, normals=outward)
+        else:
+            features = self.describe(points, viewpoint=viewpoint)
         if isinstance(features, torch.Tensor):
             features = features.detach().float().cpu().numpy()
         features = np.asarray(features, dtype=np.float32)

@@ -145,14 +145,14 @@ def _shapes(numbers: dict[str, Any]) -> Iterator[Number]:
 
 
 def _receptive_field(numbers: dict[str, Any]) -> Iterator[Number]:
-    found = numbers["adapter"]
-    for point in found["grid"]:
-        name = f"grid {point['voxel_size']:.4g}: accuracy"
-        yield name, point["accuracy"], TOLERANCES["accuracy"]
-    for tuned in found["tuned"]:
-        name = f"from {tuned['start']:.4g}"
-        yield f"{name}: voxel size", tuned["voxel_size"], TOLERANCES["voxel size"]
-        yield f"{name}: accuracy", tuned["accuracy"], TOLERANCES["accuracy"]
+    for draw in numbers["adapter"]["draws"]:
+        for point in draw["grid"]:
+            name = f"draw {draw['seed']}, grid {point['voxel_size']:.4g}: accuracy"
+            yield name, point["accuracy"], TOLERANCES["accuracy"]
+        for tuned in draw["tuned"]:
+            name = f"draw {draw['seed']}, from {tuned['start']:.4g}"
+            yield f"{name}: voxel size", tuned["voxel_size"], TOLERANCES["voxel size"]
+            yield f"{name}: accuracy", tuned["accuracy"], TOLERANCES["accuracy"]
 
 
 def _engine(numbers: dict[str, Any]) -> Iterator[Number]:
@@ -180,8 +180,10 @@ def _voxelization(numbers: dict[str, Any]) -> Iterator[Number]:
 
 def _robustness(numbers: dict[str, Any]) -> Iterator[Number]:
     # How many kills come too late depends on the machine; that nothing breaks does not.
-    for name, tool in numbers["tools"].items():
+    for name, tool in numbers.get("tools", {}).items():
         yield f"{name}: failures", len(tool["failures"]), TOLERANCES["count"]
+    for name, reader in numbers.get("readers", {}).items():
+        yield f"{name}: bad", len(reader["bad"]), TOLERANCES["count"]
 
 
 _NUMBERS = {

@@ -5,6 +5,7 @@ A view takes results and options, both as written in a block of :mod:`sparsefeat
 
 from __future__ import annotations
 
+import math
 import shlex
 import statistics
 from collections.abc import Callable, Sequence
@@ -194,26 +195,31 @@ def transfer(results: Sequence[Result], methods: str = "") -> str:
 
 
 def adapter(results: Sequence[Result]) -> str:
-    """Receptive field: where tuning ended from each start, against the best of a grid."""
+    """Receptive field: where tuning ended from each start, against the voxel size that a grid search chose."""
     rows = []
     for result in results:
-        found = result["numbers"]["adapter"]
-        best = max(found["grid"], key=lambda point: point["accuracy"])
-        for tuned in found["tuned"]:
-            rows.append(
-                [
-                    ", ".join(map(str, result["seeds"])),
-                    f"{best['voxel_size']:.4f}, {best['accuracy']:.3f}",
-                    f"{tuned['start']:.4f}",
-                    f"{tuned['voxel_size']:.4f}",
-                    f"{tuned['rungs_off']:+.2f}",
-                    f"{-100 * tuned['accuracy_off']:+.1f}",
-                    f"{tuned['cost_share']:.0%}".replace("%", " %"),
-                ]
-            )
-    head = ["people drawn with seed", "grid's best: voxel size, accuracy", "start", "ends at"]
-    head += ["rungs off the grid's best", "points of accuracy above the grid's best"]
-    return _table([*head, "cost, share of the grid's"], rows)
+        for draw in result["numbers"]["adapter"]["draws"]:
+            chosen = max(draw["grid"], key=lambda point: point["accuracy"])["voxel_size"]
+            for tuned in draw["tuned"]:
+                over_grid, over_scan = (
+                    100 * (tuned["accuracy"] - other)
+                    for other in (draw["accuracy"], tuned["scanned_accuracy"])
+                )
+                rows.append(
+                    [
+                        str(draw["seed"]),
+                        f"{chosen:.4f}, {draw['accuracy']:.3f}",
+                        f"{tuned['start']:.4f}",
+                        f"{tuned['voxel_size']:.4f}",
+                        f"{2 * math.log2(tuned['voxel_size'] / chosen):+.2f}",
+                        f"{over_grid:+.1f}",
+                        f"{over_scan:+.1f}",
+                        f"{tuned['cost_share']:.0%}".replace("%", " %"),
+                    ]
+                )
+    head = ["draw", "the grid's choice: voxel size, accuracy", "start", "ends at"]
+    head += ["rungs off the grid's choice", "points above the grid's choice"]
+    return _table([*head, "points above its own scan", "cost, share of the grid's"], rows)
 
 
 def timings(results: Sequence[Result]) -> str:
@@ -265,10 +271,50 @@ def kills(results: Sequence[Result]) -> str:
     return _table(head, rows)
 
 
+def records(
+    results: Sequence[Result], columns: str, under: str = "", titles: str = "", first: str = ""
+) -> str:
+    """A row for each entry of a mapping, such as one reader, one data set or one environment.
+
+    Args:
+        results: one.
+        columns: keys of an entry, with commas; ``a.b`` is b within a. What an entry lacks stays empty.
+        under: key of the mapping within the numbers; empty: the numbers themselves.
+        titles: of the columns, with commas; empty: the keys.
+        first: title of the first column.
+    """
+    (result,) = _single(results, "records")
+    entries = _within(result["numbers"], under) if under else result["numbers"]
+    keys = [key.strip() for key in columns.split(",")]
+    named = [title.strip() for title in titles.split(",")] if titles else keys
+    if len(named) != len(keys):
+        raise InputError(f"records: {len(named)} titles for {len(keys)} columns")
+    rows = [
+        [_SCENES.get(name, _DAMAGES.get(name, name)), *(_cell(_within(entry, key)) for key in keys)]
+        for name, entry in entries.items()
+        if isinstance(entry, dict)
+    ]
+    return _table([first, *named], rows)
+
+
+def _within(entry: Any, key: str) -> Any:
+    for part in key.split("."):
+        entry = entry.get(part) if isinstance(entry, dict) else None
+    return entry
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return str(len(value))
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
 VIEWS: dict[str, Callable[..., str]] = {
     view.__name__: view
     for view in (
-        origin, scenes, descriptors, regimes, transfer, adapter, timings, voxels, kills,
+        origin, scenes, descriptors, regimes, transfer, adapter, timings, voxels, kills, records,
     )
 }  # fmt: skip
 """By the name that a block gives."""

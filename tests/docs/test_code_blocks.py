@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import shlex
 from collections.abc import Iterator
@@ -75,12 +76,13 @@ def run_command(words: list[str]) -> None:
         arguments = [Path(words[1]).stem.replace("_", "-"), *words[2:]]
     else:
         pytest.fail(f"{shlex.join(words)}: neither sparsefeat nor python tools/; say why not run")
-    assert main(arguments) == 0, shlex.join(words)
+    expanded = [path for word in arguments for path in sorted(glob.glob(word)) or [word]]
+    assert main(expanded) == 0, shlex.join(words)
 
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory) -> Path:
-    """What the README calls scan.ply, scan1.ply and scan2.ply, and a mesh."""
+    """What the README calls scan.ply, scan1.ply and scan2.ply, a.off and b.off, and a mesh."""
     root = tmp_path_factory.mktemp("inputs")
     make_rooms(
         root / "rooms", 0, rooms=1, fragments_per_room=2, layout="test", workers=1, frames=12
@@ -89,10 +91,11 @@ def inputs(tmp_path_factory) -> Path:
         write_ply(root / f"scan{k}.ply", read_points(path).points[::2])
     write_ply(root / "scan.ply", read_points(root / "scan1.ply").points)
     make_creatures(
-        root / "people", 0, count=1, poses=1, families=["humanoid"], vertices=2500, workers=1
+        root / "people", 0, count=1, poses=2, families=["humanoid"], vertices=2500, workers=1
     )
-    body = min((root / "people").rglob("*.off"))
-    (root / "body.off").write_bytes(body.read_bytes())
+    a, b = sorted((root / "people").rglob("*.off"))
+    for name, path in (("body.off", a), ("a.off", a), ("b.off", b)):
+        (root / name).write_bytes(path.read_bytes())
     return root
 
 

@@ -57,9 +57,10 @@ def map_numbers() -> dict[str, Any]:
 def adapter_numbers() -> dict[str, Any]:
     grid = [{"voxel_size": 0.01, "accuracy": 0.7, "points": 9}]
     grid.append({"voxel_size": 0.02, "accuracy": 0.8, "points": 9})
-    tuned = {"start": 0.06, "voxel_size": 0.0218, "accuracy": 0.81, "rungs_off": 0.25}
-    tuned |= {"accuracy_off": -0.01, "cost_share": 0.19}
-    return transfer_numbers() | {"adapter": {"grid": grid, "tuned": [tuned]}}
+    tuned = {"start": 0.06, "voxel_size": 0.0218, "accuracy": 0.81, "cost_share": 0.19}
+    tuned |= {"scanned": 0.02, "scanned_accuracy": 0.805}
+    draw = {"seed": 7, "grid": grid, "accuracy": 0.8, "tuned": [tuned]}
+    return transfer_numbers() | {"adapter": {"draws": [draw], "summary": {}}}
 
 
 def engine_numbers() -> dict[str, Any]:
@@ -103,7 +104,29 @@ def test_errors_of_maps_are_shown_as_given_and_turned():
 
 def test_the_adapter_is_shown_beside_the_best_of_the_grid():
     table = rows(VIEWS["adapter"]([result("receptive_field", adapter_numbers())]))
-    assert table[1:] == [["0, 1", "0.0200, 0.800", "0.0600", "0.0218", "+0.25", "+1.0", "19 %"]]
+    assert table[1:] == [
+        ["7", "0.0200, 0.800", "0.0600", "0.0218", "+0.25", "+1.0", "+0.5", "19 %"]
+    ]
+
+
+def test_records_are_rows_of_the_keys_that_are_asked_for():
+    numbers = {"readers": {"ply": {"inputs": 5, "bad": [], "more": {"share": 0.25}}, "off": {}}}
+    table = rows(
+        VIEWS["records"](
+            [result("robustness", numbers)],
+            columns="inputs,bad,more.share",
+            under="readers",
+            titles="inputs,faults,share",
+            first="reader",
+        )
+    )
+    assert table == [
+        ["reader", "inputs", "faults", "share"],
+        ["ply", "5", "0", "0.250"],
+        ["off", "", "", ""],
+    ]
+    with pytest.raises(InputError, match="2 titles for 1 columns"):
+        VIEWS["records"]([result("robustness", numbers)], columns="inputs", titles="a,b")
 
 
 def test_times_stand_beside_those_of_others():
