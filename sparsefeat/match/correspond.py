@@ -59,20 +59,22 @@ class MapHypothesis:
         name: ``"direct"``, ``"mirrored"``, or ``"given"``.
         orientation: mean cosine, 1 where orientation is kept everywhere, -1 where it is reversed.
         distance: mean distance of the descriptors that are mapped to each other, 1 for unrelated ones.
-        score: orientation minus distance; the highest is taken.
+        cycle: squared distance of the functional map there and back from the identity, an eigenpair on average.
+        score: orientation minus distance minus cycle; the highest is taken.
         forth, back: functional maps behind the maps from a to b and from b to a.
     """
 
     name: str
     orientation: float
     distance: float
+    cycle: float
     forth: Tensor
     back: Tensor
 
     @property
     def score(self) -> float:
         """What hypotheses are compared by."""
-        return self.orientation - self.distance
+        return self.orientation - self.distance - self.cycle
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,7 +287,9 @@ class _Pair:
         apart = (self.features[0][samples_a] - self.features[1][points]).square().mean(1)
         # Unrelated rows of variance 1 a channel differ by 2 in the mean square.
         distance = float((apart / 2).sqrt().mean())
-        return MapHypothesis(name, float(agreement.mean()), distance, forth, back)
+        there_and_back = forth @ back
+        cycle = float((there_and_back - torch.eye(len(forth))).square().sum() / len(forth))
+        return MapHypothesis(name, float(agreement.mean()), distance, cycle, forth, back)
 
     def polished(self, hypothesis: MapHypothesis) -> MapHypothesis:
         """The second half of the refinement once more, to all vertices: samples leave maps a little inexact."""

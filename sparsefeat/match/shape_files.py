@@ -65,7 +65,12 @@ def write_map(
             "back_confidence": float(result.back_confidence.mean()),
             "orientation": best.orientation,
             "hypotheses": [
-                {"name": h.name, "orientation": h.orientation, "distance": h.distance}
+                {
+                    "name": h.name,
+                    "orientation": h.orientation,
+                    "distance": h.distance,
+                    "cycle": h.cycle,
+                }
                 for h in result.hypotheses
             ],
         },
