@@ -178,6 +178,16 @@ def _voxelization(numbers: dict[str, Any]) -> Iterator[Number]:
             yield f"{name}: time of {other} over ours", ratio, TOLERANCES["time ratio"]
 
 
+def _maps(numbers: dict[str, Any]) -> Iterator[Number]:
+    for pair in numbers["pairs"] if "error" in numbers else ():
+        name = f"{pair['source']} to {pair['target']}: error"
+        yield name, pair["error"], TOLERANCES["geodesic error"]
+    for record in numbers.get("records", ()):
+        turned = ", turned" if record["rotated"] else ""
+        name = f"step {record['step']}, {record['map']}{turned}: error"
+        yield name, record["error"], TOLERANCES["geodesic error"]
+
+
 def _robustness(numbers: dict[str, Any]) -> Iterator[Number]:
     # How many kills come too late depends on the machine; that nothing breaks does not.
     for name, tool in numbers.get("tools", {}).items():
@@ -194,4 +204,5 @@ _NUMBERS = {
     "engine": _engine,
     "voxelization": _voxelization,
     "robustness": _robustness,
+    "maps": _maps,
 }

@@ -33,6 +33,7 @@ _METHODS = {
     "tuned": "tuned voxel size",
     "fixed": "1/50 of the extent",
 }
+_OF_MAPS = ("error", "right", "confidence")
 _SCENES = {
     "7-scenes-redkitchen": "redkitchen",
     "sun3d-home_md-home_md_scan9_2012_sep_30": "home_md",
@@ -271,6 +272,34 @@ def kills(results: Sequence[Result]) -> str:
     return _table(head, rows)
 
 
+def zero_shot(results: Sequence[Result]) -> str:
+    """Maps: the error of each pair of shapes, then mean and median."""
+    (result,) = _single(results, "zero_shot")
+    pairs = result["numbers"]["pairs"]
+    rows = [
+        [f"{p['source']} to {p['target']}", *(f"{p[key]:.2f}" for key in _OF_MAPS)] for p in pairs
+    ]
+    for name, middle in (("mean", statistics.fmean), ("median", statistics.median)):
+        rows.append([name, *(f"{middle(p[key] for p in pairs):.2f}" for key in _OF_MAPS)])
+    return _table(["pair", "error", "share within 5", "mean confidence"], rows)
+
+
+def trained_maps(results: Sequence[Result]) -> str:
+    """Maps of a trained head: a row for each snapshot and orientation, a column for each kind of map."""
+    (result,) = _single(results, "trained_maps")
+    records = result["numbers"]["records"]
+    kinds = list(dict.fromkeys(record["map"] for record in records))
+    rows: dict[tuple[int, bool], dict[str, str]] = {}
+    for record in records:
+        row = rows.setdefault((record["step"], record["rotated"]), {})
+        row |= {"minutes": f"{record['seconds'] / 60:.1f}", record["map"]: f"{record['error']:.2f}"}
+    table = [
+        [str(step), row["minutes"], "turned" if turned else "as given", *(row[k] for k in kinds)]
+        for (step, turned), row in rows.items()
+    ]
+    return _table(["steps", "minutes", "shapes", *kinds], table)
+
+
 def records(
     results: Sequence[Result], columns: str, under: str = "", titles: str = "", first: str = ""
 ) -> str:
@@ -314,7 +343,8 @@ def _cell(value: Any) -> str:
 VIEWS: dict[str, Callable[..., str]] = {
     view.__name__: view
     for view in (
-        origin, scenes, descriptors, regimes, transfer, adapter, timings, voxels, kills, records,
+        origin, scenes, descriptors, regimes, transfer, adapter, timings, voxels, kills, zero_shot,
+        trained_maps, records,
     )
 }  # fmt: skip
 """By the name that a block gives."""

@@ -212,3 +212,30 @@ def test_numbers_of_another_form_are_refused():
         compare(result("engine", engine_numbers()), {"rows": []})
     with pytest.raises(InputError, match="expected one of matching, study"):
         compare(result("speed", {}), {})
+
+
+def zero_shot_numbers() -> dict[str, Any]:
+    pairs = [
+        {"source": "a", "target": b, "error": e, "right": 0.9, "confidence": 0.8}
+        for b, e in (("b", 1.0), ("c", 2.0), ("d", 6.0))
+    ]
+    return {"error": 3.0, "pairs": pairs}
+
+
+def test_maps_are_shown_pair_by_pair_with_mean_and_median():
+    table = rows(VIEWS["zero_shot"]([result("maps", zero_shot_numbers())]))
+    assert table[1] == ["a to b", "1.00", "0.90", "0.80"]
+    assert table[4:] == [["mean", "3.00", "0.90", "0.80"], ["median", "2.00", "0.90", "0.80"]]
+
+
+def test_snapshots_of_a_trained_head_are_rows():
+    records = [
+        {"step": 5, "seconds": 90.0, "rotated": turned, "map": kind, "error": error}
+        for turned, kind, error in ((False, "nearest", 4.0), (False, "refined", 2.0),
+                                    (True, "nearest", 4.5), (True, "refined", 2.5))
+    ]  # fmt: skip
+    numbers = {"config": {}, "records": records, "pairs": [["a", "b"]]}
+    assert rows(VIEWS["trained_maps"]([result("maps", numbers)]))[1:] == [
+        ["5", "1.5", "as given", "4.00", "2.00"],
+        ["5", "1.5", "turned", "4.50", "2.50"],
+    ]
