@@ -119,8 +119,11 @@ def plot_scores(
             f"plot_scores: scores {scores.shape} for {len(rows)} rows and {len(columns)} columns"
         )
     theme = theme_colors("white")
-    left, top, cell = 330, 130, (82, 30)
-    width, height = left + cell[0] * len(columns) + 20, top + cell[1] * len(rows) + 20
+    # Names have some 7 pixels a letter; those of columns are turned by 35 degrees and reach to the right.
+    longest = [7 * max(len(name) for name in names) for names in (rows, columns)]
+    left, top, cell = 30 + longest[0], 70 + round(0.6 * longest[1]), (82, 30)
+    right = max(20, round(0.9 * longest[1]) - 20)
+    width, height = left + cell[0] * len(columns) + right, top + cell[1] * len(rows) + 20
     figure = new_figure(width, height, theme)
     place = (
         left / width,
