@@ -11,6 +11,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
+_LONGEST = 1500
+"""Characters of a message."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -18,8 +21,19 @@ T = TypeVar("T")
 class InputError(ValueError):
     """Input is not as expected. The message says where (file, line, field), what was given and what was expected.
 
-    The command line prints the message as one line and exits with code 2.
+    The command line prints the message as one line and exits with code 2. Names come from files, which may hold anything:
+    what is not printable is escaped, and the middle of an overlong message is left out.
     """
+
+    def __init__(self, message: str = ""):
+        super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST - 300]} ... {text[-290:]}"
+    return text
 
 
 class InputWarning(UserWarning):

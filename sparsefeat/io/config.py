@@ -236,8 +236,13 @@ def _convert_scalar(kind: Any, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return _NO
         if kind is int:
+            if isinstance(value, int):
+                return value
             return int(value) if math.isfinite(value) and value == int(value) else _NO
-        return _NO if math.isnan(value) else float(value)
+        try:
+            return _NO if math.isnan(value) else float(value)
+        except OverflowError:  # an integer beyond the largest float
+            return _NO
     raise TypeError(f"configuration fields of type {kind!r} are not supported")
 
 

@@ -69,7 +69,7 @@ def read_torch_file(path: str | os.PathLike) -> Any:
         with open(path, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             _refuse_other_formats(stream.read(64), path)
-            if zipfile.is_zipfile(stream):
+            if _is_zip(stream):
                 return _read_zip(stream, size)
             stream.seek(0)
             if stream.read(4) == b"PK\x03\x04":
@@ -105,6 +105,13 @@ def _refuse_other_formats(head: bytes, path: Path) -> None:
 
 
 # --- the zip layout: <name>/data.pkl, and one record <name>/data/<key> per storage ---
+
+
+def _is_zip(stream: BinaryIO) -> bool:
+    try:
+        return zipfile.is_zipfile(stream)
+    except DAMAGE as error:  # of the directory at the end
+        raise InputError(f"damaged or truncated ({describe(error)})") from error
 
 
 def _read_zip(stream: BinaryIO, size: int) -> Any:

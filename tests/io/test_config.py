@@ -161,6 +161,7 @@ def test_a_file_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
         ("resume: yes\n", "resume: expected true or false, got the text 'yes'"),
         ("resume: 1\n", "resume: expected true or false, got 1"),
         ("optimizer: {lr: .nan}\n", "optimizer.lr: expected a number, got nan"),
+        (f"optimizer: {{lr: 1{'0' * 400}}}\n", "optimizer.lr: expected a number, got 1000"),
         ("optimizer: {lr: '0.1'}\n", "optimizer.lr: expected a number, got the text '0.1'"),
         (
             "optimizer: {name: adam}\n",

@@ -17,6 +17,7 @@ import torch
 from foreign_checkpoints import LAYOUTS, released, save_foreign, small_network
 
 from sparsefeat.checkpoint import from_pretrained
+from sparsefeat.errors import InputError
 from sparsefeat.io.torchfile import read_torch_file
 
 # --- what torch.save writes ---
@@ -273,3 +274,16 @@ def test_random_damage_never_raises_anything_else(tmp_path):
             read_torch_file(path)
         except ValueError as error:
             assert "a.pt" in str(error)
+
+
+def test_a_zip_file_that_claims_to_span_several_disks_is_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.ones(2)}, path)
+    data = path.read_bytes()
+    # The locator of a zip64 directory, with two disks, before the usual end of the directory.
+    end = data.rindex(b"PK\x05\x06")
+    locator = b"PK\x06\x07" + (0).to_bytes(4, "little") + bytes(8) + (2).to_bytes(4, "little")
+    start = end - len(locator) if data[end - 20 : end - 16] == b"PK\x06\x07" else end
+    path.write_bytes(data[:start] + locator + data[end:])
+    with pytest.raises(InputError, match=r"weights.pth: damaged or truncated \(.*disks"):
+        read_torch_file(path)
