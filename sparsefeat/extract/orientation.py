@@ -75,16 +75,16 @@ def outward_vectors(
             "neither viewpoint nor normals are known: the side of the surface is estimated from the points; give "
             "viewpoint= or normals= where you can"
         )
-    return _estimated(voxels, closed).to(cloud.device)
+    return estimated_vectors(voxels, closed)[voxels.inverse].to(cloud.device)
 
 
-def _estimated(voxels: VoxelCloud, closed: bool) -> Tensor:
-    """Of all points, from one in each voxel. Shape: (N, 3)."""
+def estimated_vectors(voxels: VoxelCloud, closed: bool = False) -> Tensor:
+    """Vectors to the outer side as it is estimated from one point in each voxel. Shape: (V, 3) float32."""
     found = torch.from_numpy(estimate_normals(voxels.points.numpy(), closed=closed))
     certain = found.norm(dim=1, keepdim=True).clamp(max=1)
     # Pair kernels make a vector of length s one of s / sqrt(s^2 + GRAZING^2): that becomes the certainty.
     length = GRAZING / (1 - certain.square() + GRAZING**2).sqrt()
-    oriented: Tensor = (found * length).float()[voxels.inverse]
+    oriented: Tensor = (found * length).float()
     return oriented
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from sparsefeat.data.threedmatch import FragmentPair, find_pairs, read_scene_list
-from sparsefeat.errors import InputError, opening
+from sparsefeat.errors import InputError, opening, warn
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.pretrain.config import DataConfig, PretrainConfig
 from sparsefeat.pretrain.pairs import PairDataset, collate_pairs
@@ -148,14 +148,15 @@ def make_loader(
         positive_radius=config.loss.radius_voxels,
         average=config.voxel_points == "mean",
         cache_bytes=config.data.cache_bytes,
+        oriented=config.model.oriented,
     )
     dataset.preload()
-    if config.model.oriented and all(
+    if config.model.oriented and any(
         dataset.fragment.viewpoint(pair.source) is None for pair in pairs
     ):
-        raise InputError(
-            f"model.oriented is set, but no fragment of {config.data.root} says where its sensor stood: a key 'viewpoint' "
-            "in its npz, or the layout of the 3DMatch test set"
+        warn(
+            f"{config.data.root}: fragments do not say where their sensor stood (a key 'viewpoint' in their npz); the side of "
+            "their surface is estimated"
         )
     sampler_class = _Overfit if overfit else PairSampler
     sampler = sampler_class(

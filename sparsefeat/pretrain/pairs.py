@@ -9,16 +9,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import nn
 from torch.utils.data import Dataset
 
 from sparsefeat.data.fragments import FragmentCache, directions
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.errors import InputError
+from sparsefeat.extract.orientation import estimated_vectors
 from sparsefeat.models.voxel_cloud import VoxelCloud, join, voxelize
 from sparsefeat.pretrain.augment import AugmentConfig, augment
 from sparsefeat.pretrain.matches import find_matches
@@ -105,6 +108,8 @@ class PairDataset(Dataset):
         max_voxels: larger clouds are cut to the voxels nearest to one place that both have; None keeps all.
         positive_radius: largest distance of a match, in voxels.
         average: a voxel's point is the mean of those in it, not a random one.
+        oriented: the side of a fragment that does not say where its sensor stood is estimated, once for each fragment and
+            process; else it is not known.
         cache_bytes: fragments are kept in memory up to this size, per process, and read each time beyond it; None keeps
             all, 0 keeps none.
 
@@ -121,6 +126,7 @@ class PairDataset(Dataset):
         positive_radius: float = 1.5,
         average: bool = False,
         cache_bytes: int | None = None,
+        oriented: bool = False,
     ):
         if not pairs:
             raise InputError("the list of pairs is empty")
@@ -135,6 +141,8 @@ class PairDataset(Dataset):
         self.max_voxels = max_voxels
         self.positive_radius = float(positive_radius)
         self.average = average
+        self.oriented = oriented
+        self._sides: dict[Path, tuple[cKDTree, np.ndarray]] = {}
         self.fragment = FragmentCache(cache_bytes)
 
     def __len__(self) -> int:
@@ -170,10 +178,7 @@ class PairDataset(Dataset):
                 self.fragment(path), rng, request.max_angle_deg, self.augment, scale
             )
             cloud = one_point_per_voxel(points, self.voxel_size, None if self.average else rng)
-            viewpoint = self.fragment.viewpoint(path)
-            if viewpoint is not None:
-                viewpoint = frame[:3, :3] @ viewpoint + frame[:3, 3]
-            normal = torch.from_numpy(directions(cloud.points.numpy(), viewpoint))
+            normal = torch.from_numpy(self._outward(path, cloud.points.numpy(), frame))
             clouds.append(dataclasses.replace(cloud, normal=normal))
             frames.append(frame)
         if self.augment.drop_orientation > 0 and rng.random() < self.augment.drop_orientation:
@@ -193,6 +198,25 @@ class PairDataset(Dataset):
         if self.max_voxels is not None and max(len(source), len(target)) > self.max_voxels:
             sample = _cut(sample, self.max_voxels, rng)
         return sample
+
+    def _outward(self, path: Path, points: np.ndarray, frame: np.ndarray) -> np.ndarray:
+        """Vectors to the outer side at points (N, 3) of a fragment that was moved by ``frame``. Shape: (N, 3) float32."""
+        viewpoint = self.fragment.viewpoint(path)
+        if viewpoint is not None or not self.oriented:
+            if viewpoint is not None:
+                viewpoint = frame[:3, :3] @ viewpoint + frame[:3, 3]
+            return directions(points, viewpoint)
+        if path not in self._sides:
+            voxels = voxelize(
+                torch.from_numpy(self.fragment(path).copy()), self.voxel_size, where=str(path)
+            )
+            tree = cKDTree(voxels.points.numpy())
+            self._sides[path] = tree, estimated_vectors(voxels).numpy()
+        tree, sides = self._sides[path]
+        back = np.linalg.inv(frame)
+        nearest = tree.query(points @ back[:3, :3].T + back[:3, 3])[1]
+        turn = frame[:3, :3] / np.cbrt(np.linalg.det(frame[:3, :3]))
+        return (sides[nearest] @ turn.T).astype(np.float32)
 
 
 def one_point_per_voxel(

@@ -106,7 +106,7 @@ class ShapeSource:
             fragments = PairDataset(
                 pairs, config.voxel_size, config.augment, max_voxels=config.max_voxels,
                 positive_radius=config.loss.radius_voxels, average=True,
-                cache_bytes=config.data.cache_bytes,
+                cache_bytes=config.data.cache_bytes, oriented=config.model.oriented,
             )  # fmt: skip
             fragments.preload()
         used = shapes.plain() if overfit else shapes

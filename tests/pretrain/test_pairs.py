@@ -406,3 +406,23 @@ def test_voxels_may_take_the_mean_of_their_points():
     for mean, cell in zip(cloud.points.numpy(), cells(cloud)):
         inside = (np.floor(points / 0.25) == cell).all(1)
         np.testing.assert_allclose(mean, points[inside].mean(0), atol=1e-6)
+
+
+def test_the_side_of_a_fragment_without_a_sensor_is_estimated_and_turns_with_it(tmp_path):
+    rng = np.random.default_rng(3)
+    walls = rng.uniform(0, (4.0, 3.0, 2.5), (9000, 3))
+    wall = rng.integers(0, 4, len(walls))  # two walls that meet, one opposite, and the floor
+    for k, (axis, place) in enumerate(((0, 0.0), (1, 0.0), (0, 4.0), (2, 0.0))):
+        walls[wall == k, axis] = place
+    for k in range(2):
+        np.savez(tmp_path / f"room_{k}.npz", pcd=walls)
+    files = [tmp_path / f"room_{k}.npz" for k in range(2)]
+    pairs = [FragmentPair("room", *files, np.eye(4))]
+    request = PairRequest(0, 11)
+    known = PairDataset(pairs, VOXEL, AugmentConfig(scale=(1.3, 1.3)), oriented=True)
+    sample, unknown = known[request], PairDataset(pairs, VOXEL, AugmentConfig())[request]
+    assert not unknown.source.normal.any(), "not asked for"
+    for cloud in (sample.source, sample.target):
+        inwards = cloud.points.mean(0) - cloud.points
+        assert ((cloud.normal * inwards).sum(1) > 0).float().mean() > 0.9
+    assert set(known._sides) == set(files), "once for each"
