@@ -21,8 +21,9 @@ T = TypeVar("T")
 class InputError(ValueError):
     """Input is not as expected. The message says where (file, line, field), what was given and what was expected.
 
-    The command line prints the message as one line and exits with code 2. Names come from files, which may hold anything:
-    what is not printable is escaped, and the middle of an overlong message is left out.
+    The command line prints the message and exits with code 2. A message is one line: further lines follow after a
+    semicolon. Names come from files, which may hold anything: what is not printable is escaped, and the middle of an
+    overlong message is left out.
     """
 
     def __init__(self, message: str = ""):
@@ -30,7 +31,8 @@ class InputError(ValueError):
 
 
 def _one_line(message: str) -> str:
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    text = "; ".join(line for line in message.split("\n") if line.strip())
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST - 300]} ... {text[-290:]}"
     return text

@@ -9,7 +9,7 @@ from sparsefeat.errors import InputError, MissingExtraError
 
 def test_a_message_is_one_printable_line_whatever_a_file_calls_its_parts():
     error = InputError("a.pth: unexpected no\nbn.weight\x11, é")
-    assert str(error) == "a.pth: unexpected no\\nbn.weight\\x11, é"
+    assert str(error) == "a.pth: unexpected no; bn.weight\\x11, é"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
     assert str(MissingExtraError("no\ttorch")) == "no\\ttorch"
 

@@ -71,7 +71,7 @@ def run_tool(
         if getattr(args, "traceback", False):
             traceback.print_exc()
         else:
-            _say("; ".join(line for line in str(error).splitlines() if line.strip()))
+            _say(str(error))
         return WRONG_INPUT
     except KeyboardInterrupt:
         _say(interrupted if isinstance(interrupted, str) else interrupted())
