@@ -83,7 +83,8 @@ class ViewpointCheck:
         support: share of the surface that it could have seen, from 0 to 1.
         quality: ``support * filled ** 2``, see above.
         best: the best quality that was found for any place.
-        agreement: share of the estimated sides, weighted by certainty, that is as seen from there.
+        agreement: share of the estimated sides, weighted by certainty, that is as seen from there; 1 where the quality
+            decides alone.
     """
 
     support: float
@@ -166,12 +167,15 @@ def check_viewpoint(points: np.ndarray, viewpoint: np.ndarray, seed: int = 0) ->
     if support >= ENOUGH_SUPPORT:
         return ViewpointCheck(support, support, support, 1.0)
     quality = support * float(cloud.filled(places).max()) ** 2
+    best = max(quality, float(cloud.best[1].max()))
+    if not LEAST_SHARE * best <= quality < ENOUGH_SHARE * best:
+        return ViewpointCheck(support, quality, best, 1.0)  # the sides decide nothing
     sides = cloud.along_surface(*cloud.votes_of_best())
     seen_from = places[best_viewpoint(cloud.points, places, cloud.normals)]
     same = np.einsum("ni,ni->n", seen_from - cloud.points, cloud.normals) * sides > 0
     certain = np.abs(sides)
     agreement = float(certain[same].sum() / max(certain.sum(), 1e-12))
-    return ViewpointCheck(support, quality, max(quality, float(cloud.best[1].max())), agreement)
+    return ViewpointCheck(support, quality, best, agreement)
 
 
 def best_viewpoint(
