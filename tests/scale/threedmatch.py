@@ -1,6 +1,6 @@
 """Pretraining on 3DMatch at its real size, for those who do not have it: a made-up copy of FCGF's training layout.
 
-    python tests/scale/threedmatch.py --output runs/scale --json results/pretraining/threedmatch_layout.json
+    python tests/scale/threedmatch.py --output runs/scale --result threedmatch-layout
 
 Scenes, fragments, points and pairs are about as many as in FCGF's download. A few synthetic fragments are made, sampled
 densely several times, and linked under all names, so that the copy takes 250 MB; every scene is one fragment, seen
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat.data.threedmatch import train_pairs
-from sparsefeat.io.results import machine, versions
+from sparsefeat.io.results import write_result
 from sparsefeat.pretrain.sampling import PairSampler
 from sparsefeat.synthetic.rooms import make_rooms
 
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", default="3dmatch_5cm", help="of configs/, or a file")
     parser.add_argument("--steps", type=int, default=10, help="until the first run is stopped")
     parser.add_argument("--cache-gb", type=float, default=2.0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--result", metavar="NAME", help="write results/pretraining/NAME.json")
     args = parser.parse_args(argv)
     root = args.output / "threedmatch"
     if not (root / "train_3dmatch.txt").is_file():
@@ -146,13 +146,11 @@ def main(argv: list[str] | None = None) -> int:
         ),
         "scenes_of_the_first_400_pairs": len({pairs[k].scene for k in order}),
         "repeated_among_the_first_400_pairs": len(order) - len(set(order)),
-        "versions": versions(), "machine": machine(),
     }  # fmt: skip
-    text = json.dumps(found, indent=1)
-    print(text)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(text + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))
+    if args.result:
+        words = ["python", "tests/scale/threedmatch.py", *(argv or sys.argv[1:])]
+        print(write_result("pretraining", args.result, found, words, [0]))
     return 0
 
 
