@@ -104,7 +104,7 @@ def _run_maps(args: argparse.Namespace, path: Path) -> int:
     from sparsefeat.io.config import load_config, save_config
     from sparsefeat.io.lock import output_folder
     from sparsefeat.process.progress import Progress
-    from sparsefeat.transfer.maps import MapsConfig, run_maps
+    from sparsefeat.transfer.maps import STATE, MapsConfig, run_maps
     from sparsefeat.transfer.maps_report import format_maps, maps_json, save_maps
 
     config = load_config(MapsConfig, path, args.overrides)
@@ -113,11 +113,12 @@ def _run_maps(args: argparse.Namespace, path: Path) -> int:
     find_checkpoint(config.features.checkpoint)
     output = args.output or config.output
     with output_folder(output):
+        resumed = (output / STATE).is_file()
         with Progress(config.task, config.steps, "step") as progress:
             result = run_maps(config, output, lambda done, text: progress(done, note=text))
         save_config(output / "config.yaml", config)
         written = save_maps(result, output, args.json)
-    written += publish(args, maps_json(result), [config.seed])
+    written += publish(args, maps_json(result), [config.seed], resumed)
     print(format_maps(result))
     print("\n".join(str(path) for path in written))
     return 0
@@ -166,12 +167,14 @@ def _run_axis(args: argparse.Namespace, path: Path) -> int:
     output = args.output or config.output
     target = args.json or output / "result.json"
     with output_folder(output):
+        resumed = target.is_file() or (output / "trainings").is_dir()
         save_config(output / "config.yaml", config)
         with Progress(config.task, parts(config), "part") as progress:
             result = run_axis(config, output, target, _begins(progress))
             progress(parts(config))
         written = [target, *save_axis(result, output)]
-    written += publish(args, {"config": to_dict(config), "records": result.records}, config.seeds)
+    numbers = {"config": to_dict(config), "records": result.records}
+    written += publish(args, numbers, config.seeds, resumed)
     print(format_axis(result))
     print("\n".join(str(path) for path in written))
     return 0
