@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import os
+import random
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -15,6 +20,24 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def own_random_numbers(request):
+    """Start each test with the same random numbers, whichever tests ran before it in its process."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+    for name, value in vars(request.module).items():
+        if isinstance(value, np.random.Generator):
+            first = _FIRST_STATES.setdefault(
+                (request.module.__name__, name), value.bit_generator.state
+            )
+            value.bit_generator.state = copy.deepcopy(first)
+
+
+_FIRST_STATES: dict[tuple[str, str], Any] = {}
 
 
 @pytest.fixture(scope="session")

@@ -187,8 +187,8 @@ def test_a_large_cloud_is_thinned_evenly_and_the_page_says_so():
     assert shape["points"] == 40_000 and 4500 < len(rows) <= 5000
     assert np.abs(arrays[shape["position"]] + shape["center"] - points[rows]).max() < 1e-6
     assert len(arrays[description["features"]["arrays"][0]]) == len(rows)
-    # Evenly: of the squares of a board, none is empty.
-    assert np.unique(np.floor(points[rows, :2] * 40) @ [40, 1]).size == 1600
+    # Evenly: of the squares of a board, none is empty (with 12 points to a square, by chance 6 in a million are).
+    assert np.unique(np.floor(points[rows, :2] * 20) @ [20, 1]).size == 400
 
 
 @pytest.mark.parametrize("most", [1, 7, 999])
