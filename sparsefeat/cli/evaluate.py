@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +181,10 @@ def run_matching(args: argparse.Namespace) -> int:
             else None
         )
         for name, described in descriptors.items():
-            with Progress(name, sum(map(len, pairs.values())), "pair") as progress:
+            known = journal.known.get(name, {}) if journal else {}
+            listed = [(pair.scene, pair.i, pair.j) for pair in chain(*pairs.values())]
+            before = sum(pair in known for pair in listed)
+            with Progress(name, len(listed), "pair", before) as progress:
                 results[name] = evaluate_matching(
                     pairs,
                     described,
@@ -194,7 +198,7 @@ def run_matching(args: argparse.Namespace) -> int:
                     register=register,
                     device=args.device,
                     dense=args.dense,
-                    known=journal.known.get(name) if journal else None,
+                    known=known,
                     keep=partial(journal.keep, name) if journal else None,
                     viewpoints=viewpoints,
                 )

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     # A tile is a fraction of its file.
     with StageBar(
-        bar_format="{l_bar}{bar}| {n:.4g}/{total} [{elapsed}<{remaining}] {postfix}"
+        unit="file", bar_format="{l_bar}{bar}| {n:.4g}/{total} [{elapsed}<{remaining}] {postfix}"
     ) as bar:
         result = extract_files(
             FeatureExtractor.from_pretrained(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparsefeat.cli.frame import (
     ToolParser,
@@ -30,10 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Run the experiment, print its table and write its report."""
     # Imported here, so that --help answers at once.
+    import torch
+
     from sparsefeat.checkpoint import find_checkpoint
     from sparsefeat.data.shapes import find_loader
     from sparsefeat.io.config import load_config, save_config
     from sparsefeat.io.lock import output_folder
+    from sparsefeat.models.blocks import checked_device
     from sparsefeat.packaged import find_config
     from sparsefeat.process.progress import Progress
     from sparsefeat.transfer import TransferConfig, format_table, run_transfer, save_report
@@ -41,12 +44,13 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.transfer.report import to_json
 
     check_file("--json", args.json)
+    checked_device(args.device or "cpu", torch.nn.Identity())
     path = find_config(args.config, "transfer")
     task = _task(path)
     if task == "study":
-        return _run_study(args, path)
+        return _run_study(args, path, _who_wins())
     if task == "axis":
-        return _run_axis(args, path)
+        return _run_study(args, path, _one_axis())
     if task == "maps":
         return _run_maps(args, path)
     config = load_config(TransferConfig, path, args.overrides)
@@ -62,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             with Progress("creatures", unit="shape") as made:
                 make_missing_creatures(config.creatures, config.data.root, made)
         with Progress(config.task, _parts(config), "part") as progress:
-            result = run_transfer(config, _begins(progress))
+            result = run_transfer(config, _begins(progress), args.device)
             progress(_parts(config))
         save_config(output / "config.yaml", config)
         written = save_report(result, output, args.json)
@@ -115,7 +119,9 @@ def _run_maps(args: argparse.Namespace, path: Path) -> int:
     with output_folder(output):
         resumed = (output / STATE).is_file()
         with Progress(config.task, config.steps, "step") as progress:
-            result = run_maps(config, output, lambda done, text: progress(done, note=text))
+            result = run_maps(
+                config, output, lambda done, text: progress(done, note=text), args.device
+            )
         save_config(output / "config.yaml", config)
         written = save_maps(result, output, args.json)
     written += publish(args, maps_json(result), [config.seed], resumed)
@@ -124,58 +130,75 @@ def _run_maps(args: argparse.Namespace, path: Path) -> int:
     return 0
 
 
-def _run_study(args: argparse.Namespace, path: Path) -> int:
-    """The study of who wins where; continues what the output folder has of it."""
-    from sparsefeat.io.config import load_config, save_config, to_dict
-    from sparsefeat.io.lock import output_folder
-    from sparsefeat.process.progress import Progress
+class _Study(NamedTuple):
+    """A kind of study.
+
+    Attributes:
+        results: folder in ``results/``.
+        config: its class.
+        left: how many parts there are to do, given the configuration and the JSON.
+        run: takes the configuration, the output folder, the JSON, what is called before each part, and the device.
+        save: pictures and tables in the output folder.
+        format: the table to print.
+    """
+
+    results: str
+    config: type[Any]
+    left: Callable[[Any, Path], int]
+    run: Callable[[Any, Path, Path, Callable[[str], None], str | None], Any]
+    save: Callable[[Any, Path], list[Path]]
+    format: Callable[[Any], str]
+
+
+def _who_wins() -> _Study:
+    """The study of who wins where."""
     from sparsefeat.transfer.config import StudyConfig
-    from sparsefeat.transfer.study import run_study
-    from sparsefeat.transfer.study_report import format_study, regimes, save_study
+    from sparsefeat.transfer.study import parts_left, run_study
+    from sparsefeat.transfer.study_report import format_study, save_study
 
-    config = load_config(StudyConfig, path, args.overrides)
-    args.result_task = "study"
-    prepare_result(args)
-    output = args.output or config.output
-    target = args.json or output / "result.json"
-    with output_folder(output):
-        resumed = target.is_file()
-        save_config(output / "config.yaml", config)
-        with Progress(config.task, regimes(config), "part") as progress:
-            result = run_study(config, target, _begins(progress))
-            progress(regimes(config))
-        written = [target, *save_study(result, output)]
-    numbers = {"config": to_dict(config), "records": result.records}
-    written += publish(args, numbers, config.seeds, resumed)
-    print(format_study(result))
-    print("\n".join(str(path) for path in written))
-    return 0
+    def run(
+        config: StudyConfig,
+        output: Path,
+        target: Path,
+        begins: Callable[[str], None],
+        device: str | None,
+    ) -> Any:
+        return run_study(config, target, begins, device)
+
+    return _Study("study", StudyConfig, parts_left, run, save_study, format_study)
 
 
-def _run_axis(args: argparse.Namespace, path: Path) -> int:
-    """The study of one axis of pretraining; continues what the output folder has of it."""
-    from sparsefeat.io.config import load_config, save_config, to_dict
-    from sparsefeat.io.lock import output_folder
-    from sparsefeat.process.progress import Progress
-    from sparsefeat.transfer.axis import run_axis
-    from sparsefeat.transfer.axis_report import format_axis, parts, save_axis
+def _one_axis() -> _Study:
+    """The study of one axis of pretraining."""
+    from sparsefeat.transfer.axis import parts_left, run_axis
+    from sparsefeat.transfer.axis_report import format_axis, save_axis
     from sparsefeat.transfer.config import AxisConfig
 
-    config = load_config(AxisConfig, path, args.overrides)
-    args.result_task = "axes"
+    return _Study("axes", AxisConfig, parts_left, run_axis, save_axis, format_axis)
+
+
+def _run_study(args: argparse.Namespace, path: Path, study: _Study) -> int:
+    """A study; continues what the output folder has of it."""
+    from sparsefeat.io.config import load_config, save_config, to_dict
+    from sparsefeat.io.lock import output_folder
+    from sparsefeat.process.progress import Progress
+
+    config = load_config(study.config, path, args.overrides)
+    args.result_task = study.results
     prepare_result(args)
     output = args.output or config.output
     target = args.json or output / "result.json"
+    left = study.left(config, target)
     with output_folder(output):
         resumed = target.is_file() or (output / "trainings").is_dir()
         save_config(output / "config.yaml", config)
-        with Progress(config.task, parts(config), "part") as progress:
-            result = run_axis(config, output, target, _begins(progress))
-            progress(parts(config))
-        written = [target, *save_axis(result, output)]
+        with Progress(config.task, left, "part") as progress:
+            result = study.run(config, output, target, _begins(progress), args.device)
+            progress(left)
+        written = [target, *study.save(result, output)]
     numbers = {"config": to_dict(config), "records": result.records}
     written += publish(args, numbers, config.seeds, resumed)
-    print(format_axis(result))
+    print(study.format(result))
     print("\n".join(str(path) for path in written))
     return 0
 
@@ -197,6 +220,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--output", type=Path, metavar="DIR", help="default: output of the configuration")
     add("--json", type=Path, metavar="FILE", help="default: result.json in the output folder")
+    add("--device", metavar="D", help="where networks run: cpu, cuda, cuda:1; default: cpu")
     add_result_option(parser, "shapes", argv)
     return parser.parse_intermixed_args(argv)  # options may stand between the key=value arguments
 

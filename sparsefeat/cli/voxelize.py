@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.extract.files import failed_line
     from sparsefeat.extract.voxelize_files import voxelize_files
 
-    with StageBar() as bar:
+    with StageBar(unit="file") as bar:
         result = voxelize_files(
             args.inputs,
             args.output,

@@ -100,7 +100,14 @@ def extract_files(
 
     targets = find_inputs(inputs, output, fail)
 
-    def one(path: Path, name: Path, tell: Callable[[int, int], None]) -> tuple[Path, np.ndarray]:
+    def one(path: Path, name: Path, tell: Callable[[float, int], None]) -> tuple[Path, np.ndarray]:
+        passes, finished = views * len(scales), 0
+
+        def of_pass(done: int, total: int) -> None:
+            nonlocal finished
+            tell(finished + done / total, passes)
+            finished += done == total
+
         cloud = read_points(path, drop_invalid)
         known = Orientation()
         if extractor.oriented:
@@ -114,7 +121,7 @@ def extract_files(
             scales=scales,
             max_voxels=max_voxels,
             halo=halo,
-            progress=tell,
+            progress=of_pass,
         )
         target = output / f"{name}.npz"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +138,7 @@ def extract_files(
         rng = np.random.default_rng(0)
         for index, (path, name) in enumerate(targets.items()):
 
-            def tell(done: int, total: int, index: int = index, name: Path = name) -> None:
+            def tell(done: float, total: int, index: int = index, name: Path = name) -> None:
                 if progress:
                     progress("features", index + done / total, len(targets), str(name))
 

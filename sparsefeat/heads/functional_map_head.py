@@ -167,7 +167,9 @@ def _scale(basis: LaplaceBasis, features: Tensor) -> Tensor:
 def _fit(basis: Tensor, values: Tensor) -> Tensor:
     """C that reproduces rows of values best: least squares over the samples. (S, E), (S, D) -> (E, D)."""
     gram = basis.T @ basis
-    ridge = 1e-4 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    ridge = (
+        1e-4 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    )
     return torch.linalg.solve(gram + ridge.to(gram), basis.T @ values)
 
 

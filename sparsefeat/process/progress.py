@@ -1,4 +1,7 @@
-"""How far a long work has come: a bar on a terminal, elsewhere a line now and then."""
+"""How far a long work has come: a bar on a terminal, elsewhere a line now and then.
+
+Works whose rest takes over a minute say how long and with how much memory, once that can be measured.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import time
 from typing import Any
 
 from tqdm import tqdm
+
+from sparsefeat.process.estimate import Estimate, estimate_line
 
 LINE_EVERY_S = 30.0
 """Seconds between two lines where standard error is no terminal."""
@@ -18,7 +23,7 @@ class Progress:
     Args:
         name: of the work, begins the bar or line.
         total: how much there is to do; None: not known yet.
-        unit: what is counted.
+        unit: what is counted, singular.
         done: how much is done already.
         show: whether to say anything.
         options: of :class:`tqdm.tqdm`.
@@ -28,7 +33,7 @@ class Progress:
         self,
         name: str,
         total: float | None = None,
-        unit: str = "it",
+        unit: str = "item",
         done: float = 0,
         show: bool = True,
         **options: Any,
@@ -39,6 +44,7 @@ class Progress:
         terminal = sys.stderr.isatty()
         self._lines, self._bars = show and not terminal, show and terminal
         self._options = options
+        self._estimate = Estimate(done)
         self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> Progress:
@@ -58,6 +64,10 @@ class Progress:
         self.done = done
         self.total = self.total if total is None else total
         self._note = self._note if note is None else note
+        seconds = self._estimate(self.done, self.total)
+        if seconds is not None and self.total is not None and (self._lines or self._bars):
+            left = estimate_line(seconds, self.total - self.done, self.unit)
+            self.write(f"{self.name}: {left}")
         if self._bars:
             if self._bar is None:
                 self._bar = tqdm(

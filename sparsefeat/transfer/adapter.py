@@ -159,6 +159,7 @@ def compare_adapter(
     source: Backbone,
     classes: int,
     progress: Callable[[str], None],
+    device: str | None = None,
 ) -> AdapterComparison:
     """One comparison for each of the configured draws. All shapes are of the training split; the test split is not looked at.
 
@@ -168,13 +169,14 @@ def compare_adapter(
         source: the frozen backbone.
         classes: number of labels.
         progress: called with a line before each part.
+        device: of heads that are networks; None: the CPU.
 
     Raises:
         InputError: too few individuals for three groups.
     """
     return AdapterComparison(
         [
-            _draw(config, dataset, store, source, classes, progress, seed)
+            _draw(config, dataset, store, source, classes, progress, seed, device)
             for seed in config.adapter.draws
         ]
     )
@@ -188,6 +190,7 @@ def _draw(
     classes: int,
     progress: Callable[[str], None],
     seed: int,
+    device: str | None,
 ) -> AdapterDraw:
     check, views = config.adapter, config.features.views
     shots, validation, scored = (
@@ -197,7 +200,15 @@ def _draw(
 
     def accuracy(voxel_size: float, on: Sequence[LoadedShape]) -> float:
         return score_labels(
-            "adapter", source.at(voxel_size), shots, on, still, classes, len(shots), seed
+            "adapter",
+            source.at(voxel_size),
+            shots,
+            on,
+            still,
+            classes,
+            len(shots),
+            seed,
+            device=device,
         ).accuracy
 
     grid = []

@@ -58,6 +58,7 @@ def run_axis(
     output: Path,
     path: Path,
     progress: Callable[[str], None] = lambda text: None,
+    device: str | None = None,
 ) -> AxisResult:
     """Train and score what the file lacks.
 
@@ -66,6 +67,7 @@ def run_axis(
         output: folder of the trainings; one that was stopped is resumed.
         path: the JSON; one that is there already is continued if it is of the same study.
         progress: called with a line before each training and each score.
+        device: where networks are trained and run; None: the CPU.
 
     Raises:
         InputError: data or a configuration that does not fit, or a file of another study.
@@ -85,16 +87,16 @@ def run_axis(
         folder = output / "trainings" / _file_name(trained_by, train_seed)
         checkpoint = folder / "last.safetensors"
         work: dict[str, Callable[[], Values]] = {
-            TRAINING: partial(_train, stages, train_seed, folder)
+            TRAINING: partial(_train, stages, train_seed, folder, device)
         }
         for measure, (scan, pairs) in scans.items():
             if not _trained_on(stages, pairs):
-                work[measure] = partial(_score_scans, scan, pairs, checkpoint)
+                work[measure] = partial(_score_scans, scan, pairs, checkpoint, device)
         if shapes is not None:
             part = output / "scores" / f"{_file_name(name, seed)}_{shapes}.json"
             study = config.shapes[shapes]
             voxel_size = config.settings[name].voxel_size
-            work[shapes] = partial(_score_shapes, study, voxel_size, checkpoint, seed, part)
+            work[shapes] = partial(_score_shapes, study, voxel_size, checkpoint, seed, part, device)
         for measure, measured in work.items():
             lost = measure == TRAINING and not checkpoint.is_file()
             if (name, seed, measure) in done and not lost:
@@ -106,6 +108,22 @@ def run_axis(
                 records.append(record)
                 write_records(path, identity, records)
     return AxisResult(config, records)
+
+
+def parts_left(config: AxisConfig, path: Path) -> int:
+    """How many trainings and scores :func:`run_axis` has to do, at most: absent scans are left out.
+
+    Raises:
+        InputError: a file of another study.
+    """
+    base = load_config(PretrainConfig, find_config(config.base), config.changes)
+    known = [
+        record
+        for record in read_records(path, _identity(config, base))
+        if record["setting"] in config.settings and record["seed"] in config.seeds
+    ]
+    measures = 1 + len(config.scans) + bool(config.shapes)
+    return max(0, len(config.settings) * len(config.seeds) * measures - len(known))
 
 
 def _stages(config: AxisConfig, setting: SettingConfig) -> list[PretrainConfig]:
@@ -124,7 +142,7 @@ def _stages(config: AxisConfig, setting: SettingConfig) -> list[PretrainConfig]:
     return stages
 
 
-def _train(stages: Sequence[PretrainConfig], seed: int, folder: Path) -> Values:
+def _train(stages: Sequence[PretrainConfig], seed: int, folder: Path, device: str | None) -> Values:
     """Train, or resume; each stage starts from the weights of the one before."""
     steps: list[dict] = []
     init = None
@@ -133,7 +151,8 @@ def _train(stages: Sequence[PretrainConfig], seed: int, folder: Path) -> Values:
         model = stage.model if init is None else replace(stage.model, init=str(init))
         resume = (here / "last.pt").is_file()
         # What was begun without a state to resume from is begun anew.
-        run(replace(stage, model=model, seed=seed), here, resume=resume, overwrite=not resume)
+        config = replace(stage, model=model, seed=seed)
+        run(config, here, device or "cpu", resume=resume, overwrite=not resume)
         init = here / "last.safetensors"
         steps += read_log(here)[0]
     last = steps[-max(1, len(steps) // 10) :]
@@ -174,11 +193,16 @@ def _place(pair: FragmentPair) -> tuple[Path, str]:
 
 
 def _score_scans(
-    scan: ScanScoreConfig, pairs: dict[str, list[FragmentPair]], checkpoint: Path
+    scan: ScanScoreConfig,
+    pairs: dict[str, list[FragmentPair]],
+    checkpoint: Path,
+    device: str | None,
 ) -> Values:
     """Feature-match recall and inlier ratio, on the same key points for networks of any voxel size."""
-    extractor = FeatureExtractor.from_pretrained(checkpoint)
-    result = evaluate_matching(pairs, extractor, scan.voxel_size, points=scan.points, dense=True)
+    extractor = FeatureExtractor.from_pretrained(checkpoint, device=device)
+    result = evaluate_matching(
+        pairs, extractor, scan.voxel_size, points=scan.points, dense=True, device=device
+    )
     return {"FMR": result.FMR, "IR": result.IR}
 
 
@@ -195,23 +219,30 @@ def _shapes_at_hand(config: AxisConfig) -> str | None:
 
 
 def _score_shapes(
-    study: StudyConfig, voxel_size: float | str | None, checkpoint: Path, seed: int, path: Path
+    study: StudyConfig,
+    voxel_size: float | str | None,
+    checkpoint: Path,
+    seed: int,
+    path: Path,
+    device: str | None,
 ) -> Values:
     """Accuracy of a linear probe on clean shapes and on each damage, learned on clean ones."""
     # The voxel size, where it is chosen, is a number that is looked at too.
     values: Values = {}
     if voxel_size is not None:
-        size = _choose(voxel_size, study, checkpoint, seed)
+        size = _choose(voxel_size, study, checkpoint, seed, device)
         study, values = replace(study, voxel_size=size), {"voxel size": size}
     networks = {"ours": str(checkpoint)}
     study = replace(
         study, networks=networks, hand_made=[], joined={}, correspondence=None, seeds=[seed]
     )
-    records = [r for r in run_study(study, path).records if r["learned"] == CLEAN]
+    records = [r for r in run_study(study, path, device=device).records if r["learned"] == CLEAN]
     return {r["damage"]: r["accuracy"] for r in records} | values
 
 
-def _choose(how: float | str, study: StudyConfig, checkpoint: Path, seed: int) -> float:
+def _choose(
+    how: float | str, study: StudyConfig, checkpoint: Path, seed: int, device: str | None
+) -> float:
     """The voxel size for shapes: given, by the rule of thumb, or tuned on the labelled shapes."""
     if not isinstance(how, str):
         return how
@@ -221,7 +252,7 @@ def _choose(how: float | str, study: StudyConfig, checkpoint: Path, seed: int) -
     objective = "round_trip" if how == "tuned without labels" else "auto"
     features = FeatureConfig(objective=objective, views=study.views, scales=study.scales)
     method = "fixed" if how == "rule of thumb" else "tuned"
-    extractor = FeatureExtractor.from_pretrained(checkpoint)
+    extractor = FeatureExtractor.from_pretrained(checkpoint, device=device)
     backbone = Backbone(method, extractor, features, extent)
     backbone.prepare(shots, "segmentation", seed)
     return float(backbone.voxel_size)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat.transfer.axis import TRAINING, AxisResult
-from sparsefeat.transfer.config import AxisConfig
 from sparsefeat.visualize import plot_spreads
 
 
@@ -68,12 +67,6 @@ def save_axis(result: AxisResult, output: Path) -> list[Path]:
         title += f"; {', '.join(result.config.shapes)}: accuracy of a linear probe"
     plot_spreads(scores, path, title)
     return [path]
-
-
-def parts(config: AxisConfig) -> int:
-    """Parts that :func:`sparsefeat.transfer.axis.run_axis` announces, at most."""
-    measures = 1 + len(config.scans) + bool(config.shapes)
-    return len(config.settings) * len(config.seeds) * measures
 
 
 def _cell(values: Sequence[float]) -> str:

@@ -90,7 +90,7 @@ class Coordinates(FeatureSource):
         # The orthogonal factor of a Gaussian matrix is uniform once its signs are fixed.
         turn, upper = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=features.dtype))
         turn = turn * upper.diagonal().sign()
-        return features @ (turn * torch.linalg.det(turn))
+        return features @ (turn * torch.linalg.det(turn)).to(features.device)
 
 
 class Signature(FeatureSource):
@@ -268,11 +268,11 @@ def source_names(method: str, config: FeatureConfig) -> list[str]:
 
 
 def make_sources(
-    methods: Sequence[str], config: FeatureConfig, extent: float
+    methods: Sequence[str], config: FeatureConfig, extent: float, device: str | None = None
 ) -> dict[str, FeatureSource]:
     """All sources that these methods need, by name; ``finetuned`` uses that of ``tuned`` and has none of its own."""
     model = from_pretrained(config.checkpoint)
-    extractor = FeatureExtractor(model, 1.0)
+    extractor = FeatureExtractor(model, 1.0, device)
     channels = int(model.config["out_channels"])
     tuned = Backbone("tuned", extractor, config, extent)
     sources: dict[str, FeatureSource] = {}
@@ -297,7 +297,7 @@ def make_sources(
 
 def untrained(extractor: FeatureExtractor) -> FeatureExtractor:
     """The same network with random weights."""
-    return FeatureExtractor(random_network(extractor.model), extractor.voxel_size)
+    return FeatureExtractor(random_network(extractor.model), extractor.voxel_size, extractor.device)
 
 
 def _spread(shapes: Sequence[LoadedShape], count: int) -> list[LoadedShape]:

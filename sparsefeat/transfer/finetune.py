@@ -23,7 +23,7 @@ class Finetuned:
     """A backbone and a linear layer on its features.
 
     Args:
-        source: the backbone to start from (it is copied) and its voxel size.
+        source: the backbone to start from (it is copied), its voxel size and its device.
         classes: number of labels.
         task: ``"segmentation"`` labels vertices, ``"classification"`` whole shapes by their mean feature.
         seed: of the linear layer and of the rotations.
@@ -31,10 +31,11 @@ class Finetuned:
 
     def __init__(self, source: Backbone, classes: int, task: str, seed: int):
         self.model = copy.deepcopy(source.extractor.model)
-        self.voxel_size = source.voxel_size
+        self.voxel_size, self.device = source.voxel_size, source.extractor.device
         self.task, self.seed = task, seed
         with seeded(seed):
             self.head = nn.Linear(int(self.model.config["out_channels"]), classes)
+        self.head.to(self.device)
 
     def train(self, shapes: Sequence[LoadedShape], config: FinetuneConfig) -> list[float]:
         """Adam on the cross-entropy, one shape a step; returns the losses.
@@ -55,7 +56,7 @@ class Finetuned:
                 target = torch.tensor([shape.shape.label])
             else:
                 target = torch.from_numpy(vertex_labels(shape))
-            loss = F.cross_entropy(scores, target, ignore_index=-1)
+            loss = F.cross_entropy(scores, target.to(self.device), ignore_index=-1)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -68,15 +69,17 @@ class Finetuned:
         """Labels of the vertices (N,), or of the faces where those are labelled; of the shape (1,)."""
         scores = self._scores(shape.vertices, shape.faces, np.random.default_rng(0))
         if self.task == "segmentation" and shape.labels_faces:
-            scores = scores[torch.from_numpy(shape.faces)].mean(1)
-        return scores.argmax(1).numpy()
+            scores = scores[torch.from_numpy(shape.faces).to(self.device)].mean(1)
+        return scores.argmax(1).cpu().numpy()
 
     def _scores(self, vertices: np.ndarray, faces: np.ndarray, rng: np.random.Generator) -> Tensor:
         points, normals = surface_points(vertices, faces, self.voxel_size, rng)
         # A random place in the grid, which a shape has no preference for.
         points = points + rng.random(3) * self.voxel_size
         normals = None if normals is None else torch.from_numpy(normals)
-        cloud = voxelize(torch.from_numpy(points), self.voxel_size, normals=normals)
+        cloud = voxelize(
+            torch.from_numpy(points), self.voxel_size, normals=normals, device=self.device
+        )
         features = cloud.read_off(self.model(self.model.inputs(cloud)).features)[: len(vertices)]
         return self.head(
             features.mean(0, keepdim=True) if self.task == "classification" else features

@@ -64,6 +64,7 @@ def score_labels(
     count: int,
     seed: int,
     damaged: Mapping[str, Sequence[LoadedShape]] | None = None,
+    device: str | None = None,
 ) -> Score:
     """Train a head on the shots and score it.
 
@@ -77,6 +78,7 @@ def score_labels(
         count: shots (per class in classification).
         seed: of the head.
         damaged: damage -> copies of the test shapes that are damaged like this, to score on too.
+        device: where heads that are networks are trained; None: the CPU.
     """
     if method == "finetuned":
         network = Finetuned(source, classes, config.task, seed)
@@ -86,7 +88,9 @@ def score_labels(
             return network.predict(shape.turned if turned else shape)
 
     else:
-        predict_shape = _fit_head(source, shots, config.task, config.head, classes, seed)
+        predict_shape = _fit_head(
+            source, shots, config.task, config.head, classes, seed, device or "cpu"
+        )
     confusion, accuracy, predictions = _score(predict_shape, test, config.task, classes, False)
     rotated = _score(predict_shape, test, config.task, classes, True)[1] if config.rotate else None
     broken = {
@@ -124,6 +128,7 @@ def _fit_head(
     config: HeadConfig,
     classes: int,
     seed: int,
+    device: str,
 ) -> Predict:
     labels = [truth(shape, task) for shape in shots]
 
@@ -150,12 +155,13 @@ def _fit_head(
             labels,
             config.training,
             seed,
+            device,
             augment=source.augment if config.turn_xyz else None,
         )
         return lambda shape, turned: predict(
-            head, [torch.from_numpy(inputs(shape, turned)).float()]
+            head, [torch.from_numpy(inputs(shape, turned)).float()], device
         )[0]
-    return _fit_diffusion(source, shots, labels, task, config, classes, seed)
+    return _fit_diffusion(source, shots, labels, task, config, classes, seed, device)
 
 
 def _fit_diffusion(
@@ -166,6 +172,7 @@ def _fit_diffusion(
     config: HeadConfig,
     classes: int,
     seed: int,
+    device: str,
 ) -> Predict:
     at = (
         "global_mean"
@@ -201,9 +208,10 @@ def _fit_diffusion(
         labels,
         config.training,
         seed,
+        device,
         augment=source.augment if config.turn_xyz else None,
     )
-    return lambda shape, turned: predict(head, [inputs(shape, turned)])[0]
+    return lambda shape, turned: predict(head, [inputs(shape, turned)], device)[0]
 
 
 class _Standardized(torch.nn.Module):

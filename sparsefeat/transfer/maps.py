@@ -134,12 +134,13 @@ class Inputs:
     Args:
         config: the experiment.
         store: of the shapes.
+        device: where networks run and are trained; None: the CPU.
     """
 
-    def __init__(self, config: MapsConfig, store: ShapeStore):
-        self.config, self.store = config, store
+    def __init__(self, config: MapsConfig, store: ShapeStore, device: str | None = None):
+        self.config, self.store, self.device = config, store, torch.device(device or "cpu")
         name = "tuned" if config.inputs == "ours" else config.inputs
-        self.source: FeatureSource = make_sources([name], config.features, 1.0)[name]
+        self.source: FeatureSource = make_sources([name], config.features, 1.0, device)[name]
         self._kept: dict[tuple[str, bool], Tensor] = {}
         self._bases: dict[str, LaplaceBasis] = {}
 
@@ -190,7 +191,10 @@ def _read(path: Path, rows: int) -> np.ndarray | None:
 
 
 def run_maps(
-    config: MapsConfig, output: Path, progress: Callable[[int, str], None] = lambda done, text: None
+    config: MapsConfig,
+    output: Path,
+    progress: Callable[[int, str], None] = lambda done, text: None,
+    device: str | None = None,
 ) -> MapsResult:
     """Train, or go on where the output folder's training stopped, and score.
 
@@ -198,6 +202,7 @@ def run_maps(
         config: the experiment.
         output: folder of ``last.pt``; it exists.
         progress: called with steps done and what is worked on.
+        device: where networks run and are trained; None: the CPU. Maps are scored on the CPU.
 
     Raises:
         InputError: data that does not fit, or a ``last.pt`` of another experiment.
@@ -223,7 +228,7 @@ def run_maps(
             shape
         ).data.correspondence is None:
             raise InputError(f"{shape.name}: it has no landmarks")
-    inputs = Inputs(config, store)
+    inputs = Inputs(config, store, device)
     training = MapTraining(config, inputs, train, pairs, output / STATE)
     training.run(progress)
     return _scored(config, inputs, training, scored, lambda text: progress(config.steps, text))
@@ -291,6 +296,7 @@ class MapTraining:
         first = inputs.descriptors(train[0], False)
         options = {k: v for k, v in vars(config.head).items() if k != "eigenpairs"}
         self.head = FunctionalMapHead(first.shape[1], **options, seed=config.seed)
+        self.head.to(inputs.device)
         self.optimizer = torch.optim.Adam(self.head.parameters(), lr=config.learning_rate)
         self._train = list(train)
         if path.exists():
@@ -302,6 +308,7 @@ class MapTraining:
         if not head.standardize.fitted:
             progress(0, f"descriptors of {len(self._train)} shapes")
             head.standardize.fit([self.inputs.descriptors(s, False) for s in self._train])
+        progress(self.step, "training")
         kept = {round((k + 1) * config.steps / config.snapshots) for k in range(config.snapshots)}
         seconds = self.losses[-1]["seconds"] if self.losses else 0.0
         before = time.monotonic()
@@ -313,11 +320,13 @@ class MapTraining:
             self.step += 1
             self.losses.append({**losses, "seconds": seconds})
             if self.step in kept:
-                self.snapshots[self.step] = {k: v.clone() for k, v in head.state_dict().items()}
+                self.snapshots[self.step] = {
+                    k: v.to("cpu", copy=True) for k, v in head.state_dict().items()
+                }
             if self.step % config.save_every == 0 or self.step == config.steps:
                 self._save()
             progress(self.step, f"loss {losses['total']:.3g}")
-        head.eval()
+        head.eval().to("cpu")
 
     def _step(self) -> dict[str, float]:
         config, rng = self.config, np.random.default_rng([self.config.seed, self.step])
@@ -325,10 +334,10 @@ class MapTraining:
         pair = self.pairs[rng.integers(len(self.pairs))]
         features, bases, samples = [], [], []
         for shape in pair:
-            values = self.inputs.descriptors(shape, bool(rng.integers(2)))
+            values = self.inputs.descriptors(shape, bool(rng.integers(2))).to(self.inputs.device)
             if isinstance(self.inputs.source, Coordinates):
                 values = Coordinates.augment(values, generator)
-            bases.append(self.inputs.basis(shape))
+            bases.append(self.inputs.basis(shape).to(self.inputs.device))
             features.append(self.head(values, bases[-1].truncate(config.head.eigenpairs)))
         if config.supervision == "landmarks":
             landmarks = [self.inputs.store(shape).data.correspondence for shape in pair]
@@ -336,6 +345,7 @@ class MapTraining:
             samples = [torch.from_numpy(rows[chosen]) for rows in landmarks]
         else:
             samples = [_by_area(basis, config.samples, rng) for basis in bases]
+        samples = [rows.to(self.inputs.device) for rows in samples]
         losses = self.head.losses(
             features[0], bases[0], features[1], bases[1], *samples, config.supervision != "none"
         )
@@ -406,7 +416,7 @@ def _pairs(shapes: Sequence[Shape]) -> list[tuple[Shape, Shape]]:
 
 
 def _by_area(basis: LaplaceBasis, count: int, rng: np.random.Generator) -> Tensor:
-    share = basis.mass.double().numpy()
+    share = basis.mass.double().cpu().numpy()
     count = min(count, int((share > 0).sum()))
     return torch.from_numpy(rng.choice(len(share), count, replace=False, p=share / share.sum()))
 

@@ -55,12 +55,15 @@ class TransferResult:
     adapter: AdapterComparison | None = None
 
 
-def run_transfer(config: TransferConfig, progress: Progress = lambda text: None) -> TransferResult:
+def run_transfer(
+    config: TransferConfig, progress: Progress = lambda text: None, device: str | None = None
+) -> TransferResult:
     """Run an experiment.
 
     Args:
         config: see :class:`TransferConfig`.
         progress: called with a line before each part of the work.
+        device: where networks run and are trained; None: the CPU.
 
     Raises:
         InputError: data that does not fit the layout, the task or the number of shots.
@@ -69,12 +72,12 @@ def run_transfer(config: TransferConfig, progress: Progress = lambda text: None)
     store = ShapeStore(dataset, config.data.normalize, config.cache)
     train = dataset.subset(config.data.train)
     extent = store.median_extent(train)
-    sources = make_sources(config.methods, config.features, extent)
+    sources = make_sources(config.methods, config.features, extent, device)
     result = TransferResult(config, dataset)
     if config.task == "correspondence":
         _correspondence(config, dataset, store, train, sources, result, progress)
     else:
-        _labelling(config, dataset, store, sources, result, progress)
+        _labelling(config, dataset, store, sources, result, progress, device)
     result.tunings = {
         m: s.tunings for m, s in sources.items() if isinstance(s, Backbone) and s.tunings
     }
@@ -88,6 +91,7 @@ def _labelling(
     sources: dict[str, FeatureSource],
     result: TransferResult,
     progress: Progress,
+    device: str | None,
 ) -> None:
     classes = _count_labels(config, dataset, store)
     if config.data.resplit:
@@ -112,14 +116,23 @@ def _labelling(
                 source = sources[names[-1]]
                 result.scores.append(
                     score_labels(
-                        method, source, shots + copies, test, config, classes, count, seed, broken
+                        method,
+                        source,
+                        shots + copies,
+                        test,
+                        config,
+                        classes,
+                        count,
+                        seed,
+                        broken,
+                        device,
                     )
                 )
     if config.data.resplit:
         dataset, test = _divided_by(config, config.seeds[0]), result.shapes
     if config.adapter is not None:
         result.adapter = compare_adapter(
-            config, dataset, store, sources["tuned"], classes, progress
+            config, dataset, store, sources["tuned"], classes, progress, device
         )
     if config.rungs:
         shots = [
@@ -135,7 +148,7 @@ def _labelling(
             source = sources["tuned"].at(voxel_size)
             args = (shots, test, still, classes, max(config.shots), config.seeds[0])
             result.curve.append(
-                CurvePoint(voxel_size, score_labels("curve", source, *args).accuracy)
+                CurvePoint(voxel_size, score_labels("curve", source, *args, device=device).accuracy)
             )
 
 

@@ -50,14 +50,18 @@ class StudyResult(NamedTuple):
 
 
 def run_study(
-    config: StudyConfig, path: Path, progress: Callable[[str], None] = lambda text: None
+    config: StudyConfig,
+    path: Path,
+    progress: Callable[[str], None] = lambda text: None,
+    device: str | None = None,
 ) -> StudyResult:
     """Measure what the file lacks.
 
     Args:
         config: the study.
         path: the JSON; one that is there already is continued if it is of the same study.
-        progress: called with a line before each part of the work.
+        progress: called with a line before each part of the work, see :func:`parts_left`.
+        device: where networks run, in this process alone unless it is the CPU; None: the CPU.
 
     Raises:
         InputError: data that does not fit, or a file of another study.
@@ -85,17 +89,20 @@ def run_study(
             pair for pair in dict.fromkeys(sum(lacking.values(), test)) if pair not in samples
         ]
         progress(f"{damage}: descriptors of {len(missing)} shapes")
-        parts = [missing[k :: config.workers] for k in range(min(config.workers, len(missing)))]
-        described = run_tasks(describe_samples, [(config, part) for part in parts], config.workers)
+        # A forked process cannot use a GPU that this one has used.
+        workers = config.workers if device in (None, "cpu") else 1
+        parts = [missing[k::workers] for k in range(min(workers, len(missing)))]
+        tasks = [(config, part, device) for part in parts]
+        described = run_tasks(describe_samples, tasks, workers)
         for k, found in described:
             samples.update(zip(parts[k], found, strict=True))
         progress(f"{damage}: {len(lacking)} heads")
         keys = list(lacking)
-        tasks = [
+        fits = [
             (config, [(pair.name, samples[pair]) for pair in lacking[key]], key[1], key[-1])
             for key in keys
         ]
-        for k, probe in run_tasks(_fit, tasks, config.workers):
+        for k, probe in run_tasks(_fit, fits, config.workers):
             heads[keys[k]] = probe
         for unit in wanted:
             probe, mirror = (
@@ -109,8 +116,24 @@ def run_study(
         # Damaged shapes are not seen again.
         samples = {pair: sample for pair, sample in samples.items() if pair.damage == CLEAN}
     if config.correspondence is not None:
-        _maps(config, setting, records, path, progress)
+        _maps(config, setting, records, path, progress, device)
     return StudyResult(config, records)
+
+
+def parts_left(config: StudyConfig, path: Path) -> int:
+    """How many parts :func:`run_study` has to do and announces: two of a damage, one of a method's maps.
+
+    Raises:
+        InputError: a file of another study.
+    """
+    records = read_records(path, _identity(config))
+    damages = [
+        damage
+        for damage in config.damages
+        if any(not _measured(records, damage, unit) for unit in _units(config, damage))
+    ]
+    maps = [] if config.correspondence is None else _unmapped(config, records)
+    return 2 * len(damages) + len(maps)
 
 
 def _fit(
@@ -174,6 +197,7 @@ def _maps(
     records: list[Record],
     path: Path,
     progress: Callable[[str], None],
+    device: str | None,
 ) -> None:
     """Errors of maps between clean test shapes, by all methods."""
     maps = config.correspondence
@@ -185,10 +209,8 @@ def _maps(
         if maps.metric
         else []
     )
-    sources = make_members(config)
-    for method in config.methods:
-        if any(record.get("map") and record["method"] == method for record in records):
-            continue
+    sources = make_members(config, device)
+    for method in _unmapped(config, records):
         progress(f"maps: {method}")
         members = [sources[member] for member in config.joined.get(method, [method])]
         source = _Mixed(method, members)
@@ -203,6 +225,12 @@ def _maps(
             for kind, error in found.items()
         ]
         write_records(path, _identity(config), records)
+
+
+def _unmapped(config: StudyConfig, records: Sequence[Record]) -> list[str]:
+    """The methods whose maps are not measured."""
+    known = {record["method"] for record in records if record.get("map")}
+    return [method for method in config.methods if method not in known]
 
 
 def _learned_on(config: StudyConfig, unit: Unit, damage: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsefeat.transfer.config import CLEAN, COPIES, LEARNED, SAME, StudyConfig
+from sparsefeat.transfer.config import CLEAN, COPIES, LEARNED, SAME
 from sparsefeat.transfer.records import Record
 from sparsefeat.transfer.study import StudyResult
 from sparsefeat.visualize import plot_scores
@@ -91,11 +91,6 @@ def save_study(result: StudyResult, output: Path) -> list[Path]:
         title,
     )
     return [path]
-
-
-def regimes(config: StudyConfig) -> int:
-    """Parts that :func:`sparsefeat.transfer.study.run_study` announces, at most."""
-    return 2 * len(config.damages) + (0 if config.correspondence is None else len(config.methods))
 
 
 def _mean(records: Sequence[Record], method: str, value: str) -> float:

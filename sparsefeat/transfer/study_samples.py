@@ -118,8 +118,8 @@ def _bridge_ends(dataset: ShapeDataset, shape: LoadedShape) -> Ends | None:
     return [*part_ends(shape.faces, of_vertices, [hand], [torso, head, thigh, calf]), *legs]
 
 
-def make_members(config: StudyConfig) -> dict[str, FeatureSource]:
-    """The sources of the study's members."""
+def make_members(config: StudyConfig, device: str | None = None) -> dict[str, FeatureSource]:
+    """The sources of the study's members, their networks on a device."""
     features = FeatureConfig(voxel_size=config.voxel_size, scales=config.scales, views=config.views)
     sources: dict[str, FeatureSource] = {}
     first = None
@@ -127,7 +127,7 @@ def make_members(config: StudyConfig) -> dict[str, FeatureSource]:
         if checkpoint == "random":
             extractor = untrained(first)
         else:
-            extractor = FeatureExtractor(from_pretrained(checkpoint), 1.0)
+            extractor = FeatureExtractor(from_pretrained(checkpoint), 1.0, device)
             first = first or extractor
         sources[name] = Backbone(name, extractor, features, 1.0)
     for name in config.hand_made:
@@ -138,10 +138,12 @@ def make_members(config: StudyConfig) -> dict[str, FeatureSource]:
     return sources
 
 
-def describe_samples(config: StudyConfig, asked: Sequence[Asked]) -> list[Sample]:
+def describe_samples(
+    config: StudyConfig, asked: Sequence[Asked], device: str | None = None
+) -> list[Sample]:
     """Features and labels of random vertices of some shapes."""
     torch.set_num_threads(1)
-    setting, sources = StudyShapes(config), make_members(config)
+    setting, sources = StudyShapes(config), make_members(config, device)
     test = {shape.name for shape in setting.test}
     samples = []
     for name, damage, seed in asked:

@@ -27,6 +27,7 @@ def test_a_line_every_half_minute_where_there_is_no_terminal(clock, capsys):
             clock[0] += 10
             progress(done, note=f"room-{done}")
     lines = capsys.readouterr().err.splitlines()
+    assert lines.pop(0).startswith("rooms: about 6 min for the remaining 37 fragments")
     assert len(lines) == 13
     assert lines[0] == "rooms: 3 of 40 fragment, 0:30 gone, about 6:10 left, room-3"
     assert lines[-1] == "rooms: 39 of 40 fragment, 6:30 gone, about 0:10 left, room-39"
