@@ -80,16 +80,15 @@ class Options:
 
 def run_benchmark(
     options: Options,
-    progress: Callable[[list[dict], list[dict], dict[str, Any]], None] = lambda new, rows, facts: (
-        None
-    ),
+    progress: Callable[[list[dict], list[dict], dict[str, Any], int], None] = lambda *_: None,
     earlier: dict | None = None,
 ) -> tuple[list[dict], dict[str, Any]]:
     """Measure what ``options`` ask for.
 
     Args:
         options: what to measure.
-        progress: called after each case with its rows (none where it failed), all rows and the facts so far.
+        progress: called after each case with its rows (none where it failed), all rows, the facts so far, and
+            how many cases are left.
         earlier: an interrupted run as :func:`report.read_json` gives it: its rows stay, its cases are left out.
 
     Returns:
@@ -133,13 +132,21 @@ def run_benchmark(
         cases.sort(key=lambda case: case.name in before)
     done = {tuple(row[name] for name in SETTING) for row in rows}
     clouds: dict[str, Cloud] = {}
-    for threads in options.threads or (torch.get_num_threads(),):
+    every_threads = options.threads or (torch.get_num_threads(),)
+    wanted = {
+        threads: [
+            (case, name)
+            for case, name in itertools.product(cases, options.dtypes)
+            if (case.name, threads, name, str(device)) not in done
+        ]
+        for threads in every_threads
+    }
+    left = sum(map(len, wanted.values()))
+    for threads in every_threads:
         with _threads(threads):
             bandwidths[str(threads)] = bandwidth = _bandwidth(device)
-            for case, name in itertools.product(cases, options.dtypes):
+            for case, name in wanted[threads]:
                 where = {"threads": threads, "dtype": name, "device": str(device)}
-                if (case.name, *where.values()) in done:
-                    continue
                 if case.size not in clouds:
                     clouds = {case.size: make_cloud(case.size, options.data)}
                 setting = Setting(device, DTYPES[name], options.runs, options.seconds)
@@ -160,7 +167,8 @@ def run_benchmark(
                         "out_of_memory": isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)),
                     })  # fmt: skip
                 rows += new
-                progress(new, rows, facts)
+                left -= 1
+                progress(new, rows, facts, left)
                 if device.type == "cuda":
                     gc.collect()
                     torch.cuda.empty_cache()  # the next case may need it in other pieces

@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.benchmark import Options, run_benchmark, select
     from sparsefeat.benchmark.engines import Plain
     from sparsefeat.benchmark.report import read_json, table, write_json, write_plot
+    from sparsefeat.process.progress import Progress
 
     if args.voxelization:
         return run_voxelization(args)
@@ -116,15 +117,18 @@ def run(args: argparse.Namespace) -> int:
     )
     earlier = read_json(args.json) if args.resume and os.path.exists(args.json) else None
 
-    def progress(
-        new: list[dict[str, Any]], rows: list[dict[str, Any]], facts: dict[str, Any]
-    ) -> None:
-        if args.json is not None:
-            # After every case: who is cut short has what was measured until then.
-            write_json(args.json, rows, facts)
-        print(table(new) if new else failure(facts["failed"][-1]), flush=True)
+    with Progress("benchmark", unit="case") as bar:
 
-    rows, facts = run_benchmark(options, progress, earlier)
+        def progress(
+            new: list[dict[str, Any]], rows: list[dict[str, Any]], facts: dict[str, Any], left: int
+        ) -> None:
+            if args.json is not None:
+                # After every case: who is cut short has what was measured until then.
+                write_json(args.json, rows, facts)
+            bar.write(table(new) if new else failure(facts["failed"][-1]), error=False)
+            bar(bar.done + 1, bar.done + 1 + left)
+
+        rows, facts = run_benchmark(options, progress, earlier)
     left_out = {(name, why) for row in rows for name, why in row["absent"].items()} | {
         *facts["not_installed"].items()
     }

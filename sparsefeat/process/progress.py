@@ -88,7 +88,9 @@ class Progress:
     @staticmethod
     def write(line: str, error: bool = True) -> None:
         """Print a line, to standard error or to standard output, that no bar tears."""
-        tqdm.write(line, file=sys.stderr if error else sys.stdout)
+        stream = sys.stderr if error else sys.stdout
+        tqdm.write(line, file=stream)
+        stream.flush()
 
     def close(self) -> None:
         """End the bar."""

@@ -152,7 +152,7 @@ def _train(stages: Sequence[PretrainConfig], seed: int, folder: Path, device: st
         resume = (here / "last.pt").is_file()
         # What was begun without a state to resume from is begun anew.
         config = replace(stage, model=model, seed=seed)
-        run(config, here, device or "cpu", resume=resume, overwrite=not resume)
+        run(config, here, device=device or "cpu", resume=resume, overwrite=not resume)
         init = here / "last.safetensors"
         steps += read_log(here)[0]
     last = steps[-max(1, len(steps) // 10) :]

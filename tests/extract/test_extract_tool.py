@@ -212,6 +212,16 @@ def test_progress_ends_at_the_number_of_files(extractor, scene, tmp_path):
         assert steps[0] == (0, 3) and steps[-1] == (3, 3) and steps == sorted(steps)
 
 
+def test_progress_counts_all_views_and_scales_of_a_file(extractor, scene, tmp_path):
+    seen = []
+    extract_files(
+        extractor, [scene], tmp_path / "out", image=False, views=2, scales=[1.0, 2.0],
+        progress=lambda stage, done, *_: stage == "features" and seen.append(done),
+    )  # fmt: skip
+    # Before the first pass of each file, after each of its four, and after it was written.
+    assert seen == [k + share for k in range(3) for share in (0, 0.25, 0.5, 0.75, 1, 1)]
+
+
 def test_the_tool_extracts_at_the_checkpoints_voxel_size(checkpoint, scene, tmp_path, capsys):
     assert run_tool(scene, "--checkpoint", checkpoint, "--output", tmp_path / "out") == 0
     assert "3 of 3" in capsys.readouterr().out
