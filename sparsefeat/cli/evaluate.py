@@ -20,6 +20,7 @@ from sparsefeat.cli.frame import (
     add_result_option,
     add_viewpoints_option,
     check_file,
+    check_folder,
     open_viewpoints,
     prepare_result,
     publish,
@@ -213,6 +214,8 @@ def run_matching(args: argparse.Namespace) -> int:
     for written in publish(args, report, [args.seed], args.resume):
         print(written)
     if plots:
+        with opening(plots):
+            plots.mkdir(parents=True, exist_ok=True)
         plot_thresholds(results, plots)
         draw_median_pairs(
             pairs,
@@ -300,8 +303,7 @@ def prepare_outputs(args: argparse.Namespace) -> Path | None:
     check_file("--json", args.json)
     if args.plots is None:
         return None
-    with opening(args.plots):
-        Path(args.plots).mkdir(parents=True, exist_ok=True)
+    check_folder("--plots", args.plots)
     return Path(args.plots)
 
 

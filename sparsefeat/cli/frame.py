@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sparsefeat import __version__
-from sparsefeat.errors import InputError, InputWarning, opening
+from sparsefeat.errors import InputError, InputWarning
 
 if TYPE_CHECKING:
     from sparsefeat.data.orientation import Viewpoints
@@ -270,6 +270,20 @@ def check_file(option: str, path: str | os.PathLike | None) -> None:
         raise InputError(f"{option} {path}: expected a file in a folder that exists")
 
 
+def check_folder(option: str, path: str | os.PathLike) -> None:
+    """Refuse a folder that could not be made, before the hours of work.
+
+    Raises:
+        InputError: something else is there, or the folder around it takes no files.
+    """
+    whole = Path(path).absolute()
+    nearest = next(place for place in (whole, *whole.parents) if place.exists())
+    if not os.fspath(path) or not nearest.is_dir():
+        raise InputError(f"{option} {path}: expected a folder, but {nearest} is none")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {path}: {nearest} takes no files")
+
+
 def prepare_result(args: argparse.Namespace) -> None:
     """Refuse a ``--result`` that could not be written, before the hours of work.
 
@@ -279,9 +293,7 @@ def prepare_result(args: argparse.Namespace) -> None:
     from sparsefeat.io.results import result_path
 
     if args.result is not None:
-        folder = result_path(args.result_task, args.result).parent
-        with opening(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        check_folder("--result", result_path(args.result_task, args.result).parent)
 
 
 def publish(

@@ -15,7 +15,7 @@ from sparsefeat.cli.frame import (
     run_tool,
 )
 from sparsefeat.cli.view import add_html_option
-from sparsefeat.errors import InputError, opening
+from sparsefeat.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,8 +101,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Match two scans, or all scans of a folder."""
-    if args.shapes:
-        return run_shapes(args)
+    # Imported here and below, so that --help answers at once.
+    from sparsefeat.io.lock import output_folder
+
+    with output_folder(args.output):
+        return run_shapes(args) if args.shapes else run_scans(args)
+
+
+def run_scans(args: argparse.Namespace) -> int:
+    """The poses of scans."""
     for option, given in (
         ("--transfer", args.transfer),
         ("--html", args.html),
@@ -116,14 +123,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"match: {len(args.inputs)} inputs, expected two scans or one folder of scans"
         )
-    with opening(args.output):
-        Path(args.output).mkdir(parents=True, exist_ok=True)
     return run_folder(args) if folder else run_pair(args)
 
 
 def run_pair(args: argparse.Namespace) -> int:
     """The pose of the first scan on the second."""
-    # Imported here and below, so that --help answers at once.
     from sparsefeat.match.files import pair_name, write_pair
     from sparsefeat.match.register import register_scans
     from sparsefeat.match.scans import choose_extractor, describe_scan, open_view
@@ -166,8 +170,6 @@ def run_shapes(args: argparse.Namespace) -> int:
     if args.viewpoint is not None:
         raise InputError("--viewpoint: for --rigid alone")
     labels = None if args.transfer is None else read_labels(args.transfer)
-    with opening(args.output):
-        Path(args.output).mkdir(parents=True, exist_ok=True)
     if labels is not None:
         count = len(as_shape(args.inputs[1])[0])
         if len(labels) != count:

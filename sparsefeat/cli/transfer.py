@@ -191,9 +191,15 @@ def _run_study(args: argparse.Namespace, path: Path, study: _Study) -> int:
     left = study.left(config, target)
     with output_folder(output):
         resumed = target.is_file() or (output / "trainings").is_dir()
-        save_config(output / "config.yaml", config)
         with Progress(config.task, left, "part") as progress:
-            result = study.run(config, output, target, _begins(progress), args.device)
+            begins = _begins(progress)
+
+            def begins_saved(text: str) -> None:
+                # Not before the data were found: wrong input leaves nothing behind.
+                save_config(output / "config.yaml", config)
+                begins(text)
+
+            result = study.run(config, output, target, begins_saved, args.device)
             progress(left)
         written = [target, *study.save(result, output)]
     numbers = {"config": to_dict(config), "records": result.records}

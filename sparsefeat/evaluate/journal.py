@@ -55,15 +55,19 @@ class PairJournal:
                 text = [header, *(_line(name, result) for name, result in rows)]
                 temporary.write_text("\n".join(text) + "\n", encoding="utf-8")
             self._file = self.path.open("a", encoding="utf-8")
+        self._empty = not rows
 
     def __enter__(self) -> PairJournal:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
+        if self._empty:
+            self.finish()
 
     def keep(self, name: str, result: PairResult) -> None:
         """Add a pair, measured with the descriptor of this name."""
+        self._empty = False
         with opening(self.path):
             self._file.write(_line(name, result) + "\n")
             self._file.flush()

@@ -79,6 +79,27 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
             os.close(handle)
 
 
+@contextlib.contextmanager
+def made_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Make a folder, and those around it, for the block; those that are empty behind it are removed again.
+
+    Raises:
+        InputError: a folder cannot be made.
+    """
+    folder = Path(path)
+    absent = [place for place in (folder, *folder.parents) if not place.exists()]
+    with opening(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        for place in absent:
+            try:
+                place.rmdir()
+            except OSError:  # something is in it
+                break
+
+
 def sweep(folder: str | os.PathLike, deep: bool = True, name: str | None = None) -> list[Path]:
     """Delete the temporary files and folders of processes that were killed; those of living ones stay.
 

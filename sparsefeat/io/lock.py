@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsefeat.errors import InputError, opening
-from sparsefeat.io.atomic import sweep
+from sparsefeat.io.atomic import made_folder, sweep
 
 # Without such locks nobody is kept out.
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
@@ -26,15 +26,13 @@ LOCK_NAME = ".sparsefeat.lock"
 def output_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Make a folder and keep other processes from writing into it within the block.
 
-    What killed processes left there is deleted: temporary files, and their lock.
+    What killed processes left there is deleted: temporary files, and their lock. A block that leaves nothing there
+    leaves no folder either.
 
     Raises:
         InputError: the folder cannot be made, or another process writes there; the message says which.
     """
-    folder = Path(path)
-    with opening(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / LOCK_NAME, folder):
+    with made_folder(path) as folder, locked(folder / LOCK_NAME, folder):
         sweep(folder)
         yield folder
 

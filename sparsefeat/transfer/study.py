@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from sparsefeat.checkpoint import find_checkpoint
 from sparsefeat.extract.descriptors import balance
 from sparsefeat.heads import LinearProbe
 from sparsefeat.synthetic.parallel import run_tasks
@@ -67,6 +68,9 @@ def run_study(
         InputError: data that does not fit, or a file of another study.
     """
     records = read_records(path, _identity(config))
+    for checkpoint in config.networks.values():
+        if checkpoint != "random":
+            find_checkpoint(checkpoint)
     setting = StudyShapes(config)
     samples: dict[Asked, Sample] = {}
     heads: dict[tuple, LinearProbe] = {}

@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsefeat.errors import InputError, opening, opens_path
 from sparsefeat.io import yaml12
-from sparsefeat.io.atomic import atomic_folder
+from sparsefeat.io.atomic import atomic_folder, made_folder
 from sparsefeat.io.lock import LOCK_NAME, locked
 from sparsefeat.io.shape_folder import write_lists
 from sparsefeat.synthetic.creatures.body import turn
@@ -97,9 +97,8 @@ def make_creatures(
             f"families: got {unknown or 'none'!r}, expected some of {', '.join(KINDS)}"
         )
     tasks = _tasks(seed, count, poses, families, vertices, landmark_count, triangulations)
-    with opening(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-    with locked(output.parent / f".{output.name}{LOCK_NAME}", output):
+    lock = f".{output.name}{LOCK_NAME}"
+    with made_folder(output.parent) as around, locked(around / lock, output):
         with opening(output):
             occupied = output.exists() and (not output.is_dir() or any(output.iterdir()))
         if occupied:
