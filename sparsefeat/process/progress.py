@@ -106,7 +106,7 @@ class Progress:
             if isinstance(self.done, float)
             else f"{self.name}: {self.done}"
         )
-        text += f" of {self.total} {self.unit}" if self.total else f" {self.unit}"
+        text += f" of {self.total} {self.unit}s" if self.total else f" {self.unit}s"
         text += f", {_clock(gone)} gone"
         if self.total and self.done > self._first:
             left = gone * (self.total - self.done) / (self.done - self._first)

@@ -29,15 +29,15 @@ def test_a_line_every_half_minute_where_there_is_no_terminal(clock, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines.pop(0).startswith("rooms: about 6 min for the remaining 37 fragments")
     assert len(lines) == 13
-    assert lines[0] == "rooms: 3 of 40 fragment, 0:30 gone, about 6:10 left, room-3"
-    assert lines[-1] == "rooms: 39 of 40 fragment, 6:30 gone, about 0:10 left, room-39"
+    assert lines[0] == "rooms: 3 of 40 fragments, 0:30 gone, about 6:10 left, room-3"
+    assert lines[-1] == "rooms: 39 of 40 fragments, 6:30 gone, about 0:10 left, room-39"
 
 
 def test_what_was_done_before_does_not_make_it_look_faster(clock, capsys):
     progress = Progress("pretrain", 100, "step", done=50)
     clock[0] += 3600
     progress(60)
-    assert capsys.readouterr().err == "pretrain: 60 of 100 step, 1:00:00 gone, about 4:00:00 left\n"
+    assert capsys.readouterr().err == "pretrain: 60 of 100 steps, 1:00:00 gone, about 4:00:00 left\n"
 
 
 def test_short_works_and_silent_ones_say_nothing(clock, capsys):
