@@ -125,8 +125,9 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    if "open3d" in sys.modules:  # its baselines were measured too
-        found["open3d"] = sys.modules["open3d"].__version__
+    for name in ("open3d", "kiss_matcher"):
+        if name in sys.modules:  # its baselines were measured too
+            found[name] = sys.modules[name].__version__
     return found
 
 

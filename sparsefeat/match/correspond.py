@@ -2,7 +2,7 @@
 
 Descriptors give functional maps under two hypotheses, one that keeps orientation and one that reverses it: bodies
 look like their mirror images to descriptors, but not to a map of outer surfaces. Each is refined by ZoomOut in both
-directions, and judged at the end.
+directions, and judged at the end. Parts begin with :mod:`sparsefeat.match.consistent` as well.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from sparsefeat.heads.functional_map import (
     spread_samples,
     zoomout,
 )
+from sparsefeat.match.consistent import ConsistentMaps
 from sparsefeat.match.map_confidence import map_confidence
 from sparsefeat.match.shapes import (
     DescribedShape,
@@ -46,6 +47,9 @@ EIGENPAIRS = 100
 # Eigenpairs of first maps and weights of their operators. No one of them was best on all pairs of synthetic people
 # whose proportions differ much; the refined map that is judged best is taken.
 _STARTS = ((30, 0.25), (30, 2.0), (20, 0.25), (20, 2.0))
+_CONSISTENT = 4  # maps by distances that are refined, of parts
+_CONSISTENT_PAIRS = 60  # eigenpairs that they begin with, of the whole
+_RIDGE = 0.02  # of the mean square of an eigenfunction
 _STEP = 8  # eigenpairs that ZoomOut adds at a time
 _SAMPLES = 1000  # vertices that ZoomOut works on
 _FUNCTIONS = 10  # principal components of the descriptors, of which operators are made
@@ -56,11 +60,12 @@ class MapHypothesis:
     """A refined map that was considered.
 
     Attributes:
-        name: ``"direct"``, ``"mirrored"``, or ``"given"``.
+        name: ``"direct"``, ``"mirrored"``, ``"consistent"``, or ``"given"``.
         orientation: mean cosine, 1 where orientation is kept everywhere, -1 where it is reversed.
         distance: mean distance of the descriptors that are mapped to each other, 1 for unrelated ones.
         cycle: squared distance of the functional map there and back from the identity, an eigenpair on average.
-        score: orientation minus distance minus cycle; the highest is taken.
+        score: orientation minus distance minus cycle, or of a part
+            :meth:`sparsefeat.match.consistent.ConsistentMaps.score`; the highest is taken.
         forth, back: functional maps behind the maps from a to b and from b to a.
     """
 
@@ -68,13 +73,9 @@ class MapHypothesis:
     orientation: float
     distance: float
     cycle: float
+    score: float
     forth: Tensor
     back: Tensor
-
-    @property
-    def score(self) -> float:
-        """What hypotheses are compared by."""
-        return self.orientation - self.distance - self.cycle
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +233,7 @@ class _Pair:
         size_b = min(eigenpairs, most[1], int(most[0] / share))
         self.size = max(2, round(share * size_b)), size_b
         self.share = share
+        self.consistent = ConsistentMaps(a, b, self.features) if partial else None
 
     def first_maps(self, initial: Sequence[np.ndarray]) -> list[tuple[str, tuple[Tensor, Tensor]]]:
         """Names of hypotheses, and functional maps of b's functions to a and of a's to b."""
@@ -239,7 +241,9 @@ class _Pair:
         of_a, of_b = self.features
         made_a, made_b = common_functions(self.features, _FUNCTIONS)
         found = []
-        signed = [("direct", 1, *start) for start in _STARTS]
+        # Cuts change what first maps of parts are made of; consistent ones are mostly better.
+        starts = _STARTS[:1] if self.partial else _STARTS
+        signed = [("direct", 1, *start) for start in starts]
         for name, sign, most, weight in [*signed, ("mirrored", -1, *_STARTS[0])]:
             options: dict[str, Any] = {
                 "sign": sign, "multiplication": weight, "orientation": weight,
@@ -254,6 +258,15 @@ class _Pair:
                     of_a, a.basis, of_b, b.basis, made_a, made_b, size[::-1], **options
                 )
             found.append((name, (forth, back)))
+        if self.consistent is not None:
+            here = a.basis.eigenvectors[self.consistent.here]
+            for rows in self.consistent.maps(_CONSISTENT):
+                size = self.first_size(_CONSISTENT_PAIRS)
+                of_part, of_whole = here[:, : size[0]], b.basis.eigenvectors[rows][:, : size[1]]
+                # A piece without samples would leave its eigenfunctions open.
+                ridge = _RIDGE * len(here) * torch.eye(size[0], dtype=here.dtype)
+                forth = torch.linalg.solve(of_part.T @ of_part + ridge, of_part.T @ of_whole)
+                found.append(("consistent", (forth, forth.T)))
         for points in initial:
             rows = np.asarray(points)
             if rows.shape != (len(a.vertices),) or not np.issubdtype(rows.dtype, np.integer):
@@ -289,7 +302,12 @@ class _Pair:
         distance = float((apart / 2).sqrt().mean())
         there_and_back = forth @ back
         cycle = float((there_and_back - torch.eye(len(forth))).square().sum() / len(forth))
-        return MapHypothesis(name, float(agreement.mean()), distance, cycle, forth, back)
+        orientation = float(agreement.mean())
+        if self.consistent is None:
+            score = orientation - distance - cycle
+        else:
+            score = self.consistent.score_of(points_from_map(forth, b, a))
+        return MapHypothesis(name, orientation, distance, cycle, score, forth, back)
 
     def polished(self, hypothesis: MapHypothesis) -> MapHypothesis:
         """The second half of the refinement once more, to all vertices: samples leave maps a little inexact."""

@@ -1,24 +1,56 @@
 """Measure :func:`sparsefeat.correspond` on pairs of a data set with known correspondence, and print each.
 
 python -m sparsefeat.match.measure_maps faust_r data/faust_r --pairs 20 --result faust-r-zero-shot
+python -m sparsefeat.match.measure_maps tosca data/tosca_isometric --pairs 8 --even --result tosca-zero-shot
+python -m sparsefeat.match.measure_maps faust_r data/faust_r --split train --pairs 4 --cut --result faust-r-cut
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import sys
+import time
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
 from sparsefeat.data.shapes import load_dataset
+from sparsefeat.errors import opening
+from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.results import write_result
-from sparsefeat.match.correspond import correspond_shapes
+from sparsefeat.match.correspond import correspond_shapes, describe_pair
 from sparsefeat.match.shapes import DescribedShape, describe_shape, shape_extractor
-from sparsefeat.mesh.geodesic import correspondence_error
+from sparsefeat.mesh.geodesic import correspondence_error, geodesic_graph
+from sparsefeat.synthetic.damage import damage_mesh
+
+
+def spread_over_classes(
+    pairs: Sequence[tuple[int, int]], classes: Sequence[str | None], count: int
+) -> list[tuple[int, int]]:
+    """So many pairs, about as many of each class, evenly spaced in the class's list."""
+    groups: dict[str | None, list[tuple[int, int]]] = {}
+    for pair, name in zip(pairs, classes, strict=True):
+        groups.setdefault(name, []).append(pair)
+    shares = np.diff(np.linspace(0, count, len(groups) + 1).round().astype(int))
+    chosen = []
+    for listed, share in zip(groups.values(), shares, strict=True):
+        rows = np.unique(((np.arange(share) + 0.5) / max(share, 1) * len(listed)).astype(int))
+        chosen += [listed[row] for row in rows]
+    return chosen
+
+
+def _pieces(shape: DescribedShape) -> int:
+    """Connected pieces of a mesh with a tenth of its vertices or more."""
+    assert shape.faces is not None
+    graph = geodesic_graph(shape.vertices, shape.faces)
+    sizes = np.bincount(connected_components(graph, directed=False)[1])
+    return int((sizes >= 0.1 * len(shape.vertices)).sum())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,10 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("root")
     add("--split", default="test")
     add("--pairs", type=int, default=20, help="random unordered pairs of different individuals")
+    add("--even", action="store_true", help="not at random: as many of each class, evenly spaced")
+    add("--cut", action="store_true", help="a plane cuts sources; targets stay whole")
     add("--points", type=int, default=200, help="random landmarks a pair")
     add("--seed", type=int, default=0)
     add("--checkpoint")
     add("--cache", help="folder of Laplace bases")
+    add("--json", metavar="FILE", help="write the numbers there")
     add("--result", metavar="NAME", help="write results/maps/NAME.json")
     args = parser.parse_args(argv)
     dataset = load_dataset(args.dataset, args.root)
@@ -43,25 +78,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         if shapes[i].template == shapes[j].template
         and (shapes[i].individual is None or shapes[i].individual != shapes[j].individual)
     ]
-    chosen = np.random.default_rng(args.seed).permutation(len(pairs))[: args.pairs]
+    if args.even:
+        chosen = spread_over_classes(pairs, [shapes[i].template for i, _ in pairs], args.pairs)
+    else:
+        rows = np.random.default_rng(args.seed).permutation(len(pairs))[: args.pairs]
+        chosen = [pairs[k] for k in sorted(rows)]
     extractor = shape_extractor(args.checkpoint)
+    turned: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     described: dict[int, DescribedShape] = {}
+
+    def turn(row: int) -> tuple[np.ndarray, np.ndarray]:
+        if row not in turned:
+            data = shapes[row].load()
+            rng = np.random.default_rng(zlib.crc32(shapes[row].name.encode()))
+            turned[row] = (
+                data.vertices @ Rotation.random(random_state=rng).as_matrix().T,
+                data.faces,
+            )
+        return turned[row]
 
     def describe(row: int) -> DescribedShape:
         if row not in described:
-            data, name = shapes[row].load(), shapes[row].name
-            rng = np.random.default_rng(zlib.crc32(name.encode()))
-            turn = Rotation.random(random_state=rng).as_matrix()
-            shape = data.vertices @ turn.T, data.faces
-            described[row] = describe_shape(shape, extractor, cache=args.cache, name=name)
+            described[row] = describe_shape(
+                turn(row), extractor, cache=args.cache, name=shapes[row].name
+            )
         return described[row]
 
     records = []
-    for i, j in (pairs[k] for k in sorted(chosen)):
-        a, b = describe(i), describe(j)
-        assert b.faces is not None
-        found = correspond_shapes(a, b)
+    for i, j in chosen:
         here, there = dataset.corresponding(i, j)
+        if args.cut:
+            names = f"{shapes[i].name} {shapes[j].name}"
+            part = damage_mesh("cut", *turn(i), seed=zlib.crc32(names.encode()))
+            a, b = describe_pair(
+                (part.vertices, part.faces), turn(j), extractor, partial=True, cache=args.cache
+            )
+            a, b = replace(a, name=shapes[i].name), replace(b, name=shapes[j].name)
+            here, there = part.place[here], there[part.place[here] >= 0]
+            here = here[here >= 0]
+        else:
+            a, b = describe(i), describe(j)
+        assert b.faces is not None
+        found = correspond_shapes(a, b, partial=args.cut)
         some = np.random.default_rng(0).permutation(len(here))[: args.points]
         here, there = here[some], there[some]
         errors = correspondence_error(b.vertices, b.faces, found.vertices[here], there)
@@ -80,15 +138,22 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "mirrored": max(h.orientation for h in found.hypotheses if h.name == "mirrored"),
             }
         )
+        if args.cut:
+            records[-1]["median"] = float(np.median(errors))
+            records[-1]["pieces"] = _pieces(a)
         mean = float(np.mean([record["error"] for record in records]))
         print(
             f"{a.name} to {b.name}: error x100 {errors.mean():.2f}; mean of {len(records)}: {mean:.2f}",
             flush=True,
         )
+        numbers = {"error": mean, "points": args.points, "turned": True, "pairs": records}
+        if args.json:
+            with opening(args.json), atomic_write(args.json) as temporary:
+                temporary.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
         if args.result:  # after every pair, so that an interrupted run leaves what it has
-            numbers = {"error": mean, "points": args.points, "turned": True, "pairs": records}
             words = ["python", "-m", "sparsefeat.match.measure_maps", *(argv or sys.argv[1:])]
-            write_result("maps", args.result, numbers, words, [args.seed])
+            spent = time.process_time()
+            write_result("maps", args.result, numbers, words, [args.seed], cpu_seconds=spent)
     return 0
 
 

@@ -115,8 +115,7 @@ def register_scans(
         raise InputError(
             f"voxel sizes {source.voxel_size} and {target.voxel_size}, expected equal ones"
         )
-    forward, backward = nearest_both_ways(source.features, target.features)
-    matches = np.stack([np.arange(len(forward)), forward], 1)[is_mutual(forward, backward)]
+    matches = mutual_matches(source, target)
     estimator = PoseEstimator(2 * source.voxel_size, refine=refine)
     keypoints = source.keypoints, target.keypoints
     estimate = estimator(keypoints[0], source.features, keypoints[1], target.features, matches)
@@ -127,3 +126,11 @@ def register_scans(
         inliers = inlier_mask(estimate.transforms[0], *keypoints, matches, estimator.distance)
     rows = np.stack([source.rows[matches[:, 0]], target.rows[matches[:, 1]]], 1)
     return Registration(estimate.transforms[0] if found else None, rows, inliers, belief, estimate)
+
+
+def mutual_matches(source: Scan, target: Scan) -> np.ndarray:
+    """Key points that are each other's nearest neighbours in feature space. Shape: (K, 2) int64 rows of them."""
+    forward, backward = nearest_both_ways(source.features, target.features)
+    matches: np.ndarray = np.stack([np.arange(len(forward)), forward], 1)
+    mutual: np.ndarray = matches[is_mutual(forward, backward)]
+    return mutual
