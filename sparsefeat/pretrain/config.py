@@ -75,6 +75,7 @@ class ModelConfig:
         False  # pair kernels know the outer side of the surface, from viewpoints or normals
     )
     chiral: bool = False  # one pair function tells left from right; needs oriented
+    context: int = 0  # blocks of attention between coarse points; needs oriented
     depth: int = 3  # down-samplings; each one less halves the receptive field
     dilation: int | None = None  # of the kernels that keep the stride; null: as published
     channels: list[int] | None = None  # widths on the way down; null: as published

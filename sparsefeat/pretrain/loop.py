@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from sparsefeat.checkpoint import (
     find_checkpoint,
-    from_pretrained,
     load_weights,
     read_checkpoint,
     save_checkpoint,
@@ -35,6 +34,10 @@ from sparsefeat.pretrain.processes import in_parallel, join_processes, over_proc
 from sparsefeat.pretrain.sources import PairSource, Result, numbers, open_source
 from sparsefeat.pretrain.state import check_output, load_state, remove_run, save_state
 from sparsefeat.process.workers import WORKER_KILLED
+
+
+_ADDED = ("chiral", "context")
+"""Options of a network that one without them can be given."""
 
 
 @dataclass
@@ -266,8 +269,8 @@ def split_pairs(
 def build_model(config: ModelConfig) -> nn.Module:
     """A network with new weights, or with those of ``config.init``."""
     if config.init is not None:
-        model = _initial(config.init, config.chiral).train()
-        for option in ("kernels", "oriented", "chiral"):
+        model = _initial(config).train()
+        for option in ("kernels", "oriented", *_ADDED):
             theirs, ours = model.config.get(option), getattr(config, option)
             if theirs != ours:
                 raise InputError(
@@ -283,13 +286,25 @@ def build_model(config: ModelConfig) -> nn.Module:
     return create_model(config.name, in_channels=in_channels, **options)
 
 
-def _initial(name: str, chiral: bool) -> nn.Module:
-    """A pretrained network; with ``chiral`` one that has that pair function, whose new weights are zero."""
-    checkpoint = read_checkpoint(find_checkpoint(name))
-    if not chiral or checkpoint.config.get("chiral"):
-        return from_pretrained(name)
-    model = create_model(**{**checkpoint.config, "chiral": True})
-    load_weights(model, with_chiral_cells(checkpoint.state, model.state_dict()))
+def _initial(config: ModelConfig) -> nn.Module:
+    """A pretrained network; parts that the configuration adds to it start so that they change nothing."""
+    checkpoint = read_checkpoint(find_checkpoint(config.init))
+    added = {
+        name: getattr(config, name)
+        for name in _ADDED
+        if getattr(config, name) and not checkpoint.config.get(name)
+    }
+    model = create_model(**{**checkpoint.config, **added})
+    state = checkpoint.state
+    if "chiral" in added:
+        state = with_chiral_cells(state, model.state_dict())
+    if "context" in added:
+        state = state | {
+            name: weights
+            for name, weights in model.state_dict().items()
+            if name.startswith("context.")
+        }
+    load_weights(model, state)
     return model
 
 
