@@ -35,7 +35,6 @@ from sparsefeat.pretrain.sources import PairSource, Result, numbers, open_source
 from sparsefeat.pretrain.state import check_output, load_state, remove_run, save_state
 from sparsefeat.process.workers import WORKER_KILLED
 
-
 _ADDED = ("chiral", "context")
 """Options of a network that one without them can be given."""
 
