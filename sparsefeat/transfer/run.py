@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from sparsefeat.transfer.labelling import Score, score_labels
 from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged
 
 Progress = Callable[[str], None]
+
+ADAPTER_DRAWS = "adapter_draws.json"
+"""What a comparison of adapter and grid has so far, in the output folder."""
 
 
 @dataclass
@@ -55,12 +60,18 @@ class TransferResult:
     adapter: AdapterComparison | None = None
 
 
-def run_transfer(config: TransferConfig, progress: Progress = lambda text: None) -> TransferResult:
+def run_transfer(
+    config: TransferConfig,
+    progress: Progress = lambda text: None,
+    output: str | os.PathLike | None = None,
+) -> TransferResult:
     """Run an experiment.
 
     Args:
         config: see :class:`TransferConfig`.
         progress: called with a line before each part of the work.
+        output: folder that keeps each draw of the comparison of adapter and grid, so that a stopped one continues; None:
+            they are not kept.
 
     Raises:
         InputError: data that does not fit the layout, the task or the number of shots.
@@ -74,7 +85,7 @@ def run_transfer(config: TransferConfig, progress: Progress = lambda text: None)
     if config.task == "correspondence":
         _correspondence(config, dataset, store, train, sources, result, progress)
     else:
-        _labelling(config, dataset, store, sources, result, progress)
+        _labelling(config, dataset, store, sources, result, progress, output)
     result.tunings = {
         m: s.tunings for m, s in sources.items() if isinstance(s, Backbone) and s.tunings
     }
@@ -88,6 +99,7 @@ def _labelling(
     sources: dict[str, FeatureSource],
     result: TransferResult,
     progress: Progress,
+    output: str | os.PathLike | None,
 ) -> None:
     classes = _count_labels(config, dataset, store)
     if config.data.resplit:
@@ -118,8 +130,9 @@ def _labelling(
     if config.data.resplit:
         dataset, test = _divided_by(config, config.seeds[0]), result.shapes
     if config.adapter is not None:
+        path = None if output is None else Path(output) / ADAPTER_DRAWS
         result.adapter = compare_adapter(
-            config, dataset, store, sources["tuned"], classes, progress
+            config, dataset, store, sources["tuned"], classes, progress, path
         )
     if config.rungs:
         shots = [
