@@ -24,8 +24,12 @@ RADIAL = 5
 """Functions of distance; their centres lie at 0, 1, 3, 7 and 15 cells."""
 RELATIONS = 5
 """Functions of direction for each of them."""
+TRIPLES = 32
+"""Triple products of directions that a block makes."""
 _HEAD = 32
 """Channels of an attention head."""
+_LENGTH = 4.0
+"""Cells that count as far in a direction."""
 _UNSEEN = 1e-12
 """Weight of a point that is not in sight, beside 1 for one that is near."""
 _AT_ONCE = 1 << 21
@@ -84,7 +88,9 @@ class ContextBlock(nn.Module):
         self.relation_value = nn.Parameter(torch.empty(self.heads, RADIAL * RELATIONS, _HEAD))
         nn.init.normal_(self.relation_key, std=(RADIAL * RELATIONS) ** -0.5)
         nn.init.normal_(self.relation_value, std=(RADIAL * RELATIONS) ** -0.5)
-        self.out = nn.Linear(channels, channels)
+        self.direction = nn.Parameter(torch.empty(3, TRIPLES, 2 * self.heads + 1))
+        nn.init.normal_(self.direction, std=(2 * self.heads + 1) ** -0.5)
+        self.out = nn.Linear(channels + 4 * TRIPLES, channels)
         self.norm2 = nn.LayerNorm(channels)
         self.wide = nn.Linear(channels, 2 * channels)
         self.narrow = nn.Linear(2 * channels, channels)
@@ -95,24 +101,47 @@ class ContextBlock(nn.Module):
             layer(y).view(len(y), self.heads, _HEAD) for layer in (self.query, self.key, self.value)
         )
         seen = [
-            self._attend(query[start:stop], key, value, *relation)
+            self._attend(query[start:stop], key, value, pieces.points, start, *relation)
             for start, stop, relation in pieces
         ]
-        x = x + self.out(torch.cat(seen).flatten(1))
+        x = x + self.out(torch.cat(seen))
         return x + self.narrow(F.relu(self.wide(self.norm2(x))))
 
     def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, functions: Tensor, sight: Tensor
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        points: _Points,
+        start: int,
+        functions: Tensor,
+        sight: Tensor,
     ) -> Tensor:
-        """Shape: (Q, H, C), (V, H, C), (V, H, C), (Q, V, K), (Q, V) -> (Q, H, C)."""
+        """Shape: (Q, H, C), (V, H, C), (V, H, C), points, first of Q, (Q, V, K), (Q, V) -> (Q, H * C + 4 * TRIPLES)."""
         # What a query asks of the relation, so that keys need not be made for each pair.
         asked = torch.einsum("qhc,hck->qhk", query, self.relation_key) + self.relation_bias
         logits = torch.einsum("qhc,vhc->qhv", query, key) + asked @ functions.transpose(1, 2)
         share = (logits * _HEAD**-0.5 + sight[:, None]).softmax(-1)
         relation = share @ functions
-        return torch.einsum("qhv,vhc->qhc", share, value) + torch.einsum(
+        found = torch.einsum("qhv,vhc->qhc", share, value) + torch.einsum(
             "qhk,hkc->qhc", relation, self.relation_value
         )
+        return torch.cat([found.flatten(1), self._products(share, points, start)], 1)
+
+    def _products(self, share: Tensor, points: _Points, start: int) -> Tensor:
+        """Products of directions: where what a head looks at lies, which way that faces, and the own normal.
+
+        Three sums of these vectors with learned weights, of a length below 1, have a triple product, which changes its
+        sign in a mirror, and three inner products. Shape: (Q, H, V), ... -> (Q, 4 * TRIPLES)
+        """
+        position, normal = points.position.t(), points.normal.t()
+        here = slice(start, start + len(share))
+        lines = (share @ position - position[here, None]) / _LENGTH
+        vectors = torch.cat([lines, share @ normal, normal[here, None]], 1)
+        a, b, c = torch.einsum("smh,qhx->sqmx", self.direction, vectors)
+        a, b, c = (v * (1 + (v * v).sum(-1, keepdim=True)).rsqrt() for v in (a, b, c))
+        triple = (torch.linalg.cross(a, b) * c).sum(-1)
+        return torch.cat([triple, *((v * w).sum(-1) for v, w in ((a, b), (b, c), (c, a)))], 1)
 
 
 class _Pieces:
