@@ -255,12 +255,16 @@ def split_pairs(
     )
     start0 = start1 = 0
     matches = batch.matches.split(batch.match_splits)
-    pairs = enumerate(zip(sources, targets, matches, batch.transforms))
-    for index, ((f0, p0), (f1, p1), rows, transform) in pairs:
+    sides = batch.sides.split(batch.match_splits)
+    pairs = enumerate(zip(sources, targets, matches, batch.transforms, sides))
+    for index, ((f0, p0), (f1, p1), rows, transform, side) in pairs:
         if len(rows) >= 2:
             moved = p0 @ transform[:3, :3].t() + transform[:3, 3]
             offset = torch.tensor([start0, start1], device=rows.device)
-            yield index, PairFeatures(f0, f1, moved, p1, rows - offset, batch.deformed[index])
+            yield (
+                index,
+                PairFeatures(f0, f1, moved, p1, rows - offset, batch.deformed[index], side),
+            )
         start0 += len(p0)
         start1 += len(p1)
 
