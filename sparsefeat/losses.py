@@ -325,6 +325,35 @@ def side_loss(pair: PairFeatures) -> Tensor:
     return sum(F.softplus(-SIDE_SHARPNESS * side * last.float()).mean() for last in ends) / 2
 
 
+def coarse_side_loss(
+    logits: Tensor, cells: Tensor, stride: int, voxels: Tensor, sides: Tensor
+) -> Tensor:
+    """Log-loss of left and right on a coarse level.
+
+    Args:
+        logits: of its cells. Shape: (T,)
+        cells: batch and corner of each, in voxels. Shape: (T, 4)
+        stride: edge of a cell in voxels.
+        voxels: batch and corner of fine voxels. Shape: (V, 4)
+        sides: of these, 1 left, -1 right, 0 neither or not known. A cell is on the side of most of its voxels that are on
+            one. Shape: (V,)
+
+    Returns:
+        A scalar; zero (with a gradient of zero) where no side is known.
+    """
+    voxels, sides = voxels[sides != 0], sides[sides != 0].to(logits)
+    corner = torch.div(voxels[:, 1:], stride, rounding_mode="floor") * stride
+    here = torch.cat([voxels[:, :1], corner], 1)
+    # Numbers of the cells that both have.
+    _, number = torch.unique(torch.cat([cells, here]), dim=0, return_inverse=True)
+    total = logits.new_zeros(len(number)).index_add(0, number[len(cells) :], sides)
+    side = total[number[: len(cells)]].sign()
+    known = side != 0
+    if not known.any():
+        return logits.sum() * 0
+    return F.softplus(-side[known] * logits[known]).mean()
+
+
 def _matched(pair: PairFeatures) -> PairFeatures:
     """The matched rows of a deformed pair as a rigid one: of cloud 0 in the places that they have in cloud 1."""
     rows0, rows1 = pair.matches.t()

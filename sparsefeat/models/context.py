@@ -166,7 +166,8 @@ class _Pieces:
 class Context(nn.Module):
     """Blocks of attention beside a level's features: what they find is added. Rows and channels stay.
 
-    New ones add nothing: the last layer starts at zero.
+    New ones add nothing: the last layer starts at zero. ``side`` of the output says of each point how far it is on the
+    left of a body, as a logit; it is for training. Shape: (V,)
 
     Args:
         channels: of the level.
@@ -185,11 +186,13 @@ class Context(nn.Module):
         self.leave = nn.Linear(width, channels)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
+        self.side = nn.Linear(width, 1)
 
     def forward(self, x: PointTensor) -> PointTensor:
         level = x.levels(x.manager, x.key)
         cloud = x.coordinates[:, 0]
         added = torch.zeros_like(x.features)
+        side = added.new_zeros(len(added))
         for number in cloud.unique():
             rows = (cloud == number).nonzero()[:, 0]
             points = _points(level, rows, float(max(x.tensor_stride)))
@@ -197,8 +200,13 @@ class Context(nn.Module):
             pieces = _Pieces(points)
             for block in self.blocks:
                 y = block(y, pieces)
-            added = added.index_copy(0, rows, self.leave(self.norm(y)).to(added))
-        return x.replace(x.features + added)
+            y = self.norm(y)
+            added = added.index_copy(0, rows, self.leave(y).to(added))
+            if self.training:
+                side = side.index_copy(0, rows, self.side(y)[:, 0].to(side))
+        out = x.replace(x.features + added)
+        out.side = side
+        return out
 
 
 def _points(level: Level, rows: Tensor, stride: float) -> _Points:

@@ -23,10 +23,11 @@ from sparsefeat.checkpoint import (
 from sparsefeat.errors import InputError
 from sparsefeat.io.config import save_config
 from sparsefeat.io.lock import output_folder
-from sparsefeat.losses import PairFeatures, pair_loss
+from sparsefeat.losses import PairFeatures, coarse_side_loss, pair_loss
 from sparsefeat.models import create_model
 from sparsefeat.models.blocks import checked_device
-from sparsefeat.models.pairs import with_chiral_cells
+from sparsefeat.models.pairs import PointTensor, with_chiral_cells
+from sparsefeat.models.voxel_cloud import join
 from sparsefeat.pretrain.config import ModelConfig, PretrainConfig
 from sparsefeat.pretrain.log import RunLog
 from sparsefeat.pretrain.pairs import PairBatch, pair_features
@@ -219,7 +220,8 @@ def _forward_backward(
     device = batch.matches.device
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
     with torch.autocast(device.type, precision, enabled=precision is not None):
-        features0, features1 = pair_features(model, batch)
+        with _coarse_sides(model, config) as coarse:
+            features0, features1 = pair_features(model, batch)
     forwarded = time.perf_counter()
     accumulate = config.optimizer.accumulate
     # Zero, but with a gradient: augmentation can leave a batch without a single match.
@@ -234,6 +236,8 @@ def _forward_backward(
     # A mean over the pairs of all processes; their gradients are averaged.
     used, pairs, processes = over_processes(used, len(batch), 1, device=device)
     loss = total * processes / max(used, 1)
+    if coarse:
+        loss = loss + config.loss.side * _coarse_side_loss(coarse[0], batch)
     computed = time.perf_counter()
     scaler.scale(loss / accumulate).backward()
     record["loss"] += over_processes(loss.item(), device=device)[0] / processes / accumulate
@@ -241,6 +245,32 @@ def _forward_backward(
     record["forward_s"] += forwarded - start
     record["loss_s"] += computed - forwarded
     record["backward_s"] += time.perf_counter() - computed
+
+
+@contextlib.contextmanager
+def _coarse_sides(model: nn.Module, config: PretrainConfig) -> Iterator[list[PointTensor]]:
+    """Keeps what a network's attention puts out in one pass, where sides are learned; an empty list where they are not."""
+    network = getattr(model, "module", model)
+    attention = getattr(network, "context", None)
+    kept: list[PointTensor] = []
+    if not config.loss.side or attention is None:
+        yield kept
+        return
+    hook = attention.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    try:
+        yield kept
+    finally:
+        hook.remove()
+
+
+def _coarse_side_loss(coarse: PointTensor, batch: PairBatch) -> Tensor:
+    """Left and right of the coarse points that hold matches of either cloud."""
+    voxels = join([batch.source, batch.target]).coordinates
+    sides = torch.zeros(len(voxels), dtype=torch.int8, device=voxels.device)
+    for start, rows in zip((0, len(batch.source)), batch.matches.t(), strict=True):
+        sides[start + rows] = batch.sides
+    stride = max(coarse.tensor_stride)
+    return coarse_side_loss(coarse.side, coarse.coordinates, stride, voxels, sides)
 
 
 def split_pairs(
