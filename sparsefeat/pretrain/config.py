@@ -97,6 +97,9 @@ class OptimizerConfig:
     warmup_steps: int = 0
     accumulate: int = 1  # batches per step
     clip_norm: float | None = None  # largest gradient norm
+    only: list[str] | None = (
+        None  # names that begin like this are trained, all others stay; null: everything is
+    )
 
     def __post_init__(self) -> None:
         _check_least(self, warmup_steps=0, accumulate=1)

@@ -219,9 +219,9 @@ def _forward_backward(
     start = time.perf_counter()
     device = batch.matches.device
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
-    with torch.autocast(device.type, precision, enabled=precision is not None):
-        with _coarse_sides(model, config) as coarse:
-            features0, features1 = pair_features(model, batch)
+    autocast = torch.autocast(device.type, precision, enabled=precision is not None)
+    with autocast, _coarse_level(model) as coarse:
+        features0, features1 = pair_features(model, batch)
     forwarded = time.perf_counter()
     accumulate = config.optimizer.accumulate
     # Zero, but with a gradient: augmentation can leave a batch without a single match.
@@ -237,6 +237,7 @@ def _forward_backward(
     used, pairs, processes = over_processes(used, len(batch), 1, device=device)
     loss = total * processes / max(used, 1)
     if coarse:
+        # Also at a weight of 0: DistributedDataParallel waits for the gradient of every weight.
         loss = loss + config.loss.side * _coarse_side_loss(coarse[0], batch)
     computed = time.perf_counter()
     scaler.scale(loss / accumulate).backward()
@@ -248,12 +249,11 @@ def _forward_backward(
 
 
 @contextlib.contextmanager
-def _coarse_sides(model: nn.Module, config: PretrainConfig) -> Iterator[list[PointTensor]]:
-    """Keeps what a network's attention puts out in one pass, where sides are learned; an empty list where they are not."""
-    network = getattr(model, "module", model)
-    attention = getattr(network, "context", None)
+def _coarse_level(model: nn.Module) -> Iterator[list[PointTensor]]:
+    """Keeps what a network's attention puts out in one pass; an empty list for a network without."""
+    attention = getattr(getattr(model, "module", model), "context", None)
     kept: list[PointTensor] = []
-    if not config.loss.side or attention is None:
+    if attention is None:
         yield kept
         return
     hook = attention.register_forward_hook(lambda module, inputs, output: kept.append(output))
@@ -342,17 +342,31 @@ def _initial(config: ModelConfig) -> nn.Module:
 
 
 def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW over all parameters."""
+    """SGD, Adam or AdamW over the parameters that are trained; the others have no gradient from here on.
+
+    Raises:
+        InputError: ``optimizer.only`` has a beginning that no parameter has.
+    """
     options = config.optimizer
+    if options.only is not None:
+        names = [name for name, _ in model.named_parameters()]
+        unknown = [
+            part for part in options.only if not any(name.startswith(part) for name in names)
+        ]
+        if unknown or not options.only:
+            parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+            raise InputError(
+                f"optimizer.only has {unknown[0] if unknown else 'nothing'!r}, expected beginnings of parameters: {parts}"
+            )
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith(tuple(options.only)))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if options.name == "sgd":
         return torch.optim.SGD(
-            model.parameters(),
-            options.lr,
-            momentum=options.momentum,
-            weight_decay=options.weight_decay,
+            trained, options.lr, momentum=options.momentum, weight_decay=options.weight_decay
         )
     kind = torch.optim.Adam if options.name == "adam" else torch.optim.AdamW
-    return kind(model.parameters(), options.lr, weight_decay=options.weight_decay)
+    return kind(trained, options.lr, weight_decay=options.weight_decay)
 
 
 def set_learning_rate(

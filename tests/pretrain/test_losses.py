@@ -177,3 +177,21 @@ def test_the_last_channel_of_both_clouds_is_told_left_from_right():
     assert losses.side_loss(unknown) == 0
     with pytest.raises(ValueError, match="side must be 0 or a positive weight, got -1"):
         LossConfig(side=-1)
+
+
+def test_coarse_cells_are_on_the_side_of_most_of_their_voxels():
+    cells = torch.tensor([[0, 0, 0, 0], [0, 4, 0, 0], [1, 4, 0, 0], [0, -4, 0, 0], [1, 0, 0, 0]])
+    logits = torch.tensor([0.5, -1.0, 2.0, 0.3, 9.0])
+    voxels, sides = zip(
+        ([0, 0, 1, 2], 1), ([0, 3, 3, 3], 1), ([0, 1, 0, 0], -1),  # two of three on the left
+        ([0, 5, 0, 0], -1),
+        ([1, 7, 0, 3], 1), ([1, 4, 0, 0], -1), ([1, 4, 1, 0], 0),  # on both: unknown
+        ([0, -1, 0, 0], -1),  # the cell below zero
+    )  # fmt: skip
+    found = losses.coarse_side_loss(
+        logits, cells, 4, torch.tensor(voxels), torch.tensor(sides, dtype=torch.int8)
+    )
+    expected = [math.log1p(math.exp(x)) for x in (-0.5, -1.0, 0.3)]
+    assert found.item() == pytest.approx(sum(expected) / 3, rel=1e-5)
+    nothing = torch.zeros(len(voxels), dtype=torch.int8)
+    assert losses.coarse_side_loss(logits, cells, 4, torch.tensor(voxels), nothing) == 0
