@@ -24,7 +24,7 @@ class PairFeatures(NamedTuple):
 
     Shape: features0 (V0, C), features1 (V1, C), points0 (V0, 3) and points1 (V1, 3) both in the frame of
     cloud 1, in metres; matches (M, 2), all rows closer than the positive radius. Of a deformed pair each cloud is in a
-    frame of its own.
+    frame of its own. sides (M,): 1 where a match is on the left of a body, -1 on its right, 0 where that is not known.
     """
 
     features0: Tensor
@@ -33,6 +33,11 @@ class PairFeatures(NamedTuple):
     points1: Tensor
     matches: Tensor
     deformed: bool = False
+    sides: Tensor | None = None
+
+
+SIDE_SHARPNESS = 10.0
+"""Of the logistic function that reads left and right off a feature's last channel, which lies between -1 and 1."""
 
 
 @dataclass
@@ -47,6 +52,9 @@ class LossConfig:
     radius_voxels: float = 1.5  # two points closer than this are one place
     one_place: bool = (
         False  # point_info_nce too: matches of one place, in either cloud, are no negatives
+    )
+    side: float = (
+        0.0  # weight of telling left from right by the sign of the last channel, see side_loss
     )
     cycle_form: Literal["anchored", "landing", "identity", "distance"] = "anchored"
     positive_margin: float = 0.1  # hardest_contrastive
@@ -64,6 +72,8 @@ class LossConfig:
             raise InputError(
                 f"temperature and radius_voxels must be positive, got {self.temperature}, {self.radius_voxels}"
             )
+        if not 0 <= self.side < float("inf"):
+            raise InputError(f"side must be 0 or a positive weight, got {self.side}")
 
 
 def anchored_cycle(
@@ -290,9 +300,58 @@ def pair_loss(
         loss = hardest_contrastive(
             f, g, x, y, *candidates, radius, config.positive_margin, config.negative_margin
         )
+    if config.side and pair.sides is not None:
+        loss = loss + config.side * side_loss(pair)
     if not torch.isfinite(loss):
         raise InputError(f"the {config.name} loss is not finite: {loss.item()}")
     return loss
+
+
+def side_loss(pair: PairFeatures) -> Tensor:
+    """Log-loss of the last channel as a sign of left (positive) and right, over the matches whose side is known.
+
+    A body and its mirror image are alike nearly everywhere, so that contrasting places alone has hardly a gradient that
+    leads to features of one side: both clouds would have to know it already. Here each is told.
+
+    Returns:
+        A scalar; zero (with a gradient of zero) where no side is known.
+    """
+    known = pair.sides != 0
+    side = pair.sides[known].float()
+    rows = pair.matches[known]
+    if not len(rows):
+        return pair.features0.sum() * 0
+    ends = (pair.features0[rows[:, 0], -1], pair.features1[rows[:, 1], -1])
+    return sum(F.softplus(-SIDE_SHARPNESS * side * last.float()).mean() for last in ends) / 2
+
+
+def coarse_side_loss(
+    logits: Tensor, cells: Tensor, stride: int, voxels: Tensor, sides: Tensor
+) -> Tensor:
+    """Log-loss of left and right on a coarse level.
+
+    Args:
+        logits: of its cells. Shape: (T,)
+        cells: batch and corner of each, in voxels. Shape: (T, 4)
+        stride: edge of a cell in voxels.
+        voxels: batch and corner of fine voxels. Shape: (V, 4)
+        sides: of these, 1 left, -1 right, 0 neither or not known. A cell is on the side of most of its voxels that are on
+            one. Shape: (V,)
+
+    Returns:
+        A scalar; zero (with a gradient of zero) where no side is known.
+    """
+    voxels, sides = voxels[sides != 0], sides[sides != 0].to(logits)
+    corner = torch.div(voxels[:, 1:], stride, rounding_mode="floor") * stride
+    here = torch.cat([voxels[:, :1], corner], 1)
+    # Numbers of the cells that both have.
+    _, number = torch.unique(torch.cat([cells, here]), dim=0, return_inverse=True)
+    total = logits.new_zeros(len(number)).index_add(0, number[len(cells) :], sides)
+    side = total[number[: len(cells)]].sign()
+    known = side != 0
+    if not known.any():
+        return logits.sum() * 0
+    return F.softplus(-side[known] * logits[known]).mean()
 
 
 def _matched(pair: PairFeatures) -> PairFeatures:
@@ -300,7 +359,9 @@ def _matched(pair: PairFeatures) -> PairFeatures:
     rows0, rows1 = pair.matches.t()
     place = pair.points1[rows1]
     itself = torch.arange(len(place), device=place.device)[:, None].expand(-1, 2)
-    return PairFeatures(pair.features0[rows0], pair.features1[rows1], place, place, itself)
+    return PairFeatures(
+        pair.features0[rows0], pair.features1[rows1], place, place, itself, sides=pair.sides
+    )
 
 
 def one_to_one(matches: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -234,7 +234,7 @@ def load_weights(model: Network, state: dict[str, Tensor]) -> None:
     broken = [
         f"{name} ({int((~weights.isfinite()).sum())} of {weights.numel()})"
         for name, weights in fitted.items()
-        if weights.is_floating_point() and not weights.isfinite().all()
+        if weights.is_floating_point() and not weights.is_meta and not weights.isfinite().all()
     ]
     if broken:
         more = ", ..." if len(broken) > _SHOWN else ""

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             with Progress("creatures", unit="shape") as made:
                 make_missing_creatures(config.creatures, config.data.root, made)
         with Progress(config.task, _parts(config), "part") as progress:
-            result = run_transfer(config, _begins(progress), args.device)
+            result = run_transfer(config, _begins(progress), args.device, output)
             progress(_parts(config))
         save_config(output / "config.yaml", config)
         written = save_report(result, output, args.json)

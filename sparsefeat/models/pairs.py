@@ -179,6 +179,7 @@ class PointTensor(SparseTensor):
     """A SparseTensor that knows the points in its voxels, as do all that are made from it."""
 
     levels: _Levels | None = None
+    side: Tensor | None = None
 
     def replace(self, features: Tensor, key: CoordinateMapKey | None = None) -> PointTensor:
         out = super().replace(features, key)

@@ -37,7 +37,8 @@ def measure_reach(model: nn.Module, channels: int) -> Reach:
     """Follow one voxel through the network and add up what each layer sees.
 
     A convolution or pooling with kernel size k and dilation d between tensor strides s and t looks
-    (k - 1) / 2 * d * min(s, t) voxels to each side (k - 1 instead, to one side, if k is even). Layers that
+    (k - 1) / 2 * d * min(s, t) voxels to each side (k - 1 instead, to one side, if k is even); attention says in
+    ``cells`` how many of its level it sees. Layers that
     lie side by side are added as if they followed each other, so that the radius may be too large, never
     too small. For ResUNetBN2C with a first kernel of 7 it is 61, a receptive field of 123 voxels.
 
@@ -62,6 +63,10 @@ def measure_reach(model: nn.Module, channels: int) -> Reach:
         if isinstance(window, Kernel) and strides:
             spacing = tuple(max(1, min(axis)) for axis in zip(*strides, strict=True))
             radius += max(abs(offset) for cell in window.offsets(spacing) for offset in cell)
+            layers += 1
+        cells = getattr(module, "cells", 0)
+        if isinstance(cells, int) and cells and strides:
+            radius += cells * max(max(s) for s in strides)
             layers += 1
 
     device = next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -21,6 +21,7 @@ from sparsefeat.models.blocks import (
     is_count,
     norm_layer,
 )
+from sparsefeat.models.context import Context
 from sparsefeat.models.pairs import PointFrames, pair_backend
 
 KERNELS = ("grid", "pair")
@@ -52,6 +53,7 @@ class UNetConfig:
     kernels: Literal["grid", "pair"]
     oriented: bool
     chiral: bool
+    context: int = 0
 
     def __post_init__(self) -> None:
         name = self.name
@@ -73,6 +75,12 @@ class UNetConfig:
             raise InputError(f"{name}: oriented needs kernels 'pair', got {self.kernels!r}")
         if self.chiral and not self.oriented:
             raise InputError(f"{name}: chiral needs oriented")
+        if not is_count(self.context, 0):
+            raise InputError(
+                f"{name}: context must be an integer of at least 0, got {self.context!r}"
+            )
+        if self.context and not (self.oriented and self.depth):
+            raise InputError(f"{name}: context needs oriented and a depth of at least 1")
         if self.kernels == "pair" and self.in_channels != (expected := 6 if self.oriented else 3):
             raise InputError(
                 f"{name}: pair kernels take {expected} input channels, the points' offsets from the voxels' "
@@ -106,6 +114,8 @@ class UNet(Network):
             (or directions to the sensor), zero where they are not known. Needs ``kernels="pair"``.
         chiral: one more pair function, which changes its sign under reflection, so that left and right can be told
             apart. Needs ``oriented``.
+        context: blocks of attention between the points of the level above the deepest, on the way up, see
+            :mod:`sparsefeat.models.context`. Needs ``oriented``.
         backend: see :func:`sparsefeat.models.create_model`.
 
     Raises:
@@ -142,6 +152,7 @@ class UNet(Network):
         kernels: Literal["grid", "pair"] = "grid",
         oriented: bool = False,
         chiral: bool = False,
+        context: int = 0,
         backend: str = "auto",
     ):
         super().__init__(in_channels, out_channels, backend)
@@ -167,10 +178,12 @@ class UNet(Network):
             kernels,
             oriented,
             chiral,
+            context,
         )
         self.config = asdict(config)
         self.normalize_feature = config.normalize_feature
         self.depth = config.depth
+        self.context: Context | None = None
         if kernels == "pair":
             self.ops = pair_backend(self.ops, config.chiral)
             self.point_frames = PointFrames(D, config.oriented, config.chiral)
@@ -201,6 +214,8 @@ class UNet(Network):
             )
             setattr(self, f"conv{level + 1}_tr", up)
             self._add_stage(config, f"{level + 1}_tr", tr_widths[level], dilations[level - 1])
+            if config.context and level == config.depth:
+                self.context = Context(tr_widths[level], config.context)
             width = tr_widths[level] + widths[level - 1]
         self.conv1_tr = convolution(
             width,
@@ -243,6 +258,8 @@ class UNet(Network):
         for level in range(self.depth + 1, 1, -1):
             x = self._stage(x, f"{level}_tr")
             x = x if self.config["block_norm"] else relu(x)
+            if self.context is not None and level == self.depth + 1:
+                x = self.context(x)
             x = cat(x, skips[level - 2])
         x = self.conv1_tr(x)
         if self.LAST_NORM:

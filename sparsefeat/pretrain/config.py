@@ -75,6 +75,7 @@ class ModelConfig:
         False  # pair kernels know the outer side of the surface, from viewpoints or normals
     )
     chiral: bool = False  # one pair function tells left from right; needs oriented
+    context: int = 0  # blocks of attention between coarse points; needs oriented
     depth: int = 3  # down-samplings; each one less halves the receptive field
     dilation: int | None = None  # of the kernels that keep the stride; null: as published
     channels: list[int] | None = None  # widths on the way down; null: as published
@@ -96,6 +97,9 @@ class OptimizerConfig:
     warmup_steps: int = 0
     accumulate: int = 1  # batches per step
     clip_norm: float | None = None  # largest gradient norm
+    only: list[str] | None = (
+        None  # names that begin like this are trained, all others stay; null: everything is
+    )
 
     def __post_init__(self) -> None:
         _check_least(self, warmup_steps=0, accumulate=1)

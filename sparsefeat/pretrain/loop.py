@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from sparsefeat.checkpoint import (
     find_checkpoint,
-    from_pretrained,
     load_weights,
     read_checkpoint,
     save_checkpoint,
@@ -24,10 +23,11 @@ from sparsefeat.checkpoint import (
 from sparsefeat.errors import InputError
 from sparsefeat.io.config import save_config
 from sparsefeat.io.lock import output_folder
-from sparsefeat.losses import PairFeatures, pair_loss
+from sparsefeat.losses import PairFeatures, coarse_side_loss, pair_loss
 from sparsefeat.models import create_model
 from sparsefeat.models.blocks import checked_device
-from sparsefeat.models.pairs import with_chiral_cells
+from sparsefeat.models.pairs import PointTensor, with_chiral_cells
+from sparsefeat.models.voxel_cloud import join
 from sparsefeat.pretrain.config import ModelConfig, PretrainConfig
 from sparsefeat.pretrain.log import RunLog
 from sparsefeat.pretrain.pairs import PairBatch, pair_features
@@ -35,6 +35,9 @@ from sparsefeat.pretrain.processes import in_parallel, join_processes, over_proc
 from sparsefeat.pretrain.sources import PairSource, Result, numbers, open_source
 from sparsefeat.pretrain.state import check_output, load_state, remove_run, save_state
 from sparsefeat.process.workers import WORKER_KILLED
+
+_ADDED = ("chiral", "context")
+"""Options of a network that one without them can be given."""
 
 
 @dataclass
@@ -216,7 +219,8 @@ def _forward_backward(
     start = time.perf_counter()
     device = batch.matches.device
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
-    with torch.autocast(device.type, precision, enabled=precision is not None):
+    autocast = torch.autocast(device.type, precision, enabled=precision is not None)
+    with autocast, _coarse_level(model) as coarse:
         features0, features1 = pair_features(model, batch)
     forwarded = time.perf_counter()
     accumulate = config.optimizer.accumulate
@@ -232,6 +236,9 @@ def _forward_backward(
     # A mean over the pairs of all processes; their gradients are averaged.
     used, pairs, processes = over_processes(used, len(batch), 1, device=device)
     loss = total * processes / max(used, 1)
+    if coarse:
+        # Also at a weight of 0: DistributedDataParallel waits for the gradient of every weight.
+        loss = loss + config.loss.side * _coarse_side_loss(coarse[0], batch)
     computed = time.perf_counter()
     scaler.scale(loss / accumulate).backward()
     record["loss"] += over_processes(loss.item(), device=device)[0] / processes / accumulate
@@ -239,6 +246,31 @@ def _forward_backward(
     record["forward_s"] += forwarded - start
     record["loss_s"] += computed - forwarded
     record["backward_s"] += time.perf_counter() - computed
+
+
+@contextlib.contextmanager
+def _coarse_level(model: nn.Module) -> Iterator[list[PointTensor]]:
+    """Keeps what a network's attention puts out in one pass; an empty list for a network without."""
+    attention = getattr(getattr(model, "module", model), "context", None)
+    kept: list[PointTensor] = []
+    if attention is None:
+        yield kept
+        return
+    hook = attention.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    try:
+        yield kept
+    finally:
+        hook.remove()
+
+
+def _coarse_side_loss(coarse: PointTensor, batch: PairBatch) -> Tensor:
+    """Left and right of the coarse points that hold matches of either cloud."""
+    voxels = join([batch.source, batch.target]).coordinates
+    sides = torch.zeros(len(voxels), dtype=torch.int8, device=voxels.device)
+    for start, rows in zip((0, len(batch.source)), batch.matches.t(), strict=True):
+        sides[start + rows] = batch.sides
+    stride = max(coarse.tensor_stride)
+    return coarse_side_loss(coarse.side, coarse.coordinates, stride, voxels, sides)
 
 
 def split_pairs(
@@ -253,12 +285,16 @@ def split_pairs(
     )
     start0 = start1 = 0
     matches = batch.matches.split(batch.match_splits)
-    pairs = enumerate(zip(sources, targets, matches, batch.transforms))
-    for index, ((f0, p0), (f1, p1), rows, transform) in pairs:
+    sides = batch.sides.split(batch.match_splits)
+    pairs = enumerate(zip(sources, targets, matches, batch.transforms, sides))
+    for index, ((f0, p0), (f1, p1), rows, transform, side) in pairs:
         if len(rows) >= 2:
             moved = p0 @ transform[:3, :3].t() + transform[:3, 3]
             offset = torch.tensor([start0, start1], device=rows.device)
-            yield index, PairFeatures(f0, f1, moved, p1, rows - offset, batch.deformed[index])
+            yield (
+                index,
+                PairFeatures(f0, f1, moved, p1, rows - offset, batch.deformed[index], side),
+            )
         start0 += len(p0)
         start1 += len(p1)
 
@@ -266,8 +302,8 @@ def split_pairs(
 def build_model(config: ModelConfig) -> nn.Module:
     """A network with new weights, or with those of ``config.init``."""
     if config.init is not None:
-        model = _initial(config.init, config.chiral).train()
-        for option in ("kernels", "oriented", "chiral"):
+        model = _initial(config).train()
+        for option in ("kernels", "oriented", *_ADDED):
             theirs, ours = model.config.get(option), getattr(config, option)
             if theirs != ours:
                 raise InputError(
@@ -283,28 +319,54 @@ def build_model(config: ModelConfig) -> nn.Module:
     return create_model(config.name, in_channels=in_channels, **options)
 
 
-def _initial(name: str, chiral: bool) -> nn.Module:
-    """A pretrained network; with ``chiral`` one that has that pair function, whose new weights are zero."""
-    checkpoint = read_checkpoint(find_checkpoint(name))
-    if not chiral or checkpoint.config.get("chiral"):
-        return from_pretrained(name)
-    model = create_model(**{**checkpoint.config, "chiral": True})
-    load_weights(model, with_chiral_cells(checkpoint.state, model.state_dict()))
+def _initial(config: ModelConfig) -> nn.Module:
+    """A pretrained network; parts that the configuration adds to it start so that they change nothing."""
+    checkpoint = read_checkpoint(find_checkpoint(config.init))
+    added = {
+        name: getattr(config, name)
+        for name in _ADDED
+        if getattr(config, name) and not checkpoint.config.get(name)
+    }
+    model = create_model(**{**checkpoint.config, **added})
+    state = checkpoint.state
+    if "chiral" in added:
+        state = with_chiral_cells(state, model.state_dict())
+    if "context" in added:
+        state = state | {
+            name: weights
+            for name, weights in model.state_dict().items()
+            if name.startswith("context.")
+        }
+    load_weights(model, state)
     return model
 
 
 def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW over all parameters."""
+    """SGD, Adam or AdamW over the parameters that are trained; the others have no gradient from here on.
+
+    Raises:
+        InputError: ``optimizer.only`` has a beginning that no parameter has.
+    """
     options = config.optimizer
+    if options.only is not None:
+        names = [name for name, _ in model.named_parameters()]
+        unknown = [
+            part for part in options.only if not any(name.startswith(part) for name in names)
+        ]
+        if unknown or not options.only:
+            parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+            raise InputError(
+                f"optimizer.only has {unknown[0] if unknown else 'nothing'!r}, expected beginnings of parameters: {parts}"
+            )
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith(tuple(options.only)))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if options.name == "sgd":
         return torch.optim.SGD(
-            model.parameters(),
-            options.lr,
-            momentum=options.momentum,
-            weight_decay=options.weight_decay,
+            trained, options.lr, momentum=options.momentum, weight_decay=options.weight_decay
         )
     kind = torch.optim.Adam if options.name == "adam" else torch.optim.AdamW
-    return kind(model.parameters(), options.lr, weight_decay=options.weight_decay)
+    return kind(trained, options.lr, weight_decay=options.weight_decay)
 
 
 def set_learning_rate(

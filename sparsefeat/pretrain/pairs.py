@@ -42,6 +42,8 @@ class PairSample:
         request: what it was made from.
         deformed: no motion brings one cloud onto the other: ``transform`` is the identity, and matches are places of
             a body, not of space.
+        sides: of the matches, 1 on the left of a body, -1 on its right, 0 where that is not known; None: of all of them.
+            Shape: (M,) int8.
     """
 
     source: VoxelCloud
@@ -50,6 +52,7 @@ class PairSample:
     transform: torch.Tensor
     request: PairRequest
     deformed: bool = False
+    sides: torch.Tensor | None = None
 
 
 @dataclass
@@ -66,6 +69,7 @@ class PairBatch:
         match_splits: number of matches of each pair; may be 0.
         requests: what the samples were made from.
         deformed: which pairs are of deformed shapes, see :class:`PairSample`.
+        sides: of the matches, see :class:`PairSample`. Shape: (M,) int8.
     """
 
     source: VoxelCloud
@@ -77,6 +81,7 @@ class PairBatch:
     match_splits: list[int]
     requests: list[PairRequest]
     deformed: list[bool]
+    sides: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.match_splits)
@@ -271,7 +276,14 @@ def collate_pairs(samples: Sequence[PairSample]) -> PairBatch:
         match_splits=[len(sample.matches) for sample in samples],
         requests=[sample.request for sample in samples],
         deformed=[sample.deformed for sample in samples],
+        sides=torch.cat([_sides(sample) for sample in samples]),
     )
+
+
+def _sides(sample: PairSample) -> torch.Tensor:
+    if sample.sides is None:
+        return torch.zeros(len(sample.matches), dtype=torch.int8)
+    return sample.sides
 
 
 def pair_features(model: nn.Module, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,17 +7,21 @@ becomes that of the network: batches, network and loop are those of fragment pai
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch.utils.data import Dataset
 
 from sparsefeat.data.shapes import Shape, load_dataset
 from sparsefeat.errors import InputError
 from sparsefeat.extract.surfaces import SAMPLES_PER_VOXEL_EDGE
+from sparsefeat.io.meshes import read_mesh
 from sparsefeat.mesh.geodesic import surface_area
 from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.mesh.sampling import sample_surface
@@ -27,12 +31,16 @@ from sparsefeat.pretrain.pairs import PairDataset, PairSample
 from sparsefeat.pretrain.sampling import PairRequest
 from sparsefeat.synthetic import damage
 from sparsefeat.synthetic.creatures import make_creature
-from sparsefeat.synthetic.creatures.families import FAMILIES, VARIED, find_family
+from sparsefeat.synthetic.creatures.families import FAMILIES, VARIED, find_family, landmarks
 
 _VIEW_PIXEL = 0.75
 """Edge of a camera's pixel over the voxel size; there are four surface points to a voxel's face."""
 _FRESH_VERTICES, _FRESH_LANDMARKS, _FRESH_TRIANGULATIONS = 3000, 2500, 12
 """Of creatures that are made for a pair; triangulations are kept, since they take most of the time."""
+_MIDDLE = 0.03
+"""Distance from the plane of symmetry, in extents of the template, below which a landmark is on neither side."""
+_SYMMETRIC = 0.02
+"""Mean distance of a template from its mirror image, in extents, of one that has sides."""
 _CLOUD_NOISE = 0.004
 """Deviation of a sparse cloud's points, in roots of the area: about 0.3 % of a person's height."""
 
@@ -104,6 +112,7 @@ class LoadedShape(NamedTuple):
         outwards: 1.0 or -1.0, see :func:`sparsefeat.mesh.normals.outer_normals`.
         landmarks: (L,) int32 vertices.
         group, individual: shapes of one group correspond by landmarks.
+        sides: (L,) int8, of the landmarks: 1 left, -1 right, 0 neither or not known.
     """
 
     vertices: np.ndarray
@@ -113,6 +122,7 @@ class LoadedShape(NamedTuple):
     landmarks: np.ndarray
     group: str
     individual: tuple
+    sides: np.ndarray
 
 
 def load_shapes(config: ShapesConfig, split: str | None) -> list[LoadedShape]:
@@ -128,12 +138,36 @@ def load_shapes(config: ShapesConfig, split: str | None) -> list[LoadedShape]:
     loaded = []
     for root in config.roots:
         dataset = load_dataset(config.name, root, **config.options)
+        sides: dict[str, np.ndarray | None] = {}
         for shape in dataset.subset(split or "all"):
-            loaded.append(_loaded(shape, root))
+            if shape.template not in sides:
+                sides[shape.template] = _template_sides(root, shape.template)
+            loaded.append(_loaded(shape, root, sides[shape.template]))
     return loaded
 
 
-def _loaded(shape: Shape, root: str) -> LoadedShape:
+def _template_sides(root: str, template: str) -> np.ndarray | None:
+    """Sides of a template's landmarks, from ``templates/<name>/template.off``; None where there is no such mesh."""
+    path = Path(root) / "templates" / template.removeprefix("template ") / "template.off"
+    return sides_of(read_mesh(path).vertices) if path.is_file() else None
+
+
+def sides_of(places: np.ndarray) -> np.ndarray:
+    """Left (1) and right (-1) by the sign of x, on a template that is its own mirror image; 0 near the middle.
+
+    Args:
+        places: of landmarks on the template, which faces -y with z up. Shape: (L, 3)
+
+    Returns:
+        Shape (L,) int8; zeros for a template that is not symmetric in x.
+    """
+    extent = np.ptp(places, axis=0).max()
+    off = cKDTree(places).query(places * (-1, 1, 1))[0].mean()
+    far = (np.abs(places[:, 0]) > _MIDDLE * extent) & (off < _SYMMETRIC * extent)
+    return (np.sign(places[:, 0]) * far).astype(np.int8)
+
+
+def _loaded(shape: Shape, root: str, sides: np.ndarray | None) -> LoadedShape:
     data = shape.load()
     if data.correspondence is None or not len(data.correspondence):
         raise InputError(
@@ -142,19 +176,25 @@ def _loaded(shape: Shape, root: str) -> LoadedShape:
     if not len(data.faces) or not surface_area(data.vertices, data.faces) > 0:
         raise InputError(f"{root}: {shape.name} has no surface")
     who = (root, shape.label, shape.individual if shape.individual is not None else shape.name)
+    if sides is not None and len(sides) != len(data.correspondence):
+        raise InputError(
+            f"{root}: {shape.name} has {len(data.correspondence)} landmarks, its template has {len(sides)} vertices"
+        )
     return _of_area_one(
-        data.vertices, data.faces, data.correspondence, f"{root} {shape.template}", who
+        data.vertices, data.faces, data.correspondence, f"{root} {shape.template}", who, sides
     )
 
 
 def _of_area_one(
-    vertices: np.ndarray, faces: np.ndarray, landmarks: np.ndarray, group: str, individual: tuple
-) -> LoadedShape:
+    vertices: np.ndarray, faces: np.ndarray, points: np.ndarray, group: str, individual: tuple,
+    sides: np.ndarray | None,
+) -> LoadedShape:  # fmt: skip
     vertices = (vertices - vertices.mean(0)) / np.sqrt(surface_area(vertices, faces))
     outwards, normals = outer_normals(vertices, faces)
     return LoadedShape(
         vertices.astype(np.float32), faces.astype(np.int32), normals.astype(np.float32), outwards,
-        landmarks.astype(np.int32), group, individual,
+        points.astype(np.int32), group, individual,
+        np.zeros(len(points), np.int8) if sides is None else sides,
     )  # fmt: skip
 
 
@@ -174,9 +214,21 @@ def fresh_pair(config: ShapesConfig, rng: np.random.Generator) -> tuple[LoadedSh
             _FRESH_LANDMARKS, triangulation=int(rng.integers(_FRESH_TRIANGULATIONS)),
         )  # fmt: skip
         made.append(
-            _of_area_one(creature.vertices, creature.faces, creature.landmarks, family, (who,))
+            _of_area_one(
+                creature.vertices,
+                creature.faces,
+                creature.landmarks,
+                family,
+                (who,),
+                _sides(family),
+            )
         )
     return made[0], made[1]
+
+
+@functools.lru_cache(16)
+def _sides(family: str) -> np.ndarray:
+    return sides_of(landmarks(family, _FRESH_LANDMARKS)[0])
 
 
 class SurfaceCloud(NamedTuple):
@@ -330,13 +382,19 @@ class ShapePairDataset(Dataset):
         source, target = (
             replace(voxels, inverse=voxels.inverse[:0]) for voxels in (source, target)
         )
+        matches, row = torch.unique(matches, dim=0, return_inverse=True)
+        # A voxel that holds landmarks of both sides is on neither.
+        total = torch.zeros(len(matches)).index_add(
+            0, row, torch.from_numpy(shapes[0].sides[both]).float()
+        )
         return PairSample(
             source,
             target,
-            torch.unique(matches, dim=0),
+            matches,
             torch.eye(4, dtype=torch.float64),
             request,
             deformed=True,
+            sides=total.sign().to(torch.int8),
         )
 
     def _voxelized(self, cloud: SurfaceCloud) -> VoxelCloud:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from sparsefeat.receptive_field import TunedReceptiveField, tune_receptive_field
 from sparsefeat.transfer.config import TransferConfig
 from sparsefeat.transfer.features import Backbone, tuning_objective
 from sparsefeat.transfer.labelling import score_labels
+from sparsefeat.transfer.records import Record, read_records, write_records
 from sparsefeat.transfer.shapes import LoadedShape, ShapeStore
 
 
@@ -160,6 +162,7 @@ def compare_adapter(
     classes: int,
     progress: Callable[[str], None],
     device: str | None = None,
+    path: Path | None = None,
 ) -> AdapterComparison:
     """One comparison for each of the configured draws. All shapes are of the training split; the test split is not looked at.
 
@@ -170,16 +173,37 @@ def compare_adapter(
         classes: number of labels.
         progress: called with a line before each part.
         device: of heads that are networks; None: the CPU.
+        path: a JSON that is written after each draw; draws that it has are not made again.
 
     Raises:
-        InputError: too few individuals for three groups.
+        InputError: too few individuals for three groups, or a file of another comparison.
     """
-    return AdapterComparison(
-        [
-            _draw(config, dataset, store, source, classes, progress, seed, device)
-            for seed in config.adapter.draws
-        ]
-    )
+    identity = _identity(config)
+    records = [] if path is None else read_records(path, identity)
+    draws = {record["seed"]: _from_record(record) for record in records}
+    for seed in config.adapter.draws:
+        if seed in draws:
+            continue
+        draws[seed] = _draw(config, dataset, store, source, classes, progress, seed, device)
+        if path is not None:
+            write_records(path, identity, [asdict(draw) for draw in draws.values()])
+    return AdapterComparison([draws[seed] for seed in config.adapter.draws])
+
+
+def _identity(config: TransferConfig) -> dict[str, Any]:
+    """What a draw depends on."""
+    kept = asdict(config)
+    for name in ("cache", "output", "note"):
+        del kept[name]
+    kept["data"]["root"] = str(config.data.root)
+    del kept["adapter"]["draws"]
+    return kept
+
+
+def _from_record(record: Record) -> AdapterDraw:
+    grid = [GridPoint(**point) for point in record["grid"]]
+    tuned = [TunedPoint(**point) for point in record["tuned"]]
+    return AdapterDraw(**{**record, "grid": grid, "tuned": tuned})
 
 
 def _draw(

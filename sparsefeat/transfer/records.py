@@ -43,10 +43,10 @@ def read_records(path: Path, identity: dict[str, Any]) -> list[Record]:
             config, records = found["config"], found["records"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{path}: not the result of a study; remove it or choose another --output"
+                f"{path}: not a result that could be continued; remove it or choose another --output"
             ) from error
     if config != json.loads(json.dumps(identity)):
         raise InputError(
-            f"{path}: the result of another study; remove it or choose another --output"
+            f"{path}: the result of another configuration; remove it or choose another --output"
         )
     return records

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from sparsefeat.transfer.labelling import Score, score_labels
 from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged
 
 Progress = Callable[[str], None]
+
+ADAPTER_DRAWS = "adapter_draws.json"
+"""What a comparison of adapter and grid has so far, in the output folder."""
 
 
 @dataclass
@@ -56,7 +61,10 @@ class TransferResult:
 
 
 def run_transfer(
-    config: TransferConfig, progress: Progress = lambda text: None, device: str | None = None
+    config: TransferConfig,
+    progress: Progress = lambda text: None,
+    device: str | None = None,
+    output: str | os.PathLike | None = None,
 ) -> TransferResult:
     """Run an experiment.
 
@@ -64,6 +72,8 @@ def run_transfer(
         config: see :class:`TransferConfig`.
         progress: called with a line before each part of the work.
         device: where networks run and are trained; None: the CPU.
+        output: folder that keeps each draw of the comparison of adapter and grid, so that a stopped one continues; None:
+            they are not kept.
 
     Raises:
         InputError: data that does not fit the layout, the task or the number of shots.
@@ -77,7 +87,7 @@ def run_transfer(
     if config.task == "correspondence":
         _correspondence(config, dataset, store, train, sources, result, progress)
     else:
-        _labelling(config, dataset, store, sources, result, progress, device)
+        _labelling(config, dataset, store, sources, result, progress, device, output)
     result.tunings = {
         m: s.tunings for m, s in sources.items() if isinstance(s, Backbone) and s.tunings
     }
@@ -92,6 +102,7 @@ def _labelling(
     result: TransferResult,
     progress: Progress,
     device: str | None,
+    output: str | os.PathLike | None,
 ) -> None:
     classes = _count_labels(config, dataset, store)
     if config.data.resplit:
@@ -131,8 +142,9 @@ def _labelling(
     if config.data.resplit:
         dataset, test = _divided_by(config, config.seeds[0]), result.shapes
     if config.adapter is not None:
+        path = None if output is None else Path(output) / ADAPTER_DRAWS
         result.adapter = compare_adapter(
-            config, dataset, store, sources["tuned"], classes, progress, device
+            config, dataset, store, sources["tuned"], classes, progress, device, path
         )
     if config.rungs:
         shots = [

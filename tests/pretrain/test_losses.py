@@ -151,3 +151,47 @@ def test_a_loss_that_is_not_finite_is_an_error():
     )
     with pytest.raises(ValueError, match="not finite"):
         pair_loss(pair, LossConfig(), 0.05, torch.Generator())
+
+
+def test_the_last_channel_of_both_clouds_is_told_left_from_right():
+    f, g = unit(4, 3, 13).float(), unit(4, 3, 14).float()
+    f[:, -1], g[:, -1] = torch.tensor([0.3, -0.2, 0.1, 0.9]), torch.tensor([-0.1, -0.4, 0.5, 0.9])
+    x = grid(4).float()
+    matches = torch.tensor([[0, 1], [1, 0], [2, 2], [3, 3]])
+    pair = PairFeatures(f, g, x, x, matches, True, torch.tensor([1, -1, -1, 0], dtype=torch.int8))
+
+    def cost(last: float, side: int) -> float:
+        return math.log(1 + math.exp(-10 * last * side))
+
+    first = (cost(0.3, 1) + cost(-0.2, -1) + cost(0.1, -1)) / 3
+    second = (cost(-0.4, 1) + cost(-0.1, -1) + cost(0.5, -1)) / 3
+    assert losses.side_loss(pair).item() == pytest.approx((first + second) / 2, rel=1e-5)
+    # It adds to the loss of the pair by its weight, whichever that loss is.
+    for name in ("point_info_nce", "cycle"):
+        without, with_it = (
+            pair_loss(pair, LossConfig(name, side=side), 0.05, torch.Generator().manual_seed(0))
+            for side in (0.0, 2.0)
+        )
+        assert (with_it - without).item() == pytest.approx(first + second, rel=1e-4)
+    unknown = pair._replace(sides=torch.zeros(4, dtype=torch.int8))
+    assert losses.side_loss(unknown) == 0
+    with pytest.raises(ValueError, match="side must be 0 or a positive weight, got -1"):
+        LossConfig(side=-1)
+
+
+def test_coarse_cells_are_on_the_side_of_most_of_their_voxels():
+    cells = torch.tensor([[0, 0, 0, 0], [0, 4, 0, 0], [1, 4, 0, 0], [0, -4, 0, 0], [1, 0, 0, 0]])
+    logits = torch.tensor([0.5, -1.0, 2.0, 0.3, 9.0])
+    voxels, sides = zip(
+        ([0, 0, 1, 2], 1), ([0, 3, 3, 3], 1), ([0, 1, 0, 0], -1),  # two of three on the left
+        ([0, 5, 0, 0], -1),
+        ([1, 7, 0, 3], 1), ([1, 4, 0, 0], -1), ([1, 4, 1, 0], 0),  # on both: unknown
+        ([0, -1, 0, 0], -1),  # the cell below zero
+    )  # fmt: skip
+    found = losses.coarse_side_loss(
+        logits, cells, 4, torch.tensor(voxels), torch.tensor(sides, dtype=torch.int8)
+    )
+    expected = [math.log1p(math.exp(x)) for x in (-0.5, -1.0, 0.3)]
+    assert found.item() == pytest.approx(sum(expected) / 3, rel=1e-5)
+    nothing = torch.zeros(len(voxels), dtype=torch.int8)
+    assert losses.coarse_side_loss(logits, cells, 4, torch.tensor(voxels), nothing) == 0

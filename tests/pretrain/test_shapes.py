@@ -22,9 +22,11 @@ from sparsefeat.pretrain.shapes import (
     ShapesConfig,
     fresh_pair,
     load_shapes,
+    sides_of,
     surface_cloud,
 )
 from sparsefeat.synthetic.creatures import make_creatures
+from sparsefeat.synthetic.creatures.families import landmarks
 
 SMALL = {
     "channels": [4, 4],
@@ -233,3 +235,48 @@ def test_fresh_creatures_are_of_one_family_and_seeded():
         assert area == pytest.approx(1, rel=1e-4) and shape.outwards == 1.0
     one, other = fresh_pair(replace(config, same_individual=1.0), np.random.default_rng(4))
     assert one.individual == other.individual and not np.array_equal(one.vertices, other.vertices)
+
+
+def test_a_template_that_is_its_own_mirror_image_has_a_left_and_a_right():
+    people, hand = (landmarks(family, 2500)[0] for family in ("figure", "hand"))
+    sides = sides_of(people)
+    assert set(sides) == {-1, 0, 1} and abs(int(sides.sum())) < 0.05 * len(sides)
+    assert (sides[people[:, 0] > 0.3] == 1).all() and (sides[people[:, 0] < -0.3] == -1).all()
+    assert (sides[np.abs(people[:, 0]) < 0.05] == 0).all()
+    assert not sides_of(hand).any(), "a hand is no mirror image of itself"
+
+
+def test_matches_are_on_the_side_of_their_landmarks(tmp_path):
+    make_creatures(tmp_path / "people", seed=3, count=2, poses=1, families=["humanoid"], vertices=2500,
+                   landmark_count=2500, triangulations=1, workers=1)  # fmt: skip
+    shapes = ShapesConfig([str(tmp_path / "people")], voxels=(0.03, 0.03), **WHOLE)
+    first, second = load_shapes(shapes, None)
+    assert np.array_equal(first.sides, second.sides) and first.sides.any()
+    # Without a pose between them: a shape and itself, where a landmark lies says on which side it is.
+    upright = first._replace(sides=np.sign(first.vertices[first.landmarks, 0]).astype(np.int8))
+    sample = ShapePairDataset([upright], shapes, 0.05)[PairRequest(0, 7, 0.0)]
+    assert len(sample.sides) == len(sample.matches)
+    x = sample.source.points[sample.matches[:, 0], 0]
+    middle = (x.max() + x.min()) / 2
+    far = (x - middle).abs() > 0.2 * (x.max() - x.min())
+    assert far.any() and (sample.sides[far] == (x - middle).sign()[far]).all()
+    # A pair that is made on the spot has them too, a hand has none.
+    fresh = replace(shapes, fresh=1.0, fresh_families=["figure"])
+    made = ShapePairDataset([first], fresh, 0.05)[PairRequest(0, 1)]
+    assert {-1, 1} <= set(made.sides.tolist())
+
+
+def test_sides_cost_something_until_they_are_known(tmp_path):
+    make_creatures(tmp_path / "people", seed=5, count=2, poses=2, families=["humanoid"], vertices=2500,
+                   landmark_count=2500, triangulations=1, workers=1)  # fmt: skip
+    losses = {}
+    for side in (0.0, 1.0):
+        run = config(str(tmp_path / "people"), steps=2, model={"context": 1})
+        run.loss = replace(run.loss, side=side)
+        run.data.shapes.damaged = 0.0
+        pretrain(run, tmp_path / str(side))
+        losses[side] = [step["loss"] for step in read_log(tmp_path / str(side))[0]]
+    # Of a new network both levels throw a coin: twice log 2, or more where it is sure.
+    assert losses[1.0][0] - losses[0.0][0] > 1.9 * np.log(2)
+    trained, plain = (torch.load(tmp_path / side / "last.pt")["model"] for side in ("1.0", "0.0"))
+    assert not torch.equal(trained["context.side.weight"], plain["context.side.weight"])

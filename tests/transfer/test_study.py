@@ -73,7 +73,7 @@ def test_what_is_there_is_not_measured_again(studied, checkpoint, peanuts):  # n
     with pytest.raises(InputError, match="another study"):
         run_study(study_of(checkpoint, peanuts, path.parent, rows=151), path)
     path.write_text("[]")
-    with pytest.raises(InputError, match="not the result of a study"):
+    with pytest.raises(InputError, match="not a result that could be continued"):
         run_study(study_of(checkpoint, peanuts, path.parent), path)
 
 

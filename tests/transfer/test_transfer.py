@@ -160,8 +160,17 @@ def test_the_adapter_is_held_against_a_grid_search(checkpoint, peanuts, tmp_path
     config.adapter = AdapterConfig(
         shots=2, validation=1, scored=1, held_share=0.3, rungs=3, starts=[1.0], draws=[0, 1]
     )
-    result = run_transfer(config)
+    result = run_transfer(config, output=tmp_path / "kept")
     assert [draw.seed for draw in result.adapter.draws] == [0, 1]
+    # What is there is not made again.
+    config.adapter.draws = [1, 0]
+    said = []
+    again = run_transfer(config, said.append, tmp_path / "kept")
+    assert again.adapter.draws == result.adapter.draws[::-1]
+    assert not [line for line in said if line.startswith("draw")]
+    config.adapter.shots = 1
+    with pytest.raises(ValueError, match=r"adapter_draws\.json: the result of another"):
+        run_transfer(config, output=tmp_path / "kept")
     for draw in result.adapter.draws:
         assert len(draw.grid) == 3 and len(draw.tuned) == 1
         assert (draw.shots, draw.validation, draw.scored) == (2, 1, 1)

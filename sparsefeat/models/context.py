@@ -1,0 +1,215 @@
+"""Attention between the points of a coarse level: each sees all others within reach, however the shape is turned.
+
+Convolutions reach far only through many layers, so that what lies far away adds little to a feature. Here every
+point of a level weighs all others at once (Vaswani et al., Attention is all you need, NeurIPS 2017). How two points lie
+to each other enters keys and values as rotation-invariant functions of the pair, as in GeoTransformer (Qin et al.,
+CVPR 2022): of their distance, and of the angles between the line that joins them and both normals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparsefeat.errors import InputError
+from sparsefeat.models.pairs import Level, PointTensor
+
+CELLS = 16
+"""How far a point sees, in cells of its level."""
+RADIAL = 5
+"""Functions of distance; their centres lie at 0, 1, 3, 7 and 15 cells."""
+RELATIONS = 5
+"""Functions of direction for each of them."""
+TRIPLES = 32
+"""Triple products of directions that a block makes."""
+_HEAD = 32
+"""Channels of an attention head."""
+_LENGTH = 4.0
+"""Cells that count as far in a direction."""
+_UNSEEN = 1e-12
+"""Weight of a point that is not in sight, beside 1 for one that is near."""
+_AT_ONCE = 1 << 21
+"""Pairs whose functions are held at a time; of more, they are made again for every block."""
+
+
+class _Points(NamedTuple):
+    """Points of one cloud on one level: positions in cells, normals and weights. Shape: (3, V), (3, V), (V,)."""
+
+    position: Tensor
+    normal: Tensor
+    weight: Tensor
+
+
+def relations(points: _Points, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """How all points lie to those from ``start`` to ``stop``.
+
+    Returns:
+        The functions of each pair, none of which a rotation changes. Shape: (Q, V, RADIAL * RELATIONS)
+        The logarithm of how much of the other is in sight, which ends at CELLS. Shape: (Q, V)
+    """
+    position, normal, weight = points
+    here, up = position[:, start:stop, None], normal[:, start:stop, None]
+    line = position[:, None] - here
+    distance = (line * line).sum(0).clamp(min=1e-12).sqrt()
+    ray = line / distance
+    there = normal[:, None].expand_as(line)
+    angles = [
+        torch.ones_like(distance),
+        (up * ray).sum(0),
+        (there * ray).sum(0),
+        (there * up).sum(0),
+        # The triple product changes its sign in a mirror: all others are the same for left and right.
+        (ray * torch.linalg.cross(up.expand_as(line), there, dim=0)).sum(0),
+    ]
+    # Hats on a logarithmic scale: they add up to one, and near distances are told apart more finely than far ones.
+    octave = torch.log2(1 + distance)
+    hats = [(1 - (octave - centre).abs()).clamp(min=0) for centre in range(RADIAL)]
+    functions = torch.stack([hat * angle for hat in hats for angle in angles], -1)
+    sight = (1 - (distance / CELLS).square()).clamp(min=0).square() * weight
+    return functions, sight.clamp(min=_UNSEEN).log()
+
+
+class ContextBlock(nn.Module):
+    """Attention and two pointwise layers, each after layer norm and added to its input. Shape: (V, C) -> (V, C)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.heads = channels // _HEAD
+        self.norm1 = nn.LayerNorm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels, bias=False)
+        self.value = nn.Linear(channels, channels)
+        self.relation_key = nn.Parameter(torch.zeros(self.heads, _HEAD, RADIAL * RELATIONS))
+        self.relation_bias = nn.Parameter(torch.zeros(self.heads, RADIAL * RELATIONS))
+        self.relation_value = nn.Parameter(torch.empty(self.heads, RADIAL * RELATIONS, _HEAD))
+        nn.init.normal_(self.relation_key, std=(RADIAL * RELATIONS) ** -0.5)
+        nn.init.normal_(self.relation_value, std=(RADIAL * RELATIONS) ** -0.5)
+        self.direction = nn.Parameter(torch.empty(3, TRIPLES, 2 * self.heads + 1))
+        nn.init.normal_(self.direction, std=(2 * self.heads + 1) ** -0.5)
+        self.out = nn.Linear(channels + 4 * TRIPLES, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.wide = nn.Linear(channels, 2 * channels)
+        self.narrow = nn.Linear(2 * channels, channels)
+
+    def forward(self, x: Tensor, pieces: _Pieces) -> Tensor:
+        y = self.norm1(x)
+        query, key, value = (
+            layer(y).view(len(y), self.heads, _HEAD) for layer in (self.query, self.key, self.value)
+        )
+        seen = [
+            self._attend(query[start:stop], key, value, pieces.points, start, *relation)
+            for start, stop, relation in pieces
+        ]
+        x = x + self.out(torch.cat(seen))
+        return x + self.narrow(F.relu(self.wide(self.norm2(x))))
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        points: _Points,
+        start: int,
+        functions: Tensor,
+        sight: Tensor,
+    ) -> Tensor:
+        """Shape: (Q, H, C), (V, H, C), (V, H, C), points, first of Q, (Q, V, K), (Q, V) -> (Q, H * C + 4 * TRIPLES)."""
+        # What a query asks of the relation, so that keys need not be made for each pair.
+        asked = torch.einsum("qhc,hck->qhk", query, self.relation_key) + self.relation_bias
+        logits = torch.einsum("qhc,vhc->qhv", query, key) + asked @ functions.transpose(1, 2)
+        share = (logits * _HEAD**-0.5 + sight[:, None]).softmax(-1)
+        relation = share @ functions
+        found = torch.einsum("qhv,vhc->qhc", share, value) + torch.einsum(
+            "qhk,hkc->qhc", relation, self.relation_value
+        )
+        return torch.cat([found.flatten(1), self._products(share, points, start)], 1)
+
+    def _products(self, share: Tensor, points: _Points, start: int) -> Tensor:
+        """Products of directions: where what a head looks at lies, which way that faces, and the own normal.
+
+        Three sums of these vectors with learned weights, of a length below 1, have a triple product, which changes its
+        sign in a mirror, and three inner products. Shape: (Q, H, V), ... -> (Q, 4 * TRIPLES)
+        """
+        position, normal = points.position.t(), points.normal.t()
+        here = slice(start, start + len(share))
+        lines = (share @ position - position[here, None]) / _LENGTH
+        vectors = torch.cat([lines, share @ normal, normal[here, None]], 1)
+        a, b, c = torch.einsum("smh,qhx->sqmx", self.direction, vectors)
+        a, b, c = (v * (1 + (v * v).sum(-1, keepdim=True)).rsqrt() for v in (a, b, c))
+        triple = (torch.linalg.cross(a, b) * c).sum(-1)
+        return torch.cat([triple, *((v * w).sum(-1) for v, w in ((a, b), (b, c), (c, a)))], 1)
+
+
+class _Pieces:
+    """The points of a cloud in pieces, each with its relations to all, made once where they are few."""
+
+    def __init__(self, points: _Points):
+        self.points = points
+        count = points.weight.shape[0]
+        self.rows = max(1, _AT_ONCE // max(1, count))
+        self.kept = [relations(points, 0, count)] if count <= self.rows else None
+
+    def __iter__(self) -> Iterator[tuple[int, int, tuple[Tensor, Tensor]]]:
+        count = self.points.weight.shape[0]
+        if self.kept is not None:
+            yield 0, count, self.kept[0]
+            return
+        for start in range(0, count, self.rows):
+            stop = min(start + self.rows, count)
+            yield start, stop, relations(self.points, start, stop)
+
+
+class Context(nn.Module):
+    """Blocks of attention beside a level's features: what they find is added. Rows and channels stay.
+
+    New ones add nothing: the last layer starts at zero. ``side`` of the output says of each point how far it is on the
+    left of a body, as a logit; it is for training. Shape: (V,)
+
+    Args:
+        channels: of the level.
+        blocks: one after the other.
+        width: their channels, a multiple of 32.
+    """
+
+    def __init__(self, channels: int, blocks: int, width: int = 128):
+        super().__init__()
+        if width % _HEAD:
+            raise InputError(f"context: its width must be a multiple of {_HEAD}, got {width}")
+        self.cells = CELLS * blocks
+        self.enter = nn.Linear(channels, width)
+        self.blocks = nn.ModuleList(ContextBlock(width) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, channels)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+        self.side = nn.Linear(width, 1)
+
+    def forward(self, x: PointTensor) -> PointTensor:
+        level = x.levels(x.manager, x.key)
+        cloud = x.coordinates[:, 0]
+        added = torch.zeros_like(x.features)
+        side = added.new_zeros(len(added))
+        for number in cloud.unique():
+            rows = (cloud == number).nonzero()[:, 0]
+            points = _points(level, rows, float(max(x.tensor_stride)))
+            y = self.enter(x.features[rows])
+            pieces = _Pieces(points)
+            for block in self.blocks:
+                y = block(y, pieces)
+            y = self.norm(y)
+            added = added.index_copy(0, rows, self.leave(y).to(added))
+            if self.training:
+                side = side.index_copy(0, rows, self.side(y)[:, 0].to(side))
+        out = x.replace(x.features + added)
+        out.side = side
+        return out
+
+
+def _points(level: Level, rows: Tensor, stride: float) -> _Points:
+    position, normal = level.position[:, rows] / stride, level.normal
+    normal = torch.zeros_like(position) if normal is None else normal[:, rows]
+    return _Points(position, normal, level.weight[rows])
