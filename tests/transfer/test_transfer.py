@@ -165,7 +165,7 @@ def test_the_adapter_is_held_against_a_grid_search(checkpoint, peanuts, tmp_path
     # What is there is not made again.
     config.adapter.draws = [1, 0]
     said = []
-    again = run_transfer(config, said.append, tmp_path / "kept")
+    again = run_transfer(config, said.append, output=tmp_path / "kept")
     assert again.adapter.draws == result.adapter.draws[::-1]
     assert not [line for line in said if line.startswith("draw")]
     config.adapter.shots = 1
