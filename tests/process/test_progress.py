@@ -37,7 +37,9 @@ def test_what_was_done_before_does_not_make_it_look_faster(clock, capsys):
     progress = Progress("pretrain", 100, "step", done=50)
     clock[0] += 3600
     progress(60)
-    assert capsys.readouterr().err == "pretrain: 60 of 100 steps, 1:00:00 gone, about 4:00:00 left\n"
+    assert (
+        capsys.readouterr().err == "pretrain: 60 of 100 steps, 1:00:00 gone, about 4:00:00 left\n"
+    )
 
 
 def test_short_works_and_silent_ones_say_nothing(clock, capsys):
