@@ -210,7 +210,8 @@ def test_maps_of_a_data_set_are_measured_and_confidence_is_fitted(
     for folder in ("off", "corres"):
         (tmp_path / "set" / folder).mkdir(parents=True)
     rows = np.arange(len(copy[2]))
-    for name, mesh, place in (("a", person, rows), ("b", copy[:2], np.argsort(copy[2]))):
+    same_unit = copy[0] / 2.5, copy[1]
+    for name, mesh, place in (("a", person, rows), ("b", same_unit, np.argsort(copy[2]))):
         write_off(tmp_path / "set" / "off" / f"{name}.off", *mesh)
         text = "".join(f"{row + 1}\n" for row in place)
         (tmp_path / "set" / "corres" / f"{name}.vts").write_text(text)

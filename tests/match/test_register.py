@@ -201,6 +201,15 @@ def test_registration_is_measured_under_each_condition(scans, tmp_path, monkeypa
         assert found["inlier_ratio"] > 0.1 and found["matches"] > 20
     written = json.loads((tmp_path / "results" / "matching" / "r.json").read_text())
     assert written["numbers"] == numbers
+    (tmp_path / "n.json").write_text(json.dumps(numbers | {"conditions": {"noise of 1 cm": "x"}}))
+    assert (
+        measure_registration.main(["rooms", *options[:3], "as recorded", *options[4:6], "--resume"])
+        == 0
+    )
+    resumed = json.loads((tmp_path / "n.json").read_text())["conditions"]
+    assert list(resumed) == ["noise of 1 cm", "as recorded"] and resumed["noise of 1 cm"] == "x"
+    with pytest.raises(InputError, match="was measured with other settings"):
+        measure_registration.main(["rooms", *options[:6], "--seed", "1", "--resume"])
     with pytest.raises(InputError, match="--conditions: expected some of as recorded; "):
         measure_registration.main(["rooms", "--conditions", "fog"])
 
