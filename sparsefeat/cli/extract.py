@@ -12,9 +12,11 @@ from sparsefeat.cli.frame import (
     ToolParser,
     add_feature_options,
     add_viewpoints_option,
+    check_file,
     open_viewpoints,
     run_tool,
 )
+from sparsefeat.cli.view import add_html_option
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Extract; 2 if an input failed."""
+    check_file("--html", args.html)
     # Imported here, so that --help answers at once.
     from sparsefeat.extract import FeatureExtractor
     from sparsefeat.extract.files import extract_files, failed_line
@@ -54,6 +57,10 @@ def run(args: argparse.Namespace) -> int:
         )
     total = len(result.written) + len(set(result.failed) - set(result.written))
     print(f"{len(result.written)} of {total} inputs written to {args.output}")
+    if args.html and result.written:
+        from sparsefeat.visualize.viewer import view
+
+        view(list(result.written.values()), html=args.html, unit=args.unit or "")
     if not result.failed:
         return DONE
     print(failed_line(result.failed, total))
@@ -102,4 +109,5 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=True,
         help="draw features.png (default)",
     )
+    add_html_option(parser)
     return parser.parse_args(argv)  # fmt: skip

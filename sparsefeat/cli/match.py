@@ -7,10 +7,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from sparsefeat.cli.frame import (
     StageBar,
     ToolParser,
     add_viewpoints_option,
+    check_file,
     open_viewpoints,
     run_tool,
 )
@@ -101,6 +104,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Match two scans, or all scans of a folder."""
+    check_file("--html", args.html)
     # Imported here and below, so that --help answers at once.
     from sparsefeat.io.lock import output_folder
 
@@ -112,7 +116,6 @@ def run_scans(args: argparse.Namespace) -> int:
     """The poses of scans."""
     for option, given in (
         ("--transfer", args.transfer),
-        ("--html", args.html),
         ("--partial", args.partial),
     ):
         if given:
@@ -142,6 +145,18 @@ def run_pair(args: argparse.Namespace) -> int:
     )
     result = register_scans(source, target, min_confidence=args.min_confidence)
     write_pair(result, source, target, Path(args.output))
+    if args.html:
+        from sparsefeat.visualize.viewer import view
+
+        view(
+            [source.points, target.points],
+            html=args.html,
+            names=[Path(scan.name).name for scan in (source, target)],
+            matches=result.matches,
+            correct=None if result.transform is None else result.inliers,
+            transforms=None if result.transform is None else [result.transform, np.eye(4)],
+            unit=args.unit or "",
+        )
     names = pair_name(source, target)
     if result.transform is None:
         print(
@@ -227,6 +242,16 @@ def run_folder(args: argparse.Namespace) -> int:
             progress=bar,
         )
     members = write_folder(result, Path(args.output))
+    if args.html:
+        from sparsefeat.visualize.viewer import view
+
+        view(
+            [result.scans[k].points for k in members],
+            html=args.html,
+            names=[Path(result.files[k]).name for k in members],
+            transforms=[result.graph.poses[k] for k in members],
+            unit=args.unit or "",
+        )
     kept = int(result.graph.kept.sum())
     print(
         f"{len(result.edges)} of {len(result.pairs)} pairs have a credible pose, "

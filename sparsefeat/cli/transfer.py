@@ -15,6 +15,8 @@ from sparsefeat.cli.frame import (
     publish,
     run_tool,
 )
+from sparsefeat.cli.view import add_html_option
+from sparsefeat.errors import InputError
 
 if TYPE_CHECKING:
     from sparsefeat.process.progress import Progress
@@ -41,12 +43,16 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.process.progress import Progress
     from sparsefeat.transfer import TransferConfig, format_table, run_transfer, save_report
     from sparsefeat.transfer.creatures import make_missing_creatures
+    from sparsefeat.transfer.page import write_page
     from sparsefeat.transfer.report import to_json
 
     check_file("--json", args.json)
     checked_device(args.device or "cpu", torch.nn.Identity())
+    check_file("--html", args.html)
     path = find_config(args.config, "transfer")
     task = _task(path)
+    if args.html and task in ("study", "axis", "classification"):
+        raise InputError(f"--html: {task} draws charts alone; a page shows shapes")
     if task == "study":
         return _run_study(args, path, _who_wins())
     if task == "axis":
@@ -70,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
             progress(_parts(config))
         save_config(output / "config.yaml", config)
         written = save_report(result, output, args.json)
+        if args.html:
+            written += write_page(result, args.html)
     written += publish(args, to_json(result), config.seeds)
     if config.note:
         print(config.note)
@@ -110,6 +118,7 @@ def _run_maps(args: argparse.Namespace, path: Path) -> int:
     from sparsefeat.process.progress import Progress
     from sparsefeat.transfer.maps import STATE, MapsConfig, run_maps
     from sparsefeat.transfer.maps_report import format_maps, maps_json, save_maps
+    from sparsefeat.transfer.page import write_maps_page
 
     config = load_config(MapsConfig, path, args.overrides)
     args.result_task = "maps"
@@ -124,6 +133,8 @@ def _run_maps(args: argparse.Namespace, path: Path) -> int:
             )
         save_config(output / "config.yaml", config)
         written = save_maps(result, output, args.json)
+        if args.html:
+            written += write_maps_page(result, args.html)
     written += publish(args, maps_json(result), [config.seed], resumed)
     print(format_maps(result))
     print("\n".join(str(path) for path in written))
@@ -227,6 +238,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", type=Path, metavar="DIR", help="default: output of the configuration")
     add("--json", type=Path, metavar="FILE", help="default: result.json in the output folder")
     add("--device", metavar="D", help="where networks run: cpu, cuda, cuda:1; default: cpu")
+    add_html_option(parser)
     add_result_option(parser, "shapes", argv)
     return parser.parse_intermixed_args(argv)  # options may stand between the key=value arguments
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
-from sparsefeat.cli.frame import DONE, WRONG_INPUT, StageBar, ToolParser, run_tool
+from sparsefeat.cli.frame import DONE, WRONG_INPUT, StageBar, ToolParser, check_file, run_tool
+from sparsefeat.cli.view import add_html_option
+from sparsefeat.errors import opening
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Voxelise; 2 if an input failed."""
+    check_file("--html", args.html)
     # Imported here, so that --help answers at once.
     from sparsefeat.extract.files import failed_line
     from sparsefeat.extract.voxelize_files import voxelize_files
@@ -35,11 +39,27 @@ def run(args: argparse.Namespace) -> int:
         )
     total = len(result.written) + len(result.failed)
     voxels = sum(result.voxels.values())
+    if args.html and result.written:
+        show(list(result.written.values()), args.html, args.up)
     print(f"{len(result.written)} of {total} inputs, {voxels} voxels, written to {args.output}")
     if not result.failed:
         return DONE
     print(failed_line(result.failed, total))
     return WRONG_INPUT
+
+
+def show(files: Sequence[Path], html: str, up: str) -> None:
+    """Write a page with the middles of the voxels of files that this tool wrote."""
+    import numpy as np
+
+    from sparsefeat.io.arrays import Npz
+    from sparsefeat.visualize.viewer import view
+
+    middles = []
+    for path in files:
+        with opening(path), Npz(path) as archive:
+            middles.append((archive["coordinates"] + 0.5) * np.asarray(archive["voxel_size"]))
+    view(middles, html=html, names=[path.stem for path in files], up=up)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -74,4 +94,5 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=True,
         help="draw voxels.png (default)",
     )
+    add_html_option(parser)
     return parser.parse_args(argv)  # fmt: skip

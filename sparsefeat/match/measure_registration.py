@@ -23,7 +23,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from sparsefeat.data.threedmatch import FragmentPair, test_pairs
-from sparsefeat.errors import InputError, InputWarning, MissingExtraError
+from sparsefeat.errors import InputError, InputWarning, MissingExtraError, opening
 from sparsefeat.evaluate.keypoints import Fragment, fragment_seed
 from sparsefeat.evaluate.matching import inlier_ratio
 from sparsefeat.evaluate.registration import (
@@ -253,6 +253,22 @@ def measure(
     }
 
 
+def measured_before(path: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """The conditions that a file of numbers has.
+
+    Raises:
+        InputError: no file, or numbers of other settings.
+    """
+    if path is None:
+        raise InputError("--resume needs --json FILE: what was measured is there")
+    with opening(path):
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    conditions: dict[str, Any] = found.pop("conditions", {})
+    if found != settings:
+        raise InputError(f"{path}: was measured with other settings: {found}, not {settings}")
+    return conditions
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Registration recall under each condition."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -263,7 +279,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--conditions", help="names with semicolons; default: all")
     add("--checkpoint", default=CHECKPOINT)
     add("--seed", type=int, default=0)
-    add("--json", metavar="FILE", help="write the numbers there")
+    add("--json", metavar="FILE", help="write the numbers there, after each condition")
+    add("--resume", action="store_true", help="go on with the conditions that FILE has")
     add("--result", metavar="NAME", help="write results/matching/NAME.json")
     args = parser.parse_args(argv)
     chosen = args.conditions.split(";") if args.conditions else list(CONDITIONS)
@@ -274,27 +291,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     pairs = {scene: spread_pairs(of_scene, args.pairs) for scene, of_scene in listed.items()}
     extractor = choose_extractor(args.checkpoint)
     others, absent = solvers()
-    conditions: dict[str, Any] = {}
-    numbers = {
+    settings = {
         "checkpoint": args.checkpoint,
         "n_pairs": {scene: len(of_scene) for scene, of_scene in pairs.items()},
+        "seed": args.seed,
         "absent": absent,
-        "conditions": conditions,
     }
+    conditions = measured_before(args.json, settings) if args.resume else {}
+    resumed = bool(conditions)
     for name in chosen:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", InputWarning)  # of viewpoints, which are wrong here
-            found = conditions[name] = measure(
-                pairs, CONDITIONS[name], extractor, others, args.seed
-            )
-        print(f"{name}: {json.dumps(found)}", flush=True)
-    if args.json:
-        with atomic_write(args.json) as temporary:
-            temporary.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    if args.result:
-        words = ["python", "-m", "sparsefeat.match.measure_registration", *(argv or sys.argv[1:])]
-        seconds = time.process_time()
-        write_result("matching", args.result, numbers, words, [args.seed], cpu_seconds=seconds)
+        if name not in conditions:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", InputWarning)  # of viewpoints, which are wrong here
+                found = measure(pairs, CONDITIONS[name], extractor, others, args.seed)
+            conditions[name] = found
+            print(f"{name}: {json.dumps(found)}", flush=True)
+        # After each condition, so that an interrupted run leaves what it has.
+        numbers = {**settings, "conditions": conditions}
+        if args.json:
+            with opening(args.json), atomic_write(args.json) as temporary:
+                temporary.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+        if args.result:
+            words = [
+                "python",
+                "-m",
+                "sparsefeat.match.measure_registration",
+                *(argv or sys.argv[1:]),
+            ]
+            spent = None if resumed else time.process_time()
+            write_result("matching", args.result, numbers, words, [args.seed], cpu_seconds=spent)
     return 0
 
 

@@ -100,6 +100,9 @@ def compare(published: Result, numbers: dict[str, Any]) -> list[Comparison]:
 
 
 def _matching(numbers: dict[str, Any], prefix: str = "") -> Iterator[Number]:
+    if "conditions" in numbers:
+        yield from _conditions(numbers)
+        return
     yield f"{prefix}n_pairs", numbers["n_pairs"], TOLERANCES["count"]
     for where, found in (("", numbers), *numbers["scenes"].items()):
         place = f"{prefix}{where}{' ' * bool(where)}"
@@ -114,6 +117,18 @@ def _matching(numbers: dict[str, Any], prefix: str = "") -> Iterator[Number]:
             yield f"{place}{metric}", found[metric], TOLERANCES["inlier ratio"]
     for name, baseline in numbers.get("baselines", {}).items():
         yield from _matching(baseline, f"{prefix}{name} ")
+
+
+def _conditions(numbers: dict[str, Any]) -> Iterator[Number]:
+    for scene, count in numbers["n_pairs"].items():
+        yield f"{scene}: pairs", count, TOLERANCES["count"]
+    # Two pairs of the smallest scene: a solver draws at random, and some pairs lie at the threshold.
+    recall = Tolerance(2 / min(numbers["n_pairs"].values()))
+    for name, found in numbers["conditions"].items():
+        yield f"{name}: RR", found["RR"], recall
+        yield f"{name}: inlier ratio", found["inlier_ratio"], TOLERANCES["inlier ratio"]
+        for other, solved in found["others"].items():
+            yield f"{name}: RR of {other}", solved["RR"], recall
 
 
 def _study(numbers: dict[str, Any]) -> Iterator[Number]:

@@ -34,6 +34,7 @@ _METHODS = {
     "fixed": "1/50 of the extent",
 }
 _OF_MAPS = ("error", "right", "confidence")
+_SOLVERS = {"ransac": "RANSAC", "kiss": "KISS-Matcher"}
 _SCENES = {
     "7-scenes-redkitchen": "redkitchen",
     "sun3d-home_md-home_md_scan9_2012_sep_30": "home_md",
@@ -276,9 +277,11 @@ def zero_shot(results: Sequence[Result]) -> str:
     """Maps: the error of each pair of shapes, then mean and median."""
     (result,) = _single(results, "zero_shot")
     pairs = result["numbers"]["pairs"]
-    rows = [
-        [f"{p['source']} to {p['target']}", *(f"{p[key]:.2f}" for key in _OF_MAPS)] for p in pairs
-    ]
+    rows = []
+    for p in pairs:
+        pieces = f" ({p['pieces']} pieces)" if p.get("pieces", 1) > 1 else ""
+        name = f"{p['source']}{pieces} to {p['target']}"
+        rows.append([name, *(f"{p[key]:.2f}" for key in _OF_MAPS)])
     for name, middle in (("mean", statistics.fmean), ("median", statistics.median)):
         rows.append([name, *(f"{middle(p[key] for p in pairs):.2f}" for key in _OF_MAPS)])
     return _table(["pair", "error", "share within 5", "mean confidence"], rows)
@@ -298,6 +301,39 @@ def trained_maps(results: Sequence[Result]) -> str:
         for (step, turned), row in rows.items()
     ]
     return _table(["steps", "minutes", "shapes", *kinds], table)
+
+
+def conditions(results: Sequence[Result]) -> str:
+    """Registration: a row for each condition, our solver and others on the same matches."""
+    (result,) = _single(results, "conditions")
+    found = result["numbers"]["conditions"]
+    others = list(dict.fromkeys(name for row in found.values() for name in row["others"]))
+    scenes = result["numbers"]["n_pairs"]
+    head = ["", "RR", *(f"RR, {_SCENES.get(scene, scene)}" for scene in scenes)]
+    head += ["of confidence 0.9: right", "inlier ratio"]
+    head += [f"RR, {_SOLVERS.get(name, name)}" for name in others]
+    table = []
+    for name, row in found.items():
+        cells = [_share(row["RR"]), *(_share(row["scenes"][scene]) for scene in scenes)]
+        cells += [f"{row['sure_right']} of {row['sure']}", _share(row["inlier_ratio"])]
+        cells += [_share(row["others"].get(other, {}).get("RR")) for other in others]
+        table.append([name, *cells])
+    return _table(head, table)
+
+
+def condition_times(results: Sequence[Result]) -> str:
+    """Registration: medians of the CPU time of each step, milliseconds."""
+    (result,) = _single(results, "condition_times")
+    found = result["numbers"]["conditions"]
+    others = list(dict.fromkeys(name for row in found.values() for name in row["others"]))
+    head = ["", "describe a scan", "match a pair", "estimate its pose"]
+    head += [f"the same by {_SOLVERS.get(name, name)}" for name in others]
+    table = []
+    for name, row in found.items():
+        times = [row["cpu_ms"][step] for step in ("describe", "match", "pose")]
+        times += [row["others"].get(other, {}).get("cpu_ms") for other in others]
+        table.append([name, *("" if ms is None else f"{ms:.0f}" for ms in times)])
+    return _table(head, table)
 
 
 def records(
@@ -344,7 +380,7 @@ VIEWS: dict[str, Callable[..., str]] = {
     view.__name__: view
     for view in (
         origin, scenes, descriptors, regimes, transfer, adapter, timings, voxels, kills, zero_shot,
-        trained_maps, records,
+        trained_maps, conditions, condition_times, records,
     )
 }  # fmt: skip
 """By the name that a block gives."""

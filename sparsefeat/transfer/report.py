@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.config import to_dict
 from sparsefeat.mesh.geodesic import error_curve
 from sparsefeat.transfer.config import METHODS
-from sparsefeat.transfer.correspondence import MAPS
+from sparsefeat.transfer.correspondence import MAPS, MapScore
 from sparsefeat.transfer.labelling import Score, truth
 from sparsefeat.transfer.run import TransferResult
 from sparsefeat.visualize import View, class_colors, plot_curves, plot_matrix, render_meshes
@@ -188,10 +187,16 @@ def _plot_tuning(result: TransferResult, output: Path) -> list[Path]:
     return written
 
 
+def drawn_score(result: TransferResult) -> Score:
+    """The run that is drawn: the first method, the first seed, the most labelled shapes."""
+    method = next(m for m in METHODS if m in result.config.methods)
+    wanted = method, result.config.seeds[0], max(result.config.shots)
+    return next(s for s in result.scores if (s.method, s.seed, s.shots) == wanted)
+
+
 def _draw_labels(result: TransferResult, output: Path) -> list[Path]:
-    best = next(m for m in METHODS if m in result.config.methods)
-    seed, shots = result.config.seeds[0], max(result.config.shots)
-    score = next(s for s in result.scores if (s.method, s.seed, s.shots) == (best, seed, shots))
+    score = drawn_score(result)
+    best, shots = score.method, score.shots
     count = len(score.confusion)
     names = (
         result.dataset.class_names
@@ -238,7 +243,7 @@ def _draw_maps(result: TransferResult, output: Path) -> list[Path]:
     colors = place / place.max(0)
     meshes = [(target.vertices, target.faces, colors)]
     titles = [f"{target.name}: coloured by place"]
-    for score in _first_maps(result):
+    for score in first_maps(result):
         meshes.append((source.vertices, source.faces, colors[score.first]))
         titles.append(f"{source.name}: {score.method}, {score.map}")
     render_meshes(meshes, paths[-1], titles, _view(result), columns=min(len(meshes), 4))
@@ -249,5 +254,6 @@ def _view(result: TransferResult) -> View:
     return replace(PORTRAIT_VIEW, up=result.config.data.up)
 
 
-def _first_maps(result: TransferResult) -> Iterable:
+def first_maps(result: TransferResult) -> list[MapScore]:
+    """Maps of the first pair as given, those that are drawn."""
     return [m for m in result.maps if not m.rotated][:7]

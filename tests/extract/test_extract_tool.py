@@ -244,7 +244,10 @@ def test_the_tool_takes_its_options(checkpoint, scene, tmp_path):
         "cpu",
     ]
     out = tmp_path / "out"
-    assert run_tool(scene, "--checkpoint", checkpoint, "--output", out, "--no-image", *options) == 0
+    page = tmp_path / "page.html"
+    outputs = ["--output", out, "--no-image", "--html", page]
+    assert run_tool(scene, "--checkpoint", checkpoint, *outputs, *options) == 0
+    assert "room" in page.read_text(encoding="utf-8")
     assert not (out / "features.png").exists()
     with np.load(out / "room.npz") as archive:
         extract, points = FeatureExtractor(small_model(), 0.2), archive["points"]

@@ -46,7 +46,9 @@ def files_below(folder: Path) -> list[str]:
 def test_a_folder_gives_voxels_and_one_picture(shapes, tmp_path, capsys):
     out = tmp_path / "out"
     options = ["--voxel-size", 0.5, "--attributes", "area,normal,triangle"]
-    assert run_tool(shapes, "--output", out, *options) == 0
+    page = tmp_path / "page.html"
+    assert run_tool(shapes, "--output", out, *options, "--html", page) == 0
+    assert "ball" in page.read_text(encoding="utf-8")
     assert files_below(out) == ["ball.npz", "sub/ball.npz", "sub/box.npz", "voxels.png"]
     mesh = read_mesh(shapes / "ball.ply")
     expected = voxelize_mesh(mesh.vertices, mesh.faces, 0.5, area=True, normal=True, triangle=True)

@@ -16,10 +16,11 @@ from sparsefeat.heads import functional_map, map_from_points, orientation_agreem
 from sparsefeat.heads.commuting_map import common_functions, commuting_functional_map
 from sparsefeat.heads.functional_map import points_from_map
 from sparsefeat.match import calibrate_maps, measure_maps
+from sparsefeat.match.consistent import ConsistentMaps
 from sparsefeat.match.correspond import correspond_shapes, describe_pair
 from sparsefeat.match.map_confidence import map_confidence
 from sparsefeat.match.shapes import describe_shape, shape_extractor
-from sparsefeat.mesh.geodesic import correspondence_error
+from sparsefeat.mesh.geodesic import correspondence_error, geodesic_distances
 from sparsefeat.synthetic.creatures import make_creature
 from sparsefeat.synthetic.damage import cloud, damage_mesh
 
@@ -150,6 +151,23 @@ def test_a_part_is_mapped_to_its_whole_and_what_it_lacks_is_doubtful(person):
     assert np.array_equal(turned.back_vertices, result.vertices)
 
 
+def test_maps_of_a_part_are_found_by_distances_along_the_surface(person):
+    vertices, faces = person
+    part = damage_mesh("cut", vertices, faces, seed=2)
+    a, b = describe_pair((part.vertices, part.faces), person, shape_extractor(None), partial=True)
+    search = ConsistentMaps(a, b, (a.features(b), b.features()))
+    truth = part.kept[search.here]
+    along = geodesic_distances(b.unit, faces, truth)[:, truth]
+    # Every path on the part is one on the whole; bounds from below leave the part at its rim and come back.
+    assert (along <= search.up.numpy() + 1e-4).all()
+    assert (along >= search.low.numpy() - 1e-4).all()
+    best = search.maps(1)[0]
+    assert np.median(correspondence_error(vertices, faces, best, truth)) < 6
+    right = torch.from_numpy(part.kept)
+    away = torch.from_numpy(np.roll(part.kept, len(part.kept) // 3))
+    assert search.score_of(right) > search.score_of(away)
+
+
 def test_confidence_falls_with_every_doubt():
     none = np.zeros((1, 4))
     for column in range(4):
@@ -192,12 +210,17 @@ def test_maps_of_a_data_set_are_measured_and_confidence_is_fitted(
     for folder in ("off", "corres"):
         (tmp_path / "set" / folder).mkdir(parents=True)
     rows = np.arange(len(copy[2]))
-    for name, mesh, place in (("a", person, rows), ("b", copy[:2], np.argsort(copy[2]))):
+    same_unit = copy[0] / 2.5, copy[1]
+    for name, mesh, place in (("a", person, rows), ("b", same_unit, np.argsort(copy[2]))):
         write_off(tmp_path / "set" / "off" / f"{name}.off", *mesh)
         text = "".join(f"{row + 1}\n" for row in place)
         (tmp_path / "set" / "corres" / f"{name}.vts").write_text(text)
     (tmp_path / "set" / "splits.yaml").write_text("test: [a, b]\n")
     assert measure_maps.main(["folder", "set", "--points", "100", "--result", "copies"]) == 0
+    options = ["--even", "--cut", "--pairs", "1", "--json", "cut.json"]
+    assert measure_maps.main(["folder", "set", "--points", "100", *options]) == 0
+    cut = json.loads((tmp_path / "cut.json").read_text())["pairs"][0]
+    assert cut["pieces"] >= 1 and cut["median"] < 10
     numbers = json.loads((tmp_path / "results" / "maps" / "copies.json").read_text())["numbers"]
     assert numbers["error"] < 0.5 and numbers["pairs"][0]["right"] == 1
     assert calibrate_maps.main(["set", "--pairs", "1"]) == 0

@@ -15,8 +15,9 @@ from sparsefeat.cli.match import main
 from sparsefeat.data.orientation import Viewpoints
 from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
-from sparsefeat.io.gtlog import read_log
+from sparsefeat.io.gtlog import read_log, write_info, write_log
 from sparsefeat.io.pointcloud import read_points, write_ply
+from sparsefeat.match import measure_registration
 from sparsefeat.match.calibrate import fit
 from sparsefeat.match.scans import (
     CHECKPOINT,
@@ -178,6 +179,53 @@ def test_the_confidence_is_fitted_on_raw_predictors():
     assert intercept + coefficients @ np.full(4, 5.0) == pytest.approx(0, abs=0.3)
 
 
+def test_registration_is_measured_under_each_condition(scans, tmp_path, monkeypatch):
+    source, target, truth = scans
+    monkeypatch.chdir(tmp_path)
+    evaluation = tmp_path / "rooms" / "room-evaluation"
+    for folder in (tmp_path / "rooms" / "room", evaluation):
+        folder.mkdir(parents=True)
+    for k, points in ((0, target), (1, target), (2, source)):
+        write_ply(tmp_path / "rooms" / "room" / f"cloud_bin_{k}.ply", points)
+    pairs = [(0, 1, 3, np.eye(4)), (0, 2, 3, truth)]
+    write_log(evaluation / "gt.log", pairs)
+    write_info(evaluation / "gt.info", [(i, j, n, 100 * np.eye(6)) for i, j, n, _ in pairs])
+    chosen = "as recorded;each scan turned at random;half of the points"
+    options = ["--scenes", "room", "--conditions", chosen, "--json", "n.json", "--result", "r"]
+    assert measure_registration.main(["rooms", *options]) == 0
+    numbers = json.loads((tmp_path / "n.json").read_text())
+    assert numbers["n_pairs"] == {"room": 1}, "neighbours in the recording do not count"
+    assert list(numbers["conditions"]) == chosen.split(";")
+    for found in numbers["conditions"].values():
+        assert found["RR"] == found["scenes"]["room"] == found["found"] == 1
+        assert found["inlier_ratio"] > 0.1 and found["matches"] > 20
+    written = json.loads((tmp_path / "results" / "matching" / "r.json").read_text())
+    assert written["numbers"] == numbers
+    (tmp_path / "n.json").write_text(json.dumps(numbers | {"conditions": {"noise of 1 cm": "x"}}))
+    assert (
+        measure_registration.main(["rooms", *options[:3], "as recorded", *options[4:6], "--resume"])
+        == 0
+    )
+    resumed = json.loads((tmp_path / "n.json").read_text())["conditions"]
+    assert list(resumed) == ["noise of 1 cm", "as recorded"] and resumed["noise of 1 cm"] == "x"
+    with pytest.raises(InputError, match="was measured with other settings"):
+        measure_registration.main(["rooms", *options[:6], "--seed", "1", "--resume"])
+    with pytest.raises(InputError, match="--conditions: expected some of as recorded; "):
+        measure_registration.main(["rooms", "--conditions", "fog"])
+
+
+def test_conditions_change_scans_as_they_say():
+    view = open_view(np.random.default_rng(0).random((1000, 3)), viewpoint=(1.0, 2.0, 3.0))
+    seen, turn = measure_registration.Condition(viewpoint_error=3.0).seen(view, [1])
+    assert np.linalg.norm(seen.viewpoint - view.viewpoint) == pytest.approx(3)
+    assert np.array_equal(turn, np.eye(4)) and np.array_equal(seen.points, view.points)
+    fewer = measure_registration.Condition(points=0.25, viewpoint=False).seen(view, [1])[0]
+    assert len(fewer.points) == 250 and fewer.viewpoint is None
+    moved, turn = measure_registration.Condition(turned=True).seen(view, [1])
+    np.testing.assert_allclose(moved.points, apply(turn, view.points))
+    np.testing.assert_allclose(moved.viewpoint, apply(turn, view.viewpoint[None])[0])
+
+
 # ---- the command line
 
 
@@ -185,8 +233,10 @@ def test_two_files_give_a_pose_on_disk(scans, tmp_path, capsys):
     source, target, truth = scans
     write_ply(tmp_path / "a.ply", source)
     write_ply(tmp_path / "b.ply", target)
-    output = tmp_path / "out"
-    assert main([str(tmp_path / "a.ply"), str(tmp_path / "b.ply"), "--output", str(output)]) == 0
+    output, page = tmp_path / "out", tmp_path / "page.html"
+    files = [str(tmp_path / "a.ply"), str(tmp_path / "b.ply")]
+    assert main([*files, "--output", str(output), "--html", str(page)]) == 0
+    assert "a.ply" in page.read_text(encoding="utf-8")
     assert "a.ply onto b.ply: confidence 0." in capsys.readouterr().out.replace(
         "confidence 1.", "confidence 0."
     )
@@ -208,8 +258,9 @@ def test_a_folder_gives_poses_of_all(tmp_path, capsys):
     for k, (part, frame) in enumerate(zip(parts, truth, strict=True)):
         write_ply(tmp_path / f"scan_{k}.ply", apply(np.linalg.inv(frame), part))
     write_ply(tmp_path / "scan_10.ply", furnished_room(7)[:, [2, 0, 1]] * [1, -1, 1])
-    output = tmp_path / "out"
-    assert main([str(tmp_path), "--output", str(output)]) == 0
+    output, page = tmp_path / "out", tmp_path / "out.html"
+    assert main([str(tmp_path), "--output", str(output), "--html", str(page)]) == 0
+    assert "scan_2.ply" in page.read_text(encoding="utf-8")
     assert "3 of 4 scans are in one frame" in capsys.readouterr().out
     blocks = {(b.i, b.j): b.matrix for b in read_log(output / "est.log")}
     assert set(blocks) == {(0, 1), (0, 2), (1, 2)}

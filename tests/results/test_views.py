@@ -214,6 +214,39 @@ def test_numbers_of_another_form_are_refused():
         compare(result("speed", {}), {})
 
 
+def condition_numbers() -> dict[str, Any]:
+    row = {
+        "RR": 0.75, "scenes": {"7-scenes-redkitchen": 1.0, "s": 0.5}, "found": 3, "sure": 2,
+        "sure_right": 2, "matches": 400, "inlier_ratio": 0.3,
+        "cpu_ms": {"describe": 200.4, "match": 300.0, "pose": 60.0},
+        "others": {"kiss": {"RR": 0.5, "cpu_ms": 1.6}},
+    }  # fmt: skip
+    return {
+        "checkpoint": "c", "n_pairs": {"7-scenes-redkitchen": 2, "s": 2}, "absent": ["ransac"],
+        "conditions": {"as recorded": row, "noise": row | {"others": {}}},
+    }  # fmt: skip
+
+
+def test_registration_is_shown_by_condition():
+    measured = result("matching", condition_numbers())
+    table = rows(VIEWS["conditions"]([measured]))
+    assert table[0][1:4] == ["RR", "RR, redkitchen", "RR, s"]
+    assert table[1] == ["as recorded", "0.750", "1.000", "0.500", "2 of 2", "0.300", "0.500"]
+    assert table[2][-1] == "", "a solver that was not there"
+    times = rows(VIEWS["condition_times"]([measured]))
+    assert times[0][-1] == "the same by KISS-Matcher"
+    assert times[1] == ["as recorded", "200", "300", "60", "2"]
+    compared = compare(measured, condition_numbers())
+    assert len(compared) == 7 and all(comparison.agrees for comparison in compared)
+
+
+def test_a_part_in_pieces_says_so():
+    numbers = zero_shot_numbers()
+    numbers["pairs"][0]["pieces"] = 3
+    table = rows(VIEWS["zero_shot"]([result("maps", numbers)]))
+    assert [row[0] for row in table[1:3]] == ["a (3 pieces) to b", "a to c"]
+
+
 def zero_shot_numbers() -> dict[str, Any]:
     pairs = [
         {"source": "a", "target": b, "error": e, "right": 0.9, "confidence": 0.8}

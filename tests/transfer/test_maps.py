@@ -121,7 +121,9 @@ def test_the_tool_writes_table_curve_and_pictures(lumps, tmp_path, capsys):
     )
     path = tmp_path / "maps.yaml"
     path.write_text(text)
-    assert main([str(path), "--output", str(tmp_path / "out")]) == 0
+    page = tmp_path / "page.html"
+    assert main([str(path), "--output", str(tmp_path / "out"), "--html", str(page)]) == 0
+    assert "l3" in page.read_text(encoding="utf-8")
     names = {"result.json", "curve.png", "loss.png", "maps.png", "last.pt", "config.yaml"}
     assert names <= {file.name for file in (tmp_path / "out").iterdir()}
     result = json.loads((tmp_path / "out" / "result.json").read_text())

@@ -356,9 +356,12 @@ def test_the_tool_writes_table_json_and_pictures(checkpoint, peanuts, tmp_path):
         f"features: {{checkpoint: {checkpoint}, start: 0.1, keypoints: 100}}\ndata: {{name: folder, root: {peanuts}}}\n",
         encoding="utf-8",
     )
-    done = run_tool(config, "--output", tmp_path / "out", "--json", tmp_path / "numbers.json")
+    page = tmp_path / "page.html"
+    outputs = ["--output", tmp_path / "out", "--json", tmp_path / "numbers.json", "--html", page]
+    done = run_tool(config, *outputs)
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout and "xyz" in done.stdout
+    assert "predicted from tuned" in page.read_text(encoding="utf-8")
     assert json.loads((tmp_path / "numbers.json").read_text())["scores"][0]["method"] == "tuned"
     for name in (
         "tuning.png",
