@@ -280,3 +280,22 @@ def test_sides_cost_something_until_they_are_known(tmp_path):
     assert losses[1.0][0] - losses[0.0][0] > 1.9 * np.log(2)
     trained, plain = (torch.load(tmp_path / side / "last.pt")["model"] for side in ("1.0", "0.0"))
     assert not torch.equal(trained["context.side.weight"], plain["context.side.weight"])
+
+
+def test_new_parts_can_be_trained_alone(hands, tmp_path):
+    run = config(hands, model={"context": 1}, steps=2)
+    run.optimizer = replace(run.optimizer, only=["context."])
+    run.loss = replace(run.loss, side=1.0)
+    torch.manual_seed(run.seed)
+    first = build_model(run.model).state_dict()
+    pretrain(run, tmp_path / "run")
+    last = torch.load(tmp_path / "run" / "last.pt")["model"]
+    moved = {name for name in first if not torch.equal(first[name], last[name])}
+    weights = {name for name in moved if "running" not in name and "num_batches" not in name}
+    assert weights and all(name.startswith("context.") for name in weights)
+    # A stopped run goes on as one of all weights does.
+    run.steps = 3
+    assert pretrain(run, tmp_path / "run", resume=True).step == 3
+    run.optimizer = replace(run.optimizer, only=["contxt"])
+    with pytest.raises(ValueError, match=r"optimizer\.only has 'contxt', expected .*context"):
+        pretrain(run, tmp_path / "other")
