@@ -159,13 +159,20 @@ def test_derivatives_by_the_voxel_size_are_those_of_the_actual_loss(kind, voxel_
 
 
 @pytest.mark.parametrize("kind", [SoftNetwork, LocalGrids])
-def test_pair_kernels_are_differentiable_by_the_points_themselves(kind):
-    network = kind(small_network(kernels="pair").double())
+@pytest.mark.parametrize(
+    "options", [{}, {"oriented": True, "in_channels": 6, "chiral": True, "context": 1}]
+)
+def test_pair_kernels_are_differentiable_by_the_points_themselves(kind, options):
+    model = small_network(kernels="pair", **options).double()
+    if options:
+        torch.nn.init.normal_(model.context.leave.weight, std=0.1)
+    network = kind(model)
     points = torch.from_numpy(ellipsoid(1000))
     queries, target = points[:4], torch.linspace(-1, 1, 8, dtype=torch.float64)
+    given = {"normals": torch.nn.functional.normalize(points)} if options else {}
 
     def loss(log_size):
-        return (network(points, log_size.exp(), queries) @ target).mean()
+        return (network(points, log_size.exp(), queries, **given) @ target).mean()
 
     log_size = torch.tensor([math.log(0.2)], dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(loss(log_size), log_size)
