@@ -7,6 +7,7 @@ F faces, M matches; lengths in metres unless said otherwise.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sparsefeat import moved
 from sparsefeat.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ _ROOMS = {
     "view": "visualize.viewer",
     "voxelize_mesh": "mesh",
 }
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:
