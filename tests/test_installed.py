@@ -115,14 +115,14 @@ def test_an_installed_wheel_extracts_features_away_from_the_checkout(installed, 
     np.save(tmp_path / "scan.npy", np.random.default_rng(0).random((500, 3)) * [2, 2, 0.1])
     command = installed.with_name("sparsefeat")
     assert run(command, "--version", cwd=tmp_path) == f"sparsefeat {sparsefeat.__version__}\n"
-    options = ["--checkpoint", "sparsefeat/rooms-5cm", "--output", "features"]
+    options = ["--checkpoint", "sparsefeat/rooms-5cm-v1", "--output", "features"]
     assert (
         run(command, "extract", "scan.npy", *options, cwd=tmp_path)
         == "1 of 1 inputs written to features\n"
     )
     with np.load(tmp_path / "features" / "scan.npz") as archive:
         features = archive["features"]
-    here = sparsefeat.FeatureExtractor.from_pretrained("sparsefeat/rooms-5cm")
+    here = sparsefeat.FeatureExtractor.from_pretrained("sparsefeat/rooms-5cm-v1")
     np.testing.assert_allclose(features, here(tmp_path / "scan.npy"), atol=1e-6)
     assert (tmp_path / "features" / "features.png").is_file()
 
@@ -131,7 +131,7 @@ FIND = """
 import json, sparsefeat
 from sparsefeat.checkpoint import find_checkpoint
 from sparsefeat.packaged import find_config
-found = [sparsefeat.__file__, find_checkpoint("sparsefeat/rooms-5cm"), find_config("quickstart"),
+found = [sparsefeat.__file__, find_checkpoint("sparsefeat/rooms-5cm-v1"), find_config("quickstart"),
          find_config("configs/quickstart.yaml"), find_config("quickstart", "transfer")]
 print(json.dumps([str(path) for path in found]))
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -271,7 +272,15 @@ def find_checkpoint(name_or_path: str | os.PathLike) -> Path:
     organisation, _, name = text.partition("/")
     if organisation == "sparsefeat" and name and "/" not in name:
         name = name.removesuffix(".safetensors")
-        asset = ASSETS / f"{legacy.RENAMED_CHECKPOINTS.get(name, name)}.safetensors"
+        renamed = legacy.RENAMED_CHECKPOINTS.get(name)
+        if renamed is not None:
+            warnings.warn(
+                f"the checkpoint sparsefeat/{name} is sparsefeat/{renamed} since version 0.2; the old name will go",
+                FutureWarning,
+                stacklevel=3,
+            )
+            name = renamed
+        asset = ASSETS / f"{name}.safetensors"
         if asset.is_file():
             return asset
         known = sorted(f"sparsefeat/{file.stem}" for file in ASSETS.glob("*.safetensors"))

@@ -25,8 +25,10 @@ SMALL = {
     ("old", "new"), [("rooms-5cm", "rooms-5cm-v1"), ("rooms-5cm-sides", "rooms-5cm-oriented-v1")]
 )
 def test_released_names_answer_with_the_new_ones(old, new):
-    assert find_checkpoint(f"sparsefeat/{old}") == find_checkpoint(f"sparsefeat/{new}")
-    assert find_checkpoint(f"sparsefeat/{old}.safetensors").name == f"{new}.safetensors"
+    with pytest.warns(FutureWarning, match=f"sparsefeat/{old} is sparsefeat/{new} since"):
+        assert find_checkpoint(f"sparsefeat/{old}") == find_checkpoint(f"sparsefeat/{new}")
+    with pytest.warns(FutureWarning, match="the old name will go"):
+        assert find_checkpoint(f"sparsefeat/{old}.safetensors").name == f"{new}.safetensors"
 
 
 @pytest.mark.parametrize(
