@@ -146,7 +146,7 @@ def test_a_stopped_study_goes_on_within_the_training_and_ends_the_same(
         return [{k: v for k, v in r["values"].items() if k != "seconds"} for r in result.records]
 
     assert numbers(again) == numbers(whole), "on the CPU an interruption changes no bit"
-    with pytest.raises(InputError, match="another study"):
+    with pytest.raises(InputError, match="another configuration"):
         config.settings["nce"].changes.append("loss.temperature=0.1")
         run_axis(config, output, path)
 

@@ -70,7 +70,7 @@ def test_what_is_there_is_not_measured_again(studied, checkpoint, peanuts):  # n
         for records in (again.records, result.records)
     )
     assert new == old
-    with pytest.raises(InputError, match="another study"):
+    with pytest.raises(InputError, match="another configuration"):
         run_study(study_of(checkpoint, peanuts, path.parent, rows=151), path)
     path.write_text("[]")
     with pytest.raises(InputError, match="not a result that could be continued"):
