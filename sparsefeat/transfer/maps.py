@@ -63,7 +63,7 @@ class MapsConfig:
     inputs: Literal["joined", "ours", "hks", "wks", "fpfh", "fpfh_context", "xyz"] = "joined"
     features: FeatureConfig = field(
         default_factory=lambda: FeatureConfig(
-            checkpoint="sparsefeat/creatures-oriented-v1",
+            checkpoint="sparsefeat/creatures-oriented-v2",
             voxel_size=SHAPE_VOXEL,
             scales=list(SHAPE_SCALES),
         )

@@ -16,11 +16,11 @@ from sparsefeat.checkpoint import ASSETS, find_checkpoint, read_checkpoint
 
 # The first five channels of points 0, 800, 1600 and 2400.
 FINGERPRINTS = {
-    "creatures-oriented-v1": [
-        [0.0022, -0.2351, -0.0067, 0.4190, 0.2926],
-        [-0.0118, -0.3033, 0.0668, 0.4330, 0.2435],
-        [0.1913, -0.0502, -0.0824, 0.3226, 0.3081],
-        [0.2530, 0.0283, -0.0932, 0.2571, 0.2483],
+    "creatures-oriented-v2": [
+        [0.1801, -0.2429, -0.0942, 0.3619, 0.1938],
+        [0.1013, -0.3026, 0.0072, 0.3537, 0.1723],
+        [0.0898, -0.2860, -0.0699, 0.2911, 0.1691],
+        [0.0277, -0.2546, -0.0112, 0.1734, 0.0548],
     ],
     "rooms-5cm-oriented-v1": [
         [0.3580, -0.2712, -0.1698, -0.1172, -0.1742],
@@ -36,7 +36,7 @@ FINGERPRINTS = {
     ],
 }
 STORED = {
-    "creatures-oriented-v1": torch.float16,
+    "creatures-oriented-v2": torch.float16,
     "rooms-5cm-oriented-v1": torch.float32,
     "rooms-5cm-v1": torch.float32,
 }
