@@ -325,10 +325,10 @@ def side_loss(pair: PairFeatures) -> Tensor:
     return sum(F.softplus(-SIDE_SHARPNESS * side * last.float()).mean() for last in ends) / 2
 
 
-def coarse_side_loss(
+def coarse_side_losses(
     logits: Tensor, cells: Tensor, stride: int, voxels: Tensor, sides: Tensor
 ) -> Tensor:
-    """Log-loss of left and right on a coarse level.
+    """Log-losses of left and right of the cells of a coarse level whose side is known.
 
     Args:
         logits: of its cells. Shape: (T,)
@@ -339,19 +339,17 @@ def coarse_side_loss(
             one. Shape: (V,)
 
     Returns:
-        A scalar; zero (with a gradient of zero) where no side is known.
+        Shape (K,), in float32 or float64; K is 0 where no side is known.
     """
-    voxels, sides = voxels[sides != 0], sides[sides != 0].to(logits)
+    voxels, sides = voxels[sides != 0], sides[sides != 0].float()
     corner = torch.div(voxels[:, 1:], stride, rounding_mode="floor") * stride
     here = torch.cat([voxels[:, :1], corner], 1)
     # Numbers of the cells that both have.
     _, number = torch.unique(torch.cat([cells, here]), dim=0, return_inverse=True)
-    total = logits.new_zeros(len(number)).index_add(0, number[len(cells) :], sides)
+    total = sides.new_zeros(len(number)).index_add(0, number[len(cells) :], sides)
     side = total[number[: len(cells)]].sign()
     known = side != 0
-    if not known.any():
-        return logits.sum() * 0
-    return F.softplus(-side[known] * logits[known]).mean()
+    return F.softplus(-side[known] * logits[known])
 
 
 def _matched(pair: PairFeatures) -> PairFeatures:

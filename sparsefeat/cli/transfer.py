@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     check_file("--html", args.html)
     path = find_config(args.config, "transfer")
     task = _task(path)
-    if args.html and task in ("study", "axis", "classification"):
-        raise InputError(f"--html: {task} draws charts alone; a page shows shapes")
+    if task in ("study", "axis"):
+        _check_page(args.html, task)
     if task == "study":
         return _run_study(args, path, _who_wins())
     if task == "axis":
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if task == "maps":
         return _run_maps(args, path)
     config = load_config(TransferConfig, path, args.overrides)
+    _check_page(args.html, config.task)
     if config.adapter is not None:
         args.result_task = "receptive_field"
     prepare_result(args)
@@ -96,6 +97,12 @@ def _begins(progress: Progress) -> Callable[[str], None]:
         begun += 1
 
     return begins
+
+
+def _check_page(html: str | None, task: str) -> None:
+    """Refuse a page of an experiment that has no shapes to show."""
+    if html and task in ("study", "axis", "classification"):
+        raise InputError(f"--html: {task} draws charts alone; a page shows shapes")
 
 
 def _task(path: Path) -> object:

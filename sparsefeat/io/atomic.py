@@ -87,8 +87,10 @@ def made_folder(path: str | os.PathLike) -> Iterator[Path]:
         InputError: a folder cannot be made.
     """
     folder = Path(path)
-    absent = [place for place in (folder, *folder.parents) if not place.exists()]
     with opening(folder):
+        # Absolute: the block may change the working folder.
+        around = folder.absolute()
+        absent = [place for place in (around, *around.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     try:
         yield folder

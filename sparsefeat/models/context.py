@@ -30,6 +30,8 @@ _HEAD = 32
 """Channels of an attention head."""
 _LENGTH = 4.0
 """Cells that count as far in a direction."""
+_APART = 1e-2
+"""Cells between two points below which the direction from one to the other fades."""
 _UNSEEN = 1e-12
 """Weight of a point that is not in sight, beside 1 for one that is near."""
 _AT_ONCE = 1 << 21
@@ -55,7 +57,8 @@ def relations(points: _Points, start: int, stop: int) -> tuple[Tensor, Tensor]:
     here, up = position[:, start:stop, None], normal[:, start:stop, None]
     line = position[:, None] - here
     distance = (line * line).sum(0).clamp(min=1e-12).sqrt()
-    ray = line / distance
+    # A point has no direction to itself; a slope of 1e6 there would cancel in float64 alone.
+    ray = line / distance.clamp(min=_APART)
     there = normal[:, None].expand_as(line)
     angles = [
         torch.ones_like(distance),
@@ -68,7 +71,9 @@ def relations(points: _Points, start: int, stop: int) -> tuple[Tensor, Tensor]:
     # Hats on a logarithmic scale: they add up to one, and near distances are told apart more finely than far ones.
     octave = torch.log2(1 + distance)
     hats = [(1 - (octave - centre).abs()).clamp(min=0) for centre in range(RADIAL)]
-    functions = torch.stack([hat * angle for hat in hats for angle in angles], -1)
+    functions = (torch.stack(hats, -1)[..., None] * torch.stack(angles, -1)[..., None, :]).flatten(
+        -2
+    )
     sight = (1 - (distance / CELLS).square()).clamp(min=0).square() * weight
     return functions, sight.clamp(min=_UNSEEN).log()
 
@@ -120,13 +125,18 @@ class ContextBlock(nn.Module):
         """Shape: (Q, H, C), (V, H, C), (V, H, C), points, first of Q, (Q, V, K), (Q, V) -> (Q, H * C + 4 * TRIPLES)."""
         # What a query asks of the relation, so that keys need not be made for each pair.
         asked = torch.einsum("qhc,hck->qhk", query, self.relation_key) + self.relation_bias
+        functions = functions.to(asked)
         logits = torch.einsum("qhc,vhc->qhv", query, key) + asked @ functions.transpose(1, 2)
         share = (logits * _HEAD**-0.5 + sight[:, None]).softmax(-1)
-        relation = share @ functions
-        found = torch.einsum("qhv,vhc->qhc", share, value) + torch.einsum(
+        given = share.to(value)
+        relation = given @ functions
+        found = torch.einsum("qhv,vhc->qhc", given, value) + torch.einsum(
             "qhk,hkc->qhc", relation, self.relation_value
         )
-        return torch.cat([found.flatten(1), self._products(share, points, start)], 1)
+        # Not in half precision: places are differences of large numbers.
+        with torch.autocast(share.device.type, enabled=False):
+            products = self._products(share, points, start)
+        return torch.cat([found.flatten(1), products.to(found)], 1)
 
     def _products(self, share: Tensor, points: _Points, start: int) -> Tensor:
         """Products of directions: where what a head looks at lies, which way that faces, and the own normal.
@@ -138,7 +148,7 @@ class ContextBlock(nn.Module):
         here = slice(start, start + len(share))
         lines = (share @ position - position[here, None]) / _LENGTH
         vectors = torch.cat([lines, share @ normal, normal[here, None]], 1)
-        a, b, c = torch.einsum("smh,qhx->sqmx", self.direction, vectors)
+        a, b, c = torch.einsum("smh,qhx->sqmx", self.direction.to(vectors), vectors)
         a, b, c = (v * (1 + (v * v).sum(-1, keepdim=True)).rsqrt() for v in (a, b, c))
         triple = (torch.linalg.cross(a, b) * c).sum(-1)
         return torch.cat([triple, *((v * w).sum(-1) for v, w in ((a, b), (b, c), (c, a)))], 1)
@@ -190,11 +200,9 @@ class Context(nn.Module):
 
     def forward(self, x: PointTensor) -> PointTensor:
         level = x.levels(x.manager, x.key)
-        cloud = x.coordinates[:, 0]
         added = torch.zeros_like(x.features)
         side = added.new_zeros(len(added))
-        for number in cloud.unique():
-            rows = (cloud == number).nonzero()[:, 0]
+        for rows in _clouds(x):
             points = _points(level, rows, float(max(x.tensor_stride)))
             y = self.enter(x.features[rows])
             pieces = _Pieces(points)
@@ -207,6 +215,15 @@ class Context(nn.Module):
         out = x.replace(x.features + added)
         out.side = side
         return out
+
+
+def _clouds(x: PointTensor) -> list[Tensor]:
+    """Rows of each cloud. Shape: (V_b,) each."""
+    clouds = x.manager[x.key].clouds
+    if len(clouds.indices) == 1:
+        # Nothing that depends on the data: so a network on one cloud can be traced.
+        return [torch.arange(len(x), device=x.device)]
+    return [(clouds.rows == number).nonzero()[:, 0] for number in range(len(clouds.indices))]
 
 
 def _points(level: Level, rows: Tensor, stride: float) -> _Points:

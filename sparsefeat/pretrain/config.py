@@ -98,7 +98,7 @@ class OptimizerConfig:
     accumulate: int = 1  # batches per step
     clip_norm: float | None = None  # largest gradient norm
     only: list[str] | None = (
-        None  # names that begin like this are trained, all others stay; null: everything is
+        None  # weights whose names begin like this are trained, others stay; null: all are trained
     )
 
     def __post_init__(self) -> None:

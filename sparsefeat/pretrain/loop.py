@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sparsefeat.checkpoint import (
     find_checkpoint,
+    from_pretrained,
     load_weights,
     read_checkpoint,
     save_checkpoint,
@@ -23,7 +24,7 @@ from sparsefeat.checkpoint import (
 from sparsefeat.errors import InputError
 from sparsefeat.io.config import save_config
 from sparsefeat.io.lock import output_folder
-from sparsefeat.losses import PairFeatures, coarse_side_loss, pair_loss
+from sparsefeat.losses import PairFeatures, coarse_side_losses, pair_loss
 from sparsefeat.models import create_model
 from sparsefeat.models.blocks import checked_device
 from sparsefeat.models.pairs import PointTensor, with_chiral_cells
@@ -233,12 +234,13 @@ def _forward_backward(
         generator = torch.Generator().manual_seed(_seed(config.seed, step, micro, place))
         total = total + pair_loss(pair, config.loss, config.voxel_size, generator)
         used += 1
-    # A mean over the pairs of all processes; their gradients are averaged.
-    used, pairs, processes = over_processes(used, len(batch), 1, device=device)
+    # Also at a weight of 0: DistributedDataParallel waits for the gradient of every weight.
+    sided = _coarse_side_losses(coarse[0], batch) if coarse else features0.new_zeros(0)
+    # Means over the pairs, and the coarse points, of all processes; their gradients are averaged.
+    used, known, pairs, processes = over_processes(used, len(sided), len(batch), 1, device=device)
     loss = total * processes / max(used, 1)
     if coarse:
-        # Also at a weight of 0: DistributedDataParallel waits for the gradient of every weight.
-        loss = loss + config.loss.side * _coarse_side_loss(coarse[0], batch)
+        loss = loss + config.loss.side * sided.sum() * processes / max(known, 1)
     computed = time.perf_counter()
     scaler.scale(loss / accumulate).backward()
     record["loss"] += over_processes(loss.item(), device=device)[0] / processes / accumulate
@@ -263,14 +265,15 @@ def _coarse_level(model: nn.Module) -> Iterator[list[PointTensor]]:
         hook.remove()
 
 
-def _coarse_side_loss(coarse: PointTensor, batch: PairBatch) -> Tensor:
-    """Left and right of the coarse points that hold matches of either cloud."""
+def _coarse_side_losses(coarse: PointTensor, batch: PairBatch) -> Tensor:
+    """Of left and right, for the coarse points that hold matches of either cloud. Shape: (K,)"""
     voxels = join([batch.source, batch.target]).coordinates
-    sides = torch.zeros(len(voxels), dtype=torch.int8, device=voxels.device)
+    total = torch.zeros(len(voxels), dtype=torch.int32, device=voxels.device)
+    # Summed: a voxel may have several matches, of either side or of none.
     for start, rows in zip((0, len(batch.source)), batch.matches.t(), strict=True):
-        sides[start + rows] = batch.sides
+        total = total.index_add(0, start + rows, batch.sides.int())
     stride = max(coarse.tensor_stride)
-    return coarse_side_loss(coarse.side, coarse.coordinates, stride, voxels, sides)
+    return coarse_side_losses(coarse.side, coarse.coordinates, stride, voxels, total.sign())
 
 
 def split_pairs(
@@ -321,23 +324,26 @@ def build_model(config: ModelConfig) -> nn.Module:
 
 def _initial(config: ModelConfig) -> nn.Module:
     """A pretrained network; parts that the configuration adds to it start so that they change nothing."""
-    checkpoint = read_checkpoint(find_checkpoint(config.init))
+    path = find_checkpoint(config.init)
+    checkpoint = read_checkpoint(path)
     added = {
         name: getattr(config, name)
         for name in _ADDED
         if getattr(config, name) and not checkpoint.config.get(name)
     }
-    model = create_model(**{**checkpoint.config, **added})
-    state = checkpoint.state
-    if "chiral" in added:
-        state = with_chiral_cells(state, model.state_dict())
-    if "context" in added:
-        state = state | {
-            name: weights
-            for name, weights in model.state_dict().items()
-            if name.startswith("context.")
-        }
-    load_weights(model, state)
+    if not added:
+        return from_pretrained(path)
+    try:
+        model = create_model(**{**checkpoint.config, **added})
+    except InputError as error:
+        raise InputError(f"model.init {config.init}: {error}") from error
+    state = with_chiral_cells(checkpoint.state, model.state_dict())
+    missing = {
+        name: weights
+        for name, weights in model.state_dict().items()
+        if name.startswith("context.") and "context" in added
+    }
+    load_weights(model, state | missing)
     return model
 
 

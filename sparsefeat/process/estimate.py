@@ -38,10 +38,11 @@ class Estimate:
             done: of ``total``; each call that has more is one item.
         """
         now = time.monotonic()
-        if self._since is None or done <= self._since[1] or done <= self._first:
+        # The same again is no new beginning: notes come between two items.
+        if self._since is None or done < self._since[1] or done <= self._first:
             if self._since is None and done > self._first:
                 self._least_s = max(_MEASURED_S, now - self._start)
-            self._since, self._done = (now, done), done
+            self._since, self._done, self._items = (now, done), done, 0
             return None
         if done <= self._done:
             return None

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from sparsefeat.errors import InputError
-from sparsefeat.io.atomic import atomic_folder, atomic_write, sweep
+from sparsefeat.io.atomic import atomic_folder, atomic_write, made_folder, sweep
 from sparsefeat.io.lock import LOCK_NAME, output_folder
 
 FORK = multiprocessing.get_context("fork")
@@ -115,3 +115,25 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(InputError, match="x"), atomic_folder(tmp_path / "x") as temporary:
         (temporary / "b").write_text("too late")
     assert os.listdir(tmp_path) == ["x"] and os.listdir(tmp_path / "x") == ["a"]
+
+
+def test_a_made_folder_goes_where_nothing_is_left_in_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    with made_folder("own/deep/deeper") as folder:
+        assert folder.is_dir()
+        os.chdir("/")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "own"]
+    with made_folder(tmp_path / "own"):
+        pass
+    assert (tmp_path / "own").is_dir(), "it was there before"
+    with made_folder(tmp_path / "a" / "b") as folder:
+        (folder.parent / "kept").touch()
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["kept"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused_by_its_name(tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("n" * 300, "file"):
+        with pytest.raises(InputError, match=name), made_folder(tmp_path / name):
+            pass

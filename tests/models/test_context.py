@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
+from sparsefeat.extract import FeatureExtractor
 from sparsefeat.models import context, create_model
 from sparsefeat.models.context import CELLS, RADIAL, RELATIONS, Context
 from sparsefeat.models.voxel_cloud import join, voxelize
 from sparsefeat.pretrain.config import ModelConfig
 from sparsefeat.pretrain.loop import build_model
+from sparsefeat.sparse.portable import export_network
 
 SMALL = {
     "channels": [4, 4],
@@ -119,6 +124,75 @@ def test_a_feature_depends_on_all_points_within_reach_and_on_none_beyond():
     assert near < radius and (beside(float(near.ceil())) - alone).abs().max() > 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_sees_the_same_wherever_a_shape_lies(dtype):
+    model, (points, normals) = network().float(), (part.float() for part in lump(300))
+    pair = torch.cat([points, points + torch.tensor([4096.0, 0, 0])]), torch.cat([normals] * 2)
+    expected = features(model, *pair)
+    with torch.autocast("cpu", dtype):
+        found = features(model, *pair).float()
+    here, there = found.split(len(points))
+    # Features of size 1; a place that is rounded to half precision makes them differ by 0.3 and 0.03.
+    assert (here - there).abs().mean() < 0.01
+    torch.testing.assert_close(found, expected, atol=0.1, rtol=0)
+    # Weights of half precision, without autocast.
+    assert (features(model.to(dtype), *pair).float() - expected).abs().max() < 0.1
+
+
+def test_gradients_by_the_places_are_as_good_in_float32_as_in_float64():
+    points, normals = lump()
+
+    def slope(dtype: torch.dtype) -> torch.Tensor:
+        place = (points / 2).t().to(dtype).requires_grad_()
+        level = context._Points(place, normals.t().to(dtype), torch.ones(len(points), dtype=dtype))
+        functions, _ = context.relations(level, 0, len(points))
+        weight = torch.linspace(-1, 1, functions.shape[-1]).to(dtype)
+        of_each = torch.linspace(0, 1, len(points)).to(dtype)[:, None]
+        (gradient,) = torch.autograd.grad(((functions @ weight) * of_each).sum(), place)
+        return gradient.double()
+
+    error = slope(torch.float32) - slope(torch.float64)
+    assert error.norm() < 1e-5 * slope(torch.float64).norm()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_an_empty_cloud_and_one_voxel_have_features(count):
+    model, (points, normals) = network(), lump()
+    few = points[:count], normals[:count]
+    found = features(model, *few)
+    assert found.shape == (count, 8) and found.isfinite().all()
+    clouds = [voxelize(p, 1.0, normals=n) for p, n in (few, (points, normals), few)]
+    both = model(model.inputs(join(clouds))).features
+    alone = torch.cat([model(model.inputs(cloud)).features for cloud in clouds])
+    torch.testing.assert_close(both, alone, atol=1e-9, rtol=0)
+
+
+def test_a_pickled_network_computes_the_same():
+    model, (points, normals) = network(), lump()
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert torch.equal(features(again, points, normals), features(model, points, normals))
+
+
+def test_tiles_have_the_features_of_the_whole():
+    model = network(1).float()
+    model.voxel_size = 1.0
+    generator = torch.Generator().manual_seed(3)
+    points = torch.rand(2000, 3, generator=generator) * torch.tensor([300.0, 4, 1])
+    normals = F.normalize(torch.randn(2000, 3, generator=generator), dim=1)
+    extractor = FeatureExtractor(model, voxel_size=1.0)
+    assert len(voxelize(points, 1.0)) > 1.5 * 500
+    whole = extractor(points, normals=normals)
+    tiled = extractor(points, normals=normals, max_voxels=500)
+    torch.testing.assert_close(tiled, whole, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_export_names_what_it_cannot_express():
+    model, (points, normals) = network(), lump(100)
+    with pytest.raises(ValueError, match=r"sparsefeat\.\w+\.default is not in the operators"):
+        export_network(model, model.inputs(voxelize(points, 1.0, normals=normals)))
+
+
 def test_a_voxel_of_no_weight_is_as_good_as_not_there():
     model, (points, normals) = network(), lump()
     gone = torch.arange(len(points)) % 7 == 0
@@ -148,6 +222,13 @@ def test_a_network_that_is_given_attention_computes_what_it_did_before(tmp_path)
     with pytest.raises(ValueError, match=r"context = 2, model\.context says 1"):
         options["init"] = str(tmp_path / "more.safetensors")
         build_model(ModelConfig(**options, context=1, chiral=True))
+
+
+def test_what_a_pretrained_network_cannot_be_given_is_refused_by_its_name(tmp_path):
+    grid = SMALL | {"kernels": "grid", "oriented": False, "in_channels": 1}
+    save_checkpoint(tmp_path / "grid.safetensors", create_model("ResUNetBN2C", **grid), 0.05)
+    with pytest.raises(ValueError, match=r"model\.init .*grid\.safetensors: .*needs oriented"):
+        build_model(ModelConfig(init=str(tmp_path / "grid.safetensors"), context=1))
 
 
 @pytest.mark.parametrize(

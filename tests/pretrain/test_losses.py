@@ -188,10 +188,21 @@ def test_coarse_cells_are_on_the_side_of_most_of_their_voxels():
         ([1, 7, 0, 3], 1), ([1, 4, 0, 0], -1), ([1, 4, 1, 0], 0),  # on both: unknown
         ([0, -1, 0, 0], -1),  # the cell below zero
     )  # fmt: skip
-    found = losses.coarse_side_loss(
+    found = losses.coarse_side_losses(
         logits, cells, 4, torch.tensor(voxels), torch.tensor(sides, dtype=torch.int8)
     )
     expected = [math.log1p(math.exp(x)) for x in (-0.5, -1.0, 0.3)]
-    assert found.item() == pytest.approx(sum(expected) / 3, rel=1e-5)
+    torch.testing.assert_close(found, torch.tensor(expected))
     nothing = torch.zeros(len(voxels), dtype=torch.int8)
-    assert losses.coarse_side_loss(logits, cells, 4, torch.tensor(voxels), nothing) == 0
+    assert losses.coarse_side_losses(logits, cells, 4, torch.tensor(voxels), nothing).shape == (0,)
+
+
+def test_many_voxels_of_a_cell_are_counted_in_half_precision_too():
+    # 600 on the left and 599 on the right: bfloat16 cannot count that far.
+    voxels = torch.cat(
+        [torch.zeros(1199, 1), torch.cartesian_prod(*[torch.arange(11.0)] * 3)[:1199]], 1
+    )
+    sides = torch.tensor([1] * 600 + [-1] * 599, dtype=torch.int8)
+    cells, logits = torch.zeros(1, 4, dtype=torch.int32), torch.ones(1, dtype=torch.bfloat16)
+    found = losses.coarse_side_losses(logits, cells, 16, voxels.int(), sides)
+    torch.testing.assert_close(found, torch.tensor([math.log1p(math.exp(-1))]))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +14,19 @@ import torch
 from torch.nn import functional as F
 
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
+from sparsefeat.io.config import save_config
 from sparsefeat.losses import LossConfig, PairFeatures, pair_loss, point_info_nce
 from sparsefeat.models import create_model
 from sparsefeat.models.voxel_cloud import voxelize
 from sparsefeat.pretrain.config import DataConfig, ModelConfig, OptimizerConfig, PretrainConfig
 from sparsefeat.pretrain.log import read_log
-from sparsefeat.pretrain.loop import build_model, pretrain
+from sparsefeat.pretrain.loop import (
+    _coarse_level,
+    _coarse_side_losses,
+    build_model,
+    pretrain,
+)
+from sparsefeat.pretrain.pairs import collate_pairs, pair_features
 from sparsefeat.pretrain.sampling import PairRequest
 from sparsefeat.pretrain.shapes import (
     ShapePairDataset,
@@ -28,6 +39,7 @@ from sparsefeat.pretrain.shapes import (
 from sparsefeat.synthetic.creatures import make_creatures
 from sparsefeat.synthetic.creatures.families import landmarks
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "channels": [4, 4],
     "tr_channels": [4, 4],
@@ -280,6 +292,57 @@ def test_sides_cost_something_until_they_are_known(tmp_path):
     assert losses[1.0][0] - losses[0.0][0] > 1.9 * np.log(2)
     trained, plain = (torch.load(tmp_path / side / "last.pt")["model"] for side in ("1.0", "0.0"))
     assert not torch.equal(trained["context.side.weight"], plain["context.side.weight"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [0.0, 1.0])
+def test_two_processes_with_attention_train_as_one_does(tmp_path, side):
+    make_creatures(tmp_path / "people", seed=5, count=2, poses=2, families=["humanoid"], vertices=2500,
+                   landmark_count=2500, triangulations=1, workers=1)  # fmt: skip
+    run = config(str(tmp_path / "people"), steps=2, model={"context": 1}, workers=1)
+    # Half of each shape is cut away at random: the two have sides of differing numbers of coarse points.
+    run.data.shapes.damaged, run.data.validation_pairs = 1.0, 0
+    run.loss = replace(run.loss, side=side)
+    run.optimizer = OptimizerConfig("sgd", 1e-2, weight_decay=0.0)
+    pretrain(replace(run, batch_size=2), tmp_path / "one")
+    save_config(tmp_path / "config.yaml", run)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [ROOT / "tools/pretrain.py", tmp_path / "config.yaml", "--output", tmp_path / "two"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (read_log(tmp_path / name)[0] for name in ("one", "two"))
+    assert [step["loss"] for step in two] == pytest.approx([step["loss"] for step in one], rel=1e-5)
+    mine, theirs = (
+        from_pretrained(tmp_path / name / "last.safetensors").state_dict()
+        for name in ("one", "two")
+    )
+    for name, weights in mine.items():
+        torch.testing.assert_close(
+            theirs[name], weights, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_a_voxel_is_on_the_side_of_most_of_its_matches(hands):
+    run = config(hands, model={"context": 1})
+    shapes = run.data.shapes
+    dataset = ShapePairDataset(load_shapes(shapes, None), shapes, 0.05)
+    batch = collate_pairs([dataset[PairRequest(0, 1)]])
+    # All matches are those of one voxel of the source, and what is last is not what is most.
+    matches = torch.stack([torch.zeros(5, dtype=torch.long), torch.arange(5)], 1)
+    sides = torch.tensor([1, 1, 1, -1, 0], dtype=torch.int8)
+    batch = replace(batch, matches=matches, sides=sides, match_splits=[5])
+    model = build_model(run.model).train()
+    with _coarse_level(model) as coarse:
+        pair_features(model, batch)
+    level = coarse[0]
+    # The level has the voxels of the input.
+    assert max(level.tensor_stride) == 1
+    level.side = (level.coordinates == batch.source.coordinates[0]).all(1) * 3.0
+    found = _coarse_side_losses(level, batch)
+    torch.testing.assert_close(found.min(), F.softplus(torch.tensor(-3.0)))
 
 
 def test_new_parts_can_be_trained_alone(hands, tmp_path):

@@ -78,6 +78,23 @@ def test_what_is_prepared_before_the_first_step_is_no_measure(clock):
     assert feed(clock, estimate, [3, 3], 100) == [None, 98 * 3]
 
 
+def test_notes_between_two_items_do_not_begin_anew(clock):
+    estimate = Estimate()
+    feed(clock, estimate, [30], 102)
+    clock[0] += 25
+    assert estimate(1, 102) is None  # a note: the second item is nearly done
+    clock[0] += 5
+    assert estimate(2, 102) is None
+    assert feed(clock, estimate, [30], 102, 2) == [99 * 30]
+
+
+def test_a_count_that_goes_back_is_measured_from_there(clock):
+    estimate = Estimate()
+    feed(clock, estimate, [1] * 5, 6)
+    assert estimate(0, 200) is None
+    assert feed(clock, estimate, [20, 20], 200) == [None, 198 * 20]
+
+
 def test_an_unknown_total_gives_no_estimate(clock):
     assert feed(clock, Estimate(), [30] * 4, None) == [None] * 4
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -371,6 +372,48 @@ def test_the_tool_writes_table_json_and_pictures(checkpoint, peanuts, tmp_path):
         "config.yaml",
     ):
         assert (tmp_path / "out" / name).stat().st_size > 100
+
+
+def test_the_page_of_a_correspondence_has_the_map_of_its_first_pair(checkpoint, peanuts, tmp_path):
+    config = tmp_path / "maps.yaml"
+    config.write_text(
+        f"task: correspondence\nmethods: [xyz]\nseeds: [0]\ncache: null\n"
+        "correspondence: {pairs: 1, eigenpairs: 8, zoomout: 12}\n"
+        f"features: {{checkpoint: {checkpoint}}}\ndata: {{name: folder, root: {peanuts}, test: all}}\n",
+        encoding="utf-8",
+    )
+    page = tmp_path / "page.html"
+    done = run_tool(config, "--output", tmp_path / "out", "--html", page)
+    assert done.returncode == 0, done.stderr
+    assert str(page) in done.stdout.splitlines()
+    data = re.search(r"\{.*\}", page.read_text(encoding="utf-8").replace("\n", " "))
+    names = {path.stem for path in Path(peanuts).rglob("*.off")}
+    assert sum(f'"{name}"' in data.group() for name in names) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "override"),
+    [
+        ("task: study\n", None),
+        ("task: axis\n", None),
+        ("task: classification\n", None),
+        ("task: segmentation\n", "task=classification"),
+    ],
+)
+def test_a_page_of_charts_alone_is_refused_in_one_line(
+    tmp_path, monkeypatch, capsys, text, override
+):
+    from sparsefeat.cli.transfer import main
+
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(text, encoding="utf-8")
+    arguments = ["run.yaml", *([override] if override else []), "--html", "page.html"]
+    assert main([*arguments, "--output", "out"]) == 2
+    task = (override or text.strip().replace(": ", "=")).split("=")[1]
+    expected = f"--html: {task} draws charts alone; a page shows shapes"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(expected)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
 
 @pytest.mark.parametrize(
