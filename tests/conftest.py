@@ -6,6 +6,7 @@ import copy
 import fcntl
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Shells start background jobs like that, and the tools that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The processes share the cores; read when torch is imported, here and in the tools that tests start.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
