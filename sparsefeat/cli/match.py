@@ -7,8 +7,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from sparsefeat.cli.frame import (
     StageBar,
     ToolParser,
@@ -146,6 +144,8 @@ def run_pair(args: argparse.Namespace) -> int:
     result = register_scans(source, target, min_confidence=args.min_confidence)
     write_pair(result, source, target, Path(args.output))
     if args.html:
+        import numpy as np
+
         from sparsefeat.visualize.viewer import view
 
         view(

@@ -321,9 +321,11 @@ def _cut(sample: PairSample, size: int, rng: np.random.Generator) -> PairSample:
         kept.append(keep)
         rows.append(row)
     matches = torch.stack([rows[0][sample.matches[:, 0]], rows[1][sample.matches[:, 1]]], 1)
+    left = (matches >= 0).all(1)
     return dataclasses.replace(
         sample,
         source=sample.source.rows(kept[0]),
         target=sample.target.rows(kept[1]),
-        matches=matches[(matches >= 0).all(1)],
+        matches=matches[left],
+        sides=None if sample.sides is None else sample.sides[left],
     )
