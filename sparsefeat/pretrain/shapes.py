@@ -43,6 +43,8 @@ _SYMMETRIC = 0.02
 """Mean distance of a template from its mirror image, in extents, of one that has sides."""
 _CLOUD_NOISE = 0.004
 """Deviation of a sparse cloud's points, in roots of the area: about 0.3 % of a person's height."""
+_FUSED = (0.015, 0.04)
+"""Voxels that merge a surface, in roots of the area: 1.2 to 3 % of a person's height."""
 
 
 @dataclass
@@ -65,7 +67,7 @@ class ShapesConfig:
     jitter: float = 0.1  # voxels; deviation of the points, uniform up to this
     bent: float = 0.5  # share of shapes that are bent smoothly,
     strain: float = 0.25  # by a strain uniform up to this
-    damaged: float = 0.4  # share of shapes that are cut, seen from one side, sparse or noisy
+    damaged: float = 0.4  # share of shapes that are cut, seen from one side, sparse, merged or noisy
     rooms: float = 0.0  # share of pairs that are fragments of data.root instead
     fresh: float = (
         0.0  # share of pairs of creatures that are made for them: individuals that are seen once
@@ -285,7 +287,7 @@ def _changes(voxel: float, config: ShapesConfig, rng: np.random.Generator) -> li
         strain = rng.uniform(0, config.strain)
         changes.append(lambda p, n: damage.bend(p, n, rng, strain, 1.0))
     if rng.random() < config.damaged:
-        kind = rng.integers(4)
+        kind = rng.integers(5)
         if kind == 0:
             changes.append(lambda p, n: damage.cut(p, n, rng, rng.uniform(0.4, 1)))
         elif kind == 1:
@@ -294,6 +296,9 @@ def _changes(voxel: float, config: ShapesConfig, rng: np.random.Generator) -> li
             changes.append(
                 lambda p, n: damage.sparse_cloud(p, n, rng, 3000, rng.uniform(0, _CLOUD_NOISE))
             )
+        elif kind == 3:
+            edge = max(rng.uniform(*_FUSED), 1.5 * voxel / SAMPLES_PER_VOXEL_EDGE)
+            changes.append(lambda p, n: damage.fuse(p, n, rng, edge))
         else:
             changes.append(
                 lambda p, n: damage.noise(

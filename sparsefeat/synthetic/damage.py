@@ -3,7 +3,7 @@
 Meshes: :func:`damage_mesh` takes a mesh, the name of a damage (:data:`DAMAGES`) and a seed; the function of each name
 is here, too. They return a :class:`DamagedMesh`, which carries labels and correspondence along.
 
-Points: :func:`cut`, :func:`one_view`, :func:`noise`, :func:`sparse_cloud` and :func:`bend` take points on a surface with
+Points: :func:`cut`, :func:`one_view`, :func:`noise`, :func:`sparse_cloud`, :func:`fuse` and :func:`bend` take points on a surface with
 unit normals to the outer side, Shape (N, 3) each, and a generator that everything random comes from. They return a
 :class:`Damaged`, whose ``kept`` says which of the given points are left: labels are carried along by ``labels[kept]``.
 
@@ -98,6 +98,42 @@ def sparse_cloud(
     fitted = fit_normals(moved)
     side = np.where((fitted * normals[kept]).sum(1, keepdims=True) < 0, -1.0, 1.0)
     return Damaged(moved, side * fitted, kept)
+
+
+def fuse(
+    points: np.ndarray, normals: np.ndarray, rng: np.random.Generator, edge: float
+) -> Damaged:
+    """Move all points to the surface that a coarse fusion of depth images leaves: what comes close is merged.
+
+    Occupied voxels are closed, filled and blurred by half a voxel; points inside of what is merged are left out.
+
+    Args:
+        edge: of a voxel; should have a point or more where the surface lies.
+    """
+    low = points.min(0) / edge - 4 - rng.uniform(0, 1, 3)  # the grid does not know the shape
+    places = points / edge - low
+    occupied = np.zeros(np.floor(places.max(0)).astype(int) + 5, bool)
+    occupied[tuple(np.floor(places).astype(int).T)] = True
+    closed = scipy.ndimage.binary_closing(occupied, np.ones((3, 3, 3)))
+    solid = scipy.ndimage.binary_fill_holes(closed)
+    inside = scipy.ndimage.gaussian_filter(solid.astype(float), 0.5 + rng.uniform(0, 0.5))
+    slopes = np.stack(np.gradient(inside))
+
+    def at(field: np.ndarray) -> np.ndarray:
+        return scipy.ndimage.map_coordinates(field, places.T - 0.5, order=1, mode="nearest")
+
+    for _ in range(3):
+        slope = np.stack([at(part) for part in slopes], 1)
+        steepness = (slope * slope).sum(1, keepdims=True)
+        move = (0.5 - at(inside))[:, None] * slope / np.maximum(steepness, 1e-2)
+        places = places + np.clip(move, -1, 1)
+    slope = np.stack([at(part) for part in slopes], 1)
+    there = (_length(slope) > 0.1) & (np.abs(at(inside) - 0.5) < 0.2)
+    # Where a gap in the points kept the voxels from being filled, the other side of them may be nearer.
+    kept = np.flatnonzero(there & ((slope * normals).sum(1) < 0))
+    if not len(kept):  # nothing but blur
+        return Damaged(points, normals, np.arange(len(points)))
+    return Damaged((places[kept] + low) * edge, _unit(-slope[kept]), kept)
 
 
 def bend(

@@ -71,6 +71,22 @@ def test_one_view_does_not_see_what_is_behind():
     assert np.isin(np.arange(8000), out.kept).all()
 
 
+def test_what_is_fused_stays_near_its_place_and_merges_with_what_it_touches():
+    points, normals = ball(20_000)
+    out = damage.fuse(points, normals, np.random.default_rng(5), 0.05)
+    assert len(out.kept) > 0.99 * len(points)
+    assert np.abs(np.linalg.norm(out.points, axis=1) - 0.5).max() < 0.05
+    assert np.linalg.norm(out.points - points[out.kept], axis=1).max() < 0.08
+    radii = out.points / np.linalg.norm(out.points, axis=1, keepdims=True)
+    assert np.quantile((out.normals * radii).sum(1), 0.05) > 0.8
+    # Two balls that touch: what lies between them is inside of what they become.
+    both = np.concatenate([points, points + [1.0, 0, 0]])
+    out = damage.fuse(both, np.concatenate([normals] * 2), np.random.default_rng(5), 0.05)
+    between = np.linalg.norm(both - [0.5, 0, 0], axis=1)
+    assert not np.isin(np.flatnonzero(between < 0.05), out.kept).any()
+    assert np.isin(np.flatnonzero(between > 0.3), out.kept).mean() > 0.99
+
+
 def test_fitted_normals_of_a_ball_are_its_radii():
     points, normals = ball(6000)
     assert np.median(np.abs((fit_normals(points) * normals).sum(1))) > 0.995
