@@ -13,7 +13,7 @@ Result = dict[str, Any]
 """See :func:`sparsefeat.io.results.write_result`."""
 
 
-_OUTPUTS = ("--json", "--result", "--output")
+_OUTPUTS = ("--json", "--result", "--output", "--cache")
 
 
 def list_results(root: Path) -> dict[str, Path]:
@@ -49,7 +49,7 @@ def find_result(root: Path, name: str) -> Result:
 
 
 def command_words(result: Result) -> list[str]:
-    """The recorded command, without the options that only say where its output goes."""
+    """The recorded command, without the options that only say where its output goes, or what it may find made."""
     words: list[str] = []
     skips = False
     for word in shlex.split(result["command"]):
