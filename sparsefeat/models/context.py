@@ -35,7 +35,7 @@ _APART = 1e-2
 _UNSEEN = 1e-12
 """Weight of a point that is not in sight, beside 1 for one that is near."""
 _AT_ONCE = 1 << 21
-"""Pairs whose functions are held at a time; of more, they are made again for every block."""
+"""Pairs of points whose functions are held at a time."""
 
 
 class _Points(NamedTuple):
@@ -45,21 +45,23 @@ class _Points(NamedTuple):
     normal: Tensor
     weight: Tensor
 
+    def at(self, rows: Tensor) -> _Points:
+        return _Points(self.position[:, rows], self.normal[:, rows], self.weight[rows])
 
-def relations(points: _Points, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """How all points lie to those from ``start`` to ``stop``.
+
+def relations(points: _Points, others: _Points) -> tuple[Tensor, Tensor]:
+    """How others lie to points.
 
     Returns:
         The functions of each pair, none of which a rotation changes. Shape: (Q, V, RADIAL * RELATIONS)
         The logarithm of how much of the other is in sight, which ends at CELLS. Shape: (Q, V)
     """
-    position, normal, weight = points
-    here, up = position[:, start:stop, None], normal[:, start:stop, None]
-    line = position[:, None] - here
+    here, up = points.position[:, :, None], points.normal[:, :, None]
+    line = others.position[:, None] - here
     distance = (line * line).sum(0).clamp(min=1e-12).sqrt()
     # A point has no direction to itself; a slope of 1e6 there would cancel in float64 alone.
     ray = line / distance.clamp(min=_APART)
-    there = normal[:, None].expand_as(line)
+    there = others.normal[:, None].expand_as(line)
     angles = [
         torch.ones_like(distance),
         (up * ray).sum(0),
@@ -74,8 +76,49 @@ def relations(points: _Points, start: int, stop: int) -> tuple[Tensor, Tensor]:
     functions = (torch.stack(hats, -1)[..., None] * torch.stack(angles, -1)[..., None, :]).flatten(
         -2
     )
-    sight = (1 - (distance / CELLS).square()).clamp(min=0).square() * weight
+    sight = (1 - (distance / CELLS).square()).clamp(min=0).square() * others.weight
     return functions, sight.clamp(min=_UNSEEN).log()
+
+
+class _Piece(NamedTuple):
+    """Points that are computed together: who they are, whom they see, and how these lie to them."""
+
+    rows: Tensor
+    seen: Tensor
+    points: _Points
+    others: _Points
+    functions: Tensor
+    sight: Tensor
+
+
+class _Pieces:
+    """The points of a cloud in pieces; their relations are made once where they are few, else again for every block."""
+
+    def __init__(self, points: _Points):
+        self.points = points
+        count = points.weight.shape[0]
+        rows = torch.arange(count, device=points.weight.device)
+        self.kept = [self._piece(rows, rows)] if count * count <= _AT_ONCE else None
+
+    def __iter__(self) -> Iterator[_Piece]:
+        if self.kept is not None:
+            yield from self.kept
+            return
+        position = self.points.position
+        # Cubes as wide as the sight; what lies farther from a cube than that is out of sight for all of its points.
+        cubes = (position / CELLS).floor().long()
+        _, number = torch.unique(cubes, dim=1, return_inverse=True)
+        order = number.argsort(stable=True)
+        for rows in order.split(torch.bincount(number).tolist()):
+            own = position[:, rows]
+            low, high = own.amin(1, keepdim=True) - CELLS, own.amax(1, keepdim=True) + CELLS
+            seen = ((position >= low) & (position <= high)).all(0).nonzero()[:, 0]
+            for some in rows.split(max(1, _AT_ONCE // len(seen))):
+                yield self._piece(some, seen)
+
+    def _piece(self, rows: Tensor, seen: Tensor) -> _Piece:
+        points, others = self.points.at(rows), self.points.at(seen)
+        return _Piece(rows, seen, points, others, *relations(points, others))
 
 
 class ContextBlock(nn.Module):
@@ -105,29 +148,23 @@ class ContextBlock(nn.Module):
         query, key, value = (
             layer(y).view(len(y), self.heads, _HEAD) for layer in (self.query, self.key, self.value)
         )
-        seen = [
-            self._attend(query[start:stop], key, value, pieces.points, start, *relation)
-            for start, stop, relation in pieces
-        ]
-        x = x + self.out(torch.cat(seen))
+        parts, rows = [], []
+        for piece in pieces:
+            parts.append(self._attend(query[piece.rows], key[piece.seen], value[piece.seen], piece))
+            rows.append(piece.rows)
+        found = torch.cat(parts)
+        if len(rows) > 1:
+            found = torch.zeros_like(found).index_copy(0, torch.cat(rows), found)
+        x = x + self.out(found)
         return x + self.narrow(F.relu(self.wide(self.norm2(x))))
 
-    def _attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        points: _Points,
-        start: int,
-        functions: Tensor,
-        sight: Tensor,
-    ) -> Tensor:
-        """Shape: (Q, H, C), (V, H, C), (V, H, C), points, first of Q, (Q, V, K), (Q, V) -> (Q, H * C + 4 * TRIPLES)."""
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, piece: _Piece) -> Tensor:
+        """Shape: (Q, H, C), (V, H, C), (V, H, C), piece of Q points that see V -> (Q, H * C + 4 * TRIPLES)."""
         # What a query asks of the relation, so that keys need not be made for each pair.
         asked = torch.einsum("qhc,hck->qhk", query, self.relation_key) + self.relation_bias
-        functions = functions.to(asked)
+        functions = piece.functions.to(asked)
         logits = torch.einsum("qhc,vhc->qhv", query, key) + asked @ functions.transpose(1, 2)
-        share = (logits * _HEAD**-0.5 + sight[:, None]).softmax(-1)
+        share = (logits * _HEAD**-0.5 + piece.sight[:, None]).softmax(-1)
         given = share.to(value)
         relation = given @ functions
         found = torch.einsum("qhv,vhc->qhc", given, value) + torch.einsum(
@@ -135,42 +172,22 @@ class ContextBlock(nn.Module):
         )
         # Not in half precision: places are differences of large numbers.
         with torch.autocast(share.device.type, enabled=False):
-            products = self._products(share, points, start)
+            products = self._products(share, piece)
         return torch.cat([found.flatten(1), products.to(found)], 1)
 
-    def _products(self, share: Tensor, points: _Points, start: int) -> Tensor:
+    def _products(self, share: Tensor, piece: _Piece) -> Tensor:
         """Products of directions: where what a head looks at lies, which way that faces, and the own normal.
 
         Three sums of these vectors with learned weights, of a length below 1, have a triple product, which changes its
         sign in a mirror, and three inner products. Shape: (Q, H, V), ... -> (Q, 4 * TRIPLES)
         """
-        position, normal = points.position.t(), points.normal.t()
-        here = slice(start, start + len(share))
-        lines = (share @ position - position[here, None]) / _LENGTH
-        vectors = torch.cat([lines, share @ normal, normal[here, None]], 1)
+        here, others = piece.points, piece.others
+        lines = (share @ others.position.t() - here.position.t()[:, None]) / _LENGTH
+        vectors = torch.cat([lines, share @ others.normal.t(), here.normal.t()[:, None]], 1)
         a, b, c = torch.einsum("smh,qhx->sqmx", self.direction.to(vectors), vectors)
         a, b, c = (v * (1 + (v * v).sum(-1, keepdim=True)).rsqrt() for v in (a, b, c))
         triple = (torch.linalg.cross(a, b) * c).sum(-1)
         return torch.cat([triple, *((v * w).sum(-1) for v, w in ((a, b), (b, c), (c, a)))], 1)
-
-
-class _Pieces:
-    """The points of a cloud in pieces, each with its relations to all, made once where they are few."""
-
-    def __init__(self, points: _Points):
-        self.points = points
-        count = points.weight.shape[0]
-        self.rows = max(1, _AT_ONCE // max(1, count))
-        self.kept = [relations(points, 0, count)] if count <= self.rows else None
-
-    def __iter__(self) -> Iterator[tuple[int, int, tuple[Tensor, Tensor]]]:
-        count = self.points.weight.shape[0]
-        if self.kept is not None:
-            yield 0, count, self.kept[0]
-            return
-        for start in range(0, count, self.rows):
-            stop = min(start + self.rows, count)
-            yield start, stop, relations(self.points, start, stop)
 
 
 class Context(nn.Module):

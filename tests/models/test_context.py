@@ -75,7 +75,7 @@ def test_the_relations_of_two_points_are_those_that_are_documented():
     position = torch.tensor([[0.0, 0, 0], [3.0, 0, 0]]).double().t()
     normal = torch.tensor([[0.0, 0, 1], [0.6, 0.8, 0]]).double().t()
     points = context._Points(position, normal, torch.ones(2).double())
-    functions, sight = context.relations(points, 0, 1)
+    functions, sight = context.relations(points.at(torch.tensor([0])), points)
     assert functions.shape == (1, 2, RADIAL * RELATIONS)
     # Itself: the first hat, no direction, its own normal.
     expected = torch.zeros(RADIAL, RELATIONS).double()
@@ -92,9 +92,32 @@ def test_the_relations_of_two_points_are_those_that_are_documented():
 
 def test_pieces_of_a_large_cloud_add_up_to_the_whole(monkeypatch):
     model, (points, normals) = network(), lump()
-    expected = features(model, points, normals)
+    # A row of lumps, longer than a point sees: cubes of points that see a part of the others.
+    row = torch.cat([points + torch.tensor([60.0 * k, 0, 0]).double() for k in range(5)])
+    expected = features(model, row, normals.repeat(5, 1))
     monkeypatch.setattr(context, "_AT_ONCE", 500)
-    torch.testing.assert_close(features(model, points, normals), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        features(model, row, normals.repeat(5, 1)), expected, atol=1e-9, rtol=0
+    )
+
+
+def test_points_are_paired_with_those_in_sight_alone(monkeypatch):
+    seen = []
+    relations = context.relations
+    monkeypatch.setattr(
+        context, "relations", lambda a, b: (seen.append((a, b)), relations(a, b))[1]
+    )
+    monkeypatch.setattr(context, "_AT_ONCE", 100)
+    line = torch.zeros(3, 400).double()
+    line[0] = torch.arange(400.0)
+    points = context._Points(line, line, torch.ones(400).double())
+    rows = torch.cat([piece.rows for piece in context._Pieces(points)])
+    assert torch.equal(rows.sort().values, torch.arange(400))
+    assert max(b.weight.shape[0] for _, b in seen) <= 3 * CELLS
+    for a, b in seen:
+        for x in a.position[0].tolist():
+            near = [y for y in range(400) if abs(x - y) < CELLS]
+            assert set(near) <= set(b.position[0].tolist())
 
 
 def test_a_cloud_has_the_same_features_alone_and_in_a_batch():
@@ -145,7 +168,7 @@ def test_gradients_by_the_places_are_as_good_in_float32_as_in_float64():
     def slope(dtype: torch.dtype) -> torch.Tensor:
         place = (points / 2).t().to(dtype).requires_grad_()
         level = context._Points(place, normals.t().to(dtype), torch.ones(len(points), dtype=dtype))
-        functions, _ = context.relations(level, 0, len(points))
+        functions, _ = context.relations(level, level)
         weight = torch.linspace(-1, 1, functions.shape[-1]).to(dtype)
         of_each = torch.linspace(0, 1, len(points)).to(dtype)[:, None]
         (gradient,) = torch.autograd.grad(((functions @ weight) * of_each).sum(), place)
