@@ -82,6 +82,11 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
         help="key points a fragment (default: %(default)s)",
     )
     add(
+        "--salient",
+        action="store_true",
+        help="draw key points rather where the surface is curved; the protocol draws them evenly",
+    )
+    add(
         "--tau1",
         type=float,
         default=0.10,
@@ -202,6 +207,7 @@ def run_matching(args: argparse.Namespace) -> int:
                     known=known,
                     keep=partial(journal.keep, name) if journal else None,
                     viewpoints=viewpoints,
+                    salient=args.salient,
                 )
             print(table(name, results[name]), flush=True)
         report = as_json(args, results)
@@ -252,6 +258,7 @@ def _journal(args: argparse.Namespace, voxel_size: float) -> Iterator[PairJourna
         "interpolation",
         "dense",
         "viewpoints",
+        "salient",
     )
     settings = {name: getattr(args, name) for name in (*names, "registration")}
     checkpoint = Path(args.checkpoint)
@@ -385,4 +392,5 @@ def draw_median_pairs(
             args.seed,
             dense=args.dense,
             viewpoints=viewpoints,
+            salient=args.salient,
         )

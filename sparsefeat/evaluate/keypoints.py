@@ -16,6 +16,7 @@ from sparsefeat.data.fragments import load_fragment
 from sparsefeat.data.orientation import Viewpoints, load_orientation
 from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.mesh.saliency import surface_variation
 from sparsefeat.sparse import quantize
 
 
@@ -48,11 +49,27 @@ def fragment_seed(seed: int, scene: str, path: Path, purpose: str) -> list[int]:
     return [seed, zlib.crc32(f"{scene}/{Path(path).name}/{purpose}".encode())]
 
 
-def keypoint_rows(length: int, points: int | None, rng: np.random.Generator) -> np.ndarray:
-    """Up to ``points`` of ``length`` rows at random without repetition, ascending; all of them if None."""
+def keypoint_rows(
+    length: int, points: int | None, rng: np.random.Generator, weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Up to ``points`` of ``length`` rows at random without repetition, ascending; all of them if None.
+
+    With a positive ``weight`` (length,) rows are drawn one after the other with a probability in proportion to it.
+    """
     if points is None or points >= length:
         return np.arange(length)
-    return np.sort(rng.choice(length, points, replace=False))
+    if weight is None:
+        return np.sort(rng.choice(length, points, replace=False))
+    return np.sort(rng.choice(length, points, replace=False, p=weight / weight.sum()))
+
+
+def keypoint_weight(points: np.ndarray, voxel_size: float) -> np.ndarray:
+    """How much rather a point is drawn where the surface is curved. Shape: (N, 3) -> (N,).
+
+    The cube of the surface variation within eight voxels: on redkitchen and home_md of 3DMatch lower powers, four voxels
+    and twelve found fewer right matches.
+    """
+    return (surface_variation(points, 8 * voxel_size) + 1e-4) ** 3
 
 
 class FragmentDescriber:
@@ -72,6 +89,7 @@ class FragmentDescriber:
         dense: the descriptor sees all points of a fragment, not one of each voxel; key points are the same.
         cache_bytes: how much is remembered; a scene of 60 fragments of 5000 32-d features takes 45 MB.
         viewpoints: of fragments, in place of what their files say.
+        salient: key points are drawn by :func:`keypoint_weight` in place of evenly.
     """
 
     def __init__(
@@ -84,6 +102,7 @@ class FragmentDescriber:
         dense: bool = False,
         cache_bytes: int = 1 << 29,
         viewpoints: Viewpoints | None = None,
+        salient: bool = False,
     ):
         if not voxel_size > 0:
             raise InputError(f"voxel_size: expected a positive length in metres, got {voxel_size}")
@@ -97,6 +116,7 @@ class FragmentDescriber:
         self.dense = dense
         self.cache_bytes = cache_bytes
         self.viewpoints = viewpoints
+        self.salient = salient
         self._cache: OrderedDict[tuple[str, Path], Fragment] = OrderedDict()
         self._size = 0
 
@@ -148,7 +168,8 @@ class FragmentDescriber:
             )
         points, features = points[thin], features[thin]
         rng = np.random.default_rng(fragment_seed(self.seed, scene, path, "keypoints"))
-        rows = keypoint_rows(len(points), self.points, rng)
+        weight = keypoint_weight(points, self.voxel_size) if self.salient else None
+        rows = keypoint_rows(len(points), self.points, rng, weight)
         features = features[rows]
         if not np.isfinite(features).all():
             row = int(rows[~np.isfinite(features).all(1)][0])

@@ -237,6 +237,7 @@ def evaluate_matching(
     known: Mapping[tuple[str, int, int], PairResult] | None = None,
     keep: Callable[[PairResult], None] | None = None,
     viewpoints: Viewpoints | None = None,
+    salient: bool = False,
 ) -> MatchingResult:
     """Match all pairs and average, as 3DMatch does.
 
@@ -265,6 +266,8 @@ def evaluate_matching(
         known: pairs (scene, i, j) that were measured before with the same settings; they are not measured again.
         keep: called with each pair that was measured.
         viewpoints: of fragments, in place of what their files say.
+        salient: draw key points where the surface is curved, see
+            :func:`sparsefeat.evaluate.keypoints.keypoint_weight`; the protocol draws them evenly.
 
     Raises:
         InputError: no pairs, thresholds out of range, unreadable fragments, wrong features, or
@@ -280,7 +283,7 @@ def evaluate_matching(
     if register is not None:
         _require_information(pairs)
     describer = FragmentDescriber(
-        describe, voxel_size, points, seed, rotate, dense, viewpoints=viewpoints
+        describe, voxel_size, points, seed, rotate, dense, viewpoints=viewpoints, salient=salient
     )
     results: list[PairResult] = []
     for scene, of_scene in pairs.items():
@@ -302,6 +305,7 @@ def evaluate_matching(
         "seed": seed,
         "rotate": rotate,
         "dense": dense,
+        "salient": salient,
         "direction": "source (fragment j) to target (fragment i)",
     }
     return MatchingResult(results, settings)

@@ -72,12 +72,13 @@ def draw_pair(
     view: View = CAMERA_VIEW,
     background: str = "white",
     viewpoints: Viewpoints | None = None,
+    salient: bool = False,
 ) -> float:
     """Draw the matches of one pair, inliers green, as :func:`evaluate_matching` finds them.
 
     Args:
         pair: source on the left, target on the right.
-        describe, voxel_size, points, tau1, seed, dense, viewpoints: as in :func:`evaluate_matching`.
+        describe, voxel_size, points, tau1, seed, dense, viewpoints, salient: as in :func:`evaluate_matching`.
         path: the PNG.
         mutual: only mutual nearest neighbours.
         title, view, background: as in :func:`sparsefeat.visualize.draw_matches`.
@@ -86,7 +87,7 @@ def draw_pair(
         The inlier ratio of the matches.
     """
     describer = FragmentDescriber(
-        describe, voxel_size, points, seed, dense=dense, viewpoints=viewpoints
+        describe, voxel_size, points, seed, dense=dense, viewpoints=viewpoints, salient=salient
     )
     source, target = describer(pair.scene, pair.source), describer(pair.scene, pair.target)
     matches, both_ways = match_fragments(source, target)

@@ -190,6 +190,20 @@ def test_every_descriptor_is_given_the_same_key_points(tmp_path):
     assert not (first.points == other.points).all()
 
 
+def test_salient_key_points_lie_where_the_surface_is_curved(tmp_path):
+    rng = np.random.default_rng(3)
+    flat = np.concatenate([rng.uniform(0, 4, (4000, 2)), np.zeros((4000, 1))], 1)
+    lump = rng.normal(size=(400, 3)) * 0.1 + [2, 2, 0.5]
+    path = write_fragment(tmp_path, "cloud", np.concatenate([flat, lump]))
+    evenly, salient = (
+        FragmentDescriber(coordinates, 0.05, points=100, salient=salient)("s", path)
+        for salient in (False, True)
+    )
+    assert (evenly.points[:, 2] > 0.1).mean() < 0.3
+    assert (salient.points[:, 2] > 0.1).mean() > 0.8
+    assert len(np.unique(salient.points, axis=0)) == 100
+
+
 def test_a_fragment_keeps_the_first_point_of_every_voxel(tmp_path):
     points = np.array([[0.01, 0, 0], [0.04, 0, 0], [-0.01, 0, 0], [0.06, 0, 0], [0.02, 0, 0]])
     fragment = FragmentDescriber(coordinates, 0.05)("s", write_fragment(tmp_path, "cloud", points))
