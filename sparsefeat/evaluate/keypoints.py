@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -153,7 +154,8 @@ class FragmentDescriber:
         viewpoint = load_orientation(path, viewpoints=self.viewpoints).viewpoint
         if viewpoint is not None:
             viewpoint = viewpoint @ rotation[:3, :3].T
-        if isinstance(self.describe, FeatureExtractor) and self.viewpoints is None:
+        described = self.describe.func if isinstance(self.describe, partial) else self.describe
+        if isinstance(described, FeatureExtractor) and self.viewpoints is None:
             # The layout says where its sensors stood. A viewpoint would be judged by the points, which may err.
             outward = None if viewpoint is None else viewpoint - points
             features = self.describe(points, normals=outward)

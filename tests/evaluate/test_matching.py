@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sparsefeat.data.fragments import load_fragment
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.evaluate import FragmentDescriber, evaluate_matching, inlier_ratio
 from sparsefeat.evaluate.matching import TAU1_CURVE, TAU2_CURVE
+from sparsefeat.extract import FeatureExtractor
 from sparsefeat.match.nearest import is_mutual, nearest_both_ways, nearest_neighbours
 
 # ---- nearest neighbours
@@ -202,6 +204,31 @@ def test_salient_key_points_lie_where_the_surface_is_curved(tmp_path):
     assert (evenly.points[:, 2] > 0.1).mean() < 0.3
     assert (salient.points[:, 2] > 0.1).mean() > 0.8
     assert len(np.unique(salient.points, axis=0)) == 100
+
+
+class Recorder(FeatureExtractor):
+    """An extractor that keeps what it is given."""
+
+    def __init__(self):
+        self.given = {}
+
+    def __call__(self, points, interpolation="nearest", **given):
+        self.given = given
+        return np.ones((len(points), 2))
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_an_extractor_is_told_the_viewpoint_of_the_layout_and_not_asked_to_judge_it(
+    tmp_path, bound
+):
+    points = np.random.default_rng(0).random((50, 3)) + 1
+    path = tmp_path / "cloud.npz"
+    np.savez(path, pcd=points, viewpoint=np.zeros(3))
+    extractor = Recorder()
+    describe = partial(extractor, interpolation="trilinear", views=2) if bound else extractor
+    FragmentDescriber(describe, 1e-4)("s", path)
+    np.testing.assert_array_equal(extractor.given["normals"], -points)
+    assert "viewpoint" not in extractor.given
 
 
 def test_a_fragment_keeps_the_first_point_of_every_voxel(tmp_path):
