@@ -124,7 +124,7 @@ def _run_maps(args: argparse.Namespace, path: Path) -> int:
     from sparsefeat.io.lock import output_folder
     from sparsefeat.process.progress import Progress
     from sparsefeat.transfer.maps import STATE, MapsConfig, run_maps
-    from sparsefeat.transfer.maps_report import format_maps, maps_json, save_maps
+    from sparsefeat.transfer.maps.report import format_maps, maps_json, save_maps
     from sparsefeat.transfer.page import write_maps_page
 
     config = load_config(MapsConfig, path, args.overrides)

@@ -28,7 +28,7 @@ from sparsefeat.transfer.adapter import (
 from sparsefeat.transfer.correspondence import choose_pairs
 from sparsefeat.transfer.features import tuning_objective
 from sparsefeat.transfer.report import to_json
-from sparsefeat.transfer.shapes import ShapeStore
+from sparsefeat.transfer.shapes import ShapeStore, drawn
 
 ROOT = Path(__file__).resolve().parents[2]
 # faust_maps.yaml is of another task: tests/transfer/test_maps.py.
@@ -445,6 +445,13 @@ def test_wrong_input_gets_one_line(checkpoint, peanuts, tmp_path, override, mess
     ]
     assert done.returncode == 2, done.stderr
     assert len(last) == 1 and message in last[0]
+
+
+def test_what_is_drawn_is_seeded_in_order_and_no_more_than_there_is():
+    some = drawn("abcdefgh", 3, 0)
+    assert len(set(some)) == 3 and some == sorted(some) and some == drawn("abcdefgh", 3, 0)
+    assert len({tuple(drawn("abcdefgh", 3, seed)) for seed in range(9)}) > 1
+    assert drawn("abc", None, 0) == drawn("abc", 9, 0) == ["a", "b", "c"]
 
 
 def test_correspondence_without_landmarks_is_refused(nuts_and_balls):
