@@ -11,6 +11,7 @@ from torch import Tensor
 from sparsefeat.data.shapes import Shape
 from sparsefeat.heads.functional_map import points_from_map, spread_samples, zoomout
 from sparsefeat.heads.functional_map_head import FunctionalMapHead
+from sparsefeat.match.nearest import nearest_neighbours
 from sparsefeat.transfer.correspondence import MapErrors
 from sparsefeat.transfer.maps.config import MapsConfig
 from sparsefeat.transfer.maps.inputs import Inputs
@@ -85,7 +86,7 @@ class HeadScorer:
         of_a, of_b = features[a.name], features[b.name]
         matrix = head.functional_map(of_a, first, of_b, second)
         found = {
-            "nearest": (of_b[rows] @ of_a.T).argmax(1),
+            "nearest": torch.from_numpy(nearest_neighbours(of_b[rows], of_a)),
             "functional": points_from_map(matrix, first, second.at(rows)),
         }
         if self.config.zoomout:
