@@ -17,7 +17,8 @@ from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.surfaces import surface_points, vertex_features
 from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.models import create_model
-from sparsefeat.models.pairs import Level, pair_functions
+from sparsefeat.models.levels import Level
+from sparsefeat.models.pairs import pair_functions
 from sparsefeat.models.voxel_cloud import voxelize
 from sparsefeat.pretrain.config import DataConfig, ModelConfig, PretrainConfig
 from sparsefeat.pretrain.loop import pretrain

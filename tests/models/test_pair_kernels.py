@@ -10,7 +10,8 @@ import torch
 
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
 from sparsefeat.models import create_model
-from sparsefeat.models.pairs import PairConvolution, PointFrames, PointTensor
+from sparsefeat.models.levels import PointFrames, PointTensor
+from sparsefeat.models.pairs import PairConvolution
 from sparsefeat.models.reach import measure_reach
 from sparsefeat.sparse import Kernel, SparseTensor, operators
 from sparsefeat.sparse.weighted import PairWeights, weighted_convolution, weighted_sums
