@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.data.shapes import find_loader
     from sparsefeat.io.config import load_config, save_config
     from sparsefeat.io.lock import output_folder
+    from sparsefeat.io.packaged import find_config
     from sparsefeat.models.blocks import checked_device
-    from sparsefeat.packaged import find_config
     from sparsefeat.process.progress import Progress
     from sparsefeat.transfer import TransferConfig, format_table, run_transfer, save_report
     from sparsefeat.transfer.creatures import make_missing_creatures
