@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import small_network
 
-from sparsefeat import FeatureExtractor, create_model, save_checkpoint
+from sparsefeat import FeatureExtractor, save_checkpoint
 from sparsefeat.data.shapes import Shape, ShapeDataset, load_dataset
 from sparsefeat.extract.surfaces import surface_points, vertex_features
 from sparsefeat.io.config import load_config
@@ -73,11 +74,7 @@ def write_off(path, vertices, faces):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    torch.manual_seed(0)
-    model = create_model(
-        "ResUNetBN2C", in_channels=3, out_channels=8, depth=1, channels=[8, 8], tr_channels=[8, 8],
-        conv1_kernel_size=3, kernels="pair", normalize_feature=True,
-    )  # fmt: skip
+    model = small_network(8, kernels="pair", normalize_feature=True)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     save_checkpoint(path, model, 0.05)
     return path
