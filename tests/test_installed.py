@@ -130,7 +130,7 @@ def test_an_installed_wheel_extracts_features_away_from_the_checkout(installed, 
 FIND = """
 import json, sparsefeat
 from sparsefeat.checkpoint import find_checkpoint
-from sparsefeat.packaged import find_config
+from sparsefeat.io.packaged import find_config
 found = [sparsefeat.__file__, find_checkpoint("sparsefeat/rooms-5cm-v1"), find_config("quickstart"),
          find_config("configs/quickstart.yaml"), find_config("quickstart", "transfer")]
 print(json.dumps([str(path) for path in found]))

@@ -23,10 +23,10 @@ from sparsefeat.errors import InputError, opens_path
 from sparsefeat.extras import import_extra
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.damage import DAMAGE, describe
+from sparsefeat.io.packaged import packaged
 from sparsefeat.io.torchfile import read_torch_file, refuse_pointers
 from sparsefeat.models import Network, create_model
 from sparsefeat.models.blocks import checked_device
-from sparsefeat.packaged import packaged
 
 ASSETS = packaged("assets")
 """Where ``sparsefeat/<name>`` is looked up."""

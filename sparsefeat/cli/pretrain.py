@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     # Imported here, so that --help answers at once.
     from sparsefeat import pretrain
     from sparsefeat.io.config import load_config
-    from sparsefeat.packaged import find_config
+    from sparsefeat.io.packaged import find_config
     from sparsefeat.process.progress import Progress
 
     config = load_config(pretrain.PretrainConfig, find_config(args.config), args.overrides)

@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.data.shapes import find_loader
     from sparsefeat.io.config import load_config, save_config
     from sparsefeat.io.lock import output_folder
+    from sparsefeat.io.packaged import find_config
     from sparsefeat.models.blocks import checked_device
-    from sparsefeat.packaged import find_config
     from sparsefeat.process.progress import Progress
     from sparsefeat.transfer import TransferConfig, format_table, run_transfer, save_report
     from sparsefeat.transfer.creatures import make_missing_creatures
@@ -124,7 +124,7 @@ def _run_maps(args: argparse.Namespace, path: Path) -> int:
     from sparsefeat.io.lock import output_folder
     from sparsefeat.process.progress import Progress
     from sparsefeat.transfer.maps import STATE, MapsConfig, run_maps
-    from sparsefeat.transfer.maps_report import format_maps, maps_json, save_maps
+    from sparsefeat.transfer.maps.report import format_maps, maps_json, save_maps
     from sparsefeat.transfer.page import write_maps_page
 
     config = load_config(MapsConfig, path, args.overrides)

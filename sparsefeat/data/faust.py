@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from sparsefeat.data.shape_files import find_meshes, mesh_loader, numbered, open_folder
+from sparsefeat.data.layouts import open_folder
+from sparsefeat.data.shape_files import find_meshes, mesh_loader, numbered
 from sparsefeat.data.shapes import Shape, ShapeDataset
 
 NAME = r"tr_reg_(\d{3})"

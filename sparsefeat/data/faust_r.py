@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from sparsefeat.data.faust import HUMAN8, NAME, people_splits, person
-from sparsefeat.data.shape_files import numbered, open_folder, read_pairs, remeshed_shapes
+from sparsefeat.data.layouts import open_folder
+from sparsefeat.data.shape_files import numbered, read_pairs, remeshed_shapes
 from sparsefeat.data.shapes import ShapeDataset
 
 

@@ -9,13 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsefeat.data.shape_files import (
-    class_folders,
-    list_meshes,
-    mesh_loader,
-    open_folder,
-    read_names,
-)
+from sparsefeat.data.layouts import open_folder
+from sparsefeat.data.shape_files import class_folders, list_meshes, mesh_loader, read_names
 from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset, split_per_class
 from sparsefeat.errors import InputError
 from sparsefeat.io import yaml12

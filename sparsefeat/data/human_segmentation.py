@@ -5,13 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sparsefeat.data.shape_files import (
-    contents,
-    list_meshes,
-    mesh_loader,
-    open_folder,
-    require_files,
-)
+from sparsefeat.data.layouts import contents, open_folder
+from sparsefeat.data.shape_files import list_meshes, mesh_loader, require_files
 from sparsefeat.data.shapes import Shape, ShapeDataset
 from sparsefeat.errors import InputError
 

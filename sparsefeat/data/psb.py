@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sparsefeat.data.shape_files import class_folders, list_meshes, mesh_loader, open_folder
+from sparsefeat.data.layouts import open_folder
+from sparsefeat.data.shape_files import class_folders, list_meshes, mesh_loader
 from sparsefeat.data.shapes import Shape, ShapeDataset, split_per_class
 
 # The benchmark numbers its shapes: twenty of each class in this order. Of "spring" there is none.

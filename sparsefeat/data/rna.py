@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from sparsefeat.data.shape_files import mesh_loader, open_folder, read_names, require_files
+from sparsefeat.data.layouts import open_folder
+from sparsefeat.data.shape_files import mesh_loader, read_names, require_files
 from sparsefeat.data.shapes import Shape, ShapeDataset
 from sparsefeat.errors import InputError
 

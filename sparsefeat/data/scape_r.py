@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from sparsefeat.data.shape_files import numbered, open_folder, remeshed_shapes
+from sparsefeat.data.layouts import open_folder
+from sparsefeat.data.shape_files import numbered, remeshed_shapes
 from sparsefeat.data.shapes import ShapeDataset
 
 

@@ -1,46 +1,18 @@
-"""What the loaders of shapes share: folders that may not fit, meshes beside ``corres/*.vts``, label files."""
+"""What the loaders of shapes share: meshes beside ``corres/*.vts``, label files."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from sparsefeat.data.layouts import contents, natural
 from sparsefeat.data.shapes import Shape, ShapeData
 from sparsefeat.errors import InputError
 from sparsefeat.io.meshes import MESH_SUFFIXES, read_mesh
 from sparsefeat.io.text import read_text
-
-
-def open_folder(root: str | os.PathLike, expected: str) -> Path:
-    """``root`` as a path, or InputError that says what was ``expected`` of the folder."""
-    root = Path(root)
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "no such folder"
-        raise InputError(f"{root}: {what}, expected a folder of {expected}")
-    return root
-
-
-def contents(folder: Path) -> str:
-    """What is in a folder, in a few words: the end of a message on a layout that does not fit."""
-    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in os.scandir(folder))
-    if not names:
-        return "it is empty"
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"it has {', '.join(names[:4])}{more}"
-
-
-def natural(name: str) -> list:
-    """Sorting key by which cat2 comes before cat10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
-def find_folder(root: Path, names: Sequence[str]) -> Path | None:
-    """The first of the folders ``names`` (of ``root``) that exists; "." is ``root``."""
-    return next((root / name for name in names if (root / name).is_dir()), None)
 
 
 def list_meshes(folder: Path, suffixes: Sequence[str] = MESH_SUFFIXES) -> list[Path]:

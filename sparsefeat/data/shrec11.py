@@ -5,15 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sparsefeat.data.shape_files import (
-    class_folders,
-    contents,
-    find_folder,
-    list_meshes,
-    mesh_loader,
-    open_folder,
-    require_files,
-)
+from sparsefeat.data.layouts import contents, find_folder, open_folder
+from sparsefeat.data.shape_files import class_folders, list_meshes, mesh_loader, require_files
 from sparsefeat.data.shapes import Shape, ShapeDataset, split_per_class
 from sparsefeat.errors import InputError
 from sparsefeat.io.text import read_text, whole

@@ -9,16 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsefeat.data.shape_files import (
-    contents,
-    find_folder,
-    find_meshes,
-    mesh_loader,
-    natural,
-    numbered,
-    open_folder,
-    read_landmarks,
-)
+from sparsefeat.data.layouts import contents, find_folder, natural, open_folder
+from sparsefeat.data.shape_files import find_meshes, mesh_loader, numbered, read_landmarks
 from sparsefeat.data.shapes import Shape, ShapeDataset
 from sparsefeat.errors import InputError
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-from sparsefeat.data.shape_files import open_folder, remeshed_shapes
+from sparsefeat.data.layouts import open_folder
+from sparsefeat.data.shape_files import remeshed_shapes
 from sparsefeat.data.shapes import ShapeDataset
 from sparsefeat.errors import InputError
 

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 from sparsefeat.data.fragments import FRAGMENT_SUFFIXES
+from sparsefeat.data.layouts import contents, open_folder
 from sparsefeat.errors import InputError, opens_path
 from sparsefeat.io.gtlog import (
     read_info,
@@ -91,7 +92,7 @@ def train_pairs(
     if not lists:
         hint = "; this is the test layout, which test_pairs reads" if _test_scenes(root) else ""
         raise InputError(
-            f"{root}: no overlap list '<scene>@<seq>-0.30.txt' here, {_contents(root)}{hint}"
+            f"{root}: no overlap list '<scene>@<seq>-0.30.txt' here, {contents(root)}{hint}"
         )
     sequences = sorted(lists)
     if scenes is not None:
@@ -146,7 +147,7 @@ def test_pairs(
         hint = "; this is the training layout, which train_pairs reads" if lists else ""
         raise InputError(
             f"{root}: no scene here, expected folders '<scene>' with fragments cloud_bin_<k>.ply and "
-            f"'<scene>{_EVALUATION[pairs]}' with gt.log; {_contents(root)}{hint}"
+            f"'<scene>{_EVALUATION[pairs]}' with gt.log; {contents(root)}{hint}"
         )
     if scenes is not None:
         names = _choose(scenes, set(names), root)
@@ -329,7 +330,7 @@ def _scene_fragments(folder: Path) -> dict[int, Path]:
         if index not in files or rank < FRAGMENT_SUFFIXES.index(files[index].suffix):
             files[index] = path
     if not files:
-        raise InputError(f"{folder}: no fragment 'cloud_bin_<k>.ply' here, {_contents(folder)}")
+        raise InputError(f"{folder}: no fragment 'cloud_bin_<k>.ply' here, {contents(folder)}")
     return files
 
 
@@ -373,22 +374,10 @@ def _choose(wanted: Sequence[str], known: set[str], root: Path) -> list[str]:
 
 
 def _folder(root: str | os.PathLike, expected: str) -> Path:
-    root = Path(root)
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "no such folder"
-        raise InputError(f"{root}: {what}, expected a folder of {expected}")
+    root = open_folder(root, expected)
     if not any(os.scandir(root)):
         raise InputError(f"{root}: the folder is empty, expected {expected}")
     return root
-
-
-def _contents(folder: Path) -> str:
-    """What is in a folder, in a few words."""
-    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in os.scandir(folder))
-    if not names:
-        return "it is empty"
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"it has {', '.join(names[:4])}{more}"
 
 
 def _several(lines: dict[str, int], noun: str) -> str:

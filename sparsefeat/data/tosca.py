@@ -7,7 +7,8 @@ import os
 import re
 from dataclasses import replace
 
-from sparsefeat.data.shape_files import open_folder, read_pairs, remeshed_shapes
+from sparsefeat.data.layouts import open_folder
+from sparsefeat.data.shape_files import read_pairs, remeshed_shapes
 from sparsefeat.data.shapes import ShapeDataset
 from sparsefeat.errors import InputError
 

@@ -16,7 +16,7 @@ from sparsefeat.mesh.orientation import (
     check_viewpoint,
     estimate_normals,
 )
-from sparsefeat.models.pairs import GRAZING
+from sparsefeat.models.levels import GRAZING
 from sparsefeat.models.voxel_cloud import VoxelCloud, voxelize
 
 

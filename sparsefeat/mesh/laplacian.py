@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -66,13 +66,15 @@ class LaplaceBasis:
             raise InputError(
                 f"truncate: expected 1 to {len(self.eigenvalues)} eigenpairs, got {count}"
             )
-        return LaplaceBasis(
-            self.eigenvalues[:count],
-            self.eigenvectors[:, :count],
-            self.mass,
-            self.gradient_x,
-            self.gradient_y,
+        return replace(
+            self,
+            eigenvalues=self.eigenvalues[:count],
+            eigenvectors=self.eigenvectors[:, :count],
         )
+
+    def at(self, rows: Tensor) -> LaplaceBasis:
+        """Some vertices alone, such as those that a map is wanted of; the gradients remain those of all. Shape: (S,)."""
+        return replace(self, eigenvectors=self.eigenvectors[rows], mass=self.mass[rows])
 
     def at_unit_area(self) -> LaplaceBasis:
         """The basis of the same surface scaled to area 1: what is in units of length or area then is comparable."""

@@ -22,7 +22,8 @@ from sparsefeat.models.blocks import (
     norm_layer,
 )
 from sparsefeat.models.context import Context
-from sparsefeat.models.pairs import PointFrames, pair_backend
+from sparsefeat.models.levels import PointFrames
+from sparsefeat.models.pairs import pair_backend
 
 KERNELS = ("grid", "pair")
 

@@ -21,7 +21,7 @@ from sparsefeat.errors import InputError, warn
 from sparsefeat.evaluate.matching import evaluate_matching
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.io.config import load_config, to_dict
-from sparsefeat.packaged import find_config
+from sparsefeat.io.packaged import find_config
 from sparsefeat.pretrain import PretrainConfig, run
 from sparsefeat.pretrain.data import held_out_pairs, load_pairs, prepare_rooms
 from sparsefeat.pretrain.log import read_log

@@ -12,18 +12,11 @@ from sparsefeat.extract.surfaces import SHAPE_SCALES
 from sparsefeat.heads import HeadTraining
 from sparsefeat.synthetic.damage import DAMAGES
 
-METHODS = (
-    "joined",
-    "tuned",
-    "fixed",
-    "random",
-    "finetuned",
-    "xyz",
-    "hks",
-    "wks",
-    "fpfh",
-    "fpfh_context",
-)
+Method = Literal[
+    "joined", "tuned", "fixed", "random", "finetuned", "xyz", "hks", "wks", "fpfh", "fpfh_context"
+]
+"""Features that a transfer compares; the first that took part is drawn."""
+Damage = Literal["cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]
 CLEAN = "clean"
 """What a study calls shapes without damage."""
 SAME = "same"
@@ -203,24 +196,11 @@ class TransferConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     correspondence: CorrespondenceConfig = field(default_factory=CorrespondenceConfig)
-    methods: list[
-        Literal[
-            "tuned",
-            "fixed",
-            "random",
-            "finetuned",
-            "xyz",
-            "hks",
-            "wks",
-            "fpfh",
-            "fpfh_context",
-            "joined",
-        ]
-    ] = field(default_factory=lambda: ["tuned", "random", "xyz", "hks", "wks"])
-    damage: list[Literal["cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]] = field(
+    methods: list[Method] = field(default_factory=lambda: ["tuned", "random", "xyz", "hks", "wks"])
+    damage: list[Damage] = field(
         default_factory=list
     )  # segmentation: heads also learn from copies of the labelled shapes that are damaged like this
-    test_damage: list[Literal["cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]] = field(
+    test_damage: list[Damage] = field(
         default_factory=list
     )  # segmentation: heads are also scored on copies of the test shapes that are damaged like this
     shots: list[int] = field(
@@ -301,13 +281,11 @@ class StudyConfig:
     absolute: bool = (
         False  # times of hks and energies of wks for area 1, not of each shape's eigenvalues
     )
-    damages: list[Literal["clean", "cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]] = (
-        field(default_factory=lambda: [CLEAN, *DAMAGES])
-    )
+    damages: list[Literal["clean", Damage]] = field(default_factory=lambda: [CLEAN, *DAMAGES])
     clean_only: list[str] = field(default_factory=list)  # labels that are not scored on damages
     shots: list[int] = field(default_factory=lambda: [1, 2, 5, 20])
     damaged_shots: list[int] | None = None  # of heads that learn on the same damage; null: as shots
-    copies: list[Literal["cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]] = field(
+    copies: list[Damage] = field(
         default_factory=list
     )  # damages of the copies that further heads learn on beside the clean shapes, as many as damaged_shots; empty: none
     copy_rows: int = 400  # random vertices of a copy that heads learn from

@@ -15,7 +15,7 @@ from sparsefeat.match.nearest import nearest_neighbours
 from sparsefeat.mesh.geodesic import correspondence_error, geodesic_distances
 from sparsefeat.transfer.config import CorrespondenceConfig
 from sparsefeat.transfer.features import FeatureSource
-from sparsefeat.transfer.shapes import LoadedShape, ShapeStore
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, drawn
 
 MAPS = ("nearest", "functional")
 
@@ -72,11 +72,7 @@ def choose_pairs(
         raise InputError(
             f"data set {dataset.name}: split {split} has no pair with a known correspondence"
         )
-    if count is not None and count < len(pairs):
-        pairs = [
-            pairs[i] for i in sorted(np.random.default_rng(seed).permutation(len(pairs))[:count])
-        ]
-    return pairs
+    return drawn(pairs, count, seed)
 
 
 def landmark_metric(features: FeatureSource, shapes: Sequence[LoadedShape]) -> LandmarkMetric:
@@ -91,8 +87,24 @@ def landmark_metric(features: FeatureSource, shapes: Sequence[LoadedShape]) -> L
     return LandmarkMetric().fit([features(shape)[shape.data.correspondence] for shape in shapes])
 
 
+class MapErrors:
+    """Errors of maps to shapes; distances along a shape from the same true points are computed once."""
+
+    def __init__(self) -> None:
+        self._distances: dict[tuple[str, bytes], np.ndarray] = {}
+
+    def __call__(self, target: LoadedShape, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+        """See :func:`sparsefeat.mesh.geodesic.correspondence_error`. Shape: rows (L,), (L,) -> (L,)."""
+        vertices, faces = target.vertices, target.faces
+        key = (target.name, true.tobytes())
+        if key not in self._distances:
+            distances = geodesic_distances(vertices, faces, true)
+            self._distances[key] = distances.astype(np.float32)
+        return correspondence_error(vertices, faces, predicted, true, self._distances[key])
+
+
 class MapScorer:
-    """Scores maps from sources to targets; distances along a target are computed once.
+    """Scores maps from sources to targets.
 
     Args:
         dataset: where the true correspondences are.
@@ -109,7 +121,7 @@ class MapScorer:
         config: CorrespondenceConfig,
     ):
         self.dataset, self.store, self.pairs, self.config = dataset, store, list(pairs), config
-        self._distances: dict[tuple[str, bytes], np.ndarray] = {}
+        self._error = MapErrors()
 
     def __call__(
         self,
@@ -129,10 +141,7 @@ class MapScorer:
             for kind in kinds:
                 mapped = self._map(kind, *values, a, b)
                 first.setdefault(kind, mapped)
-                distances = self._along(b, there)
-                errors[kind].append(
-                    correspondence_error(b.vertices, b.faces, mapped[here], there, distances)
-                )
+                errors[kind].append(self._error(b, mapped[here], there))
         scores = []
         for kind in kinds:
             every = np.concatenate(errors[kind])
@@ -166,20 +175,9 @@ class MapScorer:
 
     def _landmarks(self, source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
         here, there = self.dataset.corresponding(source, target)
-        count = self.config.points
-        if count is not None and count < len(here):
-            # The same landmarks in every pair, so that distances on a target serve all maps to it.
-            chosen = np.sort(np.random.default_rng(0).permutation(len(here))[:count])
-            here, there = here[chosen], there[chosen]
-        return here, there
-
-    def _along(self, shape: LoadedShape, rows: np.ndarray) -> np.ndarray:
-        key = (shape.name, rows.tobytes())
-        if key not in self._distances:
-            self._distances[key] = geodesic_distances(shape.vertices, shape.faces, rows).astype(
-                np.float32
-            )
-        return self._distances[key]
+        # The same landmarks in every pair, so that distances on a target serve all maps to it.
+        chosen = drawn(range(len(here)), self.config.points, 0)
+        return here[chosen], there[chosen]
 
 
 def _as_functions(features: np.ndarray) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from sparsefeat.errors import opening
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.config import to_dict
 from sparsefeat.mesh.geodesic import error_curve
-from sparsefeat.transfer.config import METHODS
+from sparsefeat.transfer.config import Method
 from sparsefeat.transfer.correspondence import MAPS, MapScore
 from sparsefeat.transfer.labelling import Score, truth
 from sparsefeat.transfer.run import TransferResult
@@ -189,7 +189,7 @@ def _plot_tuning(result: TransferResult, output: Path) -> list[Path]:
 
 def drawn_score(result: TransferResult) -> Score:
     """The run that is drawn: the first method, the first seed, the most labelled shapes."""
-    method = next(m for m in METHODS if m in result.config.methods)
+    method = next(m for m in get_args(Method) if m in result.config.methods)
     wanted = method, result.config.seeds[0], max(result.config.shots)
     return next(s for s in result.scores if (s.method, s.seed, s.shots) == wanted)
 

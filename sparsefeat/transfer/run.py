@@ -17,7 +17,7 @@ from sparsefeat.transfer.config import TransferConfig
 from sparsefeat.transfer.correspondence import MapScore, MapScorer, choose_pairs, landmark_metric
 from sparsefeat.transfer.features import Backbone, FeatureSource, make_sources, source_names
 from sparsefeat.transfer.labelling import Score, score_labels
-from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged, drawn
 
 Progress = Callable[[str], None]
 
@@ -223,12 +223,7 @@ def _rungs(middle: float, count: int) -> list[float]:
 
 
 def _test_shapes(config: TransferConfig, dataset: ShapeDataset) -> list[Shape]:
-    shapes = dataset.subset(config.data.test)
-    most = config.data.max_test
-    if most is not None and most < len(shapes):
-        chosen = np.random.default_rng(config.seeds[0]).permutation(len(shapes))[:most]
-        shapes = [shapes[i] for i in sorted(chosen)]
-    return shapes
+    return drawn(dataset.subset(config.data.test), config.data.max_test, config.seeds[0])
 
 
 def _count_labels(config: TransferConfig, dataset: ShapeDataset, store: ShapeStore) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -18,6 +19,8 @@ from sparsefeat.mesh.geodesic import surface_area
 from sparsefeat.synthetic.damage import Ends, damage_mesh
 
 SIGNATURE_EIGENPAIRS = 128
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -156,6 +159,12 @@ class ShapeStore:
         """Median diagonal of the bounding boxes of up to ``count`` of the shapes, in their unit as loaded."""
         some = shapes[:: max(1, len(shapes) // count)][:count]
         return float(np.median([np.linalg.norm(np.ptp(self(s).vertices, axis=0)) for s in some]))
+
+
+def drawn(items: Sequence[T], most: int | None, seed: int) -> list[T]:
+    """Random ones of a list, at most so many, in the order of the list; None: all."""
+    chosen = np.random.default_rng(seed).permutation(len(items))[:most]
+    return [items[k] for k in sorted(chosen)]
 
 
 def _scaled(data: ShapeData, how: str) -> ShapeData:

@@ -26,7 +26,7 @@ from sparsefeat.transfer.features import (
     Signature,
     untrained,
 )
-from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged, drawn
 
 
 class Sample(NamedTuple):
@@ -60,11 +60,7 @@ class StudyShapes:
         train, self.test = self.dataset.subset(data.train), self.dataset.subset(data.test)
         if config.held_out:
             train, self.test = self.dataset.hold_out(data.train, config.held_out, 0)
-        if data.max_test is not None and data.max_test < len(self.test):
-            chosen = np.random.default_rng(config.seeds[0]).permutation(len(self.test))[
-                : data.max_test
-            ]
-            self.test = [self.test[k] for k in sorted(chosen)]
+        self.test = drawn(self.test, data.max_test, config.seeds[0])
         rows = {shape.name: row for row, shape in enumerate(self.dataset.shapes)}
         splits = {"train": [rows[s.name] for s in train], "test": [rows[s.name] for s in self.test]}
         self.dataset = replace(

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from networks import small_network
 
 import sparsefeat
 from sparsefeat.checkpoint import HUB_FILE, find_checkpoint, read_checkpoint, write_folder
@@ -55,7 +56,7 @@ def test_a_checkpoint_without_a_card_is_refused(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:the checkpoint does not say")
 def test_a_foreign_checkpoint_is_refused(tmp_path):
-    model = sparsefeat.create_model("ResUNetBN2C", in_channels=1, depth=1, channels=[8, 8], tr_channels=[8, 8])  # fmt: skip
+    model = small_network()
     config = {"model": "ResUNetBN2C", "model_n_out": 32, "conv1_kernel_size": 5}
     torch.save({"state_dict": model.state_dict(), "config": config}, tmp_path / "net.pth")
     with pytest.raises(InputError, match=r"net\.pth"):

@@ -6,19 +6,11 @@ import json
 
 import pytest
 import torch
+from networks import small_network
 from safetensors.torch import save_file
 
 from sparsefeat.checkpoint import find_checkpoint, from_pretrained, save_checkpoint
 from sparsefeat.checkpoint.legacy import current_network_options, current_run_options
-from sparsefeat.models import create_model
-
-SMALL = {
-    "channels": [4, 4],
-    "tr_channels": [4, 4],
-    "depth": 1,
-    "out_channels": 8,
-    "conv1_kernel_size": 3,
-}
 
 
 @pytest.mark.parametrize(
@@ -61,10 +53,7 @@ def test_what_was_removed_names_the_last_version_that_reads_it(options, what):
 
 
 def test_a_checkpoint_written_by_0_1_is_the_same_network(tmp_path):
-    torch.manual_seed(0)
-    model = create_model(
-        "ResUNetBN2C", in_channels=6, kernels="pair", oriented=True, **SMALL
-    ).eval()
+    model = small_network(kernels="pair", oriented=True)
     save_checkpoint(tmp_path / "new.safetensors", model, 0.05)
     config = {
         name: value

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from networks import small_network
 
-from sparsefeat import create_model, save_checkpoint
+from sparsefeat import save_checkpoint
 from sparsefeat.cli.main import VERBS, main
 
 STUDY = """
@@ -110,11 +110,7 @@ def ball() -> str:
 def folder(tmp_path, monkeypatch):
     """A folder with inputs, good ones and bad ones, as the working folder."""
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(2)
-    model = create_model(
-        "ResUNetBN2C", in_channels=3, out_channels=8, depth=1, channels=[8, 8], tr_channels=[8, 8],
-        conv1_kernel_size=3, kernels="pair", normalize_feature=True,
-    )  # fmt: skip
+    model = small_network(8, seed=2, kernels="pair", normalize_feature=True)
     save_checkpoint(tmp_path / "net.safetensors", model, 0.05)
     points = np.random.default_rng(0).random((200, 3))
     np.savetxt("good.xyz", points)

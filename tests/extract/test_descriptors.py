@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
+from networks import small_network
 from surfaces import body
 
 import sparsefeat
-from sparsefeat import FeatureExtractor, InputError, create_model, describe
+from sparsefeat import FeatureExtractor, InputError, describe
 from sparsefeat.extract.descriptors import cloud_area
 from sparsefeat.io.meshes import Mesh
 from sparsefeat.mesh.sampling import sample_surface
@@ -18,12 +18,7 @@ from sparsefeat.mesh.sampling import sample_surface
 
 @pytest.fixture(scope="module")
 def extractor() -> FeatureExtractor:
-    torch.manual_seed(0)
-    model = create_model(
-        "ResUNetBN2C", in_channels=3, out_channels=8, depth=1, channels=[8, 8], tr_channels=[8, 8],
-        conv1_kernel_size=3, kernels="pair", normalize_feature=True,
-    )  # fmt: skip
-    return FeatureExtractor(model.eval(), 0.1)
+    return FeatureExtractor(small_network(8, kernels="pair", normalize_feature=True), 0.1)
 
 
 def test_blocks_count_alike(extractor):

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from networks import small_network
 from torch import nn
 
 from sparsefeat.checkpoint import save_checkpoint
@@ -377,10 +378,7 @@ def checkpoint(tmp_path):
     """Returns a function that writes a checkpoint of random weights with a given voxel size."""
 
     def write(voxel_size):
-        model = create_model(
-            "ResUNetBN2C", in_channels=1, depth=1, channels=(4, 4), tr_channels=(4, 4)
-        )
-        save_checkpoint(tmp_path / "small.safetensors", model, voxel_size)
+        save_checkpoint(tmp_path / "small.safetensors", small_network(), voxel_size)
         return tmp_path / "small.safetensors"
 
     return write
@@ -390,7 +388,7 @@ def test_the_checkpoint_says_the_voxel_size_unless_the_call_does(checkpoint, poi
     path = checkpoint(0.25)
     assert FeatureExtractor.from_pretrained(path).voxel_size == 0.25
     extractor = FeatureExtractor.from_pretrained(path, voxel_size=0.1, device="cpu")
-    assert extractor.voxel_size == 0.1 and extractor(points).shape == (len(points), 32)
+    assert extractor.voxel_size == 0.1 and extractor(points).shape == (len(points), 4)
 
 
 def test_a_checkpoint_without_a_voxel_size_asks_for_one(checkpoint):
@@ -428,17 +426,7 @@ def test_views_average_poses_and_give_the_same_bits_again(extractor):
 
 
 def test_views_of_a_network_with_unit_features_have_unit_length():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = create_model(
-            "ResUNetBN2C",
-            in_channels=3,
-            kernels="pair",
-            normalize_feature=True,
-            depth=1,
-            channels=[4, 4],
-            tr_channels=[4, 4],
-        )
+    model = small_network(kernels="pair", normalize_feature=True)
     points = np.random.default_rng(6).random((300, 3))
     features = FeatureExtractor(model, VOXEL)(points, "trilinear", views=3)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
@@ -450,14 +438,7 @@ def test_fewer_than_one_view_is_an_error(extractor):
 
 
 def test_scales_are_put_side_by_side_and_unit_vectors_stay_such(points):
-    model = create_model(
-        "ResUNetBN2C",
-        in_channels=1,
-        normalize_feature=True,
-        depth=1,
-        channels=[4, 4],
-        tr_channels=[4, 4],
-    )
+    model = small_network(normalize_feature=True)
     one = FeatureExtractor(model, 0.1)
     both = one(points, scales=(1.0, 2.0))
     expected = np.concatenate([one(points), FeatureExtractor(model, 0.2)(points)], 1) / 2**0.5

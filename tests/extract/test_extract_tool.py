@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import small_network
 from PIL import Image
 
 from sparsefeat.cli import extract
@@ -15,18 +16,12 @@ from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract import files as module
 from sparsefeat.extract.files import extract_files
 from sparsefeat.io.pointcloud import read_points, write_ply
-from sparsefeat.models import create_model
 
 CHANNELS = 8
 
 
 def small_model() -> torch.nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return create_model(
-            "ResUNetBN2C", in_channels=1, out_channels=CHANNELS, normalize_feature=True, conv1_kernel_size=3,
-            depth=1, channels=(4, 4), tr_channels=(4, 4),
-        ).eval()  # fmt: skip
+    return small_network(out_channels=CHANNELS, normalize_feature=True)
 
 
 @pytest.fixture(scope="module")

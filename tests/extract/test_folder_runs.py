@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from networks import small_network
 
 from sparsefeat.checkpoint import save_checkpoint
 from sparsefeat.cli import extract, voxelize
 from sparsefeat.errors import InputError
 from sparsefeat.extract.files import find_inputs
 from sparsefeat.io.pointcloud import write_ply
-from sparsefeat.models import create_model
 
 OFF = "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n"
 
@@ -81,17 +80,7 @@ def test_whatever_a_mesh_raises_belongs_to_it(tmp_path, monkeypatch, capsys, err
 
 
 def test_whatever_a_cloud_raises_belongs_to_it(tmp_path, capsys):
-    torch.manual_seed(0)
-    options = {
-        "conv1_kernel_size": 3,
-        "depth": 1,
-        "channels": [4, 4],
-        "tr_channels": [4, 4],
-        "out_channels": 4,
-    }
-    save_checkpoint(
-        tmp_path / "net.safetensors", create_model("ResUNetBN2C", in_channels=1, **options), 0.05
-    )
+    save_checkpoint(tmp_path / "net.safetensors", small_network(), 0.05)
     (tmp_path / "in").mkdir()
     points = np.random.default_rng(0).random((300, 3)) * [1, 1, 0.01]
     write_ply(tmp_path / "in/a.ply", points)

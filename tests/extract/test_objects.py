@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from networks import small_network
 from surfaces import body
 
 import sparsefeat
-from sparsefeat import FeatureExtractor, InputError, create_model
+from sparsefeat import FeatureExtractor, InputError
 from sparsefeat.extract.surfaces import vertex_features
 from sparsefeat.io.meshes import Mesh
 from sparsefeat.io.objects import object_arrays
@@ -23,12 +24,8 @@ trimesh = pytest.importorskip("trimesh")
 
 @pytest.fixture(scope="module")
 def extractor() -> FeatureExtractor:
-    torch.manual_seed(0)
-    model = create_model(
-        "ResUNetBN2C", in_channels=6, out_channels=8, depth=1, channels=[8, 8], tr_channels=[8, 8],
-        conv1_kernel_size=3, kernels="pair", oriented=True, normalize_feature=True,
-    )  # fmt: skip
-    return FeatureExtractor(model.eval(), 0.1)
+    model = small_network(8, kernels="pair", oriented=True, normalize_feature=True)
+    return FeatureExtractor(model, 0.1)
 
 
 @pytest.fixture(scope="module")

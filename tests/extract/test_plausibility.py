@@ -7,26 +7,18 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from networks import small_network
 
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.plausibility import neighbour_share, typical_spacing
 from sparsefeat.extract.surfaces import SHAPE_SCALES, expected_voxels, vertex_features
 from sparsefeat.extract.tiling import split_into_tiles
-from sparsefeat.models import create_model
 
 
 @pytest.fixture(scope="module")
 def extractor() -> FeatureExtractor:
-    torch.manual_seed(0)
-    options = {
-        "conv1_kernel_size": 3,
-        "depth": 1,
-        "channels": [4, 4],
-        "tr_channels": [4, 4],
-        "out_channels": 4,
-    }
-    return FeatureExtractor(create_model("ResUNetBN2C", in_channels=1, **options).eval(), 0.05)
+    return FeatureExtractor(small_network(), 0.05)
 
 
 def sheet(count: int = 2000) -> np.ndarray:

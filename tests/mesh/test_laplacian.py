@@ -166,6 +166,14 @@ def test_projection_inverts_reconstruction_and_truncation_keeps_the_first():
         basis.truncate(31)
 
 
+def test_a_basis_at_some_vertices_has_their_rows_and_the_eigenvalues_of_all():
+    basis, rows = laplace_basis(*sphere(2), k=30), torch.tensor([5, 0, 5])
+    some = basis.at(rows)
+    assert len(some) == 3 and torch.equal(some.eigenvalues, basis.eigenvalues)
+    assert torch.equal(some.eigenvectors, basis.eigenvectors[[5, 0, 5]])
+    assert torch.equal(some.mass, basis.mass[[5, 0, 5]])
+
+
 def test_a_basis_at_unit_area_is_that_of_the_scaled_surface():
     vertices, faces = sphere(2)
     large = laplace_basis(7.0 * vertices, faces, k=20).at_unit_area()

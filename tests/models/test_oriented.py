@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from local_grids import LocalGrids
+from networks import small_network
 from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
 
@@ -17,27 +18,18 @@ from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.surfaces import surface_points, vertex_features
 from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.models import create_model
-from sparsefeat.models.pairs import Level, pair_functions
+from sparsefeat.models.levels import Level
+from sparsefeat.models.pairs import pair_functions
 from sparsefeat.models.voxel_cloud import voxelize
 from sparsefeat.pretrain.config import DataConfig, ModelConfig, PretrainConfig
 from sparsefeat.pretrain.loop import pretrain
 from sparsefeat.receptive_field.soft import SoftNetwork
 from sparsefeat.sparse.weighted import Pairs
 
-SMALL = {
-    "channels": [4, 4],
-    "tr_channels": [4, 4],
-    "depth": 1,
-    "out_channels": 8,
-    "conv1_kernel_size": 5,
-}
-
 
 def network(oriented: bool = True, **options) -> torch.nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        options = SMALL | {"kernels": "pair", "oriented": oriented} | options
-        return create_model("ResUNetBN2C", in_channels=6 if oriented else 3, **options).eval()
+    shape = {"out_channels": 8, "conv1_kernel_size": 5}
+    return small_network(**shape | {"kernels": "pair", "oriented": oriented} | options)
 
 
 def ball(count: int = 1500, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,23 +7,22 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from networks import small_network
 
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
 from sparsefeat.models import create_model
-from sparsefeat.models.pairs import PairConvolution, PointFrames, PointTensor
+from sparsefeat.models.levels import PointFrames, PointTensor
+from sparsefeat.models.pairs import PairConvolution
 from sparsefeat.models.reach import measure_reach
 from sparsefeat.sparse import Kernel, SparseTensor, operators
 from sparsefeat.sparse.weighted import PairWeights, weighted_convolution, weighted_sums
 
-SMALL = {"channels": [4, 4, 6], "tr_channels": [4, 4, 4], "depth": 2, "out_channels": 8}
-SMALL |= {"conv1_kernel_size": 5}
-
 
 def network(**options):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        options = SMALL | {"kernels": "pair", "normalize_feature": True} | options
-        return create_model("ResUNetBN2C", **({"in_channels": 3} | options)).eval()
+    shape = {"in_channels": 3, "channels": [4, 4, 6], "depth": 2, "out_channels": 8}
+    return small_network(
+        **shape | {"conv1_kernel_size": 5, "kernels": "pair", "normalize_feature": True} | options
+    )
 
 
 def ellipsoid(count: int = 900) -> torch.Tensor:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import small
 
 import sparsefeat
 from sparsefeat.io.config import config_from_dict, load_config
@@ -54,13 +55,7 @@ def settings(root: Path, **changes) -> dict:
             "validation_pairs": 2,
             "workers": 0,
         },
-        "model": {
-            "conv1_kernel_size": 3,
-            "depth": 1,
-            "channels": [8, 8],
-            "tr_channels": [8, 8],
-            "out_channels": 8,
-        },
+        "model": small(8),
         "loss": {"points": 128},
         "optimizer": {"name": "adam", "lr": 1e-2, "schedule": "cosine", "weight_decay": 0.0},
         "voxel_size": 0.05,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import small
 
 from sparsefeat.cli.pretrain import main
 from sparsefeat.errors import InputError, InputWarning
@@ -46,7 +47,7 @@ def config(tmp_path_factory) -> PretrainConfig:
     }
     settings = {
         "data": data,
-        "model": {"conv1_kernel_size": 3, "depth": 1, "channels": [4, 4], "tr_channels": [4, 4], "out_channels": 4},
+        "model": small(),
         "loss": {"points": 64},
         "optimizer": {"name": "adam", "lr": 1e-2, "schedule": "cosine"},
         "voxel_size": 0.1, "batch_size": 1, "epochs": None, "steps": STEPS, "validate_every": 0, "save_every": 2,

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import small
 from torch.nn import functional as F
 
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
@@ -40,13 +41,7 @@ from sparsefeat.synthetic.creatures import make_creatures
 from sparsefeat.synthetic.creatures.families import landmarks
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {
-    "channels": [4, 4],
-    "tr_channels": [4, 4],
-    "depth": 1,
-    "out_channels": 8,
-    "conv1_kernel_size": 5,
-}
+SMALL = small(out_channels=8, conv1_kernel_size=5)
 WHOLE = {"dropout": 0.0, "jitter": 0.0, "bent": 0.0, "damaged": 0.0}
 
 

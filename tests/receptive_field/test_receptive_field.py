@@ -1,13 +1,15 @@
 """The receptive field as a parameter: gradients are those of the actual loss, and tuning finds the scale that matters."""
 
 import math
+from functools import partial
 
+import networks
 import numpy as np
 import pytest
 import torch
 from local_grids import LocalGrids
 
-from sparsefeat import FeatureExtractor, InputError, create_model
+from sparsefeat import FeatureExtractor, InputError
 from sparsefeat.receptive_field import (
     ContinuousDilation,
     CorrespondenceObjective,
@@ -28,14 +30,7 @@ from sparsefeat.receptive_field.occupancy import gated, soft_voxels
 from sparsefeat.receptive_field.shapes import SurfaceShape
 from sparsefeat.sparse import SparseTensor
 
-
-def small_network(kernels="grid", depth=1, **changes):
-    torch.manual_seed(0)
-    config = dict(
-        in_channels=3 if kernels == "pair" else 1, out_channels=8, depth=depth, channels=[8] * (depth + 1),
-        tr_channels=[8] * (depth + 1), conv1_kernel_size=3, kernels=kernels, normalize_feature=True,
-    )  # fmt: skip
-    return create_model("ResUNetBN2C", **{**config, **changes}).eval()
+small_network = partial(networks.small_network, 8, normalize_feature=True)
 
 
 def ellipsoid(count=1500, seed=0):

@@ -52,7 +52,7 @@ _MODULES = (
     "synthetic.rooms",
     "synthetic.creatures",
     "data.rgbd",
-    "packaged",
+    "io.packaged",
 )
 _ENDS_WITHIN_S = 600.0
 _STARTS = 0.02

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from local_grids import LocalGrids
+from networks import small
 from pretend_device import PretendDevice, Pretended
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -215,7 +216,7 @@ def test_a_layer_waits_while_its_maps_are_made_and_never_after(cuda, name):
     assert not cuda.waits.total() and not cuda.uploads, (cuda.waits, cuda.uploads)
 
 
-SMALL = {"channels": [4, 4], "tr_channels": [4, 4], "depth": 1}
+SMALL = small(out_channels=8)
 NETWORKS = {
     "ResUNetBN2C": {
         "in_channels": 1,
@@ -238,7 +239,7 @@ NETWORKS = {
 
 
 def network_of(name: str) -> nn.Module:
-    return seeded(lambda: create_model("ResUNetBN2C", out_channels=8, **NETWORKS[name]))
+    return seeded(lambda: create_model("ResUNetBN2C", **{"out_channels": 8} | NETWORKS[name]))
 
 
 @pytest.mark.parametrize(

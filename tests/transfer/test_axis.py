@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from networks import small
 from test_transfer import peanuts  # noqa: F401
 
 from sparsefeat.checkpoint import from_pretrained
@@ -43,7 +44,7 @@ def base(tmp_path_factory) -> Path:
     file = root / "base.yaml"
     file.write_text(f"""
 data: {{root: {root}, scenes: [a], validation_pairs: 0, workers: 0}}
-model: {{conv1_kernel_size: 3, depth: 1, channels: [4, 4], tr_channels: [4, 4], out_channels: 4}}
+model: {json.dumps(small())}
 loss: {{points: 64}}
 optimizer: {{name: adam, lr: 1.0e-2}}
 voxel_size: 0.1

@@ -12,10 +12,10 @@ import torch
 from sparsefeat.cli.transfer import main
 from sparsefeat.errors import InputError
 from sparsefeat.io.config import load_config
-from sparsefeat.packaged import find_config
+from sparsefeat.io.packaged import find_config
 from sparsefeat.transfer.config import DataConfig
 from sparsefeat.transfer.maps import MapHeadConfig, MapsConfig, run_maps
-from sparsefeat.transfer.maps_report import format_maps
+from sparsefeat.transfer.maps.report import format_maps
 
 pytest.importorskip("robust_laplacian")
 

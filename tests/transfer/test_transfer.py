@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import small_network
 
-from sparsefeat import FeatureExtractor, create_model, save_checkpoint
+from sparsefeat import FeatureExtractor, save_checkpoint
 from sparsefeat.data.shapes import Shape, ShapeDataset, load_dataset
 from sparsefeat.extract.surfaces import surface_points, vertex_features
 from sparsefeat.io.config import load_config
@@ -28,7 +29,7 @@ from sparsefeat.transfer.adapter import (
 from sparsefeat.transfer.correspondence import choose_pairs
 from sparsefeat.transfer.features import tuning_objective
 from sparsefeat.transfer.report import to_json
-from sparsefeat.transfer.shapes import ShapeStore
+from sparsefeat.transfer.shapes import ShapeStore, drawn
 
 ROOT = Path(__file__).resolve().parents[2]
 # faust_maps.yaml is of another task: tests/transfer/test_maps.py.
@@ -73,11 +74,7 @@ def write_off(path, vertices, faces):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    torch.manual_seed(0)
-    model = create_model(
-        "ResUNetBN2C", in_channels=3, out_channels=8, depth=1, channels=[8, 8], tr_channels=[8, 8],
-        conv1_kernel_size=3, kernels="pair", normalize_feature=True,
-    )  # fmt: skip
+    model = small_network(8, kernels="pair", normalize_feature=True)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     save_checkpoint(path, model, 0.05)
     return path
@@ -445,6 +442,13 @@ def test_wrong_input_gets_one_line(checkpoint, peanuts, tmp_path, override, mess
     ]
     assert done.returncode == 2, done.stderr
     assert len(last) == 1 and message in last[0]
+
+
+def test_what_is_drawn_is_seeded_in_order_and_no_more_than_there_is():
+    some = drawn("abcdefgh", 3, 0)
+    assert len(set(some)) == 3 and some == sorted(some) and some == drawn("abcdefgh", 3, 0)
+    assert len({tuple(drawn("abcdefgh", 3, seed)) for seed in range(9)}) > 1
+    assert drawn("abc", None, 0) == drawn("abc", 9, 0) == ["a", "b", "c"]
 
 
 def test_correspondence_without_landmarks_is_refused(nuts_and_balls):

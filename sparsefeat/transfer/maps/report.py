@@ -11,7 +11,7 @@ import numpy as np
 from sparsefeat.errors import opening
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.config import to_dict
-from sparsefeat.transfer.maps import MapsResult
+from sparsefeat.transfer.maps.run import MapsResult
 from sparsefeat.visualize import View, plot_curves, render_meshes
 
 
