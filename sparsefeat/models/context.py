@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsefeat.errors import InputError
-from sparsefeat.models.pairs import Level, PointTensor
+from sparsefeat.models.levels import Level, PointTensor
 
 CELLS = 16
 """How far a point sees, in cells of its level."""

@@ -27,7 +27,8 @@ from sparsefeat.io.lock import output_folder
 from sparsefeat.losses import PairFeatures, coarse_side_losses, pair_loss
 from sparsefeat.models import create_model
 from sparsefeat.models.blocks import checked_device
-from sparsefeat.models.pairs import PointTensor, with_chiral_cells
+from sparsefeat.models.levels import PointTensor
+from sparsefeat.models.pairs import with_chiral_cells
 from sparsefeat.models.voxel_cloud import join
 from sparsefeat.pretrain.config import ModelConfig, PretrainConfig
 from sparsefeat.pretrain.log import RunLog
