@@ -174,3 +174,31 @@ def _sizes(numbers: dict[str, Any], method: str) -> str:
     sizes += [t["voxel_size"] for t in numbers["tunings"].get(method, []) if not sizes]
     ends = [f"{size:.3g}" for size in (min(sizes), max(sizes))] if sizes else []
     return " to ".join(dict.fromkeys(ends))
+
+
+def axis(results: Sequence[Result], columns: str = "") -> str:
+    """Axes: a row for each setting, a column for each score: mean and sample standard deviation over seeds.
+
+    Args:
+        results: one.
+        columns: ``measure value``, such as ``people cut``, with commas; empty: all, in the order of the records.
+    """
+    result = single(results, "axis")
+    settings, records = result["numbers"]["config"]["settings"], result["numbers"]["records"]
+    scores = [r for r in records if r["measure"] != "training"]
+    known = dict.fromkeys(f"{r['measure']} {value}" for r in scores for value in r["values"])
+    chosen = choose(columns, known)
+    table = []
+    for setting in settings:
+        cells = []
+        for column in chosen:
+            values = [
+                r["values"][value]
+                for r in scores
+                for value in r["values"]
+                if r["setting"] == setting and f"{r['measure']} {value}" == column
+            ]
+            deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            cells.append(share(mean(values)) + deviation)
+        table.append([setting, *cells])
+    return markdown(["setting", *chosen], table)

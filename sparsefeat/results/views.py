@@ -13,7 +13,7 @@ from sparsefeat.errors import InputError
 from sparsefeat.results.cells import DAMAGES, SCENES, markdown, single
 from sparsefeat.results.engine_views import kills, timings, voxels
 from sparsefeat.results.scan_views import condition_times, conditions, descriptors, scenes
-from sparsefeat.results.shape_views import adapter, regimes, trained_maps, transfer, zero_shot
+from sparsefeat.results.shape_views import adapter, axis, regimes, trained_maps, transfer, zero_shot
 from sparsefeat.results.store import Result, command_words
 
 
@@ -69,7 +69,7 @@ VIEWS: dict[str, Callable[..., str]] = {
     view.__name__: view
     for view in (
         origin, scenes, descriptors, regimes, transfer, adapter, timings, voxels, kills, zero_shot,
-        trained_maps, conditions, condition_times, records,
+        trained_maps, axis, conditions, condition_times, records,
     )
 }  # fmt: skip
 """By the name that a block gives."""

@@ -272,3 +272,27 @@ def test_snapshots_of_a_trained_head_are_rows():
         ["5", "1.5", "as given", "4.00", "2.00"],
         ["5", "1.5", "turned", "4.50", "2.50"],
     ]
+
+
+def test_an_axis_has_mean_and_sample_deviation_of_each_setting():
+    def record(setting: str, seed: int, measure: str, **values: float) -> dict[str, Any]:
+        return {"setting": setting, "seed": seed, "measure": measure, "values": values}
+
+    numbers = {
+        "config": {"settings": {"cycle": {}, "other": {}}},
+        "records": [
+            record("cycle", 0, "training", loss=9.0),
+            record("cycle", 0, "people", clean=0.5, cut=0.25),
+            record("cycle", 1, "people", clean=0.7, cut=0.25),
+            record("other", 0, "people", clean=0.125),
+        ],
+    }
+    assert rows(VIEWS["axis"]([result("axes", numbers)])) == [
+        ["setting", "people clean", "people cut"],
+        ["cycle", "0.600 ± 0.141", "0.250 ± 0.000"],
+        ["other", "0.125", ""],
+    ]
+    assert rows(VIEWS["axis"]([result("axes", numbers)], columns="people cut"))[0] == [
+        "setting",
+        "people cut",
+    ]
