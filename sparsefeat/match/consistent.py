@@ -33,13 +33,16 @@ _TOLERANCE = (
     0.03,
     0.12,
 )  # roots of the area, and share of the distance: bodies differ in their proportions
-_APART = 0.3  # weight of a bound from below alone, as between two pieces
 _DESCRIPTORS = 0.5  # weight of the descriptors' distance beside that of the bounds, both up to 1
 _FITS = 0.35  # cost of a sample that is a landmark of the next step
 _NEIGHBOURS = 10
 _NEAR = 0.1  # of a map, within which a candidate is no seed of another one
 _DISTINCT = 0.05
 _SCALES = 0.8, 1.25
+_LEAST = 40  # samples of a piece
+_PLACES = 12
+_BEAM = 50
+_W = [0.5, 1.0, 3.0, 1.0]
 
 
 class ConsistentMaps:
@@ -51,32 +54,35 @@ class ConsistentMaps:
 
     Attributes:
         here, there: rows of the samples.
-        low, up: (M, M) bounds of the distances on the whole; 0 and infinity where nothing is known.
+        low, up: (M, M) bounds of the distances on the whole; infinity where nothing is known.
         whole: (W, Nb) distances on the whole; ``between``: those of its samples.
         unlike: (M, Nb) distances of descriptors, 1 for unrelated ones.
         pieces: rows of the samples of each piece of the part, the largest piece first.
+        piece_of: (Na,) the piece of each vertex of the part.
     """
 
     def __init__(
         self, part: DescribedShape, whole: DescribedShape, features: tuple[Tensor, Tensor]
     ):
-        shapes = part, whole
-        self.here, self.there = (
-            spread_samples(shape.vertices, count)
-            for shape, count in zip(shapes, _SAMPLES, strict=True)
-        )
-        graphs = [_graph(shape) for shape in shapes]
+        graphs = [_graph(shape) for shape in (part, whole)]
+        self.piece_of = _pieces(graphs[0])
+        self.here, of_sample = _piece_samples(part, self.piece_of)
+        self.there = spread_samples(whole.vertices, _SAMPLES[1])
         of_part, of_whole = (
             dijkstra(graph, directed=False, indices=rows)
             for graph, rows in zip(graphs, (self.here, self.there), strict=True)
         )
-        rim, away = _rim(part.faces), np.full(len(self.here), np.inf)
+        rim, away = _rim(part.faces), np.zeros(len(self.here))
         if len(rim):
             away = dijkstra(graphs[0], directed=False, indices=rim, min_only=True)[self.here]
+        elif self.piece_of.max() == 0:
+            away += np.inf
         up = of_part[:, self.here]
-        low = np.minimum(up, away[:, None] + away)
+        points = part.unit[self.here]
+        straight = np.linalg.norm(points[:, None] - points, axis=2)
+        low = np.maximum(np.minimum(up, away[:, None] + away), straight)
         self.up = torch.from_numpy(up).float()
-        self.low = torch.from_numpy(np.where(np.isfinite(low), low, 0)).float()
+        self.low = torch.from_numpy(low).float()
         # Pieces of the whole are farther apart than anything on one of them.
         finite = np.isfinite(of_whole)
         of_whole[~finite] = 2 * np.max(of_whole, where=finite, initial=1)
@@ -84,9 +90,9 @@ class ConsistentMaps:
         self.between = self.whole[:, self.there]
         size = np.sqrt(2 * features[0].shape[1])
         self.unlike = (torch.cdist(features[0][self.here], features[1]) / size).float()
-        label = connected_components(graphs[0], directed=False)[1][self.here]
-        pieces = [torch.from_numpy(np.flatnonzero(label == k)) for k in np.unique(label)]
-        self.pieces = sorted(pieces, key=len, reverse=True)
+        self.pieces = [
+            torch.from_numpy(np.flatnonzero(of_sample == k)) for k in range(of_sample.max() + 1)
+        ]
         self.slopes = [
             _slopes(part, np.where(np.isfinite(of_part), of_part, 0), self.here),
             _slopes(whole, of_whole, self.there),
@@ -94,23 +100,68 @@ class ConsistentMaps:
 
     def maps(self, most: int) -> list[np.ndarray]:
         """Distinct maps of the samples of the part to vertices of the whole, best first. Shape: (M,) each."""
-        kept: list[Tensor] = []
-        for images in sorted(self.grown(), key=self.score, reverse=True):
-            if all(self.between[images, other].mean() > _DISTINCT for other in kept):
-                kept.append(images)
-        return [self.exact(images).numpy() for images in kept[:most]]
+        return [self.exact(images).numpy() for images in self.together()[:most]]
 
     def score_of(self, vertices: Tensor) -> float:
         """:meth:`score` of any map of the part's vertices. Shape: (Na,) rows of the whole."""
-        return self.score(self.whole[:, vertices[torch.from_numpy(self.here)]].argmin(0))
+        return self.score(self.images_of(vertices))
 
-    def grown(self) -> list[Tensor]:
-        """Maps that grow from groups of matches which support each other."""
-        unlike = self.unlike[:, self.there]
+    def images_of(self, vertices: Tensor) -> Tensor:
+        return self.whole[:, vertices[torch.from_numpy(self.here)]].argmin(0)
+
+    def together(self) -> list[Tensor]:
+        """Maps of all pieces, each of which is placed for itself first, best first."""
+        places = [self.placements(piece) for piece in self.pieces]
+        own = [torch.tensor([self.piece_score(p, im) for im in ims]) for p, ims in zip(self.pieces, places)]
+        self.places, self.own = places, own
+        states = [((), 0.0)]
+        for k, piece in enumerate(self.pieces):
+            grown = []
+            clash = [
+                torch.tensor([[self.clash(self.pieces[m], x, piece, y) for y in places[k]] for x in places[m]])
+                for m in range(k)
+            ]
+            for chosen, total in states:
+                for j in range(len(places[k])):
+                    extra = float(own[k][j]) - sum(float(clash[m][chosen[m], j]) for m in range(k))
+                    grown.append(((*chosen, j), total + extra))
+            states = sorted(grown, key=lambda s: -s[1])[:_BEAM]
+        found = []
+        for chosen, total in states:
+            images = torch.zeros(len(self.here), dtype=torch.long)
+            for piece, ims, j in zip(self.pieces, places, chosen):
+                images[piece] = ims[j]
+            found.append(images)
+        self.states = states
+        return found
+
+    def piece_score(self, piece: Tensor, images: Tensor) -> float:
+        """What a piece's images (P,) add to :meth:`score`."""
+        cost = self.cost(piece, images, self.between, _some(torch.arange(len(piece)), _STEPS)).gather(1, images[:, None]).sum()
+        unlike = self.unlike[piece][:, self.there].gather(1, images[:, None]).sum()
+        return float(_W[0] * self.orientation(piece, images).sum() - _W[1] * cost - _W[2] * unlike) / len(self.here)
+
+    def clash(self, one: Tensor, images: Tensor, other: Tensor, others: Tensor) -> float:
+        """What two pieces break of the bounds between them."""
+        low = self.low[one][:, other]
+        broken = (low - self.between[images][:, others]).clamp_min_(0)
+        broken = (broken / _tolerance(low, low)).square_().clamp_max_(1)
+        return float(_W[3] * broken.mean()) * (len(one) + len(other)) / len(self.here)
+
+    def score(self, images: Tensor) -> float:
+        total = sum(self.piece_score(p, images[p]) for p in self.pieces)
+        for k, p in enumerate(self.pieces):
+            for q in self.pieces[:k]:
+                total -= self.clash(p, images[p], q, images[q])
+        return total
+
+    def placements(self, piece: Tensor) -> list[Tensor]:
+        """Distinct maps of a piece's samples, best first, that grow from groups of matches which support each other."""
+        unlike = self.unlike[piece][:, self.there]
         match = unlike.topk(min(_CANDIDATES, len(self.there)), 1, largest=False).indices
-        source = torch.arange(len(self.here)).repeat_interleave(match.shape[1])
+        source = torch.arange(len(piece)).repeat_interleave(match.shape[1])
         target = match.reshape(-1)
-        first = self.compatible(source, target)
+        first = self.compatible(piece[source], target)
         second = first * (first @ first)
         free = torch.ones(len(source), dtype=torch.bool)
         found: list[Tensor] = []
@@ -127,11 +178,15 @@ class ConsistentMaps:
                 weights = local @ weights
                 weights = weights / weights.norm().clamp_min(1e-12)
             group = torch.cat([group[weights > 0.3 * weights.max()], torch.tensor([seed])])
-            images = self.grow(source[group], target[group])
+            images = self.grow(piece, source[group], target[group])
             free &= self.between[images[source], target] > _NEAR
             free[seed] = False
             found.append(images)
-        return found
+        kept: list[Tensor] = []
+        for images in sorted(found, key=lambda im: self.piece_score(piece, im), reverse=True):
+            if all(self.between[images, other].mean() > _DISTINCT for other in kept):
+                kept.append(images)
+        return kept[:_PLACES]
 
     def compatible(self, source: Tensor, target: Tensor) -> Tensor:
         """How well two matches keep their distance, 1 to 0. Shape: (K,), (K,) -> (K, K)."""
@@ -139,18 +194,17 @@ class ConsistentMaps:
         apart = self.between[target][:, target]
         broken = (low - apart).clamp_min_(0) + (apart - up).clamp_min_(0)
         result = (1 - (broken / _tolerance(low, up)).square_()).clamp_min_(0)
-        result = torch.where(torch.isfinite(up), result, _APART * result)
         result[source[:, None] == source] = 0
         return result
 
-    def grow(self, source: Tensor, target: Tensor) -> Tensor:
-        """A map of all samples that begins with a few matches. Shape: (K,), (K,) -> (M,)."""
-        unlike = self.unlike[:, self.there]
+    def grow(self, piece: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        """A map of a piece's samples (P,) that begins with a few matches. Shape: (K,), (K,) -> (P,)."""
+        unlike = self.unlike[piece][:, self.there]
         images: Tensor = unlike.argmin(1)
         images[source] = target
         trusted = source
         for step in range(_STEPS):
-            cost = self.cost(images, self.between, _some(trusted, step))
+            cost = self.cost(piece, images, self.between, _some(trusted, step))
             images = (cost + _DESCRIPTORS * unlike).argmin(1)
             fits = cost.gather(1, images[:, None])[:, 0]
             trusted = (fits < _FITS).nonzero()[:, 0]
@@ -158,15 +212,14 @@ class ConsistentMaps:
                 trusted = fits.argsort()[:10]
         return images
 
-    def cost(self, images: Tensor, whole: Tensor, landmarks: Tensor) -> Tensor:
-        """What each image of each sample would break of the bounds to the landmarks, 0 to 1.
+    def cost(self, piece: Tensor, images: Tensor, whole: Tensor, landmarks: Tensor) -> Tensor:
+        """What each image of each sample of a piece (P,) would break of the bounds to the landmarks, 0 to 1.
 
-        Near landmarks weigh more. Shape: (M,), (W, V) distances, (L,) rows of M -> (M, V).
+        Near landmarks weigh more. Shape: (P,), (W, V) distances, (L,) rows of P -> (P, V).
         """
-        scale = self.scale(images, landmarks)
-        low, up = scale * self.low[:, landmarks], scale * self.up[:, landmarks]
-        joined = torch.isfinite(up)
-        weight = torch.where(joined, 1.0, _APART) / (0.1 + torch.where(joined, up, low))
+        scale = self.scale(images[landmarks], piece[landmarks])
+        low, up = (scale * bound[piece][:, piece[landmarks]] for bound in (self.low, self.up))
+        weight = 1 / (0.1 + up)
         weight = weight / weight.sum(1, keepdim=True)
         tolerance = _tolerance(low, up)
         cost = torch.zeros(len(low), whole.shape[1])
@@ -180,48 +233,55 @@ class ConsistentMaps:
     def scale(self, images: Tensor, landmarks: Tensor) -> float:
         """How much larger the whole is than what the part was cut from, by distances that no cut changes."""
         up, low = (bound[landmarks][:, landmarks] for bound in (self.up, self.low))
-        apart = self.between[images[landmarks]][:, images[landmarks]]
-        sure = (up == low) & (up > 0.15) & torch.isfinite(up)
+        apart = self.between[images][:, images]
+        sure = (up <= low) & (up > 0.15) & torch.isfinite(up)
         if sure.sum() < 20:
             return 1.0
         return float((apart[sure] / up[sure]).median().clamp(*_SCALES))
 
-    def score(self, images: Tensor) -> float:
-        """What maps are compared by: whether orientation is kept, less broken bounds and unlike descriptors.
-
-        The weights were chosen on eight pairs of FAUST's first 80 shapes, whose sources were cut.
-        """
-        landmarks = _some(torch.arange(len(images)), _STEPS)
-        cost = self.cost(images, self.between, landmarks).gather(1, images[:, None]).mean()
-        unlike = self.unlike[:, self.there].gather(1, images[:, None]).mean()
-        return float(self.orientation(images).mean() / 2 - cost - 3 * unlike)
-
-    def orientation(self, images: Tensor) -> Tensor:
-        """Cosines at the samples, 1 where orientation is kept, -1 where it is reversed, 0 where nothing says.
+    def orientation(self, piece: Tensor, images: Tensor) -> Tensor:
+        """Cosines at a piece's samples (P,), 1 where orientation is kept, -1 where it is reversed, 0 where nothing says.
 
         ``<n, grad d x grad d'>`` of distances from two landmarks is compared with that from their images.
         """
-        cosine = torch.zeros(len(images))
-        for piece in self.pieces:
-            some = piece[:: max(1, len(piece) // 8)]
-            i, j = some[torch.triu_indices(len(some), len(some), 1)]
-            turns = [
-                x[rows[:, None], k] * y[rows[:, None], m]
-                - x[rows[:, None], m] * y[rows[:, None], k]
-                for (x, y), rows, k, m in (
-                    (self.slopes[0], piece, i, j),
-                    (self.slopes[1], images[piece], images[i], images[j]),
-                )
-            ]
-            length = turns[0].norm(dim=1) * turns[1].norm(dim=1)
-            cosine[piece] = (turns[0] * turns[1]).sum(1) / length.clamp_min(1e-12)
-        return cosine
+        some = torch.arange(len(piece))[:: max(1, len(piece) // 8)]
+        i, j = some[torch.triu_indices(len(some), len(some), 1)]
+        turns = [
+            x[rows[:, None], k] * y[rows[:, None], m]
+            - x[rows[:, None], m] * y[rows[:, None], k]
+            for (x, y), rows, k, m in (
+                (self.slopes[0], piece, piece[i], piece[j]),
+                (self.slopes[1], images, images[i], images[j]),
+            )
+        ]
+        length = turns[0].norm(dim=1) * turns[1].norm(dim=1)
+        return (turns[0] * turns[1]).sum(1) / length.clamp_min(1e-12)
 
     def exact(self, images: Tensor) -> Tensor:
         """The map to samples of the whole as one to all its vertices. Shape: (M,) -> (M,) rows of the whole."""
-        cost = self.cost(images, self.whole, _some(torch.arange(len(images)), _STEPS))
-        rows: Tensor = (cost + _DESCRIPTORS * self.unlike).argmin(1)
+        rows = torch.zeros_like(images)
+        for piece in self.pieces:
+            cost = self.cost(piece, images[piece], self.whole, _some(torch.arange(len(piece)), _STEPS))
+            rows[piece] = (cost + _DESCRIPTORS * self.unlike[piece]).argmin(1)
         return rows
+
+
+def _pieces(graph: sp.csr_matrix) -> np.ndarray:
+    """For each vertex the number of its connected piece, 0 for the largest. Shape: (N,)."""
+    label = connected_components(graph, directed=False)[1]
+    rank = np.argsort(np.argsort(-np.bincount(label), kind="stable"), kind="stable")
+    return rank[label]
+
+
+def _piece_samples(part: DescribedShape, piece_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of samples and their pieces: as many as a piece's share, but at least _LEAST of each."""
+    rows = []
+    for k in range(piece_of.max() + 1):
+        own = np.flatnonzero(piece_of == k)
+        count = max(_LEAST, round(_SAMPLES[0] * len(own) / len(piece_of)))
+        rows.append(own[spread_samples(part.vertices[own], count)])
+    here = np.concatenate(rows)
+    return here, piece_of[here]
 
 
 def _tolerance(low: Tensor, up: Tensor) -> Tensor:
