@@ -3,11 +3,13 @@
 A cut changes the eigenfunctions of a part, and where it falls into pieces they say nothing of each other, so that
 functional maps need a start that does not come from them. Distances along the surface change less. With d the distance
 of two points on the part and r that of each from the rim of its cut, their distance on the whole is at least
-``min(d, r + r')``, since a shorter path would have to leave the part and to come back, and at most d. Matches that keep
-each other's distances within these bounds support each other, by the second order measure of Chen et al., "SC2-PCR",
-CVPR 2022, in place of straight distances; groups of them are grown over all samples of the part. That isometries of
-parts are found by such bounds is from Bronstein, Bronstein, "Regularized Partial Matching of Rigid Shapes", ECCV 2008,
-and Bronstein et al., "Partial Similarity of Objects, or How to Compare a Centaur to a Horse", IJCV 2009.
+``min(d, r + r')``, since a shorter path would have to leave the part and to come back, and at most d. It is also at
+least their straight distance, which is known between pieces, too. Matches that keep each other's distances within these
+bounds support each other, by the second order measure of Chen et al., "SC2-PCR", CVPR 2022, in place of straight
+distances. Groups of them are grown over each connected piece of the part, in several ways; the maps of all pieces are
+chosen together, so that no bound between two pieces is broken. That isometries of parts are found by such bounds is
+from Bronstein, Bronstein, "Regularized Partial Matching of Rigid Shapes", ECCV 2008, and Bronstein et al., "Partial
+Similarity of Objects, or How to Compare a Centaur to a Horse", IJCV 2009.
 """
 
 from __future__ import annotations
@@ -24,9 +26,15 @@ from sparsefeat.match.shapes import DescribedShape
 from sparsefeat.mesh.geodesic import geodesic_graph
 
 _SAMPLES = 150, 400
-_CANDIDATES = 8  # samples of the whole that a sample of the part may match by its descriptors
+_PIECE_SAMPLES = 40  # of a small piece, whose share would be too few to grow a map
+_PIECE_VERTICES = 20  # fewer say nothing about their place
+_PIECES = 10  # that are placed, the largest ones
+_CANDIDATES = 6  # samples of the whole that a sample of the part may match by its descriptors
+_SPREAD = 0.08  # distance between them: a left and a right one, not two neighbours
 _SEEDS = 20
 _GROUP = 30  # candidates that a seed begins with
+_PLACES = 12  # maps of one piece that are kept
+_BEAM = 100  # combinations of them
 _LANDMARKS = 40
 _STEPS = 5
 _TOLERANCE = (
@@ -39,10 +47,14 @@ _NEIGHBOURS = 10
 _NEAR = 0.1  # of a map, within which a candidate is no seed of another one
 _DISTINCT = 0.05
 _SCALES = 0.8, 1.25
-_LEAST = 40  # samples of a piece
-_PLACES = 12
-_BEAM = 50
-_W = [0.5, 1.0, 3.0, 1.0]
+_WEIGHTS = (
+    0.5,
+    1.0,
+    3.0,
+    1.0,
+)  # of orientation, broken bounds, unlike descriptors, and bounds between pieces
+_ELSEWHERE = 0.15  # between images that are not of the same place
+_MARGIN = 0.15  # of scores, a unit of the log odds of the better place
 
 
 class ConsistentMaps:
@@ -54,35 +66,42 @@ class ConsistentMaps:
 
     Attributes:
         here, there: rows of the samples.
-        low, up: (M, M) bounds of the distances on the whole; infinity where nothing is known.
+        low, up: (M, M) bounds of the distances on the whole; up is infinite between pieces.
         whole: (W, Nb) distances on the whole; ``between``: those of its samples.
         unlike: (M, Nb) distances of descriptors, 1 for unrelated ones.
-        pieces: rows of the samples of each piece of the part, the largest piece first.
-        piece_of: (Na,) the piece of each vertex of the part.
+        pieces: rows of the samples of each piece of the part that is placed, the largest piece first.
+        nearest: (Na,) the sample of the same piece that is nearest to each vertex; -1 in pieces that are not placed.
     """
 
     def __init__(
         self, part: DescribedShape, whole: DescribedShape, features: tuple[Tensor, Tensor]
     ):
         graphs = [_graph(shape) for shape in (part, whole)]
-        self.piece_of = _pieces(graphs[0])
-        self.here, of_sample = _piece_samples(part, self.piece_of)
+        pieces = _pieces(graphs[0])
+        samples = [
+            rows[spread_samples(part.vertices[rows], _sample_count(len(rows), len(part.vertices)))]
+            for rows in pieces
+        ]
+        self.here = np.concatenate(samples)
         self.there = spread_samples(whole.vertices, _SAMPLES[1])
+        self.pieces = list(torch.arange(len(self.here)).split([len(rows) for rows in samples]))
+        self.nearest = np.full(len(part.vertices), -1)
+        for rows, chosen, piece in zip(pieces, samples, self.pieces, strict=True):
+            near = cKDTree(part.vertices[chosen]).query(part.vertices[rows])[1]
+            self.nearest[rows] = piece.numpy()[near]
         of_part, of_whole = (
             dijkstra(graph, directed=False, indices=rows)
             for graph, rows in zip(graphs, (self.here, self.there), strict=True)
         )
-        rim, away = _rim(part.faces), np.zeros(len(self.here))
+        rim, away = _rim(part.faces), np.full(len(self.here), np.inf)
         if len(rim):
             away = dijkstra(graphs[0], directed=False, indices=rim, min_only=True)[self.here]
-        elif self.piece_of.max() == 0:
-            away += np.inf
         up = of_part[:, self.here]
+        low = np.minimum(up, away[:, None] + away)
+        low[~np.isfinite(low)] = 0
         points = part.unit[self.here]
-        straight = np.linalg.norm(points[:, None] - points, axis=2)
-        low = np.maximum(np.minimum(up, away[:, None] + away), straight)
-        self.up = torch.from_numpy(up).float()
-        self.low = torch.from_numpy(low).float()
+        low = np.maximum(low, np.linalg.norm(points[:, None] - points, axis=2))
+        self.up, self.low = torch.from_numpy(up).float(), torch.from_numpy(low).float()
         # Pieces of the whole are farther apart than anything on one of them.
         finite = np.isfinite(of_whole)
         of_whole[~finite] = 2 * np.max(of_whole, where=finite, initial=1)
@@ -90,75 +109,96 @@ class ConsistentMaps:
         self.between = self.whole[:, self.there]
         size = np.sqrt(2 * features[0].shape[1])
         self.unlike = (torch.cdist(features[0][self.here], features[1]) / size).float()
-        self.pieces = [
-            torch.from_numpy(np.flatnonzero(of_sample == k)) for k in range(of_sample.max() + 1)
-        ]
         self.slopes = [
             _slopes(part, np.where(np.isfinite(of_part), of_part, 0), self.here),
             _slopes(whole, of_whole, self.there),
         ]
+        self.found = self.together()
 
     def maps(self, most: int) -> list[np.ndarray]:
         """Distinct maps of the samples of the part to vertices of the whole, best first. Shape: (M,) each."""
-        return [self.exact(images).numpy() for images in self.together()[:most]]
+        return [self.exact(images).numpy() for _, images in self.found[:most]]
 
     def score_of(self, vertices: Tensor) -> float:
         """:meth:`score` of any map of the part's vertices. Shape: (Na,) rows of the whole."""
         return self.score(self.images_of(vertices))
 
     def images_of(self, vertices: Tensor) -> Tensor:
+        """The nearest samples to the images of the part's samples. Shape: (Na,) rows of the whole -> (M,)."""
         return self.whole[:, vertices[torch.from_numpy(self.here)]].argmin(0)
 
-    def together(self) -> list[Tensor]:
-        """Maps of all pieces, each of which is placed for itself first, best first."""
-        places = [self.placements(piece) for piece in self.pieces]
-        own = [torch.tensor([self.piece_score(p, im) for im in ims]) for p, ims in zip(self.pieces, places)]
-        self.places, self.own = places, own
-        states = [((), 0.0)]
+    def certainty(self, vertices: Tensor) -> np.ndarray:
+        """How likely the place of each vertex is by all maps that were found, which lead there or elsewhere.
+
+        The best of those that lead elsewhere is compared; a piece that could be in two places has 0.5, one that was
+        not placed 0. Shape: (Na,) rows of the whole -> (Na,).
+        """
+        images = self.images_of(vertices)
+        scores = torch.tensor([score for score, _ in self.found])
+        apart = torch.stack([self.between[images, other] for _, other in self.found])
+        there = torch.where(apart <= _ELSEWHERE, scores[:, None], -torch.inf).amax(0)
+        there = there.clamp_min(self.score(images))
+        elsewhere = torch.where(apart > _ELSEWHERE, scores[:, None], -torch.inf).amax(0)
+        # Where all maps agree, the worst of them bounds the margin.
+        margin = there - elsewhere.clamp_min(-1e3)
+        for piece in self.pieces:
+            margin[piece] *= len(self.here) / len(piece)
+        certain = torch.sigmoid(margin / _MARGIN).numpy()
+        return np.where(self.nearest < 0, 0.0, certain[self.nearest])
+
+    def together(self) -> list[tuple[float, Tensor]]:
+        """Scores and maps of all pieces, each of which is placed in several ways for itself first; best first."""
+        found = [(0.0, torch.zeros(0, dtype=torch.long))]
         for k, piece in enumerate(self.pieces):
+            places = self.placements(piece)
+            own = [self.piece_score(piece, images) for images in places]
+            clash = {}
             grown = []
-            clash = [
-                torch.tensor([[self.clash(self.pieces[m], x, piece, y) for y in places[k]] for x in places[m]])
-                for m in range(k)
-            ]
-            for chosen, total in states:
-                for j in range(len(places[k])):
-                    extra = float(own[k][j]) - sum(float(clash[m][chosen[m], j]) for m in range(k))
-                    grown.append(((*chosen, j), total + extra))
-            states = sorted(grown, key=lambda s: -s[1])[:_BEAM]
-        found = []
-        for chosen, total in states:
-            images = torch.zeros(len(self.here), dtype=torch.long)
-            for piece, ims, j in zip(self.pieces, places, chosen):
-                images[piece] = ims[j]
-            found.append(images)
-        self.states = states
+            for score, images in found:
+                for j, place in enumerate(places):
+                    total = score + own[j]
+                    for other in self.pieces[:k]:
+                        key = j, int(other[0]), images[other].numpy().tobytes()
+                        if key not in clash:
+                            clash[key] = self.clash(other, images[other], piece, place)
+                        total -= clash[key]
+                    grown.append((total, torch.cat([images, place])))
+            found = sorted(grown, key=lambda each: -each[0])[:_BEAM]
         return found
 
+    def score(self, images: Tensor) -> float:
+        """What maps are compared by: whether orientation is kept, less broken bounds and unlike descriptors.
+
+        The weights were chosen on pairs of FAUST's first 80 shapes, whose sources were cut.
+        """
+        total = 0.0
+        for k, piece in enumerate(self.pieces):
+            total += self.piece_score(piece, images[piece])
+            for other in self.pieces[:k]:
+                total -= self.clash(other, images[other], piece, images[piece])
+        return total
+
     def piece_score(self, piece: Tensor, images: Tensor) -> float:
-        """What a piece's images (P,) add to :meth:`score`."""
-        cost = self.cost(piece, images, self.between, _some(torch.arange(len(piece)), _STEPS)).gather(1, images[:, None]).sum()
-        unlike = self.unlike[piece][:, self.there].gather(1, images[:, None]).sum()
-        return float(_W[0] * self.orientation(piece, images).sum() - _W[1] * cost - _W[2] * unlike) / len(self.here)
+        """What the images (P,) of a piece add to :meth:`score`."""
+        landmarks = _some(torch.arange(len(piece)), _STEPS)
+        cost = self.cost(piece, images, self.between, landmarks).gather(1, images[:, None])
+        unlike = self.unlike[piece, self.there[images.numpy()]]
+        terms = self.orientation(piece, images).sum(), -cost.sum(), -unlike.sum()
+        total = sum(weight * term for weight, term in zip(_WEIGHTS, terms, strict=False))
+        return float(total) / len(self.here)
 
     def clash(self, one: Tensor, images: Tensor, other: Tensor, others: Tensor) -> float:
-        """What two pieces break of the bounds between them."""
-        low = self.low[one][:, other]
+        """What two pieces take from :meth:`score` as they come too close to each other. Shape: (P,), (Q,) images."""
+        some = _some(torch.arange(len(one)), _STEPS)
+        low = self.scale(images[some], one[some]) * self.low[one][:, other]
         broken = (low - self.between[images][:, others]).clamp_min_(0)
         broken = (broken / _tolerance(low, low)).square_().clamp_max_(1)
-        return float(_W[3] * broken.mean()) * (len(one) + len(other)) / len(self.here)
-
-    def score(self, images: Tensor) -> float:
-        total = sum(self.piece_score(p, images[p]) for p in self.pieces)
-        for k, p in enumerate(self.pieces):
-            for q in self.pieces[:k]:
-                total -= self.clash(p, images[p], q, images[q])
-        return total
+        return _WEIGHTS[3] * float(broken.mean()) * (len(one) + len(other)) / len(self.here)
 
     def placements(self, piece: Tensor) -> list[Tensor]:
         """Distinct maps of a piece's samples, best first, that grow from groups of matches which support each other."""
         unlike = self.unlike[piece][:, self.there]
-        match = unlike.topk(min(_CANDIDATES, len(self.there)), 1, largest=False).indices
+        match = self.candidates(unlike)
         source = torch.arange(len(piece)).repeat_interleave(match.shape[1])
         target = match.reshape(-1)
         first = self.compatible(piece[source], target)
@@ -183,10 +223,18 @@ class ConsistentMaps:
             free[seed] = False
             found.append(images)
         kept: list[Tensor] = []
-        for images in sorted(found, key=lambda im: self.piece_score(piece, im), reverse=True):
+        for images in sorted(found, key=lambda each: self.piece_score(piece, each), reverse=True):
             if all(self.between[images, other].mean() > _DISTINCT for other in kept):
                 kept.append(images)
         return kept[:_PLACES]
+
+    def candidates(self, unlike: Tensor) -> Tensor:
+        """Most like samples of the whole that are not near each other. Shape: (P, W) -> (P, K)."""
+        left, found = unlike.clone(), []
+        for _ in range(_CANDIDATES):
+            found.append(left.argmin(1))
+            left[self.between[found[-1]] < _SPREAD] = torch.inf
+        return torch.stack(found, 1)
 
     def compatible(self, source: Tensor, target: Tensor) -> Tensor:
         """How well two matches keep their distance, 1 to 0. Shape: (K,), (K,) -> (K, K)."""
@@ -247,8 +295,7 @@ class ConsistentMaps:
         some = torch.arange(len(piece))[:: max(1, len(piece) // 8)]
         i, j = some[torch.triu_indices(len(some), len(some), 1)]
         turns = [
-            x[rows[:, None], k] * y[rows[:, None], m]
-            - x[rows[:, None], m] * y[rows[:, None], k]
+            x[rows[:, None], k] * y[rows[:, None], m] - x[rows[:, None], m] * y[rows[:, None], k]
             for (x, y), rows, k, m in (
                 (self.slopes[0], piece, piece[i], piece[j]),
                 (self.slopes[1], images, images[i], images[j]),
@@ -261,27 +308,28 @@ class ConsistentMaps:
         """The map to samples of the whole as one to all its vertices. Shape: (M,) -> (M,) rows of the whole."""
         rows = torch.zeros_like(images)
         for piece in self.pieces:
-            cost = self.cost(piece, images[piece], self.whole, _some(torch.arange(len(piece)), _STEPS))
+            cost = self.cost(
+                piece, images[piece], self.whole, _some(torch.arange(len(piece)), _STEPS)
+            )
             rows[piece] = (cost + _DESCRIPTORS * self.unlike[piece]).argmin(1)
         return rows
 
 
-def _pieces(graph: sp.csr_matrix) -> np.ndarray:
-    """For each vertex the number of its connected piece, 0 for the largest. Shape: (N,)."""
+def _pieces(graph: sp.csr_matrix) -> list[np.ndarray]:
+    """Rows of the connected pieces that are placed, the largest first."""
     label = connected_components(graph, directed=False)[1]
-    rank = np.argsort(np.argsort(-np.bincount(label), kind="stable"), kind="stable")
-    return rank[label]
+    count = np.bincount(label)
+    order = np.argsort(-count, kind="stable")[:_PIECES]
+    return [
+        np.flatnonzero(label == k)
+        for place, k in enumerate(order)
+        if place == 0 or count[k] >= _PIECE_VERTICES
+    ]
 
 
-def _piece_samples(part: DescribedShape, piece_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of samples and their pieces: as many as a piece's share, but at least _LEAST of each."""
-    rows = []
-    for k in range(piece_of.max() + 1):
-        own = np.flatnonzero(piece_of == k)
-        count = max(_LEAST, round(_SAMPLES[0] * len(own) / len(piece_of)))
-        rows.append(own[spread_samples(part.vertices[own], count)])
-    here = np.concatenate(rows)
-    return here, piece_of[here]
+def _sample_count(piece: int, part: int) -> int:
+    """Samples of a piece by its and its part's vertices."""
+    return max(_PIECE_SAMPLES, round(_SAMPLES[0] * piece / part))
 
 
 def _tolerance(low: Tensor, up: Tensor) -> Tensor:

@@ -67,7 +67,9 @@ class ShapesConfig:
     jitter: float = 0.1  # voxels; deviation of the points, uniform up to this
     bent: float = 0.5  # share of shapes that are bent smoothly,
     strain: float = 0.25  # by a strain uniform up to this
-    damaged: float = 0.4  # share of shapes that are cut, seen from one side, sparse, merged or noisy
+    damaged: float = (
+        0.4  # share of shapes that are cut, seen from one side, sparse, merged or noisy
+    )
     rooms: float = 0.0  # share of pairs that are fragments of data.root instead
     fresh: float = (
         0.0  # share of pairs of creatures that are made for them: individuals that are seen once

@@ -100,9 +100,7 @@ def sparse_cloud(
     return Damaged(moved, side * fitted, kept)
 
 
-def fuse(
-    points: np.ndarray, normals: np.ndarray, rng: np.random.Generator, edge: float
-) -> Damaged:
+def fuse(points: np.ndarray, normals: np.ndarray, rng: np.random.Generator, edge: float) -> Damaged:
     """Move all points to the surface that a coarse fusion of depth images leaves: what comes close is merged.
 
     Occupied voxels are closed, filled and blurred by half a voxel; points inside of what is merged are left out.
