@@ -54,7 +54,7 @@ _WEIGHTS = (
     1.0,
 )  # of orientation, broken bounds, unlike descriptors, and bounds between pieces
 _ELSEWHERE = 0.15  # between images that are not of the same place
-_MARGIN = 0.15  # of scores, a unit of the log odds of the better place
+_MARGIN = 0.1  # of scores, a unit of the log odds of the better place
 
 
 class ConsistentMaps:

@@ -112,8 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return damage_mesh("cut", *turn(i), seed=zlib.crc32(names.encode()))
 
     if args.in_pieces is not None:
-        if not args.cut:
-            raise InputError("--in-pieces: for --cut alone")
+        if args.even or not args.cut:
+            raise InputError("--in-pieces: for --cut without --even")
         wanted = [args.pairs - args.in_pieces, args.in_pieces]
         chosen = []
         for k in drawn:
