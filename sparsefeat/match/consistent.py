@@ -139,8 +139,7 @@ class ConsistentMaps:
         there = torch.where(apart <= _ELSEWHERE, scores[:, None], -torch.inf).amax(0)
         there = there.clamp_min(self.score(images))
         elsewhere = torch.where(apart > _ELSEWHERE, scores[:, None], -torch.inf).amax(0)
-        # Where all maps agree, the worst of them bounds the margin.
-        margin = there - elsewhere.clamp_min(-1e3)
+        margin = there - elsewhere  # infinite where all maps lead to the same place
         for piece in self.pieces:
             margin[piece] *= len(self.here) / len(piece)
         certain = torch.sigmoid(margin / _MARGIN).numpy()
@@ -148,23 +147,30 @@ class ConsistentMaps:
 
     def together(self) -> list[tuple[float, Tensor]]:
         """Scores and maps of all pieces, each of which is placed in several ways for itself first; best first."""
-        found = [(0.0, torch.zeros(0, dtype=torch.long))]
+        places: list[list[Tensor]] = []
+        found: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         for k, piece in enumerate(self.pieces):
-            places = self.placements(piece)
-            own = [self.piece_score(piece, images) for images in places]
-            clash = {}
-            grown = []
-            for score, images in found:
-                for j, place in enumerate(places):
-                    total = score + own[j]
-                    for other in self.pieces[:k]:
-                        key = j, int(other[0]), images[other].numpy().tobytes()
-                        if key not in clash:
-                            clash[key] = self.clash(other, images[other], piece, place)
-                        total -= clash[key]
-                    grown.append((total, torch.cat([images, place])))
-            found = sorted(grown, key=lambda each: -each[0])[:_BEAM]
-        return found
+            places.append(self.placements(piece))
+            own = [self.piece_score(piece, images) for images in places[k]]
+            clashes = [
+                [[self.clash(other, x, piece, y) for y in places[k]] for x in places[m]]
+                for m, other in enumerate(self.pieces[:k])
+            ]
+            grown = [
+                (score + own[j] - sum(clashes[m][i][j] for m, i in enumerate(chosen)), (*chosen, j))
+                for score, chosen in found
+                for j in range(len(own))
+            ]
+            found, seen = [], set()
+            for score, chosen in sorted(grown, reverse=True):
+                # The best of each place of each piece stays, so that it is known what speaks against it.
+                if len(found) < _BEAM or not seen.issuperset(enumerate(chosen)):
+                    found.append((score, chosen))
+                    seen.update(enumerate(chosen))
+        return [
+            (score, torch.cat([places[k][j] for k, j in enumerate(chosen)]))
+            for score, chosen in found
+        ]
 
     def score(self, images: Tensor) -> float:
         """What maps are compared by: whether orientation is kept, less broken bounds and unlike descriptors.
