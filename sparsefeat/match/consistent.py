@@ -84,7 +84,10 @@ class ConsistentMaps:
         ]
         self.here = np.concatenate(samples)
         self.there = spread_samples(whole.vertices, _SAMPLES[1])
-        self.pieces = list(torch.arange(len(self.here)).split([len(rows) for rows in samples]))
+        ends = np.cumsum([len(rows) for rows in samples])
+        self.pieces = [
+            torch.arange(end - len(rows), end) for rows, end in zip(samples, ends, strict=True)
+        ]
         self.nearest = np.full(len(part.vertices), -1)
         for rows, chosen, piece in zip(pieces, samples, self.pieces, strict=True):
             near = cKDTree(part.vertices[chosen]).query(part.vertices[rows])[1]
@@ -161,7 +164,8 @@ class ConsistentMaps:
                 for score, chosen in found
                 for j in range(len(own))
             ]
-            found, seen = [], set()
+            found = []
+            seen: set[tuple[int, int]] = set()
             for score, chosen in sorted(grown, reverse=True):
                 # The best of each place of each piece stays, so that it is known what speaks against it.
                 if len(found) < _BEAM or not seen.issuperset(enumerate(chosen)):
@@ -308,7 +312,8 @@ class ConsistentMaps:
             )
         ]
         length = turns[0].norm(dim=1) * turns[1].norm(dim=1)
-        return (turns[0] * turns[1]).sum(1) / length.clamp_min(1e-12)
+        cosine: Tensor = (turns[0] * turns[1]).sum(1) / length.clamp_min(1e-12)
+        return cosine
 
     def exact(self, images: Tensor) -> Tensor:
         """The map to samples of the whole as one to all its vertices. Shape: (M,) -> (M,) rows of the whole."""
