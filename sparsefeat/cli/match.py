@@ -70,7 +70,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         nargs="+",
         metavar="S",
-        help="multiples of the voxel size, joined (default: 1; shapes: 0.57 1 1.71)",
+        help="multiples of the voxel size, joined (default: 1; shapes: 0.57 1 1.71; parts: 0.57 1)",
     )
     add(
         "--points",
@@ -174,7 +174,6 @@ def run_shapes(args: argparse.Namespace) -> int:
     """A map from the first shape to the second, and what it carries over."""
     from sparsefeat.cli.view import read_labels
     from sparsefeat.extract.descriptors import as_shape
-    from sparsefeat.extract.surfaces import SHAPE_SCALES
     from sparsefeat.match.correspond import correspond_shapes, describe_pair
     from sparsefeat.match.shape_files import place_colors, write_map
     from sparsefeat.match.shapes import shape_extractor
@@ -197,7 +196,7 @@ def run_shapes(args: argparse.Namespace) -> int:
         args.inputs[1],
         extractor,
         partial=args.partial,
-        scales=args.scales or SHAPE_SCALES,
+        scales=args.scales,
     )
     result = correspond_shapes(a, b, partial=args.partial)
     write_map(result, a, b, Path(args.output), labels, args.up)

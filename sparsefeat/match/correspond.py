@@ -112,7 +112,7 @@ def correspond(
     *,
     a_normals: np.ndarray | None = None,
     b_normals: np.ndarray | None = None,
-    scales: Sequence[float] = SHAPE_SCALES,
+    scales: Sequence[float] | None = None,
     partial: bool = False,
     initial: Sequence[np.ndarray] = (),
     device: str | None = None,
@@ -125,7 +125,8 @@ def correspond(
             anything with ``vertices`` and ``faces``. Any pose; any unit, if both are whole.
         extractor: of the learned features, or a checkpoint's name; None: the released creatures checkpoint.
         a_normals, b_normals: of clouds, to the outer side. None: fitted, and turned outwards by a guess.
-        scales: factors on the voxel size, whose features stand side by side.
+        scales: factors on the voxel size, whose features stand side by side. None: those of
+            :func:`sparsefeat.describe`, of parts without the coarsest, which a cut changes most.
         partial: the shape with the smaller area is a part of the other, in the same unit. Vertices of the whole that
             the part lacks are mapped too, with a low confidence.
         initial: further first maps to consider, (Na,) rows of b each.
@@ -153,7 +154,7 @@ def describe_pair(
     b_normals: np.ndarray | None = None,
     *,
     partial: bool = False,
-    scales: Sequence[float] = SHAPE_SCALES,
+    scales: Sequence[float] | None = None,
     cache: str | os.PathLike | None = None,
 ) -> tuple[DescribedShape, DescribedShape]:
     """Both shapes described for :func:`correspond_shapes`.
@@ -161,6 +162,8 @@ def describe_pair(
     Raises:
         InputError: see :func:`sparsefeat.match.shapes.describe_shape`.
     """
+    if scales is None:
+        scales = SHAPE_SCALES[:-1] if partial else SHAPE_SCALES
     whole = max(shape_area(*as_shape(shape)) for shape in (a, b)) if partial else None
     one, other = (
         describe_shape(
@@ -208,13 +211,14 @@ def correspond_shapes(
     ranked.sort(key=lambda hypothesis: -hypothesis.score)
     ranked[0] = pair.polished(ranked[0])
     vertices, back_vertices = pair.points(ranked[0])
-    return Correspondence(
-        vertices,
-        map_confidence(map_predictors(a, b, ranked[0], vertices, back_vertices)),
-        back_vertices,
-        map_confidence(map_predictors(b, a, _turned(ranked[0]), back_vertices, vertices)),
-        tuple(ranked),
-    )
+    confidence = map_confidence(map_predictors(a, b, ranked[0], vertices, back_vertices))
+    turned = map_predictors(b, a, _turned(ranked[0]), back_vertices, vertices)
+    back_confidence = map_confidence(turned)
+    if pair.consistent is not None:
+        certainty = pair.consistent.certainty(torch.from_numpy(vertices))
+        confidence *= certainty
+        back_confidence *= certainty[back_vertices]
+    return Correspondence(vertices, confidence, back_vertices, back_confidence, tuple(ranked))
 
 
 class _Pair:

@@ -2,7 +2,7 @@
 
 python -m sparsefeat.match.measure_maps faust_r data/faust_r --pairs 20 --result faust-r-zero-shot
 python -m sparsefeat.match.measure_maps tosca data/tosca_isometric --pairs 8 --even --result tosca-zero-shot
-python -m sparsefeat.match.measure_maps faust_r data/faust_r --split train --pairs 4 --cut --result faust-r-cut
+python -m sparsefeat.match.measure_maps faust_r data/faust_r --split train --pairs 16 --cut --in-pieces 10 --result faust-r-cut
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
 from sparsefeat.data.shapes import load_dataset
-from sparsefeat.errors import opening
+from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.results import write_result
 from sparsefeat.match.correspond import correspond_shapes, describe_pair
 from sparsefeat.match.shapes import DescribedShape, describe_shape, shape_extractor
 from sparsefeat.mesh.geodesic import correspondence_error, geodesic_graph
-from sparsefeat.synthetic.damage import damage_mesh
+from sparsefeat.synthetic.damage import DamagedMesh, damage_mesh
 
 
 def spread_over_classes(
@@ -45,12 +45,11 @@ def spread_over_classes(
     return chosen
 
 
-def _pieces(shape: DescribedShape) -> int:
+def large_pieces(mesh: DamagedMesh) -> int:
     """Connected pieces of a mesh with a tenth of its vertices or more."""
-    assert shape.faces is not None
-    graph = geodesic_graph(shape.vertices, shape.faces)
+    graph = geodesic_graph(mesh.vertices, mesh.faces)
     sizes = np.bincount(connected_components(graph, directed=False)[1])
-    return int((sizes >= 0.1 * len(shape.vertices)).sum())
+    return int((sizes >= 0.1 * len(mesh.vertices)).sum())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,6 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--pairs", type=int, default=20, help="random unordered pairs of different individuals")
     add("--even", action="store_true", help="not at random: as many of each class, evenly spaced")
     add("--cut", action="store_true", help="a plane cuts sources; targets stay whole")
+    add(
+        "--in-pieces",
+        type=int,
+        help="of the cut pairs, those whose source is in several large pieces",
+    )
     add("--points", type=int, default=200, help="random landmarks a pair")
     add("--seed", type=int, default=0)
     add("--checkpoint")
@@ -78,12 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if shapes[i].template == shapes[j].template
         and (shapes[i].individual is None or shapes[i].individual != shapes[j].individual)
     ]
+    drawn = np.random.default_rng(args.seed).permutation(len(pairs))
     if args.even:
         chosen = spread_over_classes(pairs, [shapes[i].template for i, _ in pairs], args.pairs)
     else:
-        rows = np.random.default_rng(args.seed).permutation(len(pairs))[: args.pairs]
-        chosen = [pairs[k] for k in sorted(rows)]
-    extractor = shape_extractor(args.checkpoint)
+        chosen = [pairs[k] for k in sorted(drawn[: args.pairs])]
     turned: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     described: dict[int, DescribedShape] = {}
 
@@ -104,12 +107,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         return described[row]
 
+    def cut(i: int, j: int) -> DamagedMesh:
+        names = f"{shapes[i].name} {shapes[j].name}"
+        return damage_mesh("cut", *turn(i), seed=zlib.crc32(names.encode()))
+
+    if args.in_pieces is not None:
+        if args.even or not args.cut:
+            raise InputError("--in-pieces: for --cut without --even")
+        wanted = [args.pairs - args.in_pieces, args.in_pieces]
+        chosen = []
+        for k in drawn:
+            several = int(large_pieces(cut(*pairs[k])) > 1)
+            if wanted[several] > 0:
+                wanted[several] -= 1
+                chosen.append(pairs[k])
+            if max(wanted) <= 0:
+                break
+    extractor = shape_extractor(args.checkpoint)
     records = []
     for i, j in chosen:
         here, there = dataset.corresponding(i, j)
         if args.cut:
-            names = f"{shapes[i].name} {shapes[j].name}"
-            part = damage_mesh("cut", *turn(i), seed=zlib.crc32(names.encode()))
+            part = cut(i, j)
             a, b = describe_pair(
                 (part.vertices, part.faces), turn(j), extractor, partial=True, cache=args.cache
             )
@@ -140,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if args.cut:
             records[-1]["median"] = float(np.median(errors))
-            records[-1]["pieces"] = _pieces(a)
+            records[-1]["pieces"] = large_pieces(part)
         mean = float(np.mean([record["error"] for record in records]))
         print(
             f"{a.name} to {b.name}: error x100 {errors.mean():.2f}; mean of {len(records)}: {mean:.2f}",

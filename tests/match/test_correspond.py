@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
 import sparsefeat
@@ -20,7 +21,7 @@ from sparsefeat.match.consistent import ConsistentMaps
 from sparsefeat.match.correspond import correspond_shapes, describe_pair
 from sparsefeat.match.map_confidence import map_confidence
 from sparsefeat.match.shapes import describe_shape, shape_extractor
-from sparsefeat.mesh.geodesic import correspondence_error, geodesic_distances
+from sparsefeat.mesh.geodesic import correspondence_error, geodesic_distances, geodesic_graph
 from sparsefeat.synthetic.creatures import make_creature
 from sparsefeat.synthetic.damage import cloud, damage_mesh
 
@@ -169,6 +170,57 @@ def test_maps_of_a_part_are_found_by_distances_along_the_surface(person):
     assert search.score_of(right) > search.score_of(away)
 
 
+@pytest.fixture(scope="module")
+def in_pieces(person):
+    """The person cut to a large piece, a smaller one and a speck, and both described."""
+    vertices, faces = person
+    part = damage_mesh("cut", vertices, faces, seed=12)
+    mesh = part.vertices, part.faces
+    return part, *describe_pair(mesh, person, shape_extractor(None), partial=True)
+
+
+def test_each_piece_of_a_part_is_mapped_to_its_place(person, in_pieces):
+    part, a, b = in_pieces
+    label = connected_components(geodesic_graph(part.vertices, part.faces), directed=False)[1]
+    count = np.bincount(label)
+    assert sorted(count)[:-1] == [8, 81]
+    found = correspond_shapes(a, b, partial=True)
+    errors = correspondence_error(*person, found.vertices, part.kept)
+    for piece in np.flatnonzero(count > 20):
+        assert np.median(errors[label == piece]) < 6
+    # Eight vertices do not tell where they belong.
+    assert (found.confidence[label == count.argmin()] == 0).all()
+
+
+def test_pieces_of_a_part_keep_their_distance(person, in_pieces):
+    part, a, b = in_pieces
+    search = ConsistentMaps(a, b, (a.features(b), b.features()))
+    large, small = search.pieces
+    assert len(large) > len(small) and len(large) + len(small) == len(search.here)
+    truth = part.kept[search.here]
+    along = geodesic_distances(b.unit, b.faces, truth)[:, truth]
+    low, up = search.low.numpy(), search.up.numpy()
+    # A path between two pieces leaves one at its rim, enters the other at its rim, and is no shorter than a straight one.
+    assert (along >= low - 1e-4).all() and (along <= up + 1e-4).all()
+    assert (low[large][:, small] > 0).all() and np.isinf(up[large][:, small]).all()
+    right = search.images_of(torch.from_numpy(part.kept))
+    assert search.clash(large, right[large], small, right[small]) < 0.01
+    onto = right[large][torch.arange(len(small))]
+    assert search.clash(large, right[large], small, onto) > 0.05
+
+
+def test_a_place_is_doubtful_if_a_better_one_was_found(in_pieces):
+    part, a, b = in_pieces
+    search = ConsistentMaps(a, b, (a.features(b), b.features()))
+    right = search.certainty(torch.from_numpy(part.kept))
+    moved = part.kept.copy()
+    piece = np.isin(search.nearest, search.pieces[1])
+    moved[piece] = part.kept[search.nearest == int(search.pieces[0][0])][0]
+    wrong = search.certainty(torch.from_numpy(moved))
+    assert (right[piece] > 0.5).mean() > 0.9 and (wrong[piece] < 0.5).all()
+    assert (right[search.nearest < 0] == 0).all()
+
+
 def test_confidence_falls_with_every_doubt():
     none = np.zeros((1, 4))
     for column in range(4):
@@ -222,6 +274,8 @@ def test_maps_of_a_data_set_are_measured_and_confidence_is_fitted(
     assert measure_maps.main(["folder", "set", "--points", "100", *options]) == 0
     cut = json.loads((tmp_path / "cut.json").read_text())["pairs"][0]
     assert cut["pieces"] >= 1 and cut["median"] < 10
+    with pytest.raises(InputError, match="--in-pieces: for --cut without --even"):
+        measure_maps.main(["folder", "set", "--in-pieces", "1"])
     numbers = json.loads((tmp_path / "results" / "maps" / "copies.json").read_text())["numbers"]
     assert numbers["error"] < 0.5 and numbers["pairs"][0]["right"] == 1
     assert calibrate_maps.main(["set", "--pairs", "1"]) == 0
