@@ -16,11 +16,11 @@ from sparsefeat.checkpoint import ASSETS, find_checkpoint, read_checkpoint
 
 # The first five channels of points 0, 800, 1600 and 2400.
 FINGERPRINTS = {
-    "creatures-oriented-v2": [
-        [0.1801, -0.2429, -0.0942, 0.3619, 0.1938],
-        [0.1013, -0.3026, 0.0072, 0.3537, 0.1723],
-        [0.0898, -0.2860, -0.0699, 0.2911, 0.1691],
-        [0.0277, -0.2546, -0.0112, 0.1734, 0.0548],
+    "creatures-oriented-v3": [
+        [0.2845, -0.1059, -0.0872, 0.2788, 0.1157],
+        [0.2103, -0.1657, 0.0268, 0.3845, 0.0621],
+        [0.3343, -0.0505, -0.2133, 0.2231, 0.2067],
+        [0.3248, -0.0429, -0.1936, 0.1754, 0.1452],
     ],
     "rooms-5cm-oriented-v1": [
         [0.3580, -0.2712, -0.1698, -0.1172, -0.1742],
@@ -36,7 +36,7 @@ FINGERPRINTS = {
     ],
 }
 STORED = {
-    "creatures-oriented-v2": torch.float16,
+    "creatures-oriented-v3": torch.float16,
     "rooms-5cm-oriented-v1": torch.float32,
     "rooms-5cm-v1": torch.float32,
 }
