@@ -170,7 +170,8 @@ class FragmentDescriber:
             )
         points, features = points[thin], features[thin]
         rng = np.random.default_rng(fragment_seed(self.seed, scene, path, "keypoints"))
-        weight = keypoint_weight(points, self.voxel_size) if self.salient else None
+        drawn = self.points is not None and self.points < len(points)
+        weight = keypoint_weight(points, self.voxel_size) if self.salient and drawn else None
         rows = keypoint_rows(len(points), self.points, rng, weight)
         features = features[rows]
         if not np.isfinite(features).all():

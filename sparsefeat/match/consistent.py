@@ -223,7 +223,7 @@ class ConsistentMaps:
             group = second[seed].topk(min(_GROUP, len(source))).indices
             local = first[group][:, group]
             local = local * (local @ local)
-            weights = torch.ones(len(group))
+            weights = first.new_ones(len(group))
             for _ in range(10):
                 weights = local @ weights
                 weights = weights / weights.norm().clamp_min(1e-12)

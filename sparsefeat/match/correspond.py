@@ -85,7 +85,8 @@ class Correspondence:
     Attributes:
         vertices: (Na,) int64, rows of b for the vertices of a.
         confidence: (Na,) float64, probability that it is within 0.05 of the root of b's area of the right place,
-            see :mod:`sparsefeat.match.map_confidence`.
+            see :mod:`sparsefeat.match.map_confidence`. For a part in several pieces it is lower where another place of a
+            piece would do as well, and 0 in pieces of fewer than 20 vertices or beyond the ten largest.
         back_vertices, back_confidence: the same from b to a. Shape (Nb,).
         hypotheses: all that were compared, best first.
     """
@@ -214,7 +215,8 @@ def correspond_shapes(
     confidence = map_confidence(map_predictors(a, b, ranked[0], vertices, back_vertices))
     turned = map_predictors(b, a, _turned(ranked[0]), back_vertices, vertices)
     back_confidence = map_confidence(turned)
-    if pair.consistent is not None:
+    # Clouds have no rims, and distances between their points say less: doubts were fitted on meshes.
+    if pair.consistent is not None and a.faces is not None and b.faces is not None:
         certainty = pair.consistent.certainty(torch.from_numpy(vertices))
         confidence *= certainty
         back_confidence *= certainty[back_vertices]

@@ -114,6 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.in_pieces is not None:
         if args.even or not args.cut:
             raise InputError("--in-pieces: for --cut without --even")
+        if not 0 <= args.in_pieces <= args.pairs:
+            raise InputError(f"--in-pieces {args.in_pieces}: expected 0 to --pairs, {args.pairs}")
         wanted = [args.pairs - args.in_pieces, args.in_pieces]
         chosen = []
         for k in drawn:
@@ -123,6 +125,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 chosen.append(pairs[k])
             if max(wanted) <= 0:
                 break
+        else:
+            raise InputError(
+                f"--in-pieces: {len(chosen)} of {args.pairs} pairs found, expected all"
+            )
     extractor = shape_extractor(args.checkpoint)
     records = []
     for i, j in chosen:

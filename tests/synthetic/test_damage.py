@@ -75,8 +75,11 @@ def test_what_is_fused_stays_near_its_place_and_merges_with_what_it_touches():
     points, normals = ball(20_000)
     out = damage.fuse(points, normals, np.random.default_rng(5), 0.05)
     assert len(out.kept) > 0.99 * len(points)
-    assert np.abs(np.linalg.norm(out.points, axis=1) - 0.5).max() < 0.05
+    farther = np.linalg.norm(out.points, axis=1) - 0.5
+    assert np.abs(farther).max() < 0.05 and 0.4 < farther.mean() / 0.05 < 0.7
     assert np.linalg.norm(out.points - points[out.kept], axis=1).max() < 0.08
+    none = damage.fuse(points[:0], normals[:0], np.random.default_rng(5), 0.05)
+    assert none.points.shape == (0, 3) and not len(none.kept)
     radii = out.points / np.linalg.norm(out.points, axis=1, keepdims=True)
     assert np.quantile((out.normals * radii).sum(1), 0.05) > 0.8
     # Two balls that touch: what lies between them is inside of what they become.
