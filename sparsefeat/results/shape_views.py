@@ -74,8 +74,10 @@ def transfer(results: Sequence[Result], methods: str = "") -> str:
     config = numbers["config"]
     chosen = choose(methods, config["methods"])
     checkpoint = config["features"]["checkpoint"].removeprefix("sparsefeat/")
+    given = config["features"].get("voxel_size") is not None
+    sizes = METHODS | ({"tuned": "given voxel size"} if given else {})
     titles = [
-        f"`{checkpoint}`, {METHODS[m]}" if m in ("tuned", "fixed") else method_title(m)
+        f"`{checkpoint}`, {sizes[m]}" if m in ("tuned", "fixed") else method_title(m)
         for m in chosen
     ]
     turns = (False, True) if config["rotate"] else (False,)

@@ -296,3 +296,10 @@ def test_an_axis_has_mean_and_sample_deviation_of_each_setting():
         "setting",
         "people cut",
     ]
+
+
+def test_a_voxel_size_that_was_given_is_not_called_tuned():
+    numbers = transfer_numbers()
+    assert rows(VIEWS["transfer"]([result("transfer", numbers)]))[1][0].endswith("tuned voxel size")
+    numbers["config"]["features"]["voxel_size"] = 0.035
+    assert rows(VIEWS["transfer"]([result("transfer", numbers)]))[1][0].endswith("given voxel size")
