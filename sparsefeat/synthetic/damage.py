@@ -3,9 +3,9 @@
 Meshes: :func:`damage_mesh` takes a mesh, the name of a damage (:data:`DAMAGES`) and a seed; the function of each name
 is here, too. They return a :class:`DamagedMesh`, which carries labels and correspondence along.
 
-Points: :func:`cut`, :func:`one_view`, :func:`noise`, :func:`sparse_cloud`, :func:`fuse` and :func:`bend` take points on a surface with
-unit normals to the outer side, Shape (N, 3) each, and a generator that everything random comes from. They return a
-:class:`Damaged`, whose ``kept`` says which of the given points are left: labels are carried along by ``labels[kept]``.
+Points: :func:`cut`, :func:`one_view`, :func:`noise`, :func:`sparse_cloud`, :func:`fuse` and :func:`bend` take points on a
+surface with unit normals to the outer side, Shape (N, 3) each, and a generator that everything random comes from. They return
+a :class:`Damaged`, whose ``kept`` says which of the given points are left: labels are carried along by ``labels[kept]``.
 
 Lengths are in the unit of the points, unless a share of the height: the longest side of the bounding box.
 """
