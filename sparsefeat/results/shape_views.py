@@ -75,9 +75,9 @@ def transfer(results: Sequence[Result], methods: str = "") -> str:
     chosen = choose(methods, config["methods"])
     checkpoint = config["features"]["checkpoint"].removeprefix("sparsefeat/")
     given = config["features"].get("voxel_size") is not None
-    sizes = METHODS | ({"tuned": "given voxel size"} if given else {})
+    names = METHODS | ({"tuned": "given voxel size"} if given else {})
     titles = [
-        f"`{checkpoint}`, {sizes[m]}" if m in ("tuned", "fixed") else method_title(m)
+        f"`{checkpoint}`, {names[m]}" if m in ("tuned", "fixed") else method_title(m)
         for m in chosen
     ]
     turns = (False, True) if config["rotate"] else (False,)

@@ -277,7 +277,7 @@ def test_the_tiles_and_units_of_tritons_kernels(cuda):
         for target in (x.key, coarse):
             plan = x.manager.kernel_map(x.key, target, kernel)
             for each in (plan, plan.transpose):
-                each.n_pairs  # noqa: B018: searched before waits are counted
+                _ = each.n_pairs  # searched before waits are counted
                 cuda.waits.clear()
                 out += [
                     t for table in (tiles(each, 16), units(each, 64)) for t in vars(table).values()
