@@ -22,7 +22,8 @@ class PairJournal:
 
     Args:
         path: of the file; the folder exists.
-        settings: of the evaluation, as JSON can hold them; pairs of other settings are refused.
+        settings: of the evaluation, as JSON can hold them; pairs of other settings are refused. One that is off (False
+            or None) may be missing in the file: an earlier version did not know it.
         resume: take over what is there. Otherwise a file with pairs is refused, and one without begun anew.
 
     Raises:
@@ -44,10 +45,8 @@ class PairJournal:
             raise InputError(
                 f"{path}: holds {len(rows)} pairs that were measured before; --resume goes on with them, or delete it"
             )
-        if rows and lines[0] != header:
-            raise InputError(
-                f"{path}: was measured with other settings: {_difference(lines[0], settings)}"
-            )
+        if rows and (differences := _differences(lines[0], header)):
+            raise InputError(f"{path}: was measured with other settings: {differences}")
         for name, result in rows:
             self.known.setdefault(name, {})[result.scene, result.i, result.j] = result
         with opening(path):
@@ -116,14 +115,13 @@ def _row(line: str) -> tuple[str, PairResult] | None:
         return None
 
 
-def _difference(header: str, settings: Mapping[str, Any]) -> str:
+def _differences(theirs: str, ours: str) -> str:
+    """What the first lines of two files say otherwise; empty if nothing."""
     try:
-        theirs = dict(json.loads(header))
+        old, new = dict(json.loads(theirs)), json.loads(ours)
     except (ValueError, TypeError):
         return "its first line is damaged"
-    ours = json.loads(json.dumps(dict(settings)))
-    names = [name for name in ours if ours[name] != theirs.get(name)]
-    return (
-        ", ".join(f"{name} {theirs.get(name)!r} and not {ours[name]!r}" for name in names)
-        or "other names"
-    )
+    for settings in (old, new):
+        settings.update({name: None for name, value in settings.items() if value is False})
+    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    return ", ".join(f"{name} {old.get(name)!r} and not {new.get(name)!r}" for name in names)

@@ -63,6 +63,20 @@ def test_pairs_of_other_settings_and_pairs_that_nobody_asked_for_are_refused(tmp
     assert path.read_bytes() == before
 
 
+def test_a_setting_that_is_off_may_be_missing_in_the_file_of_an_earlier_version(tmp_path):
+    path = tmp_path / "a.part"
+    with PairJournal(path, SETTINGS | {"seed": 0}, resume=False) as journal:
+        journal.keep("net", result(0))
+    with pytest.raises(InputError, match="other settings: salient None and not True"):
+        PairJournal(path, SETTINGS | {"salient": True}, resume=True)
+    for off in (False, None):
+        with PairJournal(path, SETTINGS | {"salient": off}, resume=True) as journal:
+            assert list(journal.known) == ["net"]
+    # A number is not a switch.
+    with pytest.raises(InputError, match="other settings: seed 0 and not None"):
+        PairJournal(path, SETTINGS | {"seed": None}, resume=True)
+
+
 @pytest.fixture
 def command(tmp_path, monkeypatch) -> list[str]:
     """Three pairs of noisy fragments, described by their coordinates."""
