@@ -21,7 +21,6 @@ from sparsefeat.data.fragments import load_fragment, load_viewpoint
 from sparsefeat.errors import InputError
 from sparsefeat.io.results import write_result
 from sparsefeat.mesh.saliency import local_planes
-from sparsefeat.pretrain.augment import AugmentConfig, augment
 
 PROGRAM = "python -m sparsefeat.benchmark.fragments"
 PLACES = 1500
@@ -44,19 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--fragments", nargs="+", required=True, metavar="NAME=GLOB", help="groups of files")
     add("--every", type=int, default=1, metavar="N", help="every N-th file (default: 1)")
-    add("--jitter", type=float, default=0.0, metavar="M", help="noise of these, metres")
-    add("--waves", type=float, default=0.0, metavar="M", help="waves of these, metres")
-    add("--augmented", default="", metavar="A,B", help="groups that are measured augmented, too")
     add("--result", metavar="NAME", help="also write results/fragments/NAME.json")
     args = parser.parse_args(argv)
-    change = AugmentConfig(
-        scale=(1.0, 1.0),
-        shift_m=0.0,
-        jitter_m=args.jitter,
-        waves_m=args.waves,
-        crop_probability=0.0,
-        dropout=0.0,
-    )
     numbers: dict[str, dict[str, float]] = {}
     for group in args.fragments:
         name, _, pattern = group.partition("=")
@@ -64,8 +52,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not files:
             raise InputError(f"--fragments: expected NAME=GLOB that finds files, got {group}")
         numbers[name] = measure(files)
-        if name in args.augmented.split(","):
-            numbers[f"{name}, augmented"] = measure(files, change)
     for name, row in numbers.items():
         print(name, ", ".join(f"{key} {value:.3g}" for key, value in row.items()))
     if args.result is not None:
@@ -73,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(write_result("fragments", args.result, numbers, command, [0]))
 
 
-def measure(files: Sequence[Path], change: AugmentConfig | None = None) -> dict[str, float]:
+def measure(files: Sequence[Path]) -> dict[str, float]:
     """The median of each statistic over fragments, and how many there are."""
     rows = []
     for path in files:
@@ -84,9 +70,6 @@ def measure(files: Sequence[Path], change: AugmentConfig | None = None) -> dict[
             raise InputError(
                 f"{path}: no viewpoint; expected a fragment that says where it was seen from"
             )
-        if change is not None:
-            points, moved = augment(points, rng, 0.0, change)
-            viewpoint = moved[:3, :3] @ viewpoint + moved[:3, 3]
         rows.append(statistics(points, viewpoint, rng))
     return {"files": len(rows)} | {
         key: float(np.median([row[key] for row in rows])) for key in rows[0]

@@ -116,6 +116,12 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
         help="registration recall too; ransac, to compare with, needs Open3D (default, if given: %(const)s)",
     )
     add_viewpoints_option(parser)
+    add(
+        "--orientation",
+        choices=("given", "unknown", "wrong"),
+        default="given",
+        help="measure what it costs if viewpoints are unknown, or wrong by 3 m (default: %(default)s)",
+    )
     add("--baselines", default="", metavar="A,B", help="on the same points: fpfh, random")
     add(
         "--max-pairs-per-scene",
@@ -208,6 +214,7 @@ def run_matching(args: argparse.Namespace) -> int:
                     keep=partial(journal.keep, name) if journal else None,
                     viewpoints=viewpoints,
                     salient=args.salient,
+                    orientation=args.orientation,
                 )
             print(table(name, results[name]), flush=True)
         report = as_json(args, results)
@@ -261,6 +268,8 @@ def _journal(args: argparse.Namespace, voxel_size: float) -> Iterator[PairJourna
         "salient",
     )
     settings = {name: getattr(args, name) for name in (*names, "registration")}
+    # Earlier versions knew no other orientation and did not write it.
+    settings["orientation"] = None if args.orientation == "given" else args.orientation
     checkpoint = Path(args.checkpoint)
     size = checkpoint.stat().st_size if checkpoint.is_file() else None
     settings |= {"checkpoint": args.checkpoint, "checkpoint_bytes": size, "voxel_size": voxel_size}
@@ -393,4 +402,5 @@ def draw_median_pairs(
             dense=args.dense,
             viewpoints=viewpoints,
             salient=args.salient,
+            orientation=args.orientation,
         )

@@ -73,6 +73,12 @@ def keypoint_weight(points: np.ndarray, voxel_size: float) -> np.ndarray:
     return (surface_variation(points, 8 * voxel_size) + 1e-4) ** 3
 
 
+ORIENTATIONS = ("given", "unknown", "wrong")
+"""What descriptors are told of the side that fragments were seen from: what is known, nothing, or a wrong place."""
+VIEWPOINT_ERROR = 3.0
+"""Metres that a wrong viewpoint is off, in a random direction of its own."""
+
+
 class FragmentDescriber:
     """Describes fragments once each and remembers the latest ones.
 
@@ -91,6 +97,7 @@ class FragmentDescriber:
         cache_bytes: how much is remembered; a scene of 60 fragments of 5000 32-d features takes 45 MB.
         viewpoints: of fragments, in place of what their files say.
         salient: key points are drawn by :func:`keypoint_weight` in place of evenly.
+        orientation: one of :data:`ORIENTATIONS`.
     """
 
     def __init__(
@@ -104,11 +111,14 @@ class FragmentDescriber:
         cache_bytes: int = 1 << 29,
         viewpoints: Viewpoints | None = None,
         salient: bool = False,
+        orientation: str = "given",
     ):
         if not voxel_size > 0:
             raise InputError(f"voxel_size: expected a positive length in metres, got {voxel_size}")
         if points is not None and points < 1:
             raise InputError(f"points: expected at least one key point a fragment, got {points}")
+        if orientation not in ORIENTATIONS:
+            raise InputError(f"orientation {orientation!r}, expected {', '.join(ORIENTATIONS)}")
         self.describe = describe
         self.voxel_size = voxel_size
         self.points = points
@@ -118,6 +128,7 @@ class FragmentDescriber:
         self.cache_bytes = cache_bytes
         self.viewpoints = viewpoints
         self.salient = salient
+        self.orientation = orientation
         self._cache: OrderedDict[tuple[str, Path], Fragment] = OrderedDict()
         self._size = 0
 
@@ -138,6 +149,21 @@ class FragmentDescriber:
             self._size -= _bytes(self._cache.popitem(last=False)[1])
         return fragment
 
+    def _viewpoint(self, scene: str, path: Path) -> np.ndarray | None:
+        """Where the descriptor is told that the fragment was seen from. Shape: (3,) or (K, 3)."""
+        if self.orientation == "unknown":
+            return None
+        viewpoint = load_orientation(path, viewpoints=self.viewpoints).viewpoint
+        if self.orientation == "wrong":
+            if viewpoint is None:
+                raise InputError(
+                    f"{path}: no viewpoint, expected one to be {VIEWPOINT_ERROR} m off"
+                )
+            rng = np.random.default_rng(fragment_seed(self.seed, scene, path, "viewpoint"))
+            away = rng.normal(size=3)
+            viewpoint = viewpoint + VIEWPOINT_ERROR * away / np.linalg.norm(away)
+        return viewpoint
+
     def _describe(self, scene: str, path: Path) -> Fragment:
         points = np.asarray(load_fragment(path), dtype=np.float64)
         rotation = np.eye(4)
@@ -151,11 +177,12 @@ class FragmentDescriber:
         thin = quantize(torch.from_numpy(points), voxel_size=self.voxel_size).index.numpy()
         if not self.dense:
             points, thin = points[thin], slice(None)
-        viewpoint = load_orientation(path, viewpoints=self.viewpoints).viewpoint
+        viewpoint = self._viewpoint(scene, path)
         if viewpoint is not None:
             viewpoint = viewpoint @ rotation[:3, :3].T
         described = self.describe.func if isinstance(self.describe, partial) else self.describe
-        if isinstance(described, FeatureExtractor) and self.viewpoints is None:
+        stated = self.viewpoints is None and self.orientation == "given"
+        if isinstance(described, FeatureExtractor) and stated:
             # The layout says where its sensors stood. A viewpoint would be judged by the points, which may err.
             outward = None if viewpoint is None else viewpoint - points
             features = self.describe(points, normals=outward)

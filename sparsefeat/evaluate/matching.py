@@ -238,6 +238,7 @@ def evaluate_matching(
     keep: Callable[[PairResult], None] | None = None,
     viewpoints: Viewpoints | None = None,
     salient: bool = False,
+    orientation: str = "given",
 ) -> MatchingResult:
     """Match all pairs and average, as 3DMatch does.
 
@@ -268,6 +269,8 @@ def evaluate_matching(
         viewpoints: of fragments, in place of what their files say.
         salient: draw key points where the surface is curved, see
             :func:`sparsefeat.evaluate.keypoints.keypoint_weight`; the protocol draws them evenly.
+        orientation: what is told of the side that fragments were seen from: ``given``, ``unknown``, or ``wrong``, a
+            viewpoint that is 3 m off.
 
     Raises:
         InputError: no pairs, thresholds out of range, unreadable fragments, wrong features, or
@@ -283,7 +286,15 @@ def evaluate_matching(
     if register is not None:
         _require_information(pairs)
     describer = FragmentDescriber(
-        describe, voxel_size, points, seed, rotate, dense, viewpoints=viewpoints, salient=salient
+        describe,
+        voxel_size,
+        points,
+        seed,
+        rotate,
+        dense,
+        viewpoints=viewpoints,
+        salient=salient,
+        orientation=orientation,
     )
     results: list[PairResult] = []
     for scene, of_scene in pairs.items():
@@ -306,6 +317,7 @@ def evaluate_matching(
         "rotate": rotate,
         "dense": dense,
         "salient": salient,
+        "orientation": orientation,
         "direction": "source (fragment j) to target (fragment i)",
     }
     return MatchingResult(results, settings)

@@ -73,12 +73,13 @@ def draw_pair(
     background: str = "white",
     viewpoints: Viewpoints | None = None,
     salient: bool = False,
+    orientation: str = "given",
 ) -> float:
     """Draw the matches of one pair, inliers green, as :func:`evaluate_matching` finds them.
 
     Args:
         pair: source on the left, target on the right.
-        describe, voxel_size, points, tau1, seed, dense, viewpoints, salient: as in :func:`evaluate_matching`.
+        describe, voxel_size, points, tau1, seed, dense, viewpoints, salient, orientation: as in :func:`evaluate_matching`.
         path: the PNG.
         mutual: only mutual nearest neighbours.
         title, view, background: as in :func:`sparsefeat.visualize.draw_matches`.
@@ -87,7 +88,14 @@ def draw_pair(
         The inlier ratio of the matches.
     """
     describer = FragmentDescriber(
-        describe, voxel_size, points, seed, dense=dense, viewpoints=viewpoints, salient=salient
+        describe,
+        voxel_size,
+        points,
+        seed,
+        dense=dense,
+        viewpoints=viewpoints,
+        salient=salient,
+        orientation=orientation,
     )
     source, target = describer(pair.scene, pair.source), describer(pair.scene, pair.target)
     matches, both_ways = match_fragments(source, target)

@@ -24,9 +24,6 @@ class AugmentConfig:
     jitter_m: float = (
         0.005  # metres; standard deviation of Gaussian noise per axis, clipped at 3 of them
     )
-    waves_m: float = (
-        0.0  # metres; each cloud bends by a standard deviation uniform between 0 and this
-    )
     crop_probability: float = 0.3  # share of clouds of which a half-space or a box is kept
     crop_keep: float = 0.7  # a crop keeps a share of points uniform between this and 1
     dropout: float = 0.2  # a share uniform between 0 and this of the points is left out
@@ -38,7 +35,7 @@ class AugmentConfig:
             raise InputError(
                 f"scale is [{low}, {high}], expected two positive factors, the smaller first"
             )
-        for name in ("shift_m", "jitter_m", "waves_m"):
+        for name in ("shift_m", "jitter_m"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}, expected metres, 0 or more")
         if not 0 <= self.crop_probability <= 1:
@@ -110,7 +107,7 @@ def augment(
 
     Returns:
         (N', 3) float32 points in the order given, 1 <= N' <= N, and the (4, 4) float64 transform that maps
-        the given frame to theirs: ``scale`` times a rotation, and a translation. Jitter and waves are not part of it.
+        the given frame to theirs: ``scale`` times a rotation, and a translation. Jitter is not part of it.
 
     Raises:
         InputError: there are no points, or the angle is out of range.
@@ -131,33 +128,10 @@ def augment(
     transform[:3, :3] = linear
     transform[:3, 3] = shift - linear @ centre
     moved = points @ linear.T + transform[:3, 3]
-    if config.waves_m > 0:
-        moved += rng.uniform(0, config.waves_m) * _waves(points, rng)
     if config.jitter_m > 0:
         noise = rng.standard_normal(moved.shape, dtype=np.float32)
         moved += config.jitter_m * np.clip(noise, -3, 3)
     return moved.astype(np.float32), transform
-
-
-WAVES = 24
-"""Plane waves that add up to a smooth field."""
-WAVELENGTHS = (0.3, 1.5)
-"""Of the waves, metres: longer than what a feature looks at in detail, shorter than a fragment."""
-
-
-def _waves(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A smooth random displacement of points in metres, standard deviation 1 on each axis. Shape: (N, 3).
-
-    What is left of a sensor's distortion and of drifting poses after fusion bends flat walls a little, otherwise in
-    each scan. The sum of plane waves with random phases approximates a stationary Gaussian field (Shinozuka and
-    Deodatis, "Simulation of multi-dimensional Gaussian stochastic fields by spectral representation", Applied
-    Mechanics Reviews 49, 1996).
-    """
-    lengths = np.exp(rng.uniform(*np.log(WAVELENGTHS), WAVES))
-    along = rng.standard_normal((WAVES, 3))
-    along /= np.linalg.norm(along, axis=1, keepdims=True) * lengths[:, None]
-    phase = np.cos(2 * math.pi * (points @ along.T + rng.random(WAVES)))
-    return phase @ rng.standard_normal((WAVES, 3)) * math.sqrt(2 / WAVES)
 
 
 def _haar_angle(share: float, limit: float) -> float:

@@ -96,13 +96,24 @@ def test_the_command_reads_a_checkpoint_and_compares_it_with_random_weights(
     ]
     assert (
         evaluate.main(
-            [*arguments, "--baselines", "random", "--rotate", "--salient", "--json", str(report)]
+            [
+                *arguments,
+                "--baselines",
+                "random",
+                "--rotate",
+                "--salient",
+                "--orientation",
+                "unknown",
+                "--json",
+                str(report),
+            ]
         )
         == 0
     )
     written = json.loads(report.read_text())
     assert written["settings"]["voxel_size"] == 0.2 and written["settings"]["rotate"] is True
     assert written["settings"]["salient"] is True
+    assert written["settings"]["orientation"] == "unknown"
     assert (
         set(written["baselines"]) == {"random"} and written["baselines"]["random"]["n_pairs"] == 3
     )

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from sparsefeat.data import threedmatch
 from sparsefeat.data.fragments import load_fragment
 from sparsefeat.data.threedmatch import FragmentPair
+from sparsefeat.errors import InputError
 from sparsefeat.evaluate import FragmentDescriber, evaluate_matching, inlier_ratio
 from sparsefeat.evaluate.matching import TAU1_CURVE, TAU2_CURVE
 from sparsefeat.extract import FeatureExtractor
@@ -229,6 +230,28 @@ def test_an_extractor_is_told_the_viewpoint_of_the_layout_and_not_asked_to_judge
     FragmentDescriber(describe, 1e-4)("s", path)
     np.testing.assert_array_equal(extractor.given["normals"], -points)
     assert "viewpoint" not in extractor.given
+
+
+def test_a_viewpoint_that_is_unknown_or_wrong_is_what_a_user_would_give(tmp_path):
+    points = np.random.default_rng(0).random((50, 3)) + 1
+    paths = [tmp_path / f"{name}.npz" for name in "ab"]
+    for path in paths:
+        np.savez(path, pcd=points, viewpoint=np.array([1.0, 0.0, 0.0]))
+    extractor = Recorder()
+    FragmentDescriber(extractor, 1e-4, orientation="unknown")("s", paths[0])
+    assert extractor.given == {"viewpoint": None}
+    wrong = []
+    for path in paths:
+        FragmentDescriber(extractor, 1e-4, orientation="wrong")("s", path)
+        assert list(extractor.given) == ["viewpoint"]
+        wrong.append(extractor.given["viewpoint"])
+        assert np.linalg.norm(wrong[-1] - (1, 0, 0)) == pytest.approx(3)
+    assert np.linalg.norm(wrong[0] - wrong[1]) > 0.1
+    np.savez(tmp_path / "c.npz", pcd=points)
+    with pytest.raises(InputError, match="no viewpoint"):
+        FragmentDescriber(extractor, 1e-4, orientation="wrong")("s", tmp_path / "c.npz")
+    with pytest.raises(InputError, match="orientation 'turned', expected given, unknown, wrong"):
+        FragmentDescriber(extractor, 1e-4, orientation="turned")
 
 
 def test_a_fragment_keeps_the_first_point_of_every_voxel(tmp_path):
