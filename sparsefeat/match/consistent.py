@@ -24,6 +24,7 @@ from torch import Tensor
 from sparsefeat.heads.functional_map import spread_samples
 from sparsefeat.match.shapes import DescribedShape
 from sparsefeat.mesh.geodesic import geodesic_graph
+from sparsefeat.mesh.seams import first_at_place
 
 _SAMPLES = 150, 400
 _PIECE_SAMPLES = 40  # of a small piece, whose share would be too few to grow a map
@@ -96,7 +97,7 @@ class ConsistentMaps:
             dijkstra(graph, directed=False, indices=rows)
             for graph, rows in zip(graphs, (self.here, self.there), strict=True)
         )
-        rim, away = _rim(part.faces), np.full(len(self.here), np.inf)
+        rim, away = _rim(part), np.full(len(self.here), np.inf)
         if len(rim):
             away = dijkstra(graphs[0], directed=False, indices=rim, min_only=True)[self.here]
         up = of_part[:, self.here]
@@ -377,10 +378,11 @@ def _graph(shape: DescribedShape) -> sp.csr_matrix:
     return sp.csr_matrix(steps, shape=(len(points), len(points)))
 
 
-def _rim(faces: np.ndarray | None) -> np.ndarray:
+def _rim(shape: DescribedShape) -> np.ndarray:
     """Vertices of edges that one face alone has; a cloud does not say."""
-    if faces is None:
+    if shape.faces is None:
         return np.zeros(0, dtype=np.int64)
+    faces = first_at_place(shape.vertices)[shape.faces]
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     found, count = np.unique(edges, axis=0, return_counts=True)
     return np.unique(found[count == 1])

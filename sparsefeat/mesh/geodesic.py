@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import dijkstra
 
 from sparsefeat.errors import InputError
+from sparsefeat.mesh.seams import first_at_place
 
 
 def geodesic_graph(vertices: np.ndarray, faces: np.ndarray) -> sp.csr_matrix:
@@ -16,16 +17,21 @@ def geodesic_graph(vertices: np.ndarray, faces: np.ndarray) -> sp.csr_matrix:
 
     Paths along edges alone zigzag: on a mesh of equilateral triangles they are up to 15 % too long, however
     fine it is. With the second ring that is 3.5 %, and about 1 % in the mean.
+    Vertices at the same place are a hair apart, whether a face joins them or not.
     """
     vertices, faces = _checked(vertices, faces)
     n = len(vertices)
+    first = first_at_place(vertices)
+    faces = first[faces]
     start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
     ones = np.ones(len(start), dtype=np.int32)
     ring = sp.csr_matrix((ones, (start, end)), shape=(n, n))
     ring = ring + ring.T
     reach = sp.coo_matrix(ring + ring @ ring)
     proper = reach.row != reach.col
-    row, column = reach.row[proper], reach.col[proper]
+    doubled = np.flatnonzero(first != np.arange(n))
+    row = np.concatenate([reach.row[proper], doubled, first[doubled]])
+    column = np.concatenate([reach.col[proper], first[doubled], doubled])
     length = np.linalg.norm(vertices[row] - vertices[column], axis=1)
     # An explicit zero would count as no edge at all: coinciding vertices are a hair apart.
     floor = 1e-12 * (length.max() if len(length) else 0.0)

@@ -17,6 +17,7 @@ from sparsefeat.extras import import_extra
 from sparsefeat.mesh.basis_cache import BasisCache
 from sparsefeat.mesh.eigen import smallest_eigenpairs
 from sparsefeat.mesh.gradient import gradient_operators
+from sparsefeat.mesh.seams import first_at_place
 
 LaplacianKind = Literal["robust", "cotangent"]
 
@@ -105,8 +106,8 @@ def laplace_basis(
 ) -> LaplaceBasis:
     """The first eigenfunctions of a surface's Laplacian; the same input gives the same bits.
 
-    A vertex that no face uses has no mass and takes part in nothing; it is given the values of the nearest
-    vertex that does.
+    Of vertices at the same place the first one is used by the faces of all: a surface is one along its seams. A vertex
+    that no face uses has no mass and takes part in nothing; it is given the values of the nearest vertex that does.
 
     Args:
         vertices: Shape (N, 3), any unit.
@@ -185,11 +186,16 @@ def _numpy(values: np.ndarray | Tensor) -> np.ndarray:
 def _compute(vertices: np.ndarray, faces: np.ndarray | None, k: int, kind: str) -> tuple:
     used = np.ones(len(vertices), bool)
     proper = None
+    first = np.arange(len(vertices))
     if faces is not None:
+        first = first_at_place(vertices)
+        faces = first[faces]
         a, b, c = faces.T
         proper = faces[(a != b) & (b != c) & (c != a)]
         if len(proper) == 0:
-            raise InputError("laplace_basis: every face names a vertex twice")
+            raise InputError(
+                "laplace_basis: the surface has no area: every face names a vertex or a place twice"
+            )
         used[:] = False
         used[proper] = True
     stiffness, mass = _operators(vertices, proper, kind)
@@ -206,7 +212,8 @@ def _compute(vertices: np.ndarray, faces: np.ndarray | None, k: int, kind: str) 
     if len(inside) < len(vertices):
         nearest = cKDTree(vertices[inside]).query(vertices[~used])[1]
         vectors[~used] = some[nearest]
-    return (values, vectors, mass, *gradient_operators(vertices, faces))
+    gradients = (matrix[first] for matrix in gradient_operators(vertices, faces))
+    return (values, vectors, mass, *gradients)
 
 
 def _operators(

@@ -7,6 +7,8 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from sparsefeat.mesh.seams import first_at_place
+
 CLEARLY_NEGATIVE = 0.01
 """Volume in cubes of the root of the area below which the winding of a mesh with holes is not believed; a ball has 0.094."""
 
@@ -22,8 +24,10 @@ def outer_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.nd
     all meshes are wound outwards.
 
     Shape: (N, 3), (F, 3) -> 1.0 or -1.0, by which normals of the faces have to be multiplied, and (N, 3) float64,
-    zero where a vertex has no face.
+    zero where a vertex has no face. Vertices at the same place have the same normal.
     """
+    first = first_at_place(vertices)
+    faces = first[faces]
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     volume, closed = enclosed_volume(vertices, faces)
@@ -32,6 +36,7 @@ def outer_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.nd
     total = np.zeros_like(vertices)
     for column in faces.T:
         np.add.at(total, column, outwards * normals)
+    total = total[first]
     length = np.linalg.norm(total, axis=1, keepdims=True)
     return outwards, np.divide(total, length, out=np.zeros_like(total), where=length > 0)
 

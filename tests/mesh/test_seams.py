@@ -1,0 +1,64 @@
+"""A mesh whose vertices are doubled along seams is the same surface."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from surfaces import sphere
+
+from sparsefeat.mesh.geodesic import geodesic_distances
+from sparsefeat.mesh.laplacian import laplace_basis
+from sparsefeat.mesh.normals import outer_normals
+from sparsefeat.mesh.seams import first_at_place
+
+
+def soup() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A bumpy sphere, and its triangles with corners of their own: vertices (3F, 3), faces (F, 3)."""
+    vertices, faces = sphere(3)
+    vertices = vertices * (1 + 0.2 * np.sin(3 * vertices[:, :1] + vertices[:, 1:2]))
+    return vertices, faces, vertices[faces].reshape(-1, 3), np.arange(faces.size).reshape(-1, 3)
+
+
+def test_the_first_vertex_of_each_place():
+    places = np.array(
+        [[1, 0, 0], [0, 0, 0], [1, 0, 0], [-0.0, 0, 0], [1, 0, 1e-12], [np.nan, 0, 0]]
+    )
+    assert first_at_place(places).tolist() == [0, 1, 0, 1, 4, 5]
+    assert first_at_place(np.zeros((0, 3))).tolist() == []
+
+
+def test_eigenfunctions_and_gradients_run_across_seams():
+    vertices, faces, split, triangles = soup()
+    whole, sewn = laplace_basis(vertices, faces, 20), laplace_basis(split, triangles, 20)
+    assert torch.allclose(whole.eigenvalues, sewn.eigenvalues, rtol=1e-9, atol=1e-9)
+    assert sewn.area.item() == pytest.approx(whole.area.item())
+    corners = torch.from_numpy(faces.ravel())
+    for k in range(1, 4):
+        alike = (whole.eigenvectors[corners, k] - sewn.eigenvectors[:, k]).abs().max()
+        turned = (whole.eigenvectors[corners, k] + sewn.eigenvectors[:, k]).abs().max()
+        assert min(alike, turned) < 1e-8
+    function = torch.from_numpy(vertices[:, :1].copy())
+    steepness = [
+        torch.sparse.mm(basis.gradient_x, values).square()
+        + torch.sparse.mm(basis.gradient_y, values).square()
+        for basis, values in ((whole, function), (sewn, function[corners]))
+    ]
+    assert torch.allclose(steepness[0][corners], steepness[1], atol=1e-9)
+
+
+def test_distances_run_across_seams():
+    vertices, faces, split, triangles = soup()
+    source = 100
+    expected = geodesic_distances(vertices, faces, [source])[0][faces.ravel()]
+    found = geodesic_distances(split, triangles, [np.flatnonzero(faces.ravel() == source)[-1]])[0]
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("winding", [1, -1])
+def test_a_split_mesh_knows_its_outer_side(winding):
+    vertices, faces, split, triangles = soup()
+    expected = outer_normals(vertices, faces)
+    outwards, normals = outer_normals(split, triangles[:, ::winding])
+    assert outwards == winding * expected[0]
+    np.testing.assert_allclose(normals, expected[1][faces.ravel()], atol=1e-12)
