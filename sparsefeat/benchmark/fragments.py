@@ -27,7 +27,7 @@ PLACES = 1500
 """Random points of a fragment at which the surface is looked at."""
 FINE, COARSE = 0.05, 0.2
 """Radii in metres: what a voxel sees, and what a feature sees of a wall."""
-FLATTEST = 0.3
+FLATTEST = 0.05
 """Share of places, the flattest, at which roughness and waves are measured."""
 FLAT = 0.003
 """Surface variation below which a place is flat."""
@@ -45,14 +45,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--every", type=int, default=1, metavar="N", help="every N-th file (default: 1)")
     add("--result", metavar="NAME", help="also write results/fragments/NAME.json")
     args = parser.parse_args(argv)
-    numbers: dict[str, dict[str, float]] = {}
+    if args.every < 1:
+        raise InputError(f"--every: expected at least 1, got {args.every}")
+    groups: dict[str, list[Path]] = {}
     for group in args.fragments:
         name, _, pattern = group.partition("=")
-        files = [Path(path) for path in sorted(glob.glob(pattern))][:: args.every]
-        if not files:
+        groups[name] = [Path(path) for path in sorted(glob.glob(pattern))][:: args.every]
+        if not groups[name]:
             raise InputError(f"--fragments: expected NAME=GLOB that finds files, got {group}")
-        numbers[name] = measure(files)
-    for name, row in numbers.items():
+    numbers = {}
+    for name, files in groups.items():
+        row = numbers[name] = measure(files)
         print(name, ", ".join(f"{key} {value:.3g}" for key, value in row.items()))
     if args.result is not None:
         command = [*PROGRAM.split(), *(sys.argv[1:] if argv is None else argv)]

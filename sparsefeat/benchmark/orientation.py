@@ -17,6 +17,7 @@ import torch
 
 from sparsefeat.data.fragments import load_fragment, load_viewpoint
 from sparsefeat.errors import InputError
+from sparsefeat.evaluate.keypoints import VIEWPOINT_ERROR
 from sparsefeat.io.meshes import read_mesh
 from sparsefeat.io.results import write_result
 from sparsefeat.mesh.normals import fit_normals, outer_normals
@@ -26,8 +27,6 @@ from sparsefeat.synthetic.damage import damage_mesh
 
 PROGRAM = "python -m sparsefeat.benchmark.orientation"
 VOXEL = 0.05
-OFF = 3.0
-"""Metres that a wrong viewpoint is off, in a random direction."""
 GRAZING = 0.2
 """Cosine to the line of sight below which the true side of a fitted normal is not known."""
 WRONG = 0.85
@@ -81,7 +80,7 @@ def measure_scans(files: Iterable[Path]) -> dict[str, float]:
         right = cosine[known] > 0
         rng = np.random.default_rng(zlib.crc32(f"{path.parent.name}/{path.name}".encode()))
         away = rng.normal(size=3)
-        wrong = viewpoint + OFF * away / np.linalg.norm(away)
+        wrong = viewpoint + VIEWPOINT_ERROR * away / np.linalg.norm(away)
         normals = fit_normals(points)
         alike = (
             np.einsum("ni,ni->n", normals, line) * np.einsum("ni,ni->n", normals, wrong - points)

@@ -120,7 +120,8 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
         "--orientation",
         choices=("given", "unknown", "wrong"),
         default="given",
-        help="measure what it costs if viewpoints are unknown, or wrong by 3 m (default: %(default)s)",
+        help="what is said of viewpoints: given ones are believed; a wrong one, 3 m off, may be noticed "
+        "(default: %(default)s)",
     )
     add("--baselines", default="", metavar="A,B", help="on the same points: fpfh, random")
     add(
@@ -289,6 +290,10 @@ def check_numbers(args: argparse.Namespace) -> None:
     ):
         if not fits:
             raise InputError(f"--{name}: expected {expected}, got {value}")
+    if args.orientation != "given" and args.viewpoints is not None:
+        raise InputError(
+            f"--orientation {args.orientation} beside --viewpoints, expected one of them"
+        )
     if args.resume and args.json is None:
         raise InputError("--resume needs --json FILE: what was measured is in FILE.part")
 

@@ -118,8 +118,10 @@ def _row(line: str) -> tuple[str, PairResult] | None:
 def _differences(theirs: str, ours: str) -> str:
     """What the first lines of two files say otherwise; empty if nothing."""
     try:
-        old, new = dict(json.loads(theirs)), json.loads(ours)
-    except (ValueError, TypeError):
+        old, new = json.loads(theirs), json.loads(ours)
+    except ValueError:
+        old = None
+    if not isinstance(old, dict):
         return "its first line is damaged"
     for settings in (old, new):
         settings.update({name: None for name, value in settings.items() if value is False})

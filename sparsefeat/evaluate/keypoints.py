@@ -74,7 +74,10 @@ def keypoint_weight(points: np.ndarray, voxel_size: float) -> np.ndarray:
 
 
 ORIENTATIONS = ("given", "unknown", "wrong")
-"""What descriptors are told of the side that fragments were seen from: what is known, nothing, or a wrong place."""
+"""What descriptors are told of the side that fragments were seen from: what is known, nothing, or a wrong place.
+
+A viewpoint of the layout is believed. A wrong one is given as a user would give it, so that it may be noticed.
+"""
 VIEWPOINT_ERROR = 3.0
 """Metres that a wrong viewpoint is off, in a random direction of its own."""
 
@@ -119,6 +122,8 @@ class FragmentDescriber:
             raise InputError(f"points: expected at least one key point a fragment, got {points}")
         if orientation not in ORIENTATIONS:
             raise InputError(f"orientation {orientation!r}, expected {', '.join(ORIENTATIONS)}")
+        if orientation != "given" and viewpoints is not None:
+            raise InputError(f"orientation {orientation!r} beside viewpoints, expected one of them")
         self.describe = describe
         self.voxel_size = voxel_size
         self.points = points

@@ -24,7 +24,7 @@ from torch import Tensor
 from sparsefeat.heads.functional_map import spread_samples
 from sparsefeat.match.shapes import DescribedShape
 from sparsefeat.mesh.geodesic import geodesic_graph
-from sparsefeat.mesh.seams import first_at_place
+from sparsefeat.mesh.seams import sew
 
 _SAMPLES = 150, 400
 _PIECE_SAMPLES = 40  # of a small piece, whose share would be too few to grow a map
@@ -382,7 +382,9 @@ def _rim(shape: DescribedShape) -> np.ndarray:
     """Vertices of edges that one face alone has; a cloud does not say."""
     if shape.faces is None:
         return np.zeros(0, dtype=np.int64)
-    faces = first_at_place(shape.vertices)[shape.faces]
+    faces = sew(shape.vertices, shape.faces)[0]
+    a, b, c = faces.T
+    faces = faces[(a != b) & (b != c) & (c != a)]
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     found, count = np.unique(edges, axis=0, return_counts=True)
     return np.unique(found[count == 1])

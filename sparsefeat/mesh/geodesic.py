@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import dijkstra
 
 from sparsefeat.errors import InputError
-from sparsefeat.mesh.seams import first_at_place
+from sparsefeat.mesh.seams import sew
 
 
 def geodesic_graph(vertices: np.ndarray, faces: np.ndarray) -> sp.csr_matrix:
@@ -17,12 +17,11 @@ def geodesic_graph(vertices: np.ndarray, faces: np.ndarray) -> sp.csr_matrix:
 
     Paths along edges alone zigzag: on a mesh of equilateral triangles they are up to 15 % too long, however
     fine it is. With the second ring that is 3.5 %, and about 1 % in the mean.
-    Vertices at the same place are a hair apart, whether a face joins them or not.
+    Vertices of a seam, see :func:`sparsefeat.mesh.seams.sew`, are a hair apart.
     """
     vertices, faces = _checked(vertices, faces)
     n = len(vertices)
-    first = first_at_place(vertices)
-    faces = first[faces]
+    faces, first = sew(vertices, faces)
     start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
     ones = np.ones(len(start), dtype=np.int32)
     ring = sp.csr_matrix((ones, (start, end)), shape=(n, n))

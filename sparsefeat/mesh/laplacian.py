@@ -17,7 +17,7 @@ from sparsefeat.extras import import_extra
 from sparsefeat.mesh.basis_cache import BasisCache
 from sparsefeat.mesh.eigen import smallest_eigenpairs
 from sparsefeat.mesh.gradient import gradient_operators
-from sparsefeat.mesh.seams import first_at_place
+from sparsefeat.mesh.seams import sew
 
 LaplacianKind = Literal["robust", "cotangent"]
 
@@ -112,7 +112,7 @@ def laplace_basis(
     Args:
         vertices: Shape (N, 3), any unit.
         faces: Shape (F, 3); None for a point cloud.
-        k: eigenpairs E; a surface with fewer vertices has as many as it has vertices.
+        k: eigenpairs E; a surface of fewer places has as many as these.
         cache: folder to keep results in, made if absent; files are named after the content of the mesh.
         kind: ``"robust"`` stands broken meshes (not manifold, needles, vertices of no area): Sharp and
             Crane, "A Laplacian for Nonmanifold Triangle Meshes", SGP 2020, the only one for clouds.
@@ -188,8 +188,7 @@ def _compute(vertices: np.ndarray, faces: np.ndarray | None, k: int, kind: str) 
     proper = None
     first = np.arange(len(vertices))
     if faces is not None:
-        first = first_at_place(vertices)
-        faces = first[faces]
+        faces, first = sew(vertices, faces)
         a, b, c = faces.T
         proper = faces[(a != b) & (b != c) & (c != a)]
         if len(proper) == 0:

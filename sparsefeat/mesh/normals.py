@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from sparsefeat.mesh.seams import first_at_place
+from sparsefeat.mesh.seams import sew
 
 CLEARLY_NEGATIVE = 0.01
 """Volume in cubes of the root of the area below which the winding of a mesh with holes is not believed; a ball has 0.094."""
@@ -24,21 +24,24 @@ def outer_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.nd
     all meshes are wound outwards.
 
     Shape: (N, 3), (F, 3) -> 1.0 or -1.0, by which normals of the faces have to be multiplied, and (N, 3) float64,
-    zero where a vertex has no face. Vertices at the same place have the same normal.
+    zero where a vertex has no face, or faces of both sides. Vertices at the same place have the same normal.
     """
-    first = first_at_place(vertices)
-    faces = first[faces]
+    faces, first = sew(vertices, faces)
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     volume, closed = enclosed_volume(vertices, faces)
-    area = float(np.linalg.norm(normals, axis=1).sum()) / 2
+    areas = np.linalg.norm(normals, axis=1)
+    area = float(areas.sum()) / 2
     outwards = -1.0 if volume < (0.0 if closed else -CLEARLY_NEGATIVE * area**1.5) else 1.0
     total = np.zeros_like(vertices)
     for column in faces.T:
         np.add.at(total, column, outwards * normals)
-    total = total[first]
-    length = np.linalg.norm(total, axis=1, keepdims=True)
-    return outwards, np.divide(total, length, out=np.zeros_like(total), where=length > 0)
+    length = np.linalg.norm(total, axis=1)
+    # The faces of a sheet that is written twice, once for each side, cancel but for rounding.
+    sides = np.bincount(faces.ravel(), np.repeat(areas, 3), len(vertices))
+    known = length > 1e-9 * sides
+    total = np.divide(total, length[:, None], out=np.zeros_like(total), where=known[:, None])
+    return outwards, total[first]
 
 
 def enclosed_volume(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, bool]:

@@ -17,6 +17,7 @@ from sparsefeat.data.shapes import Shape, ShapeDataset, load_dataset
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.descriptors import SIGNATURE_CHANNELS
 from sparsefeat.mesh.fpfh import FPFH_RADII
+from sparsefeat.mesh.seams import sew
 from sparsefeat.synthetic.damage import Ends, part_ends
 from sparsefeat.transfer.config import CLEAN, FeatureConfig, StudyConfig
 from sparsefeat.transfer.features import (
@@ -110,8 +111,9 @@ def _bridge_ends(dataset: ShapeDataset, shape: LoadedShape) -> Ends | None:
         names.index(part) for part in ("hand", "torso", "head", "thigh", "calf")
     )
     of_vertices = shape.data.vertex_labels
-    legs = part_ends(shape.faces, of_vertices, [thigh, calf], [thigh, calf])
-    return [*part_ends(shape.faces, of_vertices, [hand], [torso, head, thigh, calf]), *legs]
+    faces = sew(shape.vertices, shape.faces)[0]
+    legs = part_ends(faces, of_vertices, [thigh, calf], [thigh, calf])
+    return [*part_ends(faces, of_vertices, [hand], [torso, head, thigh, calf]), *legs]
 
 
 def make_members(config: StudyConfig, device: str | None = None) -> dict[str, FeatureSource]:

@@ -10,7 +10,8 @@ from surfaces import sphere
 from sparsefeat.mesh.geodesic import geodesic_distances
 from sparsefeat.mesh.laplacian import laplace_basis
 from sparsefeat.mesh.normals import outer_normals
-from sparsefeat.mesh.seams import first_at_place
+from sparsefeat.mesh.seams import first_at_place, sew
+from sparsefeat.synthetic.damage import bridges
 
 
 def soup() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -26,6 +27,43 @@ def test_the_first_vertex_of_each_place():
     )
     assert first_at_place(places).tolist() == [0, 1, 0, 1, 4, 5]
     assert first_at_place(np.zeros((0, 3))).tolist() == []
+
+
+def test_two_sheets_back_to_back_stay_two():
+    vertices, faces = sphere(2)
+    n = len(vertices)
+    order = np.random.default_rng(0).permutation(len(faces))
+    both = np.concatenate([vertices, vertices])
+    sheets = np.concatenate([faces, faces[order, ::-1] + n])
+    sewn, first = sew(both, sheets)
+    np.testing.assert_array_equal(sewn, sheets)
+    np.testing.assert_array_equal(first, np.arange(2 * n))
+    normals = outer_normals(both, sheets)[1]
+    np.testing.assert_allclose(np.abs((normals[:n] * vertices).sum(1)), 1, atol=0.01)
+    np.testing.assert_allclose(normals[n:], -normals[:n], atol=1e-12)
+
+
+def test_a_vertex_of_faces_of_both_sides_has_no_normal():
+    vertices, faces = sphere(2)
+    normals = outer_normals(vertices, np.concatenate([faces, faces[:, ::-1]]))[1]
+    assert (normals == 0).all()
+
+
+def test_a_seam_is_no_rim_and_no_bridge_ends_at_a_double():
+    vertices, faces = sphere(3)
+    n, west = len(vertices), vertices[faces][:, :, 0].mean(1) < 0
+    split = np.where(west[:, None], faces + n, faces)
+    both = np.concatenate([vertices, vertices])
+    sewn = sew(both, split)[0]
+    edges = np.sort(np.concatenate([sewn[:, [0, 1]], sewn[:, [1, 2]], sewn[:, [2, 0]]]), axis=1)
+    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
+    ends = [(np.flatnonzero(both[:, 2] > 0.95), np.flatnonzero(both[:, 2] < -0.95))]
+    bridged = bridges(both, split, np.random.default_rng(0), ends)
+    corners = bridged.vertices[bridged.faces[len(split) :]]
+    area = np.linalg.norm(
+        np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
+    )
+    assert len(area) == 8 and (area > 1e-3).all()
 
 
 def test_eigenfunctions_and_gradients_run_across_seams():

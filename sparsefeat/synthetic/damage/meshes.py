@@ -19,6 +19,7 @@ from sparsefeat.extras import import_extra
 from sparsefeat.mesh.geodesic import geodesic_graph, surface_area
 from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.mesh.sampling import sample_surface
+from sparsefeat.mesh.seams import sew
 from sparsefeat.synthetic.damage.points import cut, one_view, sparse_cloud
 
 
@@ -140,6 +141,7 @@ def bridges(
         count: pairs of faces between two ends.
     """
     rings = sp.csr_matrix(geodesic_graph(vertices, faces) > 0)
+    sewn = sew(vertices, faces)[1]
     added = []
     for here, there in tip_ends(vertices, faces) if ends is None else ends:
         distance, nearest = cKDTree(vertices[there]).query(vertices[here])
@@ -149,7 +151,7 @@ def bridges(
         ]
         for a in rng.permutation(around)[:count]:
             b = there[nearest[np.flatnonzero(here == a)[0]]]
-            pair = [_neighbour(rings, vertices, end) for end in (a, b)]
+            pair = [_neighbour(rings, vertices, sewn[end]) for end in (a, b)]
             added += [(a, pair[0], b), (b, pair[1], pair[0])]
     rows = np.arange(len(vertices))
     normals = outer_normals(vertices, faces)[1]
@@ -299,6 +301,7 @@ def _nearest(points: np.ndarray, vertices: np.ndarray) -> tuple[np.ndarray, np.n
 
 def _neighbour(rings: sp.csr_matrix, vertices: np.ndarray, row: int) -> int:
     near = rings.indices[rings.indptr[row] : rings.indptr[row + 1]]
+    near = near[(vertices[near] != vertices[row]).any(1)]  # not its double on a seam
     return int(near[((vertices[near] - vertices[row]) ** 2).sum(1).argmin()])
 
 
