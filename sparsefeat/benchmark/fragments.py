@@ -21,6 +21,7 @@ from sparsefeat.data.fragments import load_fragment, load_viewpoint
 from sparsefeat.errors import InputError
 from sparsefeat.io.results import write_result
 from sparsefeat.mesh.saliency import local_planes
+from sparsefeat.process.tool import run_tool
 
 PROGRAM = "python -m sparsefeat.benchmark.fragments"
 PLACES = 1500
@@ -37,7 +38,7 @@ GAP = 135.0
 """Degrees between two neighbours, seen from a place, that make it one of a boundary."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is asked for, print it and, with ``--result``, write it."""
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     add = parser.add_argument
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.result is not None:
         command = [*PROGRAM.split(), *(sys.argv[1:] if argv is None else argv)]
         print(write_result("fragments", args.result, numbers, command, [0]))
+    return 0
 
 
 def measure(files: Sequence[Path]) -> dict[str, float]:
@@ -134,4 +136,4 @@ def _at_boundary(points: np.ndarray, places: np.ndarray, axes: np.ndarray) -> np
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_tool(main))

@@ -23,6 +23,7 @@ from sparsefeat.io.results import write_result
 from sparsefeat.mesh.normals import fit_normals, outer_normals
 from sparsefeat.mesh.orientation import check_viewpoint, estimate_normals
 from sparsefeat.models.voxel_cloud import voxelize
+from sparsefeat.process.tool import run_tool
 from sparsefeat.synthetic.damage import damage_mesh
 
 PROGRAM = "python -m sparsefeat.benchmark.orientation"
@@ -33,7 +34,7 @@ WRONG = 0.85
 """Share of points on the right side below which a viewpoint is a harmful one."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is asked for, print it and, with ``--result``, write it."""
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     add = parser.add_argument
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.result is not None:
         command = [*PROGRAM.split(), *(sys.argv[1:] if argv is None else argv)]
         print(write_result("orientation", args.result, numbers, command, [0]))
+    return 0
 
 
 def measure_scans(files: Iterable[Path]) -> dict[str, float]:
@@ -128,4 +130,4 @@ def _line(values: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_tool(main))

@@ -9,15 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsefeat.cli.frame import (
-    ToolParser,
-    add_result_option,
-    check_file,
-    prepare_result,
-    publish,
-    run_tool,
-)
+from sparsefeat.cli.frame import add_result_option, check_file, prepare_result, publish
 from sparsefeat.errors import InputError, opening
+from sparsefeat.process.tool import ToolParser, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsefeat.cli.frame import (
-    ToolParser,
     add_feature_options,
     add_result_option,
     add_viewpoints_option,
@@ -24,9 +23,9 @@ from sparsefeat.cli.frame import (
     open_viewpoints,
     prepare_result,
     publish,
-    run_tool,
 )
 from sparsefeat.errors import InputError, opening
+from sparsefeat.process.tool import ToolParser, run_tool
 
 if TYPE_CHECKING:
     from sparsefeat.data.orientation import Viewpoints

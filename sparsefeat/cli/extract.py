@@ -6,17 +6,14 @@ import argparse
 from collections.abc import Sequence
 
 from sparsefeat.cli.frame import (
-    DONE,
-    WRONG_INPUT,
     StageBar,
-    ToolParser,
     add_feature_options,
     add_viewpoints_option,
     check_file,
     open_viewpoints,
-    run_tool,
 )
 from sparsefeat.cli.view import add_html_option
+from sparsefeat.process.tool import DONE, WRONG_INPUT, ToolParser, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> int:

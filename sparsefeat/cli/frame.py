@@ -1,90 +1,19 @@
-"""What the verbs of the command line share: exit codes, one line for what is wrong, signals, options."""
+"""What the verbs of the command line share: progress of stages, options, outputs."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import errno
 import os
-import select
-import signal
 import sys
-import threading
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from sparsefeat import __version__
-from sparsefeat.errors import InputError, InputWarning
+from sparsefeat.errors import InputError
+from sparsefeat.process.tool import say
 
 if TYPE_CHECKING:
     from sparsefeat.data.orientation import Viewpoints
-
-DONE, BUG, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes. Python itself gives 1 to an exception that nobody catches: a bug."""
-
-
-class ToolParser(argparse.ArgumentParser):
-    """An argument parser with ``--traceback`` and ``--version``, whose errors are one line."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        if self.add_help:  # not those that only lend their options to others
-            # No default here: that of a sub-command would overwrite what stands before it.
-            self.add_argument(
-                "--traceback", action="store_true", default=argparse.SUPPRESS,
-                help="show where in the program wrong input was noticed",
-            )  # fmt: skip
-            self.add_argument("--version", action="version", version=f"sparsefeat {__version__}")
-
-    def error(self, message: str) -> NoReturn:
-        """End with one line and exit code 2."""
-        self.exit(WRONG_INPUT, f"{self.prog}: {message}; --help lists the options\n")
-
-
-def run_tool(
-    work: Callable[[], int],
-    args: argparse.Namespace | None = None,
-    interrupted: str | Callable[[], str] = "interrupted",
-) -> int:
-    """Do a tool's work; what its user can set right becomes one line on standard error.
-
-    SIGTERM ends the work as Ctrl-C does. Any exception but :class:`InputError` is a bug and goes on to the caller.
-
-    Args:
-        work: returns the exit code.
-        args: of a :class:`ToolParser`; with ``--traceback`` wrong input shows its traceback too.
-        interrupted: the line for Ctrl-C, or what makes it.
-
-    Returns:
-        That of ``work``; 2 for wrong input, a missing extra or a full disk; 130 for Ctrl-C, SIGTERM, and
-        where nobody reads standard output any more.
-    """
-    try:
-        with _terminate_as_interrupt(), _warnings_in_one_line():
-            code = work()
-            sys.stdout.flush()
-            return code
-    except InputError as error:
-        if getattr(args, "traceback", False):
-            traceback.print_exc()
-        else:
-            _say(str(error))
-        return WRONG_INPUT
-    except KeyboardInterrupt:
-        _say(interrupted if isinstance(interrupted, str) else interrupted())
-        return INTERRUPTED
-    except OSError as error:
-        unread = isinstance(error, BrokenPipeError) and _nobody_reads()
-        if not unread and error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        _discard_output()
-        if unread:
-            return INTERRUPTED
-        _say(f"{error.filename or 'output'}: {error.strerror}")
-        return WRONG_INPUT
 
 
 class StageBar:
@@ -118,71 +47,13 @@ class StageBar:
     @staticmethod
     def report(line: str) -> None:
         """Print a line to standard error."""
-        _say(line)
+        say(line)
 
     def close(self) -> None:
         """End the current stage."""
         if self._progress is not None:
             self._progress.close()
             self._progress = None
-
-
-@contextlib.contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
-    """Within the block an InputWarning is one line on standard error, the first time that it says so."""
-    with warnings.catch_warnings():
-        show, said = warnings.showwarning, set[str]()
-
-        def say(
-            message: Warning | str, category: type[Warning], *where: Any, **options: Any
-        ) -> None:
-            if not issubclass(category, InputWarning):
-                show(message, category, *where, **options)
-            elif str(message) not in said:
-                said.add(str(message))
-                _say(f"warning: {message}")
-
-        warnings.showwarning = say
-        warnings.simplefilter("always", InputWarning)
-        yield
-
-
-@contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Within the block SIGTERM raises KeyboardInterrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
-
-
-def _nobody_reads() -> bool:
-    """Whether standard output is a pipe without a reader."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno())
-    return any(events & select.POLLERR for _, events in poll.poll(0))
-
-
-def _discard_output() -> None:
-    """Let what cannot be printed go nowhere, or Python complains when it ends."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _say(line: str) -> None:
-    from sparsefeat.process.progress import Progress
-
-    Progress.write(line)
 
 
 def add_feature_options(parser: argparse.ArgumentParser, unit: str) -> None:

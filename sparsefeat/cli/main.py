@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from sparsefeat import __version__
-from sparsefeat.cli.frame import DONE, WRONG_INPUT
+from sparsefeat.process.tool import DONE, WRONG_INPUT
 
 # Verb -> what it does. Each is a module of this package with `main(argv) -> exit code`.
 VERBS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from sparsefeat.cli.frame import ToolParser, run_tool
 from sparsefeat.errors import InputError
+from sparsefeat.process.tool import ToolParser, run_tool
 
 FAMILIES = ("humanoid", "quadruped", "hand")
 KINDS = (*FAMILIES, "figure", "beast", "monster", "molecule")

@@ -7,16 +7,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsefeat.cli.frame import (
-    StageBar,
-    ToolParser,
-    add_viewpoints_option,
-    check_file,
-    open_viewpoints,
-    run_tool,
-)
+from sparsefeat.cli.frame import StageBar, add_viewpoints_option, check_file, open_viewpoints
 from sparsefeat.cli.view import add_html_option
 from sparsefeat.errors import InputError
+from sparsefeat.process.tool import ToolParser, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sparsefeat.cli.frame import INTERRUPTED, ToolParser, run_tool
+from sparsefeat.process.tool import INTERRUPTED, ToolParser, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsefeat.cli.frame import DONE, INTERRUPTED, WRONG_INPUT, ToolParser, run_tool
 from sparsefeat.errors import InputError, opening
+from sparsefeat.process.tool import DONE, INTERRUPTED, WRONG_INPUT, ToolParser, run_tool
 
 LONG_S = 600.0
 """A result that took more CPU time is measured again only where ``--long`` asks for it."""

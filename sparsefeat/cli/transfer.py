@@ -7,16 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sparsefeat.cli.frame import (
-    ToolParser,
-    add_result_option,
-    check_file,
-    prepare_result,
-    publish,
-    run_tool,
-)
+from sparsefeat.cli.frame import add_result_option, check_file, prepare_result, publish
 from sparsefeat.cli.view import add_html_option
 from sparsefeat.errors import InputError
+from sparsefeat.process.tool import ToolParser, run_tool
 
 if TYPE_CHECKING:
     from sparsefeat.process.progress import Progress

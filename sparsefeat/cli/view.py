@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from sparsefeat.cli.frame import ToolParser, run_tool
 from sparsefeat.errors import InputError, opening
+from sparsefeat.process.tool import ToolParser, run_tool
 
 if TYPE_CHECKING:
     from sparsefeat.visualize.viewer import ReceptiveField

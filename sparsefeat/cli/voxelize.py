@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsefeat.cli.frame import DONE, WRONG_INPUT, StageBar, ToolParser, check_file, run_tool
+from sparsefeat.cli.frame import StageBar, check_file
 from sparsefeat.cli.view import add_html_option
 from sparsefeat.errors import opening
+from sparsefeat.process.tool import DONE, WRONG_INPUT, ToolParser, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,6 @@ python -m sparsefeat.match.calibrate DIR [DIR2 ...]
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from sparsefeat.match.scans import (
     describe_scan,
     open_view,
 )
+from sparsefeat.process.tool import run_tool
 
 
 def listed_pairs(root: Path) -> list[FragmentPair]:
@@ -133,4 +133,4 @@ def run(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(run_tool(main))

@@ -20,6 +20,7 @@ from sparsefeat.match.correspond import correspond_shapes, map_predictors
 from sparsefeat.match.map_confidence import NAMES, RIGHT, bounded
 from sparsefeat.match.shapes import describe_shape, shape_extractor
 from sparsefeat.mesh.geodesic import correspondence_error
+from sparsefeat.process.tool import run_tool
 
 
 def fit(values: np.ndarray, right: np.ndarray) -> tuple[float, np.ndarray]:
@@ -93,4 +94,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_tool(main))

@@ -27,6 +27,7 @@ from sparsefeat.io.results import write_result
 from sparsefeat.match.correspond import correspond_shapes, describe_pair
 from sparsefeat.match.shapes import DescribedShape, describe_shape, shape_extractor
 from sparsefeat.mesh.geodesic import correspondence_error, geodesic_graph
+from sparsefeat.process.tool import run_tool
 from sparsefeat.synthetic.damage import DamagedMesh, damage_mesh
 
 
@@ -183,4 +184,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_tool(main))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 import time
 import warnings
@@ -46,6 +47,7 @@ from sparsefeat.match.scans import (
     describe_scan,
     open_view,
 )
+from sparsefeat.process.tool import run_tool
 
 SURE = 0.9
 """Poses of at least this confidence are counted apart."""
@@ -254,13 +256,15 @@ def measure(
 
 
 def measured_before(path: str | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """The conditions that a file of numbers has.
+    """The conditions that a file of numbers has; none if it is not there yet.
 
     Raises:
-        InputError: no file, or numbers of other settings.
+        InputError: no file was named, or one of other settings.
     """
     if path is None:
         raise InputError("--resume needs --json FILE: what was measured is there")
+    if not os.path.lexists(path):
+        return {}
     with opening(path):
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     conditions: dict[str, Any] = found.pop("conditions", {})
@@ -324,4 +328,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_tool(main))

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 import sparsefeat
-from sparsefeat.cli.frame import StageBar, ToolParser, run_tool
+from sparsefeat.cli.frame import StageBar
 from sparsefeat.cli.main import VERBS, main
 from sparsefeat.errors import InputError, MissingExtraError, opening
+from sparsefeat.process.tool import ToolParser, run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
