@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsefeat.errors import InputError
-from sparsefeat.process.tool import say
+from sparsefeat.process.tool import BUG, DONE, INTERRUPTED, WRONG_INPUT, say
 
 if TYPE_CHECKING:
     from sparsefeat.data.orientation import Viewpoints
+
+EXIT_CODES = DONE, BUG, WRONG_INPUT, INTERRUPTED
+"""Of every verb; these names are part of the public contract."""
 
 
 class StageBar:
