@@ -1,4 +1,7 @@
-"""What the verbs of the command line share: progress of stages, options, outputs."""
+"""What the verbs of the command line share: progress of stages, options, outputs.
+
+The exit codes are named here, too: that is part of the public contract.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsefeat.errors import InputError
-from sparsefeat.process.tool import BUG, DONE, INTERRUPTED, WRONG_INPUT, say
+from sparsefeat.process.tool import BUG as BUG
+from sparsefeat.process.tool import DONE as DONE
+from sparsefeat.process.tool import INTERRUPTED as INTERRUPTED
+from sparsefeat.process.tool import WRONG_INPUT as WRONG_INPUT
+from sparsefeat.process.tool import say
 
 if TYPE_CHECKING:
     from sparsefeat.data.orientation import Viewpoints
-
-EXIT_CODES = DONE, BUG, WRONG_INPUT, INTERRUPTED
-"""Of every verb; these names are part of the public contract."""
 
 
 class StageBar:
