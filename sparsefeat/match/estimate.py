@@ -54,7 +54,8 @@ class PoseEstimator:
         distance: closer than this counts as in place, in the unit of the points; twice the voxel
             size suits.
         hypotheses: distinct poses that are judged at most.
-        refine: whether the best poses are made more exact by the surfaces (point-to-plane ICP).
+        refine: whether the best poses are made more exact by the surfaces (point-to-plane ICP) and
+            the matches.
     """
 
     distance: float = 0.1
@@ -120,7 +121,14 @@ class PoseEstimator:
         refined = transforms.numpy()[order]
         if self.refine:
             for k in range(min(2, len(refined))):
-                refined[k] = refine_pose(refined[k], points0[probes], points1, 1.5 * self.distance)
+                refined[k] = refine_pose(
+                    refined[k],
+                    points0[probes],
+                    points1,
+                    1.5 * self.distance,
+                    (source.numpy(), target.numpy()),
+                    self.distance,
+                )
             judged = _judge(
                 refined, source, target, points0, features0, features1, tree, probes, self.distance
             )

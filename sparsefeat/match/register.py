@@ -82,7 +82,7 @@ def register(
         scales: factors on the voxel size; features at all of them are joined, as in
             (0.7, 1, 1.6, 2.4). Each costs a pass of the network.
         points: key points of a scan at most.
-        refine: make the pose more exact by the surfaces (point-to-plane ICP).
+        refine: make the pose more exact by the surfaces (point-to-plane ICP) and the matches.
         min_confidence: a less credible pose is not returned; 0 always returns the best one, if any.
         device: where a network that is loaded here runs; None: the CPU.
         seed: of the choice of key points.

@@ -176,3 +176,23 @@ def test_refinement_brings_surfaces_together_and_leaves_what_slides():
     assert degrees < 0.2 and metres < 0.005
     plane = np.random.default_rng(0).uniform(0, 1, (3000, 3)) * [3, 2, 0]
     np.testing.assert_array_equal(refine_pose(near, plane, apply(TRUTH, plane), 0.15), near)
+
+
+def test_matches_hold_what_surfaces_leave_open():
+    plane = np.random.default_rng(0).uniform(0, 1, (3000, 3)) * [3, 2, 0]
+    near = TRUTH @ pose([0.01, -0.01, 0.02], [0.03, -0.02, 0.03])
+    target = apply(TRUTH, plane)
+    rows = np.arange(0, 3000, 100)
+    wrong = np.concatenate([target[rows[:20]], target[rows[20:]] + [0, 0, 1.0]])
+    degrees, metres = off(refine_pose(near, plane, target, 0.15, (plane[rows], wrong)))
+    assert degrees < 0.02 and metres < 1e-3
+
+
+def test_few_matches_do_not_spoil_what_surfaces_say():
+    source, _ = corner(3000, 0)
+    target = apply(TRUTH, corner(3000, 1)[0])
+    near = TRUTH @ pose([0.02, -0.01, 0.02], [0.03, -0.02, 0.03])
+    rows = np.arange(30)
+    rough = apply(TRUTH, source[rows]) + np.random.default_rng(2).normal(scale=0.03, size=(30, 3))
+    degrees, metres = off(refine_pose(near, source, target, 0.15, (source[rows], rough)))
+    assert degrees < 0.2 and metres < 0.005
