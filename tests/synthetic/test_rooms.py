@@ -187,6 +187,24 @@ def test_the_camera_stays_inside_the_room():
         assert np.linalg.norm(np.diff(of_fragment, axis=1), axis=2).max() < 0.25
 
 
+@pytest.mark.parametrize(("way", "least", "most"), [("_sweep", 0, 15), ("_visits", 20, 60)])
+def test_visits_come_from_other_sides_than_sweeps(way, least, most):
+    from sparsefeat.synthetic import camera
+
+    angles = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        path = getattr(camera, way)(rng, np.array([2.5, 2.0]), np.zeros((0, 4)), 10, 20)
+        place, stand = (x.reshape(10, 20, 2).mean(1) for x in (path.looked_at, path.position))
+        for i, j in zip(*np.triu_indices(10, 2), strict=True):
+            if np.linalg.norm(place[i] - place[j]) < 0.8:
+                common = (place[i] + place[j]) / 2
+                lines = stand[i] - common, stand[j] - common
+                cosine = lines[0] @ lines[1] / np.prod([np.linalg.norm(x) for x in lines])
+                angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    assert len(angles) > 100 and least < np.median(angles) < most
+
+
 def test_drift_is_zero_in_the_middle_and_small_everywhere():
     poses = np.broadcast_to(np.eye(4), (50, 4, 4))
     wrong = drifted(poses, np.random.default_rng(0), angle_deg=0.25, distance=0.01)
