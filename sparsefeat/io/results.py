@@ -154,15 +154,28 @@ def processor() -> str:
     )
 
 
-def _commit() -> dict[str, Any]:
-    checkout = Path(__file__).resolve().parents[2]
+_NO_RESULTS = ":(exclude)results"
+
+
+def _commit(checkout: Path = Path(__file__).resolve().parents[2]) -> dict[str, Any]:
     if not (checkout / ".git").exists():  # installed: an outer repository is not ours
         return {"commit": None, "modified": None}
     try:
         commit = _git(checkout, "rev-parse", "HEAD")
         return {
             "commit": commit,
-            "modified": bool(_git(checkout, "status", "--porcelain", "--untracked-files=no")),
+            # Results that were written before change nothing in what is measured.
+            "modified": bool(
+                _git(
+                    checkout,
+                    "status",
+                    "--porcelain",
+                    "--untracked-files=no",
+                    "--",
+                    ".",
+                    _NO_RESULTS,
+                )
+            ),
         }
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "modified": None}

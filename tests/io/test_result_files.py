@@ -11,7 +11,7 @@ import pytest
 
 import sparsefeat
 from sparsefeat.errors import InputError
-from sparsefeat.io.results import write_result
+from sparsefeat.io.results import _commit, write_result
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,3 +84,21 @@ def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
     (tmp_path / "matching").write_text("a file")
     with pytest.raises(InputError, match="matching"):
         write_result("matching", "a", {}, [], [], tmp_path)
+
+
+def test_results_that_were_written_before_are_no_change_of_what_is_measured(tmp_path):
+    def git(*words):
+        who = "-c", "user.name=a", "-c", "user.email=a@b"
+        subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
+
+    (tmp_path / "results").mkdir()
+    code, result = tmp_path / "code.py", tmp_path / "results" / "a.json"
+    for file in (code, result):
+        file.write_text("1")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "one")
+    result.write_text("2")
+    assert _commit(tmp_path)["modified"] is False
+    code.write_text("2")
+    assert _commit(tmp_path)["modified"] is True
