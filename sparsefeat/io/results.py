@@ -157,7 +157,10 @@ def processor() -> str:
 _NO_RESULTS = ":(exclude)results"
 
 
-def _commit(checkout: Path = Path(__file__).resolve().parents[2]) -> dict[str, Any]:
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def _commit(checkout: Path = _CHECKOUT) -> dict[str, Any]:
     if not (checkout / ".git").exists():  # installed: an outer repository is not ours
         return {"commit": None, "modified": None}
     try:
