@@ -1,7 +1,8 @@
-"""First maps of a part to its whole: matches of descriptors whose distances along the surfaces agree.
+"""First maps of a shape, or of a part to its whole: matches of descriptors whose distances along the surfaces agree.
 
 A cut changes the eigenfunctions of a part, and where it falls into pieces they say nothing of each other, so that
-functional maps need a start that does not come from them. Distances along the surface change less. With d the distance
+functional maps need a start that does not come from them. Eigenfunctions of whole bodies in unlike poses may differ, too.
+Distances along the surface change less. With d the distance
 of two points on the part and r that of each from the rim of its cut, their distance on the whole is at least
 ``min(d, r + r')``, since a shorter path would have to leave the part and to come back, and at most d. It is also at
 least their straight distance, which is known between pieces, too. Matches that keep each other's distances within these
@@ -62,7 +63,7 @@ class ConsistentMaps:
     """Finds maps of samples of a part (M) to samples of its whole (W), (M,) rows, and judges them.
 
     Args:
-        part, whole: described in one unit.
+        part, whole: described in one unit; the part may be a whole shape as well.
         features: of both. Shape (Na, C), (Nb, C).
 
     Attributes:

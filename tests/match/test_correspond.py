@@ -81,7 +81,12 @@ def test_a_mirrored_first_map_is_corrected(described, found, copy):
     order = copy[2]
     assert (order[start] == np.arange(len(order))).mean() < 0.2
     again = correspond_shapes(a, b, initial=[start])
-    assert {h.name for h in again.hypotheses} == {"direct", "mirrored", "given"}
+    assert {h.name for h in again.hypotheses} == {
+        "direct",
+        "mirrored",
+        "consistent",
+        "given",
+    }
     assert (order[again.vertices] == np.arange(len(order))).mean() > 0.95
 
 
