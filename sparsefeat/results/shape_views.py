@@ -139,17 +139,24 @@ def adapter(results: Sequence[Result]) -> str:
     return markdown([*head, "points above its own scan", "cost, share of the grid's"], rows)
 
 
-def zero_shot(results: Sequence[Result]) -> str:
-    """Maps: the error of each pair of shapes, then mean and median."""
+def zero_shot(results: Sequence[Result], worst: str = "") -> str:
+    """Maps: the error of each pair of shapes, then mean and median.
+
+    Args:
+        results: one.
+        worst: so many pairs alone, those of the largest errors; empty: all, in the order of the records.
+    """
     result = single(results, "zero_shot")
     pairs = result["numbers"]["pairs"]
     rows = []
-    for p in pairs:
+    some = sorted(pairs, key=lambda p: -p["error"])[: int(worst)] if worst else pairs
+    for p in some:
         pieces = f" ({p['pieces']} pieces)" if p.get("pieces", 1) > 1 else ""
         name = f"{p['source']}{pieces} to {p['target']}"
         rows.append([name, *(f"{p[key]:.2f}" for key in _OF_MAPS)])
     for name, middle in (("mean", statistics.fmean), ("median", statistics.median)):
-        rows.append([name, *(f"{middle(p[key] for p in pairs):.2f}" for key in _OF_MAPS)])
+        label = f"{name} of all {len(pairs)}" if worst else name
+        rows.append([label, *(f"{middle(p[key] for p in pairs):.2f}" for key in _OF_MAPS)])
     return markdown(["pair", "error", "share within 5", "mean confidence"], rows)
 
 

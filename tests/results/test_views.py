@@ -247,6 +247,15 @@ def test_a_part_in_pieces_says_so():
     assert [row[0] for row in table[1:3]] == ["a (3 pieces) to b", "a to c"]
 
 
+def test_the_worst_maps_alone():
+    table = rows(VIEWS["zero_shot"]([result("maps", zero_shot_numbers())], worst="1"))
+    errors = [pair["error"] for pair in zero_shot_numbers()["pairs"]]
+    assert len(table) == 4  # the head, the worst, mean and median
+    assert table[1][1] == f"{max(errors):.2f}"
+    assert table[2][0] == f"mean of all {len(errors)}"
+    assert table[2][1] == f"{sum(errors) / len(errors):.2f}"
+
+
 def zero_shot_numbers() -> dict[str, Any]:
     pairs = [
         {"source": "a", "target": b, "error": e, "right": 0.9, "confidence": 0.8}
