@@ -105,7 +105,7 @@ class PoseEstimator:
             )
         features0, features1 = _unit(features0), _unit(features1)
         tree = cKDTree(points1)
-        probes = np.arange(0, len(points0), max(1, len(points0) // _PROBES))
+        probes = _probes(points0)
         judged = _judge(
             transforms.numpy(),
             source,
@@ -121,14 +121,7 @@ class PoseEstimator:
         refined = transforms.numpy()[order]
         if self.refine:
             for k in range(min(2, len(refined))):
-                refined[k] = refine_pose(
-                    refined[k],
-                    points0[probes],
-                    points1,
-                    1.5 * self.distance,
-                    (source.numpy(), target.numpy()),
-                    self.distance,
-                )
+                refined[k] = self.refined(refined[k], points0, points1, matches)
             judged = _judge(
                 refined, source, target, points0, features0, features1, tree, probes, self.distance
             )
@@ -137,6 +130,17 @@ class PoseEstimator:
         return PoseEstimate(
             refined, judged["score"][order], {name: judged[name][order] for name in STATISTICS}
         )
+
+    def refined(
+        self, pose: np.ndarray, points0: np.ndarray, points1: np.ndarray, matches: np.ndarray
+    ) -> np.ndarray:
+        """A pose (4, 4) made more exact by surfaces and matches, see :func:`sparsefeat.match.refine.refine_pose`.
+
+        Args: as for a call.
+        """
+        matched = points0[matches[:, 0]], points1[matches[:, 1]]
+        source = points0[_probes(points0)]
+        return refine_pose(pose, source, points1, 1.5 * self.distance, matched, self.distance)
 
 
 STATISTICS = ("inliers", "inlier_share", "overlap", "close_overlap", "agreement")
@@ -153,6 +157,11 @@ def inlier_mask(
     moved = points0[matches[:, 0]] @ transform[:3, :3].T + transform[:3, 3]
     mask: np.ndarray = np.linalg.norm(moved - points1[matches[:, 1]], axis=1) < distance
     return mask
+
+
+def _probes(points: np.ndarray) -> np.ndarray:
+    """Rows of the source's key points that are looked at."""
+    return np.arange(0, len(points), max(1, len(points) // _PROBES))
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

@@ -62,11 +62,14 @@ def conditions(results: Sequence[Result]) -> str:
     others = list(dict.fromkeys(name for row in found.values() for name in row["others"]))
     scenes = result["numbers"]["n_pairs"]
     head = ["", "RR", *(f"RR, {SCENES.get(scene, scene)}" for scene in scenes)]
+    from_truth = any("truth_kept" in row for row in found.values())
+    head += ["RR from the true pose"] if from_truth else []
     head += ["of confidence 0.9: right", "inlier ratio"]
     head += [f"RR, {_SOLVERS.get(name, name)}" for name in others]
     table = []
     for name, row in found.items():
         cells = [share(row["RR"]), *(share(row["scenes"][scene]) for scene in scenes)]
+        cells += [share(row.get("truth_kept"))] if from_truth else []
         cells += [f"{row['sure_right']} of {row['sure']}", share(row["inlier_ratio"])]
         cells += [share(row["others"].get(other, {}).get("RR")) for other in others]
         table.append([name, *cells])

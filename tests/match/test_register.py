@@ -197,7 +197,7 @@ def test_registration_is_measured_under_each_condition(scans, tmp_path, monkeypa
     assert numbers["n_pairs"] == {"room": 1}, "neighbours in the recording do not count"
     assert list(numbers["conditions"]) == chosen.split(";")
     for found in numbers["conditions"].values():
-        assert found["RR"] == found["scenes"]["room"] == found["found"] == 1
+        assert found["RR"] == found["scenes"]["room"] == found["found"] == found["truth_kept"] == 1
         assert found["inlier_ratio"] > 0.1 and found["matches"] > 20
     written = json.loads((tmp_path / "results" / "matching" / "r.json").read_text())
     assert written["numbers"] == numbers

@@ -236,6 +236,11 @@ def test_registration_is_shown_by_condition():
     times = rows(VIEWS["condition_times"]([measured]))
     assert times[0][-1] == "the same by KISS-Matcher"
     assert times[1] == ["as recorded", "200", "300", "60", "2"]
+    kept = condition_numbers()
+    kept["conditions"]["as recorded"]["truth_kept"] = 0.875
+    table = rows(VIEWS["conditions"]([result("matching", kept)]))
+    column = table[0].index("RR from the true pose")
+    assert table[1][column] == "0.875" and table[2][column] == ""
     compared = compare(measured, condition_numbers())
     assert len(compared) == 7 and all(comparison.agrees for comparison in compared)
 
