@@ -154,6 +154,7 @@ def zoomout(
     size: int | tuple[int, int] = 100,
     step: int = 5,
     samples: tuple[Tensor | np.ndarray, Tensor | np.ndarray] | None = None,
+    allowed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Refine a map by turning it into a point-wise one and back, with ``step`` more eigenpairs each time.
 
@@ -168,6 +169,8 @@ def zoomout(
         step: eigenpairs added at a time, to the larger number.
         samples: rows of a and of b, evenly spread, as many as eigenpairs or more: the maps in between are of
             these alone, which is several times faster. None: of all vertices.
+        allowed: which sample of a each sample of b may be mapped to on the way; None: any. Shape (Sb, Sa) bool, at least
+            one in a row.
 
     Returns:
         The functional map (Eb, Ea) and the point-wise one (Nb,), rows of a.
@@ -205,12 +208,20 @@ def zoomout(
     matrix = start
     for count_b, count_a in _growing(tuple(start.shape), (rows, columns), step):
         before_b, before_a = matrix.shape
-        points = nearest_neighbours(of_b[:, :before_b], of_a[:, :before_a] @ matrix.T)
+        points = _nearest(of_b[:, :before_b], of_a[:, :before_a] @ matrix.T, allowed)
         if samples is None:
             matrix = map_from_points(points, a.truncate(count_a), b.truncate(count_b))
         else:
             matrix = torch.linalg.lstsq(of_b[:, :count_b], of_a[points][:, :count_a]).solution
     return matrix, points_from_map(matrix, a, b)
+
+
+def _nearest(queries: Tensor, references: Tensor, allowed: Tensor | None) -> np.ndarray | Tensor:
+    """Row of the nearest reference that each query is allowed. Shape: (Q, C), (R, C), (Q, R) -> (Q,)."""
+    if allowed is None:
+        return nearest_neighbours(queries, references)
+    apart = torch.cdist(queries, references).masked_fill_(~allowed, torch.inf)
+    return apart.argmin(1)
 
 
 def _growing(start: tuple[int, ...], end: tuple[int, int], step: int) -> list[tuple[int, int]]:

@@ -120,9 +120,9 @@ class ConsistentMaps:
         ]
         self.found = self.together()
 
-    def maps(self, most: int) -> list[np.ndarray]:
-        """Distinct maps of the samples of the part to vertices of the whole, best first. Shape: (M,) each."""
-        return [self.exact(images).numpy() for _, images in self.found[:most]]
+    def maps(self, most: int) -> list[tuple[Tensor, np.ndarray]]:
+        """Distinct maps of the samples of the part, best first: to samples and to vertices of the whole. Shape: (M,) each."""
+        return [(images, self.exact(images).numpy()) for _, images in self.found[:most]]
 
     def score_of(self, vertices: Tensor) -> float:
         """:meth:`score` of any map of the part's vertices. Shape: (Na,) rows of the whole."""

@@ -49,10 +49,13 @@ EIGENPAIRS = 100
 _STARTS = ((30, 0.25), (30, 2.0), (20, 0.25), (20, 2.0))
 # Maps by distances that are refined, and eigenpairs of the whole that they begin with, for whole shapes and for parts.
 # Of whole ones 15, 20, 30 and 60 were tried on 29 pairs of FAUST's first 80 shapes; 15 had the smallest errors.
-_CONSISTENT = {False: (2, 15), True: (4, 60)}
+_CONSISTENT = {False: (2, 15), True: (8, 60)}
 # Weight of the descriptors' distance in the score. A body turned back to front keeps distances and orientation, and its
 # descriptors differ by 0.04 to 0.07 more. From 3 to 8 the choices on those 29 pairs hardly change.
 _DISTANCE = 5.0
+_REACH = (
+    0.2  # of a part's map, from where its samples were placed, in roots of the area of the whole
+)
 _RIDGE = 0.02  # of the mean square of an eigenfunction
 _STEP = 8  # eigenpairs that ZoomOut adds at a time
 _SAMPLES = 1000  # vertices that ZoomOut works on
@@ -71,6 +74,8 @@ class MapHypothesis:
         score: orientation minus five times the distance minus cycle, or of a part
             :meth:`sparsefeat.match.consistent.ConsistentMaps.score`; the highest is taken.
         forth, back: functional maps behind the maps from a to b and from b to a.
+        near: of a part, rows of samples of the whole that its samples are mapped to, near which the map stays; None: it
+            may go anywhere.
     """
 
     name: str
@@ -80,6 +85,7 @@ class MapHypothesis:
     score: float
     forth: Tensor
     back: Tensor
+    near: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +218,7 @@ def correspond_shapes(
             tuple(_turned(hypothesis) for hypothesis in other.hypotheses),
         )  # fmt: skip
     pair = _Pair(a, b, eigenpairs, partial)
-    ranked = [pair.refined(name, *first) for name, first in pair.first_maps(initial)]
+    ranked = [pair.refined(*first) for first in pair.first_maps(initial)]
     ranked.sort(key=lambda hypothesis: -hypothesis.score)
     ranked[0] = pair.polished(ranked[0])
     vertices, back_vertices = pair.points(ranked[0])
@@ -245,12 +251,12 @@ class _Pair:
         self.share = share
         self.consistent = ConsistentMaps(a, b, self.features)
 
-    def first_maps(self, initial: Sequence[np.ndarray]) -> list[tuple[str, tuple[Tensor, Tensor]]]:
-        """Names of hypotheses, and functional maps of b's functions to a and of a's to b."""
+    def first_maps(self, initial: Sequence[np.ndarray]) -> list[tuple[Any, ...]]:
+        """What :meth:`refined` takes: names of hypotheses, and functional maps of b's functions to a and of a's to b."""
         a, b = self.a, self.b
         of_a, of_b = self.features
         made_a, made_b = common_functions(self.features, _FUNCTIONS)
-        found = []
+        found: list[tuple[Any, ...]] = []
         # Cuts change what first maps of parts are made of; consistent ones are mostly better.
         starts = _STARTS[:1] if self.partial else _STARTS
         signed = [("direct", 1, *start) for start in starts]
@@ -267,16 +273,16 @@ class _Pair:
                 back = commuting_functional_map(
                     of_a, a.basis, of_b, b.basis, made_a, made_b, size[::-1], **options
                 )
-            found.append((name, (forth, back)))
+            found.append((name, forth, back))
         most, pairs = _CONSISTENT[self.partial]
         size = self.first_size(pairs)
         of_part = a.basis.eigenvectors[self.consistent.here][:, : size[0]]
         # A piece without samples would leave its eigenfunctions open.
         ridge = _RIDGE * len(of_part) * torch.eye(size[0], dtype=of_part.dtype)
-        for rows in self.consistent.maps(most):
+        for images, rows in self.consistent.maps(most):
             of_whole = b.basis.eigenvectors[rows][:, : size[1]]
             forth = torch.linalg.solve(of_part.T @ of_part + ridge, of_part.T @ of_whole)
-            found.append(("consistent", (forth, forth.T)))
+            found.append(("consistent", forth, forth.T, images if self.partial else None))
         for points in initial:
             rows = np.asarray(points)
             if rows.shape != (len(a.vertices),) or not np.issubdtype(rows.dtype, np.integer):
@@ -289,7 +295,7 @@ class _Pair:
                 )
             size = self.first_size(_STARTS[0][0])
             forth = map_from_points(rows, b.basis.truncate(size[1]), a.basis.truncate(size[0]))
-            found.append(("given", (forth, forth.T)))
+            found.append(("given", forth, forth.T))
         return found
 
     def first_size(self, most: int) -> tuple[int, int]:
@@ -297,15 +303,19 @@ class _Pair:
         count = min(most, self.size[1])
         return max(2, round(self.share * count)), count
 
-    def refined(self, name: str, forth: Tensor, back: Tensor) -> MapHypothesis:
+    def refined(
+        self, name: str, forth: Tensor, back: Tensor, near: Tensor | None = None
+    ) -> MapHypothesis:
         """ZoomOut in both directions, judged at the samples of a."""
         a, b = self.a.basis, self.b.basis
         samples_a, samples_b = self.samples
-        forth, points = _zoomout(forth, b, a, self.size, samples_b, samples_a)
-        if self.partial:
-            back = forth.T
-        else:
-            back, _ = _zoomout(back, a, b, self.size[::-1], samples_a, samples_b)
+        allowed = self.allowed(near, samples_a, samples_b)
+        forth = _zoomout(forth, b, a, self.size, samples_b, samples_a, allowed)
+        back = (
+            forth.T if self.partial else _zoomout(back, a, b, self.size[::-1], samples_a, samples_b)
+        )
+        every = self.images(forth, near)
+        points = every[samples_a]
         agreement = orientation_agreement(forth, points, b, a, samples_a)
         apart = (self.features[0][samples_a] - self.features[1][points]).square().mean(1)
         # Unrelated rows of variance 1 a channel differ by 2 in the mean square.
@@ -314,10 +324,10 @@ class _Pair:
         cycle = float((there_and_back - torch.eye(len(forth))).square().sum() / len(forth))
         orientation = float(agreement.mean())
         if self.partial:
-            score = self.consistent.score_of(points_from_map(forth, b, a))
+            score = self.consistent.score_of(every)
         else:
             score = orientation - _DISTANCE * distance - cycle
-        return MapHypothesis(name, orientation, distance, cycle, score, forth, back)
+        return MapHypothesis(name, orientation, distance, cycle, score, forth, back, near)
 
     def polished(self, hypothesis: MapHypothesis) -> MapHypothesis:
         """The second half of the refinement once more, to all vertices: samples leave maps a little inexact."""
@@ -325,20 +335,46 @@ class _Pair:
         half = [max(2, count // 2) for count in self.size]
         every_a, every_b = torch.arange(len(a)), torch.arange(len(b))
         start = hypothesis.forth[: half[0], : half[1]]
-        forth, _ = _zoomout(start, b, a, self.size, every_b, self.samples[0])
+        allowed = self.allowed(hypothesis.near, self.samples[0], every_b)
+        forth = _zoomout(start, b, a, self.size, every_b, self.samples[0], allowed)
         if self.partial:
             return replace(hypothesis, forth=forth, back=forth.T)
         start = hypothesis.back[: half[1], : half[0]]
-        back, _ = _zoomout(start, a, b, self.size[::-1], every_a, self.samples[1])
+        back = _zoomout(start, a, b, self.size[::-1], every_a, self.samples[1])
         return replace(hypothesis, forth=forth, back=back)
 
     def points(self, hypothesis: MapHypothesis) -> tuple[np.ndarray, np.ndarray]:
         """The point-wise maps, from a to b and from b to a."""
+        forth = self.images(hypothesis.forth, hypothesis.near)
+        return forth.numpy(), points_from_map(hypothesis.back, self.a.basis, self.b.basis).numpy()
+
+    def allowed(self, near: Tensor | None, rows_a: Tensor, rows_b: Tensor) -> Tensor | None:
+        """Which vertices of b are in reach of where the nearest samples of vertices of a are mapped to.
+
+        Shape: (M,) rows of samples, (Ra,), (Rb,) -> (Ra, Rb) bool; vertices of pieces that were not placed may go anywhere.
+        """
+        if near is None:
+            return None
+        nearest = torch.from_numpy(self.consistent.nearest)[rows_a]
+        allowed = self.consistent.whole[:, rows_b][near[nearest]] < _REACH
+        allowed[(nearest < 0) | ~allowed.any(1)] = True
+        return allowed
+
+    def images(self, forth: Tensor, near: Tensor | None) -> Tensor:
+        """The vertex of b for every vertex of a. Shape: (Na,)"""
         a, b = self.a.basis, self.b.basis
-        return (
-            points_from_map(hypothesis.forth, b, a).numpy(),
-            points_from_map(hypothesis.back, a, b).numpy(),
-        )
+        found = points_from_map(forth, b, a)
+        if near is None:
+            return found
+        rows, columns = forth.shape
+        own, carried = a.truncate(rows).eigenvectors, b.truncate(columns).eigenvectors @ forth.T
+        nearest = torch.from_numpy(self.consistent.nearest)
+        for sample, image in enumerate(near.tolist()):
+            group = (nearest == sample).nonzero()[:, 0]
+            reached = (self.consistent.whole[image] < _REACH).nonzero()[:, 0]
+            if len(group) and len(reached):
+                found[group] = reached[torch.cdist(own[group], carried[reached]).argmin(1)]
+        return found
 
 
 def map_predictors(
@@ -378,13 +414,14 @@ def _zoomout(
     size: tuple[int, int],
     samples_a: Tensor,
     samples_b: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """ZoomOut on samples: the functional map, and for each sample of b a vertex of a."""
+    allowed: Tensor | None = None,
+) -> Tensor:
+    """The functional map by ZoomOut on samples."""
     part = replace(
         basis_b, eigenvectors=basis_b.eigenvectors[samples_b], mass=basis_b.mass[samples_b]
     )
     rows = samples_a, torch.arange(len(samples_b))
-    return zoomout(matrix, basis_a, part, size, _STEP, rows)
+    return zoomout(matrix, basis_a, part, size, _STEP, rows, allowed)[0]
 
 
 def _carry(values: np.ndarray, rows: np.ndarray, count: int, side: str) -> np.ndarray:

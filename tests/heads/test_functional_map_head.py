@@ -96,6 +96,18 @@ def test_zoomout_on_samples_finds_the_map_and_rectangles_are_allowed(pair):
         zoomout(start, basis_a, basis_b, 50, 8, (every[:20], rows))
 
 
+def test_zoomout_goes_where_it_is_allowed(pair):
+    _, _, basis_a, basis_b, order, _ = pair
+    every = torch.arange(len(order))
+    right = torch.zeros(len(order), len(order), dtype=torch.bool)
+    right[every, torch.as_tensor(order)] = True
+    nonsense = torch.zeros(10, 10)
+    _, points = zoomout(nonsense, basis_a, basis_b, 50, 8, (every, every), right)
+    assert (points == order).float().mean() > 0.95
+    _, points = zoomout(nonsense, basis_a, basis_b, 50, 8, (every, every))
+    assert (points == order).float().mean() < 0.5
+
+
 def test_samples_are_spread(pair):
     vertices = pair[-1]
     rows = spread_samples(vertices, 50)

@@ -18,7 +18,7 @@ from sparsefeat.heads.commuting_map import common_functions, commuting_functiona
 from sparsefeat.heads.functional_map import points_from_map
 from sparsefeat.match import calibrate_maps, measure_maps
 from sparsefeat.match.consistent import ConsistentMaps
-from sparsefeat.match.correspond import correspond_shapes, describe_pair
+from sparsefeat.match.correspond import _Pair, correspond_shapes, describe_pair
 from sparsefeat.match.map_confidence import map_confidence
 from sparsefeat.match.shapes import describe_shape, shape_extractor
 from sparsefeat.mesh.geodesic import correspondence_error, geodesic_distances, geodesic_graph
@@ -168,11 +168,29 @@ def test_maps_of_a_part_are_found_by_distances_along_the_surface(person):
     # Every path on the part is one on the whole; bounds from below leave the part at its rim and come back.
     assert (along <= search.up.numpy() + 1e-4).all()
     assert (along >= search.low.numpy() - 1e-4).all()
-    best = search.maps(1)[0]
+    images, best = search.maps(1)[0]
     assert np.median(correspondence_error(vertices, faces, best, truth)) < 6
+    near = search.there[images.numpy()]
+    assert np.median(correspondence_error(vertices, faces, near, best)) < 6
     right = torch.from_numpy(part.kept)
     away = torch.from_numpy(np.roll(part.kept, len(part.kept) // 3))
     assert search.score_of(right) > search.score_of(away)
+
+
+def test_maps_of_a_part_stay_near_where_their_samples_were_placed(person):
+    vertices, faces = person
+    part = damage_mesh("cut", vertices, faces, seed=2)
+    a, b = describe_pair((part.vertices, part.faces), person, shape_extractor(None), partial=True)
+    pair = _Pair(a, b, 60, True)
+    name, forth, back, near = next(f for f in pair.first_maps(()) if f[0] == "consistent")
+    placed = torch.from_numpy(pair.consistent.nearest) >= 0
+    centres = near[torch.from_numpy(pair.consistent.nearest)]
+    rows, _ = pair.points(pair.polished(pair.refined(name, forth, back, near)))
+    assert pair.consistent.whole[centres, torch.from_numpy(rows)][placed].max() < 0.2
+    # A first map of nonsense stays there as well.
+    wrong = pair.refined(name, torch.zeros_like(forth), torch.zeros_like(back), near)
+    rows, _ = pair.points(wrong)
+    assert pair.consistent.whole[centres, torch.from_numpy(rows)][placed].max() < 0.2
 
 
 @pytest.fixture(scope="module")
