@@ -1,4 +1,4 @@
-"""From how different places overlapping fragments were seen, in scans and in the rooms that a network is trained on.
+"""How much the viewpoints of overlapping fragments differ, in scans and in the rooms that a network is trained on.
 
 ``python -m sparsefeat.benchmark.viewpoints --pairs NAME=ROOT[:SCENE] [NAME=ROOT[:SCENE] ...] --result viewpoints`` writes
 results/fragments/viewpoints.json: for each group and each range of overlap, how far two lines of sight to one point turn,
@@ -31,7 +31,7 @@ RANGES = {
     "0.4 to 0.6": (0.4, 0.6),
     "0.6 to 1": (0.6, 1.01),
 }
-"""Of the overlap of pairs, which are looked at together."""
+"""Ranges of overlap: a row of the result is the mean over the pairs of one range."""
 COMMON, RIGHT = 0.05, 0.1
 """Metres: a key point with a neighbour this close lies in the overlap; a match this close is right."""
 
@@ -86,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def statistics(pair: FragmentPair, source: Scan, target: Scan) -> dict[str, float] | None:
-    """What one pair is like; None if the two have nothing in common. Both were seen from the origin of their frame.
+    """Overlap, viewpoints and right matches of one pair; None without common key points.
+
+    Both fragments were seen from the origin of their frame.
 
     Returns:
         ``overlap``: share of the source's key points with one of the target within 5 cm. ``angle_deg``: between the lines of

@@ -2,7 +2,8 @@
 
 Descriptors give functional maps under two hypotheses, one that keeps orientation and one that reverses it: bodies
 look like their mirror images to descriptors, but not to a map of outer surfaces. Each is refined by ZoomOut in both
-directions, and judged at the end. :mod:`sparsefeat.match.consistent` gives further ones, by distances along the surfaces.
+directions, and judged at the end. :mod:`sparsefeat.match.consistent` gives further first maps, from distances along the
+surfaces.
 """
 
 from __future__ import annotations

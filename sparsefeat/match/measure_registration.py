@@ -185,8 +185,8 @@ def measure(
     Returns:
         ``RR``, the mean over the scenes; ``scenes``, that of each; ``sure`` and ``sure_right``, the pairs whose
         confidence is at least :data:`SURE` and how many of these are right; ``found``, all right ones; ``matches``
-        and ``inlier_ratio``, means; ``truth_kept``, the share of pairs in which a refinement that begins at the true pose
-        ends at a right one; ``cpu_ms``, medians of the CPU time: to describe a scan, to match and to estimate
+        and ``inlier_ratio``, means; ``truth_kept``, the recall of refinements that start at the true pose, mean over the
+        scenes; ``cpu_ms``, medians of the CPU time: to describe a scan, to match and to estimate
         the pose of a pair; ``others``, the recall and time of the other solvers on the same matches.
     """
     watch = Stopwatch()
