@@ -154,9 +154,7 @@ def processor() -> str:
     )
 
 
-_NO_RESULTS = ":(exclude)results"
-
-
+_CHANGES = "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results"
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -168,17 +166,7 @@ def _commit(checkout: Path = _CHECKOUT) -> dict[str, Any]:
         return {
             "commit": commit,
             # Results that were written before change nothing in what is measured.
-            "modified": bool(
-                _git(
-                    checkout,
-                    "status",
-                    "--porcelain",
-                    "--untracked-files=no",
-                    "--",
-                    ".",
-                    _NO_RESULTS,
-                )
-            ),
+            "modified": bool(_git(checkout, *_CHANGES)),
         }
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "modified": None}

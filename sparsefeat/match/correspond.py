@@ -54,9 +54,8 @@ _CONSISTENT = {False: (2, 15), True: (8, 60)}
 # Weight of the descriptors' distance in the score. A body turned back to front keeps distances and orientation, and its
 # descriptors differ by 0.04 to 0.07 more. From 3 to 8 the choices on those 29 pairs hardly change.
 _DISTANCE = 5.0
-_REACH = (
-    0.2  # of a part's map, from where its samples were placed, in roots of the area of the whole
-)
+# How far a part's map may go from where its samples were placed, in roots of the area of the whole.
+_REACH = 0.2
 _RIDGE = 0.02  # of the mean square of an eigenfunction
 _STEP = 8  # eigenpairs that ZoomOut adds at a time
 _SAMPLES = 1000  # vertices that ZoomOut works on
