@@ -17,35 +17,16 @@ from sparsefeat.process.workers import end_with_parent
 from sparsefeat.synthetic.rooms import make_rooms
 
 
-def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> bool:
+def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> None:
     """Make the synthetic rooms that ``config.rooms`` asks for, unless ``config.root`` holds them already.
 
-    Returns:
-        Whether rooms were made.
-
     Raises:
-        InputError: as :func:`sparsefeat.synthetic.make_rooms`, or the folder holds other rooms.
+        InputError: as :func:`sparsefeat.synthetic.make_rooms`.
     """
     if config.rooms is None:
-        return False
-    wanted = " ".join(
-        f"{name}={getattr(config.rooms, name)}"
-        for name in ("rooms", "fragments_per_room", "frames", "seed")
-    )
-    root = Path(config.root)
-    # Written last, so that an interrupted making starts over.
-    done = root / "made.txt"
-    with opening(done):
-        found = done.read_text().strip() if done.is_file() else None
-    if found is not None:
-        if found != wanted:
-            raise InputError(
-                f"{root}: holds rooms made with {found}, but data.rooms asks for {wanted}; delete it or name another "
-                "data.root"
-            )
-        return False
+        return
     make_rooms(
-        root,
+        config.root,
         seed=config.rooms.seed,
         rooms=config.rooms.rooms,
         fragments_per_room=config.rooms.fragments_per_room,
@@ -54,9 +35,6 @@ def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | Non
         workers=config.rooms.workers,
         progress=progress,
     )
-    with opening(done), atomic_write(done) as temporary:
-        temporary.write_text(wanted + "\n")
-    return True
 
 
 def load_pairs(

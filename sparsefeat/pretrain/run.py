@@ -55,8 +55,8 @@ def run(
     rooms = config.data.rooms
     if rooms is not None and main_process:
         with Progress("rooms", unit="fragment") as progress:
-            made = prepare_rooms(config.data, progress)
-        say(f"{'made' if made else 'found'} synthetic rooms in {config.data.root}")
+            prepare_rooms(config.data, progress)
+        say(f"synthetic rooms: {config.data.root}")
     result = pretrain(config, output, device, resume, overfit, main_process, should_stop, overwrite)
     if not main_process or (should_stop() and not result.finished):
         return

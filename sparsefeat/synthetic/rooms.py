@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsefeat import __version__
 from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import atomic_write
-from sparsefeat.io.lock import output_folder
+from sparsefeat.io.lock import LOCK_NAME, output_folder
 from sparsefeat.synthetic.camera import KINECT, Intrinsics, Scene, drifted, walk
 from sparsefeat.synthetic.depth_noise import DepthNoise
 from sparsefeat.synthetic.fragments import (
@@ -23,6 +24,9 @@ from sparsefeat.synthetic.fragments import (
 )
 from sparsefeat.synthetic.layout import Room, make_room
 from sparsefeat.synthetic.parallel import run_tasks
+
+_MADE = "made.txt"
+_UNFINISHED = "unfinished: "
 
 DRIFT_DEG, DRIFT = (
     0.15,
@@ -120,8 +124,11 @@ def make_rooms(
     ``val_rooms.txt`` and ``test_rooms.txt`` list the scenes of each split (see `splits`). The same arguments
     give the same files, whatever the number of workers.
 
+    ``<output>/made.txt`` keeps the arguments. A folder that holds rooms of these arguments is left as it is; where their
+    making was interrupted it starts over.
+
     Args:
-        output: folder, made if it is not there.
+        output: folder, made if it is not there; empty, or of the same arguments.
         seed: decides everything.
         rooms: number of rooms.
         fragments_per_room: number of fragments of each.
@@ -136,7 +143,7 @@ def make_rooms(
         The output folder.
 
     Raises:
-        InputError: a number out of range or an unknown layout.
+        InputError: a number out of range, an unknown layout, or the folder holds something else.
         MissingExtraError: ``embreex`` is not installed.
     """
     check_layout(layout)
@@ -156,7 +163,16 @@ def make_rooms(
         for r in range(rooms)
         for k in range(fragments_per_room)
     ]
-    with output_folder(output) as folder:
+    made = (
+        f"seed={seed} rooms={rooms} fragments_per_room={fragments_per_room} layout={layout} frames={frames} "
+        f"voxel_size={voxel_size:g} spacing={spacing:g} sparsefeat={__version__}"
+    )
+    mark = Path(output) / _MADE
+    with opening(mark):
+        if mark.is_file() and mark.read_text().strip() == made:
+            return Path(output)
+    with output_folder(output) as folder, opening(folder):
+        _begin(folder, made)
         unfinished: dict[int, dict[int, Fragment]] = {}
         for done, (task, fragment) in enumerate(run_tasks(_make_fragment, tasks, workers), 1):
             room, k = divmod(task, fragments_per_room)
@@ -173,6 +189,29 @@ def make_rooms(
             if progress is not None:
                 progress(done, len(tasks))
         for split, names in splits(rooms).items():
-            with opening(folder), atomic_write(folder / f"{split}_rooms.txt") as path:
+            with atomic_write(folder / f"{split}_rooms.txt") as path:
                 path.write_text("".join(name + "\n" for name in names))
+        with atomic_write(folder / _MADE) as path:
+            path.write_text(made + "\n")
     return folder
+
+
+def _begin(folder: Path, made: str) -> None:
+    """Mark a folder as one whose rooms are being made.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    mark = folder / _MADE
+    found = mark.read_text().strip() if mark.is_file() else None
+    if found is None and any(path.name != LOCK_NAME for path in folder.iterdir()):
+        raise InputError(
+            f"{folder}: there is something already, expected a new or an empty folder for rooms"
+        )
+    if found not in (None, _UNFINISHED + made):
+        raise InputError(
+            f"{folder}: holds rooms made with {found.removeprefix(_UNFINISHED)}, asked for are {made}; delete it or "
+            "name another folder"
+        )
+    with atomic_write(mark) as path:
+        path.write_text(_UNFINISHED + made + "\n")

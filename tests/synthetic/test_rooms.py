@@ -376,6 +376,45 @@ def test_an_output_that_is_a_file_is_refused(tmp_path):
         make(tmp_path / "file")
 
 
+def test_rooms_that_are_there_are_not_made_again(tmp_path):
+    settings = {"rooms": 1, "fragments_per_room": 1}
+    make(tmp_path, **settings)
+    before = contents(tmp_path)
+    seen = []
+    make(tmp_path, **settings, progress=lambda *done: seen.append(done))
+    assert contents(tmp_path) == before and seen == []
+
+
+def test_a_making_that_was_interrupted_starts_over(rooms, tmp_path):
+    def interrupt(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, progress=interrupt)
+    assert contents(tmp_path) != contents(rooms)
+    assert contents(make(tmp_path)) == contents(rooms)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_rooms_are_not_overwritten(tmp_path, finished):
+    settings = {"rooms": 1, "fragments_per_room": 1}
+    make(tmp_path, **settings)
+    if not finished:
+        (tmp_path / "made.txt").write_text("unfinished: " + (tmp_path / "made.txt").read_text())
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="holds rooms made with seed=3 .*, asked for are seed=4 "):
+        make(tmp_path, seed=4, **settings)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "room-0000@seq-01_000.npz").write_text("mine")
+    with pytest.raises(ValueError, match="there is something already"):
+        make(tmp_path, rooms=1, fragments_per_room=1)
+    assert contents(tmp_path) == {"room-0000@seq-01_000.npz": b"mine"}
+
+
 def test_without_embreex_the_error_says_what_to_install(monkeypatch):
     from sparsefeat.synthetic.camera import Scene
     from sparsefeat.synthetic.shapes import box
