@@ -64,7 +64,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         default=10,
         metavar="S",
-        help="after which a case gets 3 (default: %(default)s)",
+        help="a case stops after this time, but not before 3 rounds (default: %(default)s)",
     )
     add("--json", metavar="FILE", help="write all numbers there, after every case")
     add(

@@ -83,7 +83,7 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
     add(
         "--salient",
         action="store_true",
-        help="draw key points rather where the surface is curved; the protocol draws them evenly",
+        help="prefer key points on curved surfaces; the protocol draws them evenly",
     )
     add(
         "--tau1",
@@ -119,8 +119,8 @@ def add_matching(tasks: argparse._SubParsersAction[ToolParser], argv: Sequence[s
         "--orientation",
         choices=("given", "unknown", "wrong"),
         default="given",
-        help="what is said of viewpoints: given ones are believed; a wrong one, 3 m off, may be noticed "
-        "(default: %(default)s)",
+        help="given: viewpoints of the fragments are used; unknown: the side is estimated; wrong: each viewpoint is "
+        "moved by 3 m (default: %(default)s)",
     )
     add("--baselines", default="", metavar="A,B", help="on the same points: fpfh, random")
     add(

@@ -120,7 +120,7 @@ def add_viewpoints_option(parser: argparse.ArgumentParser) -> None:
         "--viewpoints",
         metavar="FILE",
         help="text with a line NAME X Y Z (or NAME unknown) for each file that was seen from there; several lines are "
-        "several viewpoints; goes before what the files say",
+        "several viewpoints; overrides what the files say",
     )
 
 

@@ -18,7 +18,7 @@ VERBS = {
     "evaluate": "measure features by matching pairs of fragments",
     "voxelize": "write the voxels that meshes touch",
     "make_data": "make rooms or creatures, or fuse a recorded RGB-D sequence",
-    "match": "find the pose of one scan on another, or of all scans of a folder",
+    "match": "find the pose of one scan on another, of all scans of a folder, or a map between shapes",
     "view": "look at clouds, meshes, features and labels in a browser",
     "benchmark": "measure the speed of the engine",
     "results": "render published results into documents, or measure one again",

@@ -57,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--checkpoint",
         metavar="NAME",
-        help="path, sparsefeat/NAME, or hub id; default: sparsefeat/rooms-5cm-oriented-v1",
+        help="path, sparsefeat/NAME, or hub id; default: sparsefeat/rooms-5cm-oriented-v2",
     )
     add(
         "--scales",
@@ -71,14 +71,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=5000,
         metavar="N",
-        help="key points a scan (default: %(default)s)",
+        help="scans only: key points of each (default: %(default)s)",
     )
     add(
         "--viewpoint",
         type=float,
         nargs=3,
         metavar=("X", "Y", "Z"),
-        help="where the sensor stood, in the frame of every file; default: what a file says, or estimated",
+        help="scans only: where the sensor stood, in the frame of every file; default: what a file says, or estimated",
     )
     add_viewpoints_option(parser)
     add(
@@ -86,10 +86,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         default=0.5,
         metavar="P",
-        help="a less credible pose is not reported (default: %(default)s)",
+        help="scans only: a less credible pose is not reported (default: %(default)s)",
     )
-    add("--unit", metavar="U", help="of the points: m, cm, mm, in or ft; default: the checkpoint's")
-    add("--seed", type=int, default=0, metavar="N", help="of the choice of key points (default: 0)")
+    add("--unit", metavar="U", help="scans only: unit of the points, m, cm, mm, in or ft; default: the checkpoint's")
+    add("--seed", type=int, default=0, metavar="N", help="scans only: of the choice of key points (default: 0)")
     add("--device", metavar="D", help="cpu, cuda, cuda:1, mps; default: cpu")
     return parser.parse_args(argv)
 
@@ -175,8 +175,9 @@ def run_shapes(args: argparse.Namespace) -> int:
 
     if len(args.inputs) != 2:
         raise InputError(f"match --shapes: {len(args.inputs)} inputs, expected two shapes")
-    if args.viewpoint is not None:
-        raise InputError("--viewpoint: for --rigid alone")
+    for name in ("viewpoint", "viewpoints", "unit"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name}: for scans alone, not with --shapes")
     labels = None if args.transfer is None else read_labels(args.transfer)
     if labels is not None:
         count = len(as_shape(args.inputs[1])[0])

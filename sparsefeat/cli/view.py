@@ -109,7 +109,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="ply pcd npz npy xyz txt off obj stl glb; an npz of tools/extract.py brings its features",
+        help="ply pcd npz npy xyz txt off obj stl glb; an npz of sparsefeat extract includes its features",
     )
     add("--checkpoint", metavar="NAME", help="compute features: path, sparsefeat/NAME, or hub id")
     add(

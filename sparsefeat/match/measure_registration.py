@@ -1,6 +1,6 @@
 """Measure :func:`sparsefeat.register` on scans as users have them: viewpoints unknown or wrong, few points, noise.
 
-python -m sparsefeat.match.measure_registration data/threedmatch_test --result rooms-5cm-oriented-v1-conditions
+python -m sparsefeat.match.measure_registration data/threedmatch_test --result rooms-5cm-oriented-v2-conditions
 
 The same matches go to Open3D's RANSAC and to KISS-Matcher's solver (``pip install kiss-matcher``), where they are
 installed.

@@ -20,7 +20,7 @@ from sparsefeat.extract.inputs import as_tensor, check_points
 from sparsefeat.io.objects import object_arrays
 from sparsefeat.sparse import quantize
 
-CHECKPOINT = "sparsefeat/rooms-5cm-oriented-v1"
+CHECKPOINT = "sparsefeat/rooms-5cm-oriented-v2"
 """What features are made with unless another extractor is given; it expects metres."""
 
 Points = Any

@@ -339,7 +339,8 @@ def test_wrong_input_is_one_line(tmp_path, described, person, capsys):
         ([one, "--shapes"], "match --shapes: 1 inputs, expected two shapes"),
         ([one, one, "--transfer", short], "--transfer: for --shapes alone"),
         ([one, one, "--partial"], "--partial: for --shapes alone"),
-        ([one, one, "--shapes", "--viewpoint", "0", "0", "0"], "--viewpoint: for --rigid alone"),
+        ([one, one, "--shapes", "--viewpoint", "0", "0", "0"], "--viewpoint: for scans alone"),
+        ([one, one, "--shapes", "--unit", "mm"], "--unit: for scans alone"),
         ([one, one, "--shapes", "--transfer", short], "short.txt: 2 labels for"),
     ):
         assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
