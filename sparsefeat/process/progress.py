@@ -63,6 +63,8 @@ class Progress:
         """
         self.done = done
         self.total = self.total if total is None else total
+        # The first part of a work in parts may take many minutes.
+        begins = note is not None and not self._note and done == self._first
         self._note = self._note if note is None else note
         seconds = self._estimate(self.done, self.total)
         if seconds is not None and self.total is not None and (self._lines or self._bars):
@@ -81,7 +83,7 @@ class Progress:
             self._bar.set_postfix_str(self._note, refresh=False)
             self._bar.update(done - self._bar.n)
             self._bar.refresh()
-        elif self._lines and time.monotonic() - self._last >= LINE_EVERY_S:
+        elif self._lines and (begins or time.monotonic() - self._last >= LINE_EVERY_S):
             self._last = time.monotonic()
             print(self._line(), file=sys.stderr, flush=True)
 

@@ -33,6 +33,14 @@ def test_a_line_every_half_minute_where_there_is_no_terminal(clock, capsys):
     assert lines[-1] == "rooms: 39 of 40 fragments, 6:30 gone, about 0:10 left, room-39"
 
 
+def test_the_first_part_of_a_work_is_named_when_it_begins(clock, capsys):
+    with Progress("study", 2, "part") as progress:
+        progress(0, note="clean: descriptors")
+        clock[0] += 10
+        progress(1, note="clean: heads")
+    assert capsys.readouterr().err == "study: 0 of 2 parts, 0:00 gone, clean: descriptors\n"
+
+
 def test_what_was_done_before_does_not_make_it_look_faster(clock, capsys):
     progress = Progress("pretrain", 100, "step", done=50)
     clock[0] += 3600
