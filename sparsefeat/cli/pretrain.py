@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from sparsefeat.errors import InputError
 from sparsefeat.process.tool import INTERRUPTED, ToolParser, run_tool
 
 
@@ -26,7 +27,10 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.io.packaged import find_config
     from sparsefeat.process.progress import Progress
 
-    config = load_config(pretrain.PretrainConfig, find_config(args.config), args.overrides)
+    path = find_config(args.config)
+    config = load_config(pretrain.PretrainConfig, path, args.overrides)
+    if args.overrides and not args.resume and path.resolve() == _config(args).resolve():
+        raise InputError(f"{path}: the run would write its own options there; name another --output")
     stop = Stop()
     with stop.listening():
         pretrain.run(
@@ -117,6 +121,10 @@ class Stop:
 
 def _output(args: argparse.Namespace) -> Path:
     return args.output or Path("runs") / Path(args.config).stem
+
+
+def _config(args: argparse.Namespace) -> Path:
+    return _output(args) / "config.yaml"
 
 
 def _left(args: argparse.Namespace) -> str:

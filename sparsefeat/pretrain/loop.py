@@ -22,7 +22,6 @@ from sparsefeat.checkpoint import (
     save_checkpoint,
 )
 from sparsefeat.errors import InputError
-from sparsefeat.io.config import save_config
 from sparsefeat.io.lock import output_folder
 from sparsefeat.losses import PairFeatures, coarse_side_losses, pair_loss
 from sparsefeat.models import create_model
@@ -35,7 +34,13 @@ from sparsefeat.pretrain.log import RunLog
 from sparsefeat.pretrain.pairs import PairBatch, pair_features
 from sparsefeat.pretrain.processes import in_parallel, join_processes, over_processes
 from sparsefeat.pretrain.sources import PairSource, Result, numbers, open_source
-from sparsefeat.pretrain.state import check_output, load_state, remove_run, save_state
+from sparsefeat.pretrain.state import (
+    check_output,
+    keep_config,
+    load_state,
+    remove_run,
+    save_state,
+)
 from sparsefeat.process.workers import WORKER_KILLED
 
 _ADDED = ("chiral", "context")
@@ -91,14 +96,21 @@ def pretrain(
     """
     output = Path(output)
     device = checked_device(device, nn.Identity())
-    check_output(output, resume, overwrite)
+    check_output(output, config, resume, overwrite)
     rank, world_size = join_processes(device)
     source = open_source(config, overfit)
     with output_folder(output) if rank == 0 else contextlib.nullcontext():
-        if overwrite and rank == 0:
-            remove_run(output)
         return _pretrain(
-            config, output, device, source, resume, show_progress, should_stop, rank, world_size
+            config,
+            output,
+            device,
+            source,
+            resume,
+            show_progress,
+            should_stop,
+            overwrite,
+            rank,
+            world_size,
         )
 
 
@@ -110,6 +122,7 @@ def _pretrain(
     resume: bool,
     show_progress: bool,
     should_stop: Callable[[], bool],
+    overwrite: bool,
     rank: int,
     world_size: int,
 ) -> PretrainResult:
@@ -130,7 +143,9 @@ def _pretrain(
         if first >= steps:
             return PretrainResult(first, {}, output, finished=True)
     elif rank == 0:
-        save_config(output / "config.yaml", config)
+        if overwrite:
+            remove_run(output)
+        keep_config(output / "config.yaml", config)
 
     parallel = in_parallel(model, world_size, device)
 

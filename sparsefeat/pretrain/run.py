@@ -48,7 +48,7 @@ def run(
     output = Path(output)
     # What can be wrong is found out before rooms are made.
     device = _own_device(device)
-    check_output(output, resume, overwrite)
+    check_output(output, config, resume, overwrite)
     with torch.device("meta"):
         build_model(config.model)
     main_process = int(os.environ.get("RANK", 0)) == 0

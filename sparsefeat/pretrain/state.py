@@ -7,18 +7,30 @@ from typing import Any
 
 import torch
 
-from sparsefeat.checkpoint import load_weights
+from sparsefeat.checkpoint import find_checkpoint, load_weights
 from sparsefeat.checkpoint.legacy import current_run_options
 from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import atomic_write
-from sparsefeat.io.config import config_from_dict, to_dict
+from sparsefeat.io.config import config_from_dict, load_config, save_config, to_dict
 from sparsefeat.models import Network
 from sparsefeat.pretrain.config import PretrainConfig
 from sparsefeat.pretrain.log import read_log
 
 # What may change between an interruption and the resumption: another length, data that lies elsewhere, and what
 # is only reported.
-_FREE = {"steps", "epochs", "validate_every", "save_every", "pictures", "compare", "data"}
+_FREE = {"steps", "epochs", "validate_every", "save_every", "pictures", "compare"}
+_FREE_DATA = {
+    "root",
+    "extra_roots",
+    "validation_root",
+    "validation_scenes",
+    "validation_pairs",
+    "validation_points",
+    "rooms",  # other rooms in root are refused when they are made
+    "workers",
+    "cache_gb",
+}
+_FREE_SHAPES = {"roots", "validation_roots"}
 
 
 def save_state(
@@ -56,8 +68,8 @@ def save_state(
         ) from error
 
 
-def check_output(output: Path, resume: bool, overwrite: bool) -> None:
-    """Refuse to begin where a run is, and to go on where none is.
+def check_output(output: Path, config: PretrainConfig, resume: bool, overwrite: bool) -> None:
+    """Refuse to begin where a run is, to go on where none is, and to delete the weights that a run begins with.
 
     Raises:
         InputError: see above; the message says which options there are.
@@ -68,12 +80,26 @@ def check_output(output: Path, resume: bool, overwrite: bool) -> None:
         raise InputError(
             f"{output / 'last.pt'}: nothing to resume from; expected the last.pt of an earlier run"
         )
+    if overwrite and config.model.init is not None:
+        init = find_checkpoint(config.model.init)
+        if init.resolve().parent == output.resolve():
+            raise InputError(f"model.init {init}: lies in the run that --overwrite deletes")
     if not resume and not overwrite and (steps := _begun(output)) is not None:
         goes_on = "--resume goes on with it, " if (output / "last.pt").is_file() else ""
         raise InputError(
             f"{output}: holds a run that was begun before, of {steps} steps; {goes_on}--overwrite begins anew, or name "
             "another output"
         )
+
+
+def keep_config(path: Path, config: PretrainConfig) -> None:
+    """Write the configuration of a run; a file that says the same keeps its comments."""
+    try:
+        same = path.is_file() and load_config(PretrainConfig, path) == config
+    except InputError:
+        same = False
+    if not same:
+        save_config(path, config)
 
 
 def remove_run(output: Path) -> None:
@@ -129,6 +155,12 @@ def load_state(
         config_from_dict(PretrainConfig, current_run_options(state["config"]), where=str(path))
     )
     mine = to_dict(config)
+    for options in (mine, theirs):
+        data = options.pop("data")
+        if data["shapes"] is not None:
+            shapes = data["shapes"].items()
+            data["shapes"] = {name: value for name, value in shapes if name not in _FREE_SHAPES}
+        options |= {f"data.{name}": data[name] for name in data if name not in _FREE_DATA}
     for name in mine:
         if name not in _FREE and mine[name] != theirs.get(name):
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -107,6 +108,44 @@ def test_overwriting_gives_the_run_anew(config, run):
     # The log has times. All others have the same bytes, headers included.
     assert after.keys() == before.keys()
     assert all(after[name] == before[name] for name in after if name != "log.jsonl")
+
+
+@pytest.mark.parametrize(
+    "change", [{"model__init": "last.safetensors"}, {"optimizer__only": ["absent"]}], ids=str
+)
+def test_what_cannot_begin_deletes_nothing(config, run, change):
+    wrong = copy.deepcopy(config)
+    for name, value in change.items():
+        section, key = name.split("__")
+        value = str(run / value) if key == "init" else value
+        setattr(getattr(wrong, section), key, value)
+    before = content(run)
+    with pytest.raises(InputError, match=r"model.init .*: lies in the run|optimizer.only"):
+        pretrain(wrong, run, overwrite=True)
+    assert content(run) == before
+
+
+def test_a_configuration_that_says_the_same_keeps_its_comments(config, tmp_path):
+    save_config(tmp_path / "config.yaml", config)
+    mine = "# my notes\n" + (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(mine)
+    assert main([str(tmp_path / "config.yaml"), "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "config.yaml").read_text() == mine
+
+
+def test_the_runs_own_options_do_not_replace_the_users_file(config, tmp_path, capsys):
+    save_config(tmp_path / "config.yaml", config)
+    before = content(tmp_path)
+    assert main([str(tmp_path / "config.yaml"), "steps=2", "--output", str(tmp_path)]) == 2
+    assert "the run would write its own options there" in capsys.readouterr().err
+    assert content(tmp_path) == before
+
+
+def test_resuming_with_other_pairs_is_refused(config, run):
+    other = copy.deepcopy(config)
+    other.data.min_overlap = 0.5
+    with pytest.raises(InputError, match=r"was made with data.min_overlap = 0.3, .* says 0.5"):
+        pretrain(other, run, resume=True)
 
 
 def test_resume_and_overwrite_contradict_each_other(config, run):
