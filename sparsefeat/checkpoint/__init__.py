@@ -11,6 +11,7 @@ from sparsefeat.checkpoint.native import (
     read_checkpoint,
     read_state,
     save_checkpoint,
+    weights_digest,
 )
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "read_checkpoint",
     "read_state",
     "save_checkpoint",
+    "weights_digest",
     "write_folder",
 ]

@@ -7,6 +7,7 @@ about the training). Reading any of these files executes nothing in it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sparsefeat.checkpoint import foreign, legacy
-from sparsefeat.errors import InputError, opens_path
+from sparsefeat.errors import InputError, opening, opens_path
 from sparsefeat.extras import import_extra
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.damage import DAMAGE, describe
@@ -252,6 +253,17 @@ def load_weights(model: Network, state: dict[str, Tensor]) -> None:
 
 
 @opens_path
+def weights_digest(name_or_path: str | os.PathLike) -> str:
+    """Says whether a checkpoint's file is the one that something was computed with: the begin of its SHA-256.
+
+    Raises:
+        InputError: as :func:`find_checkpoint`.
+    """
+    path = find_checkpoint(name_or_path)
+    with opening(path):
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
 def find_checkpoint(name_or_path: str | os.PathLike) -> Path:
     """The file that a path, a name ``"sparsefeat/<name>"`` or a hub id stands for; a hub's is downloaded.
 

@@ -246,6 +246,7 @@ def run_matching(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _journal(args: argparse.Namespace, voxel_size: float) -> Iterator[PairJournal]:
     """The pairs of ``--json FILE`` so far; nobody else writes FILE meanwhile."""
+    from sparsefeat.checkpoint import weights_digest
     from sparsefeat.evaluate.journal import PairJournal
     from sparsefeat.io.atomic import sweep
     from sparsefeat.io.lock import LOCK_NAME, locked
@@ -270,9 +271,11 @@ def _journal(args: argparse.Namespace, voxel_size: float) -> Iterator[PairJourna
     settings = {name: getattr(args, name) for name in (*names, "registration")}
     # Earlier versions knew no other orientation and did not write it.
     settings["orientation"] = None if args.orientation == "given" else args.orientation
-    checkpoint = Path(args.checkpoint)
-    size = checkpoint.stat().st_size if checkpoint.is_file() else None
-    settings |= {"checkpoint": args.checkpoint, "checkpoint_bytes": size, "voxel_size": voxel_size}
+    settings |= {
+        "checkpoint": args.checkpoint,
+        "weights": weights_digest(args.checkpoint),
+        "voxel_size": voxel_size,
+    }
     with locked(path.with_name(f".{path.name}{LOCK_NAME}"), path):
         sweep(path.parent, deep=False, name=path.name)
         with PairJournal(path.with_name(f"{path.name}.part"), settings, args.resume) as journal:

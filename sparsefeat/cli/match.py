@@ -88,20 +88,46 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="P",
         help="scans only: a less credible pose is not reported (default: %(default)s)",
     )
-    add("--unit", metavar="U", help="scans only: unit of the points, m, cm, mm, in or ft; default: the checkpoint's")
-    add("--seed", type=int, default=0, metavar="N", help="scans only: of the choice of key points (default: 0)")
+    add(
+        "--unit",
+        metavar="U",
+        help="scans only: unit of the points, m, cm, mm, in or ft; default: the checkpoint's",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="scans only: of the choice of key points (default: 0)",
+    )
     add("--device", metavar="D", help="cpu, cuda, cuda:1, mps; default: cpu")
     return parser.parse_args(argv)
+
+
+_RESULTS = (
+    "matches.npz", "matches.png", "match.json", "transform.txt", "aligned.ply", "est.log", "poses.log",
+    "merged.ply", "map.npz", "map.png", "carried.ply", "carried_labels.txt",
+)  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Match two scans, or all scans of a folder."""
     check_file("--html", args.html)
+    _keep_inputs(args)
     # Imported here and below, so that --help answers at once.
     from sparsefeat.io.lock import output_folder
 
     with output_folder(args.output):
         return run_shapes(args) if args.shapes else run_scans(args)
+
+
+def _keep_inputs(args: argparse.Namespace) -> None:
+    """Refuse an output whose files would replace what is read, or be read by the next run."""
+    output = Path(args.output).resolve()
+    for given in [*args.inputs, *([args.transfer] if args.transfer else [])]:
+        path = Path(given).resolve()
+        if path == output or (path.parent == output and path.name in _RESULTS):
+            raise InputError(f"--output {args.output}: its files would replace or join {given}")
 
 
 def run_scans(args: argparse.Namespace) -> int:

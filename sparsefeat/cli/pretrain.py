@@ -30,7 +30,9 @@ def run(args: argparse.Namespace) -> int:
     path = find_config(args.config)
     config = load_config(pretrain.PretrainConfig, path, args.overrides)
     if args.overrides and not args.resume and path.resolve() == _config(args).resolve():
-        raise InputError(f"{path}: the run would write its own options there; name another --output")
+        raise InputError(
+            f"{path}: the run would write its own options there; name another --output"
+        )
     stop = Stop()
     with stop.listening():
         pretrain.run(

@@ -89,10 +89,12 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     """Run the command of a result, compare, print a line for each number."""
-    from sparsefeat.results import compare, find_result
+    from sparsefeat.results import COMPARED, compare, find_result
 
     result = find_result(Path(), args.name)
     name = f"{result['task']}/{result['name']}"
+    if result["task"] not in COMPARED:
+        raise InputError(f"{name}: cannot be compared, expected a result of {', '.join(COMPARED)}")
     seconds = result.get("cpu_seconds")
     if not args.long and (seconds is None or seconds > LONG_S):
         took = (

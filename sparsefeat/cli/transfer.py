@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.transfer.creatures import make_missing_creatures
     from sparsefeat.transfer.page import write_page
     from sparsefeat.transfer.report import to_json
+    from sparsefeat.transfer.run import ADAPTER_DRAWS
 
     check_file("--json", args.json)
     checked_device(args.device or "cpu", torch.nn.Identity())
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     # What can be wrong is found out before creatures are made.
     find_checkpoint(config.features.checkpoint)
     find_loader(config.data.name, config.data.options)
+    resumed = config.adapter is not None and (output / ADAPTER_DRAWS).is_file()
     with output_folder(output):
         if config.creatures is not None:
             with Progress("creatures", unit="shape") as made:
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         written = save_report(result, output, args.json)
         if args.html:
             written += write_page(result, args.html)
-    written += publish(args, to_json(result), config.seeds)
+    written += publish(args, to_json(result), config.seeds, resumed)
     if config.note:
         print(config.note)
     print(format_table(result))

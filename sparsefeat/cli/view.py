@@ -156,6 +156,8 @@ def _extract(
     """Features of all shapes, and how far those of the first one look."""
     from sparsefeat.data.orientation import Orientation, load_orientation
     from sparsefeat.extract import FeatureExtractor
+    from sparsefeat.io.pointcloud import read_points
+    from sparsefeat.mesh.normals import outer_normals
     from sparsefeat.receptive_field.measurement import measure
     from sparsefeat.visualize.viewer import ReceptiveField
 
@@ -164,9 +166,21 @@ def _extract(
     )
     features: list[np.ndarray] = []
     for path, shape in zip(args.inputs, shapes, strict=True):
-        known = load_orientation(path) if extractor.oriented else Orientation()
+        known = Orientation()
+        if extractor.oriented:
+            normals = (
+                None if shape.faces is not None else read_points(path, keep_invalid=True).normals
+            )
+            known = load_orientation(path, shape.vertices, normals)
+            if shape.faces is not None:
+                known = Orientation(normals=outer_normals(shape.vertices, shape.faces)[1])
         try:
-            features.append(cast(np.ndarray, extractor(shape.vertices, viewpoint=known.viewpoint)))
+            features.append(
+                cast(
+                    np.ndarray,
+                    extractor(shape.vertices, normals=known.normals, viewpoint=known.viewpoint),
+                )
+            )
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     size = extractor.voxel_size

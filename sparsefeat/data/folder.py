@@ -99,7 +99,12 @@ def load_folder(
             raise InputError(f"train_share: got {train_share}, expected a share between 0 and 1")
         labels = [shape.label or 0 for shape in shapes]
         splits = split_per_class(
-            labels, float(train_share), seed, str(root), classes or (root.name,)
+            labels,
+            float(train_share),
+            seed,
+            str(root),
+            classes or (root.name,),
+            [shape.individual for shape in shapes],
         )
     return ShapeDataset(root.name, tuple(shapes), splits, part_names=names, class_names=classes)
 

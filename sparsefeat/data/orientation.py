@@ -44,7 +44,8 @@ class Viewpoints:
     """
 
     def __init__(self, listed: dict[str, np.ndarray | None]):
-        self._listed = listed
+        # As paths are compared, without ./ and doubled slashes.
+        self._listed = {PurePath(name).as_posix(): places for name, places in listed.items()}
 
     def of(self, path: str | os.PathLike) -> tuple[bool, np.ndarray | None]:
         """Whether a file is in the list, and its viewpoints (K, 3), or None where they are not known.
@@ -54,11 +55,11 @@ class Viewpoints:
         """
         parts = PurePath(path).parts
         for start in range(len(parts)):
-            name = "/".join(parts[start:])
+            name = PurePath(*parts[start:]).as_posix()
             if name in self._listed:
                 return True, self._listed[name]
         for pattern, places in self._listed.items():
-            end = "/".join(parts[-len(PurePath(pattern).parts) :])
+            end = PurePath(*parts[-len(PurePath(pattern).parts) :]).as_posix()
             if fnmatch.fnmatchcase(end, pattern):
                 return True, places
         return False, None
@@ -130,9 +131,13 @@ def load_orientation(
     if viewpoint is not None:
         return Orientation(viewpoint=np.asarray(viewpoint, dtype=np.float64))
     if points is not None and normals is not None and len(normals):
+        given = float((np.linalg.norm(normals, axis=1) > 1e-12).mean())
         share = agreement(points, normals)
-        if share >= LEAST_AGREEMENT:
+        if min(given, share) >= LEAST_AGREEMENT:
             return Orientation(normals=normals)
+        if given < LEAST_AGREEMENT:
+            warn(f"{path}: its normals are not used: {1 - given:.0%} of them are zero")
+            return Orientation(viewpoint=load_viewpoint(path))
         warn(
             f"{path}: its normals are not used: of neighbours with parallel ones {share:.0%} point to the same side, "
             f"expected {LEAST_AGREEMENT:.0%}"

@@ -9,6 +9,7 @@ above.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -19,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from sparsefeat.errors import InputError, opens_path
+from sparsefeat.errors import InputError, opening, opens_path
+from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.damage import DAMAGE, describe
 from sparsefeat.io.gtlog import read_log, rigid_problem
 from sparsefeat.io.lock import output_folder
@@ -153,7 +155,8 @@ def fuse_rgbd(
         The fragments, in the common frame of the poses.
 
     Raises:
-        InputError: bad input (see `read_rgbd`), a truncated picture, a fragment without a single point.
+        InputError: bad input (see `read_rgbd`), a truncated picture, a fragment without a single point, or ``output``
+            has a scene of this name that was made otherwise.
     """
     folder, output = Path(folder), Path(output)
     if frames < 1:
@@ -183,14 +186,34 @@ def fuse_rgbd(
         for k in starts
     ]
     fragments: list[Fragment | None] = [None] * len(tasks)
-    with output_folder(output):
+    name = re.sub(r"[\s@]+", "-", folder.resolve().name if scene is None else scene)
+    made = (
+        f"recording={folder.resolve()} frames={frames} layout={layout} depth_scale={depth_scale:g} "
+        f"voxel_size={voxel_size:g} spacing={spacing:g} like_3dmatch={like_3dmatch}"
+    )
+    with output_folder(output), opening(output):
+        mark = output / f".{name}.made"
+        _refuse_other(output, name, mark, made)
         for done, (k, fragment) in enumerate(run_tasks(_fuse_window, tasks, workers), 1):
             fragments[k] = fragment
             if progress is not None:
                 progress(done, len(tasks))
-        name = folder.resolve().name if scene is None else scene
-        write_scene(output, re.sub(r"[\s@]+", "-", name), fragments, layout)
+        with atomic_write(mark) as path:
+            path.write_text(made + "\n", encoding="utf-8")
+        write_scene(output, name, fragments, layout)
     return fragments
+
+
+def _refuse_other(output: Path, name: str, mark: Path, made: str) -> None:
+    """Refuse to write over a scene of the same name, unless it was made from the same recording in the same way."""
+    held = [output / name, *output.glob(f"{glob.escape(name)}@*")]
+    held = [path for path in held if path.exists()]
+    found = mark.read_text(encoding="utf-8").strip() if mark.is_file() else None
+    if held and found != made:
+        origin = "another origin" if found is None else found
+        raise InputError(
+            f"{held[0]}: the scene {name} is there already, of {origin}; name another scene, or delete it"
+        )
 
 
 def _fuse_window(

@@ -9,7 +9,7 @@ import difflib
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -304,7 +304,12 @@ def find_loader(name: str, options: Iterable[str] = ()) -> Callable[..., ShapeDa
 
 
 def split_per_class(
-    labels: Sequence[int], train: int | float, seed: int, where: str, class_names: Sequence[str]
+    labels: Sequence[int],
+    train: int | float,
+    seed: int,
+    where: str,
+    class_names: Sequence[str],
+    individuals: Sequence[Hashable | None] | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Splits "train", with random rows of every class, and "test", with the others.
 
@@ -315,6 +320,8 @@ def split_per_class(
         seed: decides which.
         where: begins the message of an error.
         class_names: for the message.
+        individuals: who each row is; rows of one individual stay together, and ``train`` is a share of the individuals.
+            None: no two are of one.
 
     Raises:
         InputError: a class has not so many rows, or none would be left to test on.
@@ -323,15 +330,21 @@ def split_per_class(
     chosen: set[int] = set()
     for label in sorted(set(labels)):
         rows = np.flatnonzero(np.asarray(labels) == label)
+        members: dict[Hashable, list[int]] = {}
+        for row in rows.tolist():
+            who = None if individuals is None else individuals[row]
+            members.setdefault((None, row) if who is None else (who,), []).append(row)
+        groups = list(members.values())
         count = train
         if isinstance(train, float):
-            count = min(max(1, round(train * len(rows))), max(1, len(rows) - 1))
+            count = min(max(1, round(train * len(groups))), max(1, len(groups) - 1))
         elif not 1 <= train < len(rows):
             raise InputError(
                 f"{where}: cannot take {train} of {len(rows)} shapes of class {class_names[label]} "
                 f"for training, expected from 1 to {len(rows) - 1}"
             )
-        chosen.update(rng.permutation(rows)[:count].tolist())
+        for group in rng.permutation(len(groups))[:count]:
+            chosen.update(groups[group])
     splits = {
         "train": tuple(sorted(chosen)),
         "test": tuple(row for row in range(len(labels)) if row not in chosen),

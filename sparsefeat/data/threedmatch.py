@@ -170,17 +170,26 @@ def find_pairs(
     """
     if not (Path(root).is_dir() and _test_scenes(Path(root))):
         return train_pairs(root, scenes, min_overlap)
+    folder = Path(root)
+    names = _test_scenes(folder)
     if scenes is not None:
-        listed_scenes = [name for name in scenes if not _without_pairs(Path(root), name)]
-        scenes = listed_scenes or scenes
+        # Of those whose fragments are here without a single pair there is nothing to read.
+        listed = [name for name in scenes if name in names or not (folder / name).is_dir()]
+        names = _choose(listed or scenes, set(names), folder)
     found: list[FragmentPair] = []
-    for name, listed in test_pairs(root, scenes).items():
-        lower = Path(root) / f"{name}{_EVALUATION['3DLoMatch']}" / "gt.log"
-        if min_overlap < 0.3 and lower.is_file():
-            known = {(pair.i, pair.j) for pair in listed}
-            more = _scene_pairs(Path(root), name, _EVALUATION["3DLoMatch"])
-            listed = listed + [pair for pair in more if (pair.i, pair.j) not in known]
-        found.extend(listed)
+    for name in names:
+        known: set[tuple[int, int]] = set()
+        for kind in ("3DMatch", "3DLoMatch"):
+            # A scene may have no pairs of a list, and then has no folder of it.
+            if (kind == "3DLoMatch" and min_overlap >= 0.3) or not (
+                folder / f"{name}{_EVALUATION[kind]}"
+            ).is_dir():
+                continue
+            more = _scene_pairs(folder, name, _EVALUATION[kind])
+            found += [pair for pair in more if (pair.i, pair.j) not in known]
+            known |= {(pair.i, pair.j) for pair in more}
+    if not found:
+        test_pairs(folder, scenes)  # says what is missing
     kept = [pair for pair in found if not pair.overlap < min_overlap]
     if not kept:
         largest = max(pair.overlap for pair in found)
@@ -188,11 +197,6 @@ def find_pairs(
             f"{root}: no pair of overlap {min_overlap:g} or more; the largest is {largest:g}"
         )
     return kept
-
-
-def _without_pairs(root: Path, scene: str) -> bool:
-    """Whether fragments of a scene are here, and none of them overlap enough to be listed."""
-    return (root / scene).is_dir() and not (root / f"{scene}{_EVALUATION['3DMatch']}").is_dir()
 
 
 def read_scene_list(path: str | os.PathLike) -> list[str]:

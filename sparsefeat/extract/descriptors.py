@@ -89,7 +89,9 @@ def describe(
             f"join: got {unknown[0] if unknown else 'nothing'!r}, expected some of {', '.join(MEMBERS)}"
         )
     vertices, faces = as_shape(shape)
-    area = whole_area or (cloud_area(vertices) if faces is None else surface_area(vertices, faces))
+    area = whole_area
+    if area is None:
+        area = cloud_area(vertices) if faces is None else surface_area(vertices, faces)
     if not area > 0:
         raise InputError(f"the shape has an area of {area:g}, expected a positive one")
     size = float(np.sqrt(area))
@@ -103,7 +105,7 @@ def describe(
                 vertices,
                 faces,
                 normals=normals,
-                voxel_size=voxel_size or SHAPE_VOXEL * size,
+                voxel_size=SHAPE_VOXEL * size if voxel_size is None else voxel_size,
                 views=views,
                 scales=scales,
             )
@@ -112,9 +114,7 @@ def describe(
             if faces is not None:
                 outer = outer_normals(vertices, faces)[1]
             elif outer is None:
-                found = estimate_normals(vertices, closed=True)
-                # An uncertain side is better than none here.
-                outer = found / np.linalg.norm(found, axis=1, keepdims=True).clip(1e-12)
+                outer = estimate_normals(vertices, closed=True)
             block = multi_scale_fpfh(
                 vertices, outer, size, context=CONTEXT_RADII if context else ()
             )

@@ -35,7 +35,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         InputError: the folder of ``path`` does not exist or cannot be written.
     """
-    path = Path(path)
+    # Through a link: the file that it leads to is replaced, not the link.
+    path = Path(os.path.realpath(path))
     handle, temporary = _temporary_file(path)
     try:
         yield temporary

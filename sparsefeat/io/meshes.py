@@ -218,8 +218,12 @@ def _read_glb(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         if not np.array_equal(transform, np.eye(4)):
             points = points @ transform[:3, :3].T + transform[:3, 3]
             moved += 1
+        part_faces = np.asarray(part.faces)
+        if np.linalg.det(transform[:3, :3]) < 0:
+            # A mirror turns triangles over (glTF 2.0, 3.7.4).
+            part_faces = part_faces[:, ::-1]
         vertices.append(points)
-        faces.append(np.asarray(part.faces) + total)
+        faces.append(part_faces + total)
         total += len(points)
     repairs = []
     if len(vertices) > 1:

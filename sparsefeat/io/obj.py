@@ -34,8 +34,10 @@ def read(path: Path, faces: bool) -> Geometry:
     values = text.table(b"\n".join(lines))
     if values is None or values.shape[1] < 3 or len(values) < len(lines):
         values = _mixed_vertices(data, path)
-    # Colours come last: x y z r g b, or with a weight before them or an opacity behind.
+    # x y z r g b, or with an opacity behind. What is below 0 is no colour: some write normals there.
     colors = values[:, 3:6] if values.shape[1] in (6, 7) else None
+    if colors is not None and colors.min() < 0:
+        colors = None
     points = np.ascontiguousarray(values[:, :3])
     if not faces:
         return Geometry(points, colors)

@@ -49,13 +49,16 @@ class PointCloud:
         return len(self.points)
 
 
-def read_points(path: str | os.PathLike, drop_invalid: bool = False) -> PointCloud:
+def read_points(
+    path: str | os.PathLike, drop_invalid: bool = False, keep_invalid: bool = False
+) -> PointCloud:
     """Read the points of a file: ply, pcd, npz, npy, xyz, txt, off or obj.
 
     Args:
         path: the file; its suffix (in any case) says how it is read.
         drop_invalid: leave out points with a NaN or infinite coordinate, as organised pcd files have
             them where the sensor saw nothing, instead of refusing the file.
+        keep_invalid: keep them, so that rows are those of the file.
 
     Returns:
         PointCloud with (N, 3) float64 points; N may be 0.
@@ -86,7 +89,7 @@ def read_points(path: str | os.PathLike, drop_invalid: bool = False) -> PointClo
 
     rows = None
     valid = np.isfinite(points).all(axis=1)
-    if not valid.all():
+    if not valid.all() and not keep_invalid:
         bad = len(points) - int(valid.sum())
         if not drop_invalid:
             raise InputError(
@@ -198,8 +201,9 @@ def _as_uint8(colors: np.ndarray, points: np.ndarray, path: str | os.PathLike) -
                 f"{path}: colors from {low:g} to {high:g}, expected 0 to 1 (or 0 to 255)"
             )
         # Some writers put 0..255 into float fields; a whole cloud of [0, 1] values in that scale is black.
-        scale = 255.0 if high <= 1 else 1.0
-        scaled: np.ndarray = np.rint(np.nan_to_num(colors) * scale).astype(np.uint8)
+        # Interpolated ones may exceed 1 by rounding.
+        scale = 255.0 if high <= 1.001 else 1.0
+        scaled: np.ndarray = np.rint(np.nan_to_num(colors) * scale).clip(0, 255).astype(np.uint8)
         return scaled
     if colors.dtype.kind in "iu":
         if len(colors) and (colors.min() < 0 or colors.max() > 255):

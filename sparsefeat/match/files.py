@@ -28,15 +28,6 @@ def write_pair(result: Registration, source: Scan, target: Scan, output: Path) -
     """matches.npz, matches.png, match.json; of a credible pose transform.txt and aligned.ply."""
     with atomic_write(output / "matches.npz") as temporary:
         np.savez(temporary, matches=result.matches, inliers=result.inliers)
-    draw_matches(
-        source.points,
-        target.points,
-        result.matches,
-        result.inliers,
-        output / "matches.png",
-        title=f"{pair_name(source, target)}, confidence {result.confidence:.2f}",
-        verdict="agree with the pose",
-    )
     write_json(
         output / "match.json",
         {
@@ -59,10 +50,19 @@ def write_pair(result: Registration, source: Scan, target: Scan, output: Path) -
         # What an earlier run found is not this run's answer.
         for name in ("transform.txt", "aligned.ply"):
             (output / name).unlink(missing_ok=True)
-        return
-    with atomic_write(output / "transform.txt") as temporary:
-        np.savetxt(temporary, result.transform, fmt="% .16e")
-    write_merged(output / "aligned.ply", [source, target], [result.transform, np.eye(4)])
+    else:
+        with atomic_write(output / "transform.txt") as temporary:
+            np.savetxt(temporary, result.transform, fmt="% .16e")
+        write_merged(output / "aligned.ply", [source, target], [result.transform, np.eye(4)])
+    draw_matches(
+        source.points,
+        target.points,
+        result.matches,
+        result.inliers,
+        output / "matches.png",
+        title=f"{pair_name(source, target)}, confidence {result.confidence:.2f}",
+        verdict="agree with the pose",
+    )
 
 
 def write_folder(result: FolderMatches, output: Path) -> np.ndarray:
@@ -107,7 +107,13 @@ def write_merged(path: Path, scans: Sequence[Scan], poses: Sequence[np.ndarray])
     # Steps of the golden ratio keep the hues of any number of scans apart.
     tints = [colorsys.hsv_to_rgb((0.58 + 0.618 * k) % 1, 0.55, 0.85) for k in range(len(scans))]
     colors = [np.tile(tint, (len(cloud), 1)) for tint, cloud in zip(tints, points, strict=True)]
-    write_ply(path, np.concatenate(points).astype(np.float32), np.concatenate(colors))
+    write_ply(path, _compact(np.concatenate(points)), np.concatenate(colors))
+
+
+def _compact(points: np.ndarray) -> np.ndarray:
+    """As float32 where that rounds by less than a hundred thousandth of the extent, as it does near the origin."""
+    short = points.astype(np.float32)
+    return short if np.abs(short - points).max() < 1e-5 * np.ptp(points, axis=0).max() else points
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:

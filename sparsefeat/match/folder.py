@@ -123,6 +123,7 @@ def list_scans(folder: str | os.PathLike) -> list[Path]:
         ]
 
     def natural(path: Path) -> list:
-        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
-    return sorted(found, key=natural)
+    # 01.ply and 1.ply are alike by number.
+    return sorted(found, key=lambda path: (natural(path), path.name))

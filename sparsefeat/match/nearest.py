@@ -121,6 +121,9 @@ def _prepare(
         if not bool(torch.isfinite(x).all()):
             row = int((~torch.isfinite(x)).any(1).nonzero()[0])
             raise InputError(f"nearest neighbours: the {side} features are not finite (row {row})")
+    # Distances do not change, and what is equal to rounding is small for features far from the origin.
+    centre = b.mean(0)
+    a, b = a - centre, b - centre
     half_a, half_b = a.square().sum(1, keepdim=True) / 2, b.square().sum(1, keepdim=True) / 2
     # The largest squared norm bounds the terms that a distance is the difference of.
     scale = max(float(half.max()) for half in (half_a, half_b) if len(half))

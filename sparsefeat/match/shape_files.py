@@ -23,7 +23,7 @@ def write_map(
     labels: np.ndarray | None = None,
     up: str = "z",
 ) -> list[Path]:
-    """map.npz (vertices, confidence, both ways), carried.ply, map.png, match.json; of labels of b, labels.txt.
+    """map.npz (vertices, confidence, both ways), carried.ply, map.png, match.json; of labels of b, carried_labels.txt.
 
     Args:
         result: from a to b.
@@ -75,7 +75,7 @@ def write_map(
             ],
         },
     )
-    target = output / "labels.txt"
+    target = output / "carried_labels.txt"
     if labels is None:
         target.unlink(missing_ok=True)  # an earlier run's are not this one's
         return written

@@ -136,7 +136,7 @@ def describe_shape(
             raise InputError(
                 f"{name}: normals {normals.shape}, expected {vertices.shape} for a cloud and none for a mesh"
             )
-    area = whole_area or shape_area(vertices, faces)
+    area = shape_area(vertices, faces) if whole_area is None else whole_area
     if not area > 0:
         raise InputError(f"{name}: its area is {area:g}, expected a positive one")
     if faces is None and normals is None:

@@ -139,4 +139,6 @@ def _checked(points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.nd
         )
     if not (np.isfinite(points).all() and np.isfinite(normals).all()):
         raise InputError("fpfh: points or normals have NaN or infinite values")
-    return points, normals
+    # Vectors may be shorter where their side is uncertain; its formulas are of unit ones.
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    return points, normals / length.clip(1e-12)

@@ -362,7 +362,8 @@ def _spread_rows(points: np.ndarray, count: int, seed: int) -> np.ndarray:
     """At most about ``count`` rows of points that are spread evenly over the surface, ascending."""
     if len(points) <= count:
         return np.arange(len(points))
-    edge = surface_spacing(points)
+    # Repeated points have no spacing.
+    edge = surface_spacing(points) or float(np.ptp(points, axis=0).max()) / count
     rows = np.arange(len(points))
     while True:
         cells = np.floor((points - points.min(0)) / max(edge, 1e-12)).astype(np.int64)

@@ -9,7 +9,6 @@ from torch.utils.data import DataLoader
 
 from sparsefeat.data.threedmatch import FragmentPair, find_pairs, read_scene_list
 from sparsefeat.errors import InputError, opening, warn
-from sparsefeat.io.atomic import atomic_write
 from sparsefeat.pretrain.config import DataConfig, PretrainConfig
 from sparsefeat.pretrain.pairs import PairDataset, collate_pairs
 from sparsefeat.pretrain.sampling import PairRequest, PairSampler, select_pairs
@@ -99,7 +98,7 @@ class _Overfit(PairSampler):
     """The same batch, in the same pose, at every step."""
 
     def batch(self, step: int) -> list[PairRequest]:
-        return [PairRequest(pair, pair, 0.0) for pair in range(self.batch_size)]
+        return [PairRequest(pair, pair, 0.0) for pair in range(min(self.batch_size, self.n_pairs))]
 
 
 def make_loader(

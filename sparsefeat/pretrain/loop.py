@@ -322,9 +322,13 @@ def build_model(config: ModelConfig) -> nn.Module:
     """A network with new weights, or with those of ``config.init``."""
     if config.init is not None:
         model = _initial(config).train()
-        for option in ("kernels", "oriented", *_ADDED):
+        named = ("kernels", "oriented", *_ADDED)
+        default = ModelConfig()
+        for option in vars(config).keys() - {"init"}:
             theirs, ours = model.config.get(option), getattr(config, option)
-            if theirs != ours:
+            theirs = list(theirs) if isinstance(theirs, tuple) else theirs
+            # Others count where they are given: what is left at its default is the checkpoint's.
+            if theirs != ours and (option in named or ours != getattr(default, option)):
                 raise InputError(
                     f"model.init {config.init}: its network has {option} = {theirs}, model.{option} says {ours}"
                 )

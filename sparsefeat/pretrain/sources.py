@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from sparsefeat.errors import InputError
 from sparsefeat.evaluate.matching import MatchingResult, evaluate_matching
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.pretrain.config import PretrainConfig
@@ -98,6 +100,16 @@ class ShapeSource:
     def __init__(self, config: PretrainConfig, overfit: bool):
         shapes = config.data.shapes
         self.config, self.overfit = config, overfit
+        if config.max_voxels is not None:
+            raise InputError("max_voxels: for pairs of fragments alone, got data.shapes")
+        shared = {Path(root).resolve() for root in shapes.roots} & {
+            Path(root).resolve() for root in shapes.validation_roots or ()
+        }
+        if shared:
+            raise InputError(
+                f"data.shapes: {min(shared)} would be trained and validated on; leave validation_roots out to use "
+                "its own splits"
+            )
         split = "train" if shapes.validation_roots is None else None
         loaded = load_shapes(shapes, split)
         fragments = None
@@ -145,7 +157,9 @@ class ShapeSource:
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> LandmarkResult:
-        count = self.config.batch_size if self.overfit else self.config.data.validation_pairs
+        count = self.config.data.validation_pairs
+        if self.overfit:
+            count = min(self.config.batch_size, len(self.validation))
         rng = np.random.default_rng(self.config.seed)
         # Fixed pairs, spread evenly over the shapes.
         rows = (

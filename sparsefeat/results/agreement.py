@@ -85,7 +85,7 @@ def compare(published: Result, numbers: dict[str, Any]) -> list[Comparison]:
     """
     task = published["task"]
     if task not in _NUMBERS:
-        raise InputError(f"{task}: expected one of {', '.join(_NUMBERS)}")
+        raise InputError(f"{task}: expected one of {', '.join(COMPARED)}")
     try:
         before = list(_NUMBERS[task](published["numbers"]))
         now = {name: value for name, value, _ in _NUMBERS[task](numbers)}
@@ -221,3 +221,5 @@ _NUMBERS = {
     "robustness": _robustness,
     "maps": _maps,
 }
+COMPARED = tuple(_NUMBERS)
+"""Tasks whose results can be measured again and compared."""

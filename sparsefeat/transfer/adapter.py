@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsefeat.checkpoint import weights_digest
 from sparsefeat.data.shapes import Shape, ShapeDataset
 from sparsefeat.extract.surfaces import SAMPLES_PER_VOXEL_EDGE
 from sparsefeat.mesh.geodesic import surface_area
@@ -196,6 +197,7 @@ def _identity(config: TransferConfig) -> dict[str, Any]:
     for name in ("cache", "output", "note"):
         del kept[name]
     kept["data"]["root"] = str(config.data.root)
+    kept["weights"] = weights_digest(config.features.checkpoint)
     del kept["adapter"]["draws"]
     return kept
 

@@ -103,6 +103,9 @@ def run_axis(
                 continue
             progress(f"{name}, seed {seed}: {measure}")
             values = measured()
+            if measure == TRAINING and shapes is not None:
+                # Scores of a network that was there before are not of this one.
+                part.unlink(missing_ok=True)
             if (name, seed, measure) not in done:
                 record = {"setting": name, "seed": seed, "measure": measure, "values": values}
                 records.append(record)

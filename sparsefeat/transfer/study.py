@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sparsefeat.checkpoint import find_checkpoint
+from sparsefeat.checkpoint import weights_digest
 from sparsefeat.extract.descriptors import balance
 from sparsefeat.heads import LinearProbe
 from sparsefeat.synthetic.parallel import run_tasks
@@ -68,9 +68,6 @@ def run_study(
         InputError: data that does not fit, or a file of another study.
     """
     records = read_records(path, _identity(config))
-    for checkpoint in config.networks.values():
-        if checkpoint != "random":
-            find_checkpoint(checkpoint)
     setting = StudyShapes(config)
     samples: dict[Asked, Sample] = {}
     heads: dict[tuple, LinearProbe] = {}
@@ -277,4 +274,9 @@ def _identity(config: StudyConfig) -> dict[str, Any]:
     for name in ("workers", "cache", "output"):
         del kept[name]
     kept["data"]["root"] = str(config.data.root)
+    kept["weights"] = {
+        name: weights_digest(checkpoint)
+        for name, checkpoint in config.networks.items()
+        if checkpoint != "random"
+    }
     return kept

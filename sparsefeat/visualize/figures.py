@@ -356,5 +356,10 @@ def _legend_columns(entries: Sequence[tuple[str, object]], width: float) -> int:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
+    from matplotlib.text import Text
+
+    # Names of files and classes may have dollar signs, and are no formulas.
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     with opening(path), atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=_DPI, facecolor=figure.get_facecolor(), format="png")

@@ -302,3 +302,26 @@ def test_a_rendered_recording_with_a_trajectory_fuses_to_overlapping_fragments(d
         read_rgbd(recorded)
     sequence = read_rgbd(recorded, (525, 525, 319.5, 239.5))
     assert len(sequence.files) == 106 and sequence.depth(0).max() < 4
+
+
+def test_a_scene_of_another_recording_is_not_overwritten(recording, tmp_path):
+    options = {"frames": 3, "voxel_size": 0.03}
+    fuse_rgbd(recording, tmp_path / "out", **options)
+    elsewhere = shutil.copytree(recording, tmp_path / "elsewhere" / recording.name)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    for folder, more in ((elsewhere, {}), (recording, {"frames": 6})):
+        with pytest.raises(ValueError, match="the scene box-room is there already, of recording="):
+            fuse_rgbd(folder, tmp_path / "out", **(options | more))
+    fuse_rgbd(recording, tmp_path / "out", **options)  # the same again
+    after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert after == before
+    fuse_rgbd(elsewhere, tmp_path / "out", scene="other", **options)
+    assert set(threedmatch.test_pairs(tmp_path / "out")) == {"box-room", "other"}
+
+
+def test_fragments_of_other_people_are_not_overwritten(recording, tmp_path):
+    (tmp_path / "out" / "box-room").mkdir(parents=True)
+    (tmp_path / "out" / "box-room" / "cloud_bin_0.ply").write_text("mine")
+    with pytest.raises(ValueError, match="is there already, of another origin"):
+        fuse_rgbd(recording, tmp_path / "out", frames=3, voxel_size=0.03)
+    assert (tmp_path / "out" / "box-room" / "cloud_bin_0.ply").read_text() == "mine"

@@ -413,3 +413,16 @@ def test_holding_out_keeps_individuals_together(tmp_path):
     assert not {s.name for s in held} & set(names(faust, "test"))
     with pytest.raises(ValueError, match="share of 1"):
         faust.hold_out("train", 1, seed=2)
+
+
+def test_a_random_split_keeps_individuals_together(tmp_path):
+    for k in range(8):
+        put(tmp_path / f"{k}.off")
+    put(tmp_path / "individuals.yaml", "ann: [0, 1, 2, 3]\nbob: [4, 5, 6, 7]\n")
+    for seed in range(4):
+        own = load_dataset("folder", tmp_path, seed=seed)
+        who = {
+            split: {own.shapes[row].individual for row in own.rows(split)}
+            for split in ("train", "test")
+        }
+        assert len(who["train"]) == len(who["test"]) == 1 and who["train"].isdisjoint(who["test"])

@@ -96,3 +96,22 @@ def test_who_gives_a_viewpoint_is_not_overruled_by_a_name(tmp_path, viewpoints):
     (tmp_path / "list.txt").write_text("*.ply unknown\n")
     listed = read_viewpoints(tmp_path / "list.txt")
     assert load_orientation(path, viewpoints=listed, viewpoint=(1, 2, 3)) == (None, None)
+
+
+def test_a_list_may_say_whole_paths_and_dots(tmp_path):
+    (tmp_path / "list.txt").write_text(
+        f"{tmp_path}/a.ply 1 2 3\n./b.ply 4 5 6\n{tmp_path}/*.pcd unknown\n"
+    )
+    listed = read_viewpoints(tmp_path / "list.txt")
+    assert listed.of(tmp_path / "a.ply")[1].tolist() == [[1, 2, 3]]
+    assert listed.of("./b.ply")[1].tolist() == listed.of("b.ply")[1].tolist() == [[4, 5, 6]]
+    assert listed.of(tmp_path / "c.pcd") == (True, None)
+    assert listed.of("/elsewhere/a.ply") == (False, None)
+
+
+def test_normals_that_are_zero_are_not_used(tmp_path):
+    points, normals = flat()
+    np.savez(tmp_path / "a.npz", points=points, normals=0 * normals, viewpoint=[0, 0, 1.0])
+    with pytest.warns(InputWarning, match="normals are not used: 100% of them are zero"):
+        known = load_orientation(tmp_path / "a.npz", points, 0 * normals)
+    assert known.normals is None and known.viewpoint.tolist() == [0, 0, 1]

@@ -36,6 +36,7 @@ def tool(monkeypatch):
         def __call__(self, points, **options):
             return points
 
+    monkeypatch.setattr("sparsefeat.checkpoint.weights_digest", lambda name: name)
     monkeypatch.setattr(
         "sparsefeat.evaluate.descriptors.checkpoint_descriptor", lambda *args: Positions()
     )

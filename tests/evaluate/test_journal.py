@@ -88,6 +88,7 @@ def command(tmp_path, monkeypatch) -> list[str]:
         def __call__(self, points, **options):
             return points
 
+    monkeypatch.setattr("sparsefeat.checkpoint.weights_digest", lambda name: name)
     monkeypatch.setattr(
         "sparsefeat.evaluate.descriptors.checkpoint_descriptor", lambda *args: Positions()
     )

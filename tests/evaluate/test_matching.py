@@ -421,3 +421,8 @@ def test_a_dense_descriptor_sees_all_points_and_keeps_the_same_key_points(tmp_pa
     assert seen[0] < seen[1] == 3000
     assert np.array_equal(dense.points, thin.points)
     np.testing.assert_allclose(dense.features, dense.points, atol=1e-6)
+
+
+def test_descriptors_far_from_the_origin_are_told_apart():
+    features = np.random.default_rng(0).normal(size=(200, 3)) + 1e6
+    assert nearest_neighbours(features, features).tolist() == list(range(200))

@@ -137,3 +137,11 @@ def test_a_folder_that_cannot_be_made_is_refused_by_its_name(tmp_path):
     for name in ("n" * 300, "file"):
         with pytest.raises(InputError, match=name), made_folder(tmp_path / name):
             pass
+
+
+def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
+    with atomic_write(tmp_path / "link.txt") as path:
+        path.write_text("new")
+    assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == "new"

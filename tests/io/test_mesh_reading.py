@@ -422,3 +422,14 @@ def test_faces_of_two_corners_and_faces_without_a_list_are_refused(tmp_path):
         ValueError, match="b.ply: element face has no list vertex_indices; it has a, b"
     ):
         read_mesh(tmp_path / "b.ply")
+
+
+def test_a_mirrored_part_of_a_glb_stays_the_right_side_out(tmp_path):
+    ball = trimesh.creation.icosphere(1)
+    scene = trimesh.Scene()
+    scene.add_geometry(ball, transform=np.diag([-1.0, 1, 1, 1]))
+    scene.export(tmp_path / "a.glb")
+    mesh = read_mesh(tmp_path / "a.glb")
+    corners = mesh.vertices[mesh.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    assert (np.einsum("fi,fi->f", normals, corners.mean(1)) > 0).all()

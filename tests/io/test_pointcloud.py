@@ -363,3 +363,23 @@ def test_a_pcd_header_that_promises_more_than_there_is_or_contradicts_itself_is_
     (tmp_path / "a.pcd").write_bytes(data)
     with pytest.raises(ValueError, match=said):
         read_points(tmp_path / "a.pcd")
+
+
+def test_colours_that_exceed_1_by_rounding_are_not_black(tmp_path):
+    colors = np.array([[0.5, 0.5, 0.5], [0.2, 0.9, 1.0000001], [1, 1, 1]])
+    write_ply(tmp_path / "a.ply", np.eye(3), colors)
+    assert read_points(tmp_path / "a.ply").colors.tolist() == [[128] * 3, [51, 230, 255], [255] * 3]
+
+
+def test_what_stands_behind_the_vertices_of_an_obj_is_no_colour_where_it_is_negative(tmp_path):
+    (tmp_path / "a.obj").write_text("v 0 0 0 0 0 -1\nv 1 0 0 0 1 0\n")
+    read = read_points(tmp_path / "a.obj")
+    assert read.colors is None and read.points.tolist() == [[0, 0, 0], [1, 0, 0]]
+
+
+def test_invalid_rows_can_be_kept(tmp_path):
+    points = np.array([[0.0, 0, 0], [np.nan, 0, 0], [1, 1, 1]])
+    np.save(tmp_path / "a.npy", points)
+    kept = read_points(tmp_path / "a.npy", keep_invalid=True)
+    np.testing.assert_array_equal(kept.points, points)
+    assert kept.rows is None

@@ -269,7 +269,7 @@ def test_the_tool_writes_the_map_carries_labels_and_a_page(tmp_path, person, cop
     page = str(tmp_path / "page.html")
     options = ["--shapes", "--output", str(out), "--transfer", str(tmp_path / "labels.txt")]
     assert main([*files, *options, "--html", page]) == 0
-    carried = np.loadtxt(out / "labels.txt", dtype=int)
+    carried = np.loadtxt(out / "carried_labels.txt", dtype=int)
     assert (carried == np.arange(len(carried))).mean() > 0.95
     saved = np.load(out / "map.npz")
     assert saved["vertices"].shape == saved["confidence"].shape == carried.shape

@@ -4,6 +4,7 @@ says no."""
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from sparsefeat.io.gtlog import read_log, write_info, write_log
 from sparsefeat.io.pointcloud import read_points, write_ply
 from sparsefeat.match import measure_registration
 from sparsefeat.match.calibrate import fit
+from sparsefeat.match.files import write_merged
+from sparsefeat.match.folder import list_scans
 from sparsefeat.match.scans import (
     CHECKPOINT,
     choose_extractor,
@@ -285,3 +288,39 @@ def test_wrong_input_is_one_line_and_two(tmp_path, capsys):
         assert main([*inputs, "--output", str(tmp_path / "out")]) == 2
         printed = capsys.readouterr()
         assert line in printed.err and printed.err.count("\n") == 1 and printed.out == ""
+
+
+def test_results_do_not_replace_what_they_are_made_from(tmp_path, capsys):
+    for name in ("aligned.ply", "b.ply"):
+        write_ply(tmp_path / name, furnished_room(0))
+    before = (tmp_path / "aligned.ply").read_bytes()
+    for inputs, output in (
+        ([str(tmp_path / "aligned.ply"), str(tmp_path / "b.ply")], tmp_path),
+        ([str(tmp_path)], tmp_path),
+    ):
+        assert main([*inputs, "--output", str(output)]) == 2
+        assert "its files would replace or join" in capsys.readouterr().err
+    assert (tmp_path / "aligned.ply").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["aligned.ply", "b.ply"]
+
+
+def test_scans_are_sorted_by_number_whatever_their_names(tmp_path):
+    for name in ("10.ply", "2.ply", "02.ply", "1\u00b23.ply"):
+        (tmp_path / name).write_text("")
+    assert [path.name for path in list_scans(tmp_path)] == [
+        "1\u00b23.ply",
+        "02.ply",
+        "2.ply",
+        "10.ply",
+    ]
+
+
+def test_merged_points_far_from_the_origin_keep_their_place(tmp_path):
+    far = np.array([500_000.0, 5_400_000.0, 300.0])
+    points = np.random.default_rng(0).random((100, 3)) * 5 + far
+    scan = SimpleNamespace(points=points)
+    write_merged(tmp_path / "far.ply", [scan], [np.eye(4)])
+    np.testing.assert_allclose(read_points(tmp_path / "far.ply").points, points, atol=1e-6)
+    scan.points = points - far
+    write_merged(tmp_path / "near.ply", [scan], [np.eye(4)])
+    assert b"property float x" in (tmp_path / "near.ply").read_bytes()

@@ -10,7 +10,12 @@ from surfaces import sphere
 import sparsefeat
 from sparsefeat.errors import InputError
 from sparsefeat.mesh.normals import enclosed_volume, outer_normals
-from sparsefeat.mesh.orientation import best_viewpoint, check_viewpoint, estimate_normals
+from sparsefeat.mesh.orientation import (
+    _spread_rows,
+    best_viewpoint,
+    check_viewpoint,
+    estimate_normals,
+)
 from sparsefeat.mesh.visibility import FreeSpace, surface_spacing
 
 
@@ -164,3 +169,10 @@ def test_a_shallow_piece_keeps_the_winding_that_it_has():
         assert outwards == 1
         used = np.unique(wound)
         assert (sign * (normals[used] * vertices[used]).sum(1) > 0).all()
+
+
+def test_points_that_are_repeated_many_times_are_thinned_all_the_same():
+    places = np.random.default_rng(0).random((600, 3))
+    rows = _spread_rows(np.repeat(places, 12, axis=0), 400, 0)
+    assert 100 < len(rows) <= 400
+    assert len(np.unique(rows // 12)) == len(rows)  # no place twice

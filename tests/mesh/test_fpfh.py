@@ -92,3 +92,12 @@ def test_what_does_not_fit_is_refused():
         fpfh(points, normals, 0.0)
     with pytest.raises(InputError, match="NaN"):
         fpfh(points * np.nan, normals, 1.0)
+
+
+def test_the_length_of_normals_does_not_matter():
+    rng = np.random.default_rng(0)
+    points, normals = rng.random((200, 3)), rng.normal(size=(200, 3))
+    longer = normals * rng.uniform(0.1, 3, (200, 1))
+    np.testing.assert_allclose(
+        multi_scale_fpfh(points, longer, 1.0), multi_scale_fpfh(points, normals, 1.0)
+    )

@@ -43,3 +43,14 @@ def test_lists_of_an_earlier_run_go_where_there_are_no_pairs_any_more(tmp_path):
 def test_a_fusion_that_cannot_be_is_refused(voxel_size, spacing, name):
     with pytest.raises(InputError, match=name):
         check_fusion(voxel_size, spacing)
+
+
+def test_a_scene_of_low_overlaps_alone_is_read_where_they_are_asked_for(tmp_path):
+    write_scene(tmp_path, "high", fragments(0.1), "test")
+    write_scene(tmp_path, "low", fragments(0.8), "test")
+    assert not (tmp_path / "low-evaluation").exists()
+    for scenes in (None, ["high", "low"]):
+        found = threedmatch.find_pairs(tmp_path, scenes, 0.1)
+        assert [pair.scene for pair in found] == ["high", "low"]
+    assert [pair.scene for pair in threedmatch.find_pairs(tmp_path, ["low"], 0.1)] == ["low"]
+    assert [pair.scene for pair in threedmatch.find_pairs(tmp_path)] == ["high"]

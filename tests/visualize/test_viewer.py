@@ -455,3 +455,14 @@ def test_the_tool_says_in_one_line_what_is_wrong(tmp_path, capsys, options, mess
     said = capsys.readouterr().err.strip()
     assert re.search(message, said) and "\n" not in said
     assert not (tmp_path / "page.html").exists()
+
+
+def test_rows_of_a_file_stay_where_points_are_invalid(tmp_path):
+    points = np.arange(12.0).reshape(4, 3)
+    points[1] = np.nan
+    np.savez(tmp_path / "a.npz", points=points)
+    (shape,) = as_shapes([tmp_path / "a.npz"])
+    np.testing.assert_array_equal(shape.vertices, points)
+    np.savez(tmp_path / "b.npz", points=points[[1, 1]])
+    with pytest.raises(ValueError, match=r"b.npz: no points"):
+        as_shapes([tmp_path / "b.npz"])

@@ -319,3 +319,11 @@ def test_no_display_and_no_global_figure_state_is_needed(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path / "c.png")]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "False"]
+
+
+def test_names_with_dollar_signs_are_no_formulas(tmp_path):
+    points = np.random.default_rng(0).random((50, 3))
+    pairs = np.array([[0, 0]])
+    draw_matches(points, points, pairs, np.array([True]), tmp_path / "a.png", title="r$^$.ply")
+    plot_matrix(np.eye(2), ["$a$", "$_$"], tmp_path / "b.png")
+    assert imread(tmp_path / "a.png").size and imread(tmp_path / "b.png").size

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefeat.checkpoint import weights_digest
 from sparsefeat.data.shapes import Shape
 from sparsefeat.errors import opening
 from sparsefeat.io.atomic import atomic_write
@@ -32,6 +33,7 @@ class Inputs:
         self.config, self.store, self.device = config, store, torch.device(device or "cpu")
         name = "tuned" if config.inputs == "ours" else config.inputs
         self.source: FeatureSource = make_sources([name], config.features, 1.0, device)[name]
+        self.weights = weights_digest(config.features.checkpoint)
         self._kept: dict[tuple[str, bool], Tensor] = {}
         self._bases: dict[str, LaplaceBasis] = {}
 
@@ -63,9 +65,13 @@ class Inputs:
             return None
         with opening(self.config.cache):
             self.config.cache.mkdir(parents=True, exist_ok=True)
-        text = repr((self.config.inputs, to_dict(self.config.features), turned, shape.name))
+        text = repr(
+            (self.config.inputs, to_dict(self.config.features), self.weights, turned, shape.name)
+        )
         digest = hashlib.sha256(text.encode())
-        digest.update(np.ascontiguousarray(shape.vertices).tobytes())
+        for part in (shape.vertices, shape.faces, shape.normals):
+            if part is not None:
+                digest.update(np.ascontiguousarray(part).tobytes())
         return self.config.cache / f"descriptors-{digest.hexdigest()[:40]}.npy"
 
 

@@ -163,8 +163,9 @@ def _read(path: Path) -> Shape:
         mesh = read_mesh(path)
         colors = read_points(path).colors if suffix == ".ply" else None
         return Shape(path.name, mesh.vertices, mesh.faces, colors)
-    cloud = read_points(path, drop_invalid=True)
-    if not len(cloud):
+    # Rows are those of the file, as matches and labels count them.
+    cloud = read_points(path, keep_invalid=True)
+    if not np.isfinite(cloud.points).all(1).any():
         raise InputError(f"{path}: no points, expected a cloud or a mesh")
     return Shape(path.name, cloud.points, None, cloud.colors, _own_features(path, len(cloud)))
 
