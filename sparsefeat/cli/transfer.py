@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         if config.creatures is not None:
             with Progress("creatures", unit="shape") as made:
                 make_missing_creatures(config.creatures, config.data.root, made)
-        with Progress(config.task, _parts(config), "part") as progress:
+        with Progress(config.task, _parts(config), "part", announce=True) as progress:
             result = run_transfer(config, _begins(progress), args.device, output)
             progress(_parts(config))
         save_config(output / "config.yaml", config)
@@ -205,7 +205,7 @@ def _run_study(args: argparse.Namespace, path: Path, study: _Study) -> int:
     left = study.left(config, target)
     with output_folder(output):
         resumed = target.is_file() or (output / "trainings").is_dir()
-        with Progress(config.task, left, "part") as progress:
+        with Progress(config.task, left, "part", announce=True) as progress:
             begins = _begins(progress)
 
             def begins_saved(text: str) -> None:

@@ -26,6 +26,7 @@ class Progress:
         unit: what is counted, singular.
         done: how much is done already.
         show: whether to say anything.
+        announce: of a work in parts of many minutes: name the first one when it begins.
         options: of :class:`tqdm.tqdm`.
     """
 
@@ -36,6 +37,7 @@ class Progress:
         unit: str = "item",
         done: float = 0,
         show: bool = True,
+        announce: bool = False,
         **options: Any,
     ) -> None:
         self.name, self.total, self.unit, self.done = name, total, unit, done
@@ -43,7 +45,7 @@ class Progress:
         self._start = self._last = time.monotonic()
         terminal = sys.stderr.isatty()
         self._lines, self._bars = show and not terminal, show and terminal
-        self._options = options
+        self._options, self._announce = options, announce
         self._estimate = Estimate(done)
         self._bar: tqdm[Any] | None = None
 
@@ -63,8 +65,7 @@ class Progress:
         """
         self.done = done
         self.total = self.total if total is None else total
-        # The first part of a work in parts may take many minutes.
-        begins = note is not None and not self._note and done == self._first
+        begins = self._announce and not self._note and done == self._first
         self._note = self._note if note is None else note
         seconds = self._estimate(self.done, self.total)
         if seconds is not None and self.total is not None and (self._lines or self._bars):

@@ -34,7 +34,7 @@ def test_a_line_every_half_minute_where_there_is_no_terminal(clock, capsys):
 
 
 def test_the_first_part_of_a_work_is_named_when_it_begins(clock, capsys):
-    with Progress("study", 2, "part") as progress:
+    with Progress("study", 2, "part", announce=True) as progress:
         progress(0, note="clean: descriptors")
         clock[0] += 10
         progress(1, note="clean: heads")
