@@ -324,7 +324,7 @@ def build_model(config: ModelConfig) -> nn.Module:
         model = _initial(config).train()
         named = ("kernels", "oriented", *_ADDED)
         default = ModelConfig()
-        for option in vars(config).keys() - {"init"}:
+        for option in (*named, *(name for name in vars(config) if name != "init")):
             theirs, ours = model.config.get(option), getattr(config, option)
             theirs = list(theirs) if isinstance(theirs, tuple) else theirs
             # Others count where they are given: what is left at its default is the checkpoint's.

@@ -228,6 +228,16 @@ def test_long_results_are_measured_again_only_on_demand(
     assert main(["results", "check", "net-v1", "--long"]) == 0
 
 
+def test_what_cannot_be_compared_is_not_measured(checkout, monkeypatch, capsys):
+    def never(*args):
+        raise AssertionError("measured all the same")
+
+    monkeypatch.setattr("sparsefeat.cli.results.measure_again", never)
+    write_result("axes", "loss", {"records": []}, COMMAND, [3], cpu_seconds=1)
+    assert main(["results", "check", "axes/loss"]) == 2
+    assert "axes/loss: cannot be compared, expected a result of matching" in capsys.readouterr().err
+
+
 def test_a_command_of_another_machine_is_refused(checkout, capsys):
     command = [*COMMAND, "--data", "/home/me/scenes"]
     write_result("matching", "net-v1", matching(), command, [3], cpu_seconds=1)

@@ -322,6 +322,11 @@ def test_pair_kernels_learn_from_full_rotations_and_can_be_trained_on(fragments,
     assert again.validations[0].IR == result.validations[30].IR
     with pytest.raises(ValueError, match="kernels = pair"):
         pretrain(make(fragments, model__init=str(checkpoint)), tmp_path / "third")
+    wider = make(fragments, model__init=str(checkpoint), model__out_channels=64, **pairs)
+    with pytest.raises(
+        ValueError, match=r"network has out_channels = \d+, model.out_channels says 64"
+    ):
+        pretrain(wider, tmp_path / "fourth")
 
 
 def test_further_folders_are_trained_on_too_but_never_validated_on(fragments):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ from networks import small
 from torch.nn import functional as F
 
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
+from sparsefeat.errors import InputError
 from sparsefeat.io.config import save_config
 from sparsefeat.losses import LossConfig, PairFeatures, pair_loss, point_info_nce
 from sparsefeat.models import create_model
@@ -64,7 +66,11 @@ def hands(tmp_path_factory) -> str:
 
 
 def config(root: str, **options) -> PretrainConfig:
-    shapes = ShapesConfig([root], validation_roots=[root], voxels=(0.05, 0.075))
+    """A short run on a folder, validated on a copy of it."""
+    held_out = f"{root}-held-out"
+    if not Path(held_out).exists():
+        shutil.copytree(root, held_out)
+    shapes = ShapesConfig([root], validation_roots=[held_out], voxels=(0.05, 0.075))
     return PretrainConfig(
         data=DataConfig(shapes=shapes, validation_pairs=2, workers=options.pop("workers", 0)),
         model=ModelConfig(kernels="pair", oriented=True, **SMALL, **options.pop("model", {})),
@@ -357,3 +363,15 @@ def test_new_parts_can_be_trained_alone(hands, tmp_path):
     run.optimizer = replace(run.optimizer, only=["contxt"])
     with pytest.raises(ValueError, match=r"optimizer\.only has 'contxt', expected .*context"):
         pretrain(run, tmp_path / "other")
+
+
+def test_shapes_that_are_trained_on_are_not_validated_on(hands, tmp_path):
+    wrong = config(hands)
+    wrong.data.shapes.validation_roots = [hands + "/."]
+    with pytest.raises(InputError, match=r"data.shapes: .*hands would be trained and validated on"):
+        pretrain(wrong, tmp_path)
+
+
+def test_a_limit_of_voxels_is_refused_for_shapes(hands, tmp_path):
+    with pytest.raises(InputError, match="max_voxels: for pairs of fragments alone"):
+        pretrain(config(hands, max_voxels=100), tmp_path)
