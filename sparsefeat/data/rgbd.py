@@ -192,7 +192,7 @@ def fuse_rgbd(
         f"voxel_size={voxel_size:g} spacing={spacing:g} like_3dmatch={like_3dmatch}"
     )
     with output_folder(output), opening(output):
-        mark = output / f".{name}.made"
+        mark = output / f"{name}.made"
         _refuse_other(output, name, mark, made)
         for done, (k, fragment) in enumerate(run_tasks(_fuse_window, tasks, workers), 1):
             fragments[k] = fragment
