@@ -82,7 +82,8 @@ def run(
             with Progress(f"compare {name}", unit="pair", leave=False) as progress:
                 measured = evaluate_matching(
                     held_out,
-                    baseline_descriptor(name, trained, config.voxel_size, config.seed),
+                    # With the seed itself "random" would be the weights that the run began with.
+                    baseline_descriptor(name, trained, config.voxel_size, config.seed + 1),
                     config.voxel_size,
                     points=config.data.validation_points,
                     progress=lambda done, total, show=progress: _unless(
