@@ -252,7 +252,6 @@ def load_weights(model: Network, state: dict[str, Tensor]) -> None:
     model.load_state_dict(fitted, strict=True, assign=bare)
 
 
-@opens_path
 def weights_digest(name_or_path: str | os.PathLike) -> str:
     """Says whether a checkpoint's file is the one that something was computed with: the begin of its SHA-256.
 
@@ -264,6 +263,7 @@ def weights_digest(name_or_path: str | os.PathLike) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+@opens_path
 def find_checkpoint(name_or_path: str | os.PathLike) -> Path:
     """The file that a path, a name ``"sparsefeat/<name>"`` or a hub id stands for; a hub's is downloaded.
 

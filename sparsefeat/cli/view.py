@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -166,29 +166,33 @@ def _extract(
     )
     features: list[np.ndarray] = []
     for path, shape in zip(args.inputs, shapes, strict=True):
+        valid = np.isfinite(shape.vertices).all(1)
+        points = shape.vertices[valid]
         known = Orientation()
-        if extractor.oriented:
-            normals = (
-                None if shape.faces is not None else read_points(path, keep_invalid=True).normals
-            )
-            known = load_orientation(path, shape.vertices, normals)
-            if shape.faces is not None:
-                known = Orientation(normals=outer_normals(shape.vertices, shape.faces)[1])
+        if extractor.oriented and shape.faces is not None:
+            known = Orientation(normals=outer_normals(points, shape.faces)[1])
+        elif extractor.oriented:
+            known = load_orientation(path, points, read_points(path, drop_invalid=True).normals)
         try:
-            features.append(
-                cast(
-                    np.ndarray,
-                    extractor(shape.vertices, normals=known.normals, viewpoint=known.viewpoint),
-                )
-            )
+            found = extractor(points, normals=known.normals, viewpoint=known.viewpoint)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
+        # The viewer marks points without a feature.
+        rows = np.full((len(valid), found.shape[1]), np.nan, dtype=np.float32)
+        rows[valid] = found
+        features.append(rows)
     size = extractor.voxel_size
-    found = measure(extractor.model, _around_middle(shapes[0].vertices), voxel_size=size, probes=4)
-    cells = found.effective[1]
+    first = shapes[0].vertices
+    field = measure(
+        extractor.model,
+        _around_middle(first[np.isfinite(first).all(1)]),
+        voxel_size=size,
+        probes=4,
+    )
+    cells = field.effective[1]
     about = (
         "90 % of what a feature depends on (squared gradient, measured on the first input) lies in this "
-        f"sphere; all of it lies in a cube of {found.theoretical * size:.3g}."
+        f"sphere; all of it lies in a cube of {field.theoretical * size:.3g}."
     )
     return features, ReceptiveField(cells * size, cells=cells, form="sphere", about=about)
 

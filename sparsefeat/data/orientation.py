@@ -40,12 +40,11 @@ class Viewpoints:
     """Viewpoints of files, as a list of them says.
 
     Args:
-        listed: name or pattern -> (K, 3), or None where it is not known.
+        listed: name or pattern, without ``./`` and doubled slashes -> (K, 3), or None where it is not known.
     """
 
     def __init__(self, listed: dict[str, np.ndarray | None]):
-        # As paths are compared, without ./ and doubled slashes.
-        self._listed = {PurePath(name).as_posix(): places for name, places in listed.items()}
+        self._listed = listed
 
     def of(self, path: str | os.PathLike) -> tuple[bool, np.ndarray | None]:
         """Whether a file is in the list, and its viewpoints (K, 3), or None where they are not known.
@@ -82,6 +81,7 @@ def read_viewpoints(path: str | os.PathLike) -> Viewpoints:
         if not words or words[0].startswith("#"):
             continue
         name, values = _split(words)
+        name = name and PurePath(name).as_posix()
         if name and values == [UNKNOWN]:
             listed[name] = None
             continue

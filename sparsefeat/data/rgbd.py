@@ -191,19 +191,20 @@ def fuse_rgbd(
         f"recording={folder.resolve()} frames={frames} layout={layout} depth_scale={depth_scale:g} "
         f"voxel_size={voxel_size:g} spacing={spacing:g} like_3dmatch={like_3dmatch}"
     )
-    with output_folder(output), opening(output):
+    with output_folder(output):
         mark = output / f"{name}.made"
         _refuse_other(output, name, mark, made)
         for done, (k, fragment) in enumerate(run_tasks(_fuse_window, tasks, workers), 1):
             fragments[k] = fragment
             if progress is not None:
                 progress(done, len(tasks))
-        with atomic_write(mark) as path:
+        with opening(mark), atomic_write(mark) as path:
             path.write_text(made + "\n", encoding="utf-8")
         write_scene(output, name, fragments, layout)
     return fragments
 
 
+@opens_path
 def _refuse_other(output: Path, name: str, mark: Path, made: str) -> None:
     """Refuse to write over a scene of the same name, unless it was made from the same recording in the same way."""
     held = [output / name, *output.glob(f"{glob.escape(name)}@*")]

@@ -15,24 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from sparsefeat.checkpoint import (
-    find_checkpoint,
-    from_pretrained,
-    load_weights,
-    read_checkpoint,
     save_checkpoint,
 )
 from sparsefeat.errors import InputError
 from sparsefeat.io.lock import output_folder
 from sparsefeat.losses import PairFeatures, coarse_side_losses, pair_loss
-from sparsefeat.models import create_model
 from sparsefeat.models.blocks import checked_device
 from sparsefeat.models.levels import PointTensor
-from sparsefeat.models.pairs import with_chiral_cells
 from sparsefeat.models.voxel_cloud import join
-from sparsefeat.pretrain.config import ModelConfig, PretrainConfig
+from sparsefeat.pretrain.build import build_model, build_optimizer
+from sparsefeat.pretrain.config import PretrainConfig
 from sparsefeat.pretrain.log import RunLog
 from sparsefeat.pretrain.pairs import PairBatch, pair_features
 from sparsefeat.pretrain.processes import in_parallel, join_processes, over_processes
+from sparsefeat.pretrain.schedule import largest_angle, set_learning_rate
 from sparsefeat.pretrain.sources import PairSource, Result, numbers, open_source
 from sparsefeat.pretrain.state import (
     check_output,
@@ -42,9 +38,6 @@ from sparsefeat.pretrain.state import (
     save_state,
 )
 from sparsefeat.process.workers import WORKER_KILLED
-
-_ADDED = ("chiral", "context")
-"""Options of a network that one without them can be given."""
 
 
 @dataclass
@@ -316,108 +309,6 @@ def split_pairs(
             )
         start0 += len(p0)
         start1 += len(p1)
-
-
-def build_model(config: ModelConfig) -> nn.Module:
-    """A network with new weights, or with those of ``config.init``."""
-    if config.init is not None:
-        model = _initial(config).train()
-        named = ("kernels", "oriented", *_ADDED)
-        default = ModelConfig()
-        for option in (*named, *(name for name in vars(config) if name != "init")):
-            theirs, ours = model.config.get(option), getattr(config, option)
-            theirs = list(theirs) if isinstance(theirs, tuple) else theirs
-            # Others count where they are given: what is left at its default is the checkpoint's.
-            if theirs != ours and (option in named or ours != getattr(default, option)):
-                raise InputError(
-                    f"model.init {config.init}: its network has {option} = {theirs}, model.{option} says {ours}"
-                )
-        return model
-    options = {
-        name: value
-        for name, value in vars(config).items()
-        if name not in ("name", "init") and value is not None
-    }
-    in_channels = (6 if config.oriented else 3) if config.kernels == "pair" else 1
-    return create_model(config.name, in_channels=in_channels, **options)
-
-
-def _initial(config: ModelConfig) -> nn.Module:
-    """A pretrained network; parts that the configuration adds to it start so that they change nothing."""
-    path = find_checkpoint(config.init)
-    checkpoint = read_checkpoint(path)
-    added = {
-        name: getattr(config, name)
-        for name in _ADDED
-        if getattr(config, name) and not checkpoint.config.get(name)
-    }
-    if not added:
-        return from_pretrained(path)
-    try:
-        model = create_model(**{**checkpoint.config, **added})
-    except InputError as error:
-        raise InputError(f"model.init {config.init}: {error}") from error
-    state = with_chiral_cells(checkpoint.state, model.state_dict())
-    missing = {
-        name: weights
-        for name, weights in model.state_dict().items()
-        if name.startswith("context.") and "context" in added
-    }
-    load_weights(model, state | missing)
-    return model
-
-
-def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW over the parameters that are trained; the others have no gradient from here on.
-
-    Raises:
-        InputError: ``optimizer.only`` has a beginning that no parameter has.
-    """
-    options = config.optimizer
-    if options.only is not None:
-        names = [name for name, _ in model.named_parameters()]
-        unknown = [
-            part for part in options.only if not any(name.startswith(part) for name in names)
-        ]
-        if unknown or not options.only:
-            parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
-            raise InputError(
-                f"optimizer.only has {unknown[0] if unknown else 'nothing'!r}, expected beginnings of parameters: {parts}"
-            )
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith(tuple(options.only)))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if options.name == "sgd":
-        return torch.optim.SGD(
-            trained, options.lr, momentum=options.momentum, weight_decay=options.weight_decay
-        )
-    kind = torch.optim.Adam if options.name == "adam" else torch.optim.AdamW
-    return kind(trained, options.lr, weight_decay=options.weight_decay)
-
-
-def set_learning_rate(
-    optimizer: torch.optim.Optimizer,
-    config: PretrainConfig,
-    step: int,
-    steps: int,
-    steps_per_epoch: float,
-) -> None:
-    """Set the rate of a step: a function of the step alone, so there is no schedule state to resume."""
-    options = config.optimizer
-    factor = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
-    if options.schedule == "exponential":
-        factor *= options.gamma ** math.floor(step / steps_per_epoch)
-    elif options.schedule == "cosine":
-        factor *= options.final + (1 - options.final) * (1 + math.cos(math.pi * step / steps)) / 2
-    for group in optimizer.param_groups:
-        group["lr"] = options.lr * factor
-
-
-def largest_angle(config: PretrainConfig, step: int, steps: int) -> float:
-    """The limit of the random rotations at a step, degrees."""
-    rotation = config.rotation
-    share = 1.0 if rotation.grow_share == 0 else min(1.0, step / (rotation.grow_share * steps))
-    return rotation.start_deg + share * (rotation.max_deg - rotation.start_deg)
 
 
 def save_model(

@@ -14,10 +14,11 @@ from sparsefeat.evaluate.descriptors import baseline_descriptor
 from sparsefeat.evaluate.matching import evaluate_matching
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.models.blocks import checked_device
+from sparsefeat.pretrain.build import build_model
 from sparsefeat.pretrain.config import PretrainConfig
 from sparsefeat.pretrain.data import load_pairs, prepare_rooms
 from sparsefeat.pretrain.log import read_log
-from sparsefeat.pretrain.loop import build_model, pretrain
+from sparsefeat.pretrain.loop import pretrain
 from sparsefeat.pretrain.report import draw_curves, draw_pair, table
 from sparsefeat.pretrain.sources import numbers
 from sparsefeat.pretrain.state import check_output

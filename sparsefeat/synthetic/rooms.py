@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat import __version__
-from sparsefeat.errors import InputError, opening
+from sparsefeat.errors import InputError, opening, opens_path
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.lock import LOCK_NAME, output_folder
 from sparsefeat.synthetic.camera import KINECT, Intrinsics, Scene, drifted, walk
@@ -171,7 +171,7 @@ def make_rooms(
     with opening(mark):
         if mark.is_file() and mark.read_text().strip() == made:
             return Path(output)
-    with output_folder(output) as folder, opening(folder):
+    with output_folder(output) as folder:
         _begin(folder, made)
         unfinished: dict[int, dict[int, Fragment]] = {}
         for done, (task, fragment) in enumerate(run_tasks(_make_fragment, tasks, workers), 1):
@@ -189,13 +189,14 @@ def make_rooms(
             if progress is not None:
                 progress(done, len(tasks))
         for split, names in splits(rooms).items():
-            with atomic_write(folder / f"{split}_rooms.txt") as path:
+            with opening(folder), atomic_write(folder / f"{split}_rooms.txt") as path:
                 path.write_text("".join(name + "\n" for name in names))
-        with atomic_write(folder / _MADE) as path:
+        with opening(folder), atomic_write(folder / _MADE) as path:
             path.write_text(made + "\n")
     return folder
 
 
+@opens_path
 def _begin(folder: Path, made: str) -> None:
     """Mark a folder as one whose rooms are being made.
 

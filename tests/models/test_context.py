@@ -14,8 +14,8 @@ from sparsefeat.extract import FeatureExtractor
 from sparsefeat.models import context, create_model
 from sparsefeat.models.context import CELLS, RADIAL, RELATIONS, Context
 from sparsefeat.models.voxel_cloud import join, voxelize
+from sparsefeat.pretrain.build import build_model
 from sparsefeat.pretrain.config import ModelConfig
-from sparsefeat.pretrain.loop import build_model
 from sparsefeat.sparse.portable import export_network
 
 SMALL = {

@@ -19,7 +19,7 @@ import sparsefeat
 from sparsefeat.io.config import config_from_dict, load_config
 from sparsefeat.pretrain import PretrainConfig, pretrain
 from sparsefeat.pretrain.data import load_pairs
-from sparsefeat.pretrain.loop import largest_angle
+from sparsefeat.pretrain.schedule import largest_angle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -268,7 +268,7 @@ def test_resuming_with_another_configuration_is_refused(fragments, tmp_path):
     "path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_every_shipped_configuration_loads_and_builds_its_network(path):
-    from sparsefeat.pretrain.loop import build_model, build_optimizer
+    from sparsefeat.pretrain.build import build_model, build_optimizer
 
     config = load_config(PretrainConfig, path)
     model = build_model(config.model)

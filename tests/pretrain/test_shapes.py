@@ -21,12 +21,12 @@ from sparsefeat.io.config import save_config
 from sparsefeat.losses import LossConfig, PairFeatures, pair_loss, point_info_nce
 from sparsefeat.models import create_model
 from sparsefeat.models.voxel_cloud import voxelize
+from sparsefeat.pretrain.build import build_model
 from sparsefeat.pretrain.config import DataConfig, ModelConfig, OptimizerConfig, PretrainConfig
 from sparsefeat.pretrain.log import read_log
 from sparsefeat.pretrain.loop import (
     _coarse_level,
     _coarse_side_losses,
-    build_model,
     pretrain,
 )
 from sparsefeat.pretrain.pairs import collate_pairs, pair_features

@@ -15,8 +15,8 @@ from sparsefeat.cli.transfer import main
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.io.config import load_config
 from sparsefeat.pretrain import PretrainConfig
+from sparsefeat.pretrain.build import build_model
 from sparsefeat.pretrain.log import read_log
-from sparsefeat.pretrain.loop import build_model
 from sparsefeat.transfer import axis
 from sparsefeat.transfer.axis import AxisResult, run_axis
 from sparsefeat.transfer.axis_report import axis_values, format_axis, save_axis

@@ -466,3 +466,18 @@ def test_rows_of_a_file_stay_where_points_are_invalid(tmp_path):
     np.savez(tmp_path / "b.npz", points=points[[1, 1]])
     with pytest.raises(ValueError, match=r"b.npz: no points"):
         as_shapes([tmp_path / "b.npz"])
+
+
+def test_features_of_a_file_with_invalid_points_leave_these_out(tmp_path):
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.random((2000, 2)), np.zeros((2000, 1))], 1)
+    points[::10] = np.nan
+    np.savez(tmp_path / "a.npz", points=points, viewpoint=[0.5, 0.5, 2.0])
+    page = tmp_path / "a.html"
+    command = [str(tmp_path / "a.npz"), "--checkpoint", "sparsefeat/rooms-5cm-oriented-v2"]
+    assert tool.main([*command, "--html", str(page)]) == 0
+    shape = sparsefeat.io.pointcloud.read_points(tmp_path / "a.npz", keep_invalid=True)
+    args = tool.parse([*command, "--html", str(page)])
+    (features,), _ = tool._extract(args, as_shapes([tmp_path / "a.npz"]))
+    valid = np.isfinite(shape.points).all(1)
+    assert np.isfinite(features[valid]).all() and np.isnan(features[~valid]).all()
