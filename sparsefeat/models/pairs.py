@@ -28,7 +28,7 @@ from sparsefeat.sparse.coordinates import as_tuple
 from sparsefeat.sparse.functional import strided_key, upsampled_key
 from sparsefeat.sparse.manager import CoordinateManager
 from sparsefeat.sparse.precision import autocast_dtype, widen
-from sparsefeat.sparse.weighted import Pairs, PairWeights, weighted_convolution
+from sparsefeat.sparse.weighted import Pairs, PairWeights, Product, weighted_convolution
 
 RADII = (0.9, 1.7, 2.5)
 """Centres of the radial functions, in cells; a window of 3 cells has the first two, a larger one all."""
@@ -38,11 +38,11 @@ SCARCE = 0.5
 """Neighbours, in full weights, below which a mean is drawn towards zero."""
 ANGLES = 5
 """Functions of direction for each radial one."""
-# Means of the functions have about these sizes on indoor scans; dividing by them gives all kernel cells a
+# Means of the functions of direction have about these sizes on indoor scans; dividing by them gives all kernel cells a
 # similar say in the beginning.
-_SCALE = (1.0, 0.3, 0.3, 0.3, 0.1)
-_SCALE_ORIENTED = (1.0, 0.3, 0.3, 0.2, 0.2)
-_SCALE_CHIRAL = 0.1
+_SIZES = (0.3, 0.3, 0.3, 0.1)
+_SIZES_ORIENTED = (0.3, 0.3, 0.2, 0.2)
+_SIZE_CHIRAL = 0.1
 
 _DOWN = Kernel(
     (4, 4, 4),
@@ -53,13 +53,14 @@ _DOWN = Kernel(
 """Fine cells that meet a coarse one, from its corner: its own eight and one more on every side."""
 
 
-def pair_functions(
+def pair_factors(
     pairs: Pairs, source: Level, target: Level, unit: float, radii: int, chiral: bool = False
 ) -> list[Tensor]:
-    """phi of pairs of points: radii * ANGLES functions, (P,) each; zero for a point and itself.
+    """Functions of pairs of points whose products are phi, see :func:`pair_products`. Shape: (P,) each.
 
-    With ``chiral``, ``radii`` more follow: the triple product of the ray and both normals, which changes its sign
-    where a shape is reflected. All other functions are the same for a shape and its mirror image.
+    First ``radii`` functions of distance, which sum to one over the neighbours of a point and are zero for a point and
+    itself. Then ``ANGLES - 1`` of direction. With ``chiral``, the triple product of the ray and both normals follows,
+    which changes its sign where a shape is reflected. All others are the same for a shape and its mirror image.
     """
     there, here = (
         [columns(part, rows) for part in level[:5]]
@@ -73,30 +74,38 @@ def pair_functions(
     distance = dot(line, line).clamp(min=1e-12).sqrt()
     ray = line / distance
     away = times(here[1], ray)
-    roots = [dot(away, ray), 1 - inner(here[1], surface) * size * here[2]]
+    roots = [dot(away, ray), 1 - inner(here[1], surface) * (size * here[2])]
     if normal is None:
         toward = times(surface, ray)
         roots.insert(1, dot(toward, ray))
-        others, scale = [dot(away, toward)], _SCALE
+        others, sizes = [dot(away, toward)], _SIZES
     else:
         # Seen from outside: whether the other lies above this surface, and whether it turns towards this point.
-        others, scale = [dot(here[4], ray), dot(normal, ray)], _SCALE_ORIENTED
+        others, sizes = [dot(here[4], ray), dot(normal, ray)], _SIZES_ORIENTED
     angles = [root.clamp(1e-12, 1).sqrt() for root in roots] + others
-    angles = [angle / size for angle, size in zip(angles, scale[1:])]
+    if chiral:
+        angles.append(dot(ray, torch.linalg.cross(here[4], normal, dim=0)))
+    angles = [angle * (1 / size) for angle, size in zip(angles, (*sizes, _SIZE_CHIRAL))]
     if source is target:
         weight = weight.masked_fill(pairs.rows == pairs.targets, 0)
     scarce = SCARCE * target.weight[pairs.start : pairs.stop]
-    twist = dot(ray, torch.linalg.cross(here[4], normal, dim=0)) / _SCALE_CHIRAL if chiral else None
-    phi, twisted = [], []
+    scaled, one = distance / REACH, distance.new_ones(())
+    radial = []
     for centre in RADII[:radii]:
         # A Gaussian's likeness that ends, and costs no exponential.
-        radial = (1 - ((distance - centre) / REACH).square()).clamp(min=0).square() * weight
+        off = scaled - centre / REACH
+        near = torch.addcmul(one, off, off, value=-1).clamp(min=0).square() * weight
         # A surface that lies askew in the grid occupies more voxels: means do not notice, sums would.
-        radial = radial * at(1 / (pairs.totals(radial) + scarce).clamp(min=1e-12), pairs.places)
-        phi += [radial, *(radial * angle for angle in angles)]
-        if twist is not None:
-            twisted.append(radial * twist)
-    return phi + twisted
+        share = 1 / (pairs.totals(near) + scarce).clamp(min=1e-12)
+        radial.append(near * at(share, pairs.places))
+    return radial + angles
+
+
+def pair_products(radii: int, chiral: bool = False) -> list[Product]:
+    """Which of :func:`pair_factors` make phi: ``ANGLES`` functions for each radius, then the chiral ones."""
+    angles = range(radii, radii + ANGLES - 1)
+    plain = [(r, *angle) for r in range(radii) for angle in [(), *((a,) for a in angles)]]
+    return plain + [(r, angles.stop) for r in range(radii) if chiral]
 
 
 def _pair_weights(
@@ -108,15 +117,16 @@ def _pair_weights(
     unit: float,
     radii: int,
 ) -> PairWeights:
-    """Pair functions of a kernel map between two levels, computed once in a pass of the network."""
+    """phi of the pairs of a kernel map between two levels, computed once in a pass of the network."""
     cached = (source, target, unit, radii)
     if cached not in levels.weights:
         ends = levels(manager, source), levels(manager, target)
 
         def weigh(pairs: Pairs) -> list[Tensor]:
-            return pair_functions(pairs, *ends, unit, radii, levels.chiral)
+            return pair_factors(pairs, *ends, unit, radii, levels.chiral)
 
-        levels.weights[cached] = PairWeights.of(plan, weigh, own=source == target)
+        products = pair_products(radii, levels.chiral)
+        levels.weights[cached] = PairWeights.of(plan, weigh, products, own=source == target)
     return levels.weights[cached]
 
 

@@ -19,8 +19,8 @@ from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.kernel_map import KernelMap, RowOrder
 
 _PAIRING = ("pairing",)
-_PAIRS_AT_ONCE = 2**14
-"""Pairs that are weighed at once for each thread of a CPU: a few dozen numbers for each of them fit its cache."""
+_PAIRS_AT_ONCE = 2**15
+"""Pairs that are weighed at once for each thread of a CPU: a few dozen numbers for each of them fit its caches."""
 _PAIRS_AT_ONCE_ELSEWHERE = 2**24
 
 
@@ -46,7 +46,10 @@ class Pairs(NamedTuple):
 
 
 Weigh = Callable[[Pairs], Sequence[Tensor]]
-"""Returns W weights of each pair. Shape: (P,) each."""
+"""Returns F factors of each pair. Shape: (P,) each."""
+
+Product = tuple[int, ...]
+"""The numbers of the one or two factors that make a weight."""
 
 
 class Pairing(NamedTuple):
@@ -114,34 +117,58 @@ def _make_blocks(splits: Tensor, pairs: int) -> list[tuple[int, int, int, int]]:
 
 
 class PairWeights:
-    """W weights for each pair of a kernel map.
+    """W weights for each pair of a kernel map, each a factor or the product of two.
+
+    Weights that share factors are kept as these: they take less memory, and to multiply costs less than to read.
 
     Args:
         plan: which rows meet.
-        columns: the weights, pairs in the order of :func:`pairing`. Shape: (W, P).
+        factors: pairs in the order of :func:`pairing`. Shape: (F, P).
+        products: which factors make each weight. None: each factor is one.
         own: inputs and outputs are the same rows, and each sum is preceded by the row itself.
     """
 
-    def __init__(self, plan: KernelMap, columns: Tensor, own: bool = False):
-        self.plan, self.columns, self.own = plan, columns, own
+    def __init__(
+        self,
+        plan: KernelMap,
+        factors: Tensor,
+        products: Sequence[Product] | None = None,
+        own: bool = False,
+    ):
+        self.plan, self.factors, self.own = plan, factors, own
+        self.products = [(f,) for f in range(len(factors))] if products is None else products
         self._transpose: PairWeights | None = None
 
     @classmethod
-    def of(cls, plan: KernelMap, weigh: Weigh, own: bool = False) -> PairWeights:
-        """Those that ``weigh`` computes."""
-        return cls(plan, _weigh(plan, weigh), own)
+    def of(
+        cls,
+        plan: KernelMap,
+        weigh: Weigh,
+        products: Sequence[Product] | None = None,
+        own: bool = False,
+    ) -> PairWeights:
+        """Those of the factors that ``weigh`` computes."""
+        return cls(plan, _weigh(plan, weigh), products, own)
+
+    def __len__(self) -> int:
+        return len(self.products)
+
+    def column(self, number: int) -> Tensor:
+        """One of the weights. Shape: (P,)."""
+        first, *second = self.products[number]
+        return self.factors[first] * self.factors[second[0]] if second else self.factors[first]
 
     @property
     def transpose(self) -> PairWeights:
         """The same weights for the map with input and output exchanged; no gradient leads back."""
         if self._transpose is None:
-            columns = self.columns.detach().index_select(1, _order_back(self.plan))
-            self._transpose = PairWeights(self.plan.transpose, columns, self.own)
+            factors = self.factors.detach().index_select(1, _order_back(self.plan))
+            self._transpose = PairWeights(self.plan.transpose, factors, self.products, self.own)
         return self._transpose
 
 
 def _weigh(plan: KernelMap, weigh: Weigh) -> Tensor:
-    """Shape: (W, P)."""
+    """Shape: (F, P)."""
     pairs = pairing(plan)
     if operators.wanted():
         # A graph must not depend on how many blocks there are, and its compiler makes blocks of its own.
@@ -149,18 +176,18 @@ def _weigh(plan: KernelMap, weigh: Weigh) -> Tensor:
             [*weigh(Pairs(pairs.rows, pairs.targets, pairs.targets, 0, plan.out_handle.shape[0]))]
         )
     parts: list[Tensor] = []
-    columns = None
+    factors = None
     for start, stop, first, last in pairs.blocks:
         targets = pairs.targets[first:last]
-        weights = weigh(Pairs(pairs.rows[first:last], targets, targets - start, start, stop))
-        if weights[0].requires_grad:
-            parts.append(torch.stack([*weights]))
+        found = weigh(Pairs(pairs.rows[first:last], targets, targets - start, start, stop))
+        if found[0].requires_grad:
+            parts.append(torch.stack([*found]))
             continue
-        if columns is None:
-            columns = weights[0].new_empty(len(weights), len(pairs.rows))
-        for column, values in zip(columns, weights):
-            column[first:last] = values
-    return torch.cat(parts, 1) if columns is None else columns
+        if factors is None:
+            factors = found[0].new_empty(len(found), len(pairs.rows))
+        for factor, values in zip(factors, found):
+            factor[first:last] = values
+    return torch.cat(parts, 1) if factors is None else factors
 
 
 def _order_back(plan: KernelMap) -> Tensor:
@@ -179,7 +206,7 @@ def weighted_sums(features: Tensor, weights: PairWeights) -> Tensor:
     Shape: (n_in, C) -> (n_out, W, C), or (n_out, 1 + W, C) with the rows themselves. Derivatives as for
     :func:`weighted_convolution`.
     """
-    sums, channels = len(weights.columns) + weights.own, features.shape[1]
+    sums, channels = len(weights) + weights.own, features.shape[1]
     each = torch.eye(sums * channels, dtype=features.dtype, device=features.device)
     return weighted_convolution(features, each.view(sums, channels, -1), weights).view(
         -1, sums, channels
@@ -189,7 +216,7 @@ def weighted_sums(features: Tensor, weights: PairWeights) -> Tensor:
 def weighted_convolution(features: Tensor, kernel: Tensor, weights: PairWeights) -> Tensor:
     """``out[o] = sum_k (sum over pairs (i, o) of weight_k[pair] * features[i]) @ kernel[k]``.
 
-    Differentiable in features and kernel to any order, and once in weights that have a gradient.
+    Differentiable in features and kernel to any order, and once in factors that have a gradient.
 
     Args:
         features: Shape (n_in, C), float32 or float64: sums are kept in it.
@@ -204,15 +231,22 @@ def weighted_convolution(features: Tensor, kernel: Tensor, weights: PairWeights)
         plan = weights.plan
         handle = plan.out_handle
         return torch.ops.sparsefeat.weighted_convolution(
-            features, kernel, weights.columns, handle, plan.transposed, weights.own, handle.shape[0]
+            features,
+            kernel,
+            weights.factors,
+            handle,
+            _flat(weights.products),
+            plan.transposed,
+            weights.own,
+            handle.shape[0],
         )
-    return _Convolution.apply(features, kernel, weights.columns, weights)
+    return _Convolution.apply(features, kernel, weights.factors, weights)
 
 
 class _Convolution(Function):
     @staticmethod
     def forward(
-        ctx, features: Tensor, kernel: Tensor, columns: Tensor, weights: PairWeights
+        ctx, features: Tensor, kernel: Tensor, factors: Tensor, weights: PairWeights
     ) -> Tensor:
         ctx.weights = weights
         ctx.save_for_backward(features, kernel)
@@ -229,12 +263,12 @@ class _Convolution(Function):
             features.dtype
         )
         to_kernel = weighted_sums(features, weights).flatten(1).t() @ wide
-        to_columns = (
-            _to_columns(features.detach(), kernel.detach(), grad.detach(), weights)
+        to_factors = (
+            _to_factors(features.detach(), kernel.detach(), grad.detach(), weights)
             if needs[2]
             else None
         )
-        return to_features, to_kernel.view(kernel.shape).to(kernel.dtype), to_columns, None
+        return to_features, to_kernel.view(kernel.shape).to(kernel.dtype), to_factors, None
 
 
 def _convolve(features: Tensor, kernel: Tensor, weights: PairWeights) -> Tensor:
@@ -242,11 +276,12 @@ def _convolve(features: Tensor, kernel: Tensor, weights: PairWeights) -> Tensor:
     pairs, given = pairing(weights.plan), features.to(kernel.dtype)
     out = features.new_zeros(weights.plan.n_out, kernel.shape[2])
     # Sums and products may be exchanged: products are computed where there are fewer numbers.
-    multiply_first = weights.plan.n_in * kernel.shape[2] <= weights.plan.n_out * kernel.shape[1]
+    multiply_first = weights.plan.n_in * kernel.shape[2] < weights.plan.n_out * kernel.shape[1]
     with torch.autocast(features.device.type, enabled=False):
         if own:
             _add_product(out, given, kernel[0])
-        for column, matrix in zip(weights.columns, kernel[own:]):
+        for number, matrix in enumerate(kernel[own:]):
+            column = weights.column(number)
             if multiply_first:
                 out += _bag((given @ matrix).to(features.dtype), pairs, column)
             else:
@@ -265,42 +300,48 @@ def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
 def _gradients(
     features: Tensor, kernel: Tensor, grad: Tensor, weights: PairWeights, needs: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Those to features, kernel and columns of the weights."""
+    """Those to features, kernel and factors of the weights."""
     features, kernel = features.detach(), kernel.detach()
-    to_columns = _to_columns(features, kernel, grad, weights) if needs[2] else None
+    to_factors = _to_factors(features, kernel, grad, weights) if needs[2] else None
     if not needs[0]:
-        return None, _to_kernel(features, kernel, grad, weights) if needs[1] else None, to_columns
+        return None, _to_kernel(features, kernel, grad, weights) if needs[1] else None, to_factors
     # sum_o weight_k(i, o) grad[o] is all that either gradient needs.
     back, given, wide = weights.transpose, features.to(kernel.dtype), grad.to(features.dtype)
     pairs = pairing(back.plan)
     to_features, to_kernel = torch.zeros_like(features), torch.empty_like(kernel)
     for number, matrix in enumerate(kernel):
         sums = (
-            grad if back.own and number == 0 else _bag(wide, pairs, back.columns[number - back.own])
+            grad if back.own and number == 0 else _bag(wide, pairs, back.column(number - back.own))
         )
         sums = sums.to(kernel.dtype)
         _add_product(to_features, sums, matrix.t())
         if needs[1]:
             torch.mm(given.t(), sums, out=to_kernel[number])
-    return to_features, to_kernel if needs[1] else None, to_columns
+    return to_features, to_kernel if needs[1] else None, to_factors
 
 
 def _to_kernel(features: Tensor, kernel: Tensor, grad: Tensor, weights: PairWeights) -> Tensor:
     pairs, to_kernel = pairing(weights.plan), torch.empty_like(kernel)
     for number, out in enumerate(to_kernel):
         own = weights.own and number == 0
-        sums = features if own else _bag(features, pairs, weights.columns[number - weights.own])
+        sums = features if own else _bag(features, pairs, weights.column(number - weights.own))
         torch.mm(sums.to(kernel.dtype).t(), grad, out=out)
     return to_kernel
 
 
-def _to_columns(features: Tensor, kernel: Tensor, grad: Tensor, weights: PairWeights) -> Tensor:
-    """Shape: (W, P)."""
-    pairs, wide = pairing(weights.plan), grad.to(features.dtype)
-    met, out = features.index_select(0, pairs.rows), torch.empty_like(weights.columns)
-    for column, matrix in zip(out, kernel[int(weights.own) :]):
+def _to_factors(features: Tensor, kernel: Tensor, grad: Tensor, weights: PairWeights) -> Tensor:
+    """Shape: (F, P)."""
+    pairs, wide, factors = pairing(weights.plan), grad.to(features.dtype), weights.factors.detach()
+    met, out = features.index_select(0, pairs.rows), torch.zeros_like(factors)
+    for product, matrix in zip(weights.products, kernel[int(weights.own) :]):
         to_sums = wide @ matrix.t().to(wide.dtype)
-        column.copy_((to_sums.index_select(0, pairs.targets) * met).sum(1))
+        to_weight = (to_sums.index_select(0, pairs.targets) * met).sum(1)
+        if len(product) == 1:
+            out[product[0]] += to_weight
+        else:
+            first, second = product
+            out[first].addcmul_(to_weight, factors[second])
+            out[second].addcmul_(to_weight, factors[first])
     return out
 
 
@@ -316,43 +357,53 @@ def _bag(rows: Tensor, pairs: Pairing, column: Tensor) -> Tensor:
     )
 
 
-def _run(features, kernel, columns, handle, transposed, own, count):
-    return _convolve(
-        features, kernel, PairWeights(KernelMap.behind(handle, transposed), columns, own)
-    )
+def _flat(products: Sequence[Product]) -> list[int]:
+    """Two numbers for each weight, the second -1 where there is one factor: operators take lists of numbers alone."""
+    return [number for product in products for number in (*product, -1)[:2]]
 
 
-def _run_back(features, kernel, columns, grad, handle, transposed, own, *needs):
-    weights = PairWeights(KernelMap.behind(handle, transposed), columns, own)
+def _weights_of(factors, handle, products, transposed, own) -> PairWeights:
+    pairs = zip(products[::2], products[1::2])
+    plan = KernelMap.behind(handle, transposed)
+    return PairWeights(plan, factors, [p if p[1] >= 0 else p[:1] for p in pairs], own)
+
+
+def _run(features, kernel, factors, handle, products, transposed, own, count):
+    return _convolve(features, kernel, _weights_of(factors, handle, products, transposed, own))
+
+
+def _run_back(features, kernel, factors, grad, handle, products, transposed, own, *needs):
+    weights = _weights_of(factors, handle, products, transposed, own)
     found = _gradients(features, kernel, grad, weights, needs)
     return [features.new_empty(0) if each is None else each for each in found]
 
 
-def _shaped_back(features, kernel, columns, grad, handle, transposed, own, *needs):
-    given = zip((features, kernel, columns), needs)
+def _shaped_back(features, kernel, factors, grad, handle, products, transposed, own, *needs):
+    given = zip((features, kernel, factors), needs)
     return [torch.empty_like(each) if wanted else features.new_empty(0) for each, wanted in given]
 
 
-def _backward(needs, features, kernel, columns, handle, transposed, own, count, grad):
+def _backward(needs, features, kernel, factors, handle, products, transposed, own, count, grad):
     found = torch.ops.sparsefeat.weighted_convolution_gradients(
-        features, kernel, columns, grad, handle, transposed, own, *needs[:3]
+        features, kernel, factors, grad, handle, products, transposed, own, *needs[:3]
     )
-    return *(each if wanted else None for each, wanted in zip(found, needs)), *[None] * 4
+    return *(each if wanted else None for each, wanted in zip(found, needs)), *[None] * 5
 
 
 operators.define(
     "weighted_convolution",
-    "(Tensor features, Tensor kernel, Tensor columns, Tensor handle, bool transposed, bool own, SymInt count) -> Tensor",
+    "(Tensor features, Tensor kernel, Tensor factors, Tensor handle, int[] products, bool transposed, bool own, "
+    "SymInt count) -> Tensor",
     _run,
-    lambda features, kernel, columns, handle, transposed, own, count: kernel.new_empty(
+    lambda features, kernel, factors, handle, products, transposed, own, count: kernel.new_empty(
         count, kernel.shape[2]
     ),
     _backward,
 )
 operators.define(
     "weighted_convolution_gradients",
-    "(Tensor features, Tensor kernel, Tensor columns, Tensor grad, Tensor handle, bool transposed, bool own, "
-    "bool to_features, bool to_kernel, bool to_columns) -> Tensor[]",
+    "(Tensor features, Tensor kernel, Tensor factors, Tensor grad, Tensor handle, int[] products, bool transposed, "
+    "bool own, bool to_features, bool to_kernel, bool to_factors) -> Tensor[]",
     _run_back,
     _shaped_back,
 )

@@ -211,15 +211,18 @@ def test_a_weighted_convolution_and_its_derivatives_are_those_of_the_definition(
     )
     plan = x.manager.kernel_map(x.key, x.manager.stride(x.key, 2), Kernel.of(3))
     plan = plan.transpose if back else plan
-    weight = torch.randn(plan.n_in, plan.n_out, 3, dtype=torch.float64, generator=generator)
-    weights = PairWeights.of(plan, lambda pairs: weight[pairs.rows, pairs.targets].t())
+    weight = torch.randn(plan.n_in, plan.n_out, 2, dtype=torch.float64, generator=generator)
+    # Three weights of two factors: each of them, and their product.
+    products = [(0,), (1,), (0, 1)]
+    weights = PairWeights.of(plan, lambda pairs: weight[pairs.rows, pairs.targets].t(), products)
     given = torch.randn(plan.n_in, 3, dtype=torch.float64, generator=generator, requires_grad=True)
     kernel = torch.randn(
         3, 3, channels, dtype=torch.float64, generator=generator, requires_grad=True
     )
     meets = torch.zeros(plan.n_in, plan.n_out, dtype=torch.float64)
     meets[plan.in_rows, plan.out_rows] = 1
-    expected = torch.einsum("iow,ic,wcd->od", weight * meets[:, :, None], given, kernel)
+    each = torch.cat([weight, weight.prod(2, keepdim=True)], 2) * meets[:, :, None]
+    expected = torch.einsum("iow,ic,wcd->od", each, given, kernel)
     torch.testing.assert_close(weighted_convolution(given, kernel, weights), expected)
     assert torch.autograd.gradcheck(
         lambda f, k: weighted_convolution(f, k, weights), (given, kernel)
@@ -229,7 +232,7 @@ def test_a_weighted_convolution_and_its_derivatives_are_those_of_the_definition(
     )
 
     def by_weight(values):
-        own = PairWeights.of(plan, lambda pairs: values[pairs.rows, pairs.targets].t())
+        own = PairWeights.of(plan, lambda pairs: values[pairs.rows, pairs.targets].t(), products)
         return weighted_convolution(given.detach(), kernel.detach(), own)
 
     assert torch.autograd.gradcheck(by_weight, weight.requires_grad_())
@@ -244,16 +247,21 @@ def test_weighted_sums_as_operators_are_registered_as_torch_wants_them():
         torch.ones(len(coordinates), 1), torch.nn.functional.pad(coordinates.int(), (1, 0))
     )
     plan = x.manager.kernel_map(x.key, x.key, Kernel.of(3))
-    columns = torch.rand(2, plan.n_pairs, dtype=torch.float64, requires_grad=True)
+    factors = torch.rand(2, plan.n_pairs, dtype=torch.float64, requires_grad=True)
     rows = torch.rand(len(x), 3, dtype=torch.float64, requires_grad=True)
     kernel = torch.rand(3, 3, 4, dtype=torch.float64, requires_grad=True)
     ops, handle, opcheck = torch.ops.sparsefeat, plan.handles[1], torch.library.opcheck
-    opcheck(ops.weighted_convolution, (rows, kernel, columns, handle, False, True, len(x)))
-    opcheck(ops.weighted_convolution, (rows, kernel, columns.detach(), handle, True, True, len(x)))
-    given = [each.detach() for each in (rows, kernel, columns)]
+    products = [0, -1, 0, 1]  # two weights: a factor, and the product of both
+    others = (handle, products, False, True)
+    opcheck(ops.weighted_convolution, (rows, kernel, factors, *others, len(x)))
+    opcheck(
+        ops.weighted_convolution,
+        (rows, kernel, factors.detach(), handle, products, True, True, len(x)),
+    )
+    given = [each.detach() for each in (rows, kernel, factors)]
     grad = torch.rand(len(x), 4, dtype=torch.float64)
     for needs in ((True, True, True), (False, True, False), (True, False, False)):
-        opcheck(ops.weighted_convolution_gradients, (*given, grad, handle, False, True, *needs))
+        opcheck(ops.weighted_convolution_gradients, (*given, grad, *others, *needs))
 
 
 def test_an_output_does_not_keep_the_points_of_its_pass():
