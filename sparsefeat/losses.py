@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsefeat.errors import InputError
+from sparsefeat.softmax import log_partitions
 
 
 class PairFeatures(NamedTuple):
@@ -100,13 +101,20 @@ def anchored_cycle(
         A scalar; zero (with a gradient of zero) when no point has a counterpart.
     """
     starts, ends = (torch.cdist(x, y) < radius).nonzero(as_tuple=True)
-    logits = f @ g.t() / temperature
     # Only places that are near enough count: a few of the n m pairs.
-    hop01 = logits.log_softmax(1)[starts, ends]
-    hop10 = logits.log_softmax(0)[starts, ends]
+    hop01, hop10 = _hops(f, g, starts, ends, temperature)
     return _round_trip(hop01, hop10, starts, ends, len(f), len(g)) + _round_trip(
         hop10, hop01, ends, starts, len(g), len(f)
     )
+
+
+def _hops(
+    f: Tensor, g: Tensor, starts: Tensor, ends: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of going from a start to its end, and back. Shape: (P,), (P,) -> (P,), (P,)."""
+    over_g, over_f = log_partitions(f, g, temperature)
+    logits = (f.index_select(0, starts) * g.index_select(0, ends)).sum(1) / temperature
+    return logits - over_g[starts], logits - over_f[ends]
 
 
 def _round_trip(
@@ -204,17 +212,14 @@ def point_info_nce(f: Tensor, g: Tensor, temperature: float, near: Tensor | None
         near: rows that are the same place, each near itself: to end at any of them is right. None: only its own.
             Shape: (n, n), bool.
     """
-    logits = f @ g.t() / temperature
-    if near is not None:
-        right = [log.masked_fill(~near, -torch.inf).logsumexp(1) for log in _log_softmaxes(logits)]
-        return -(right[0].mean() + right[1].mean()) / 2
-    target = torch.arange(len(f), device=f.device)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
-
-
-def _log_softmaxes(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the hops from cloud 0 and from cloud 1."""
-    return logits.log_softmax(1), logits.t().log_softmax(1)
+    if near is None:
+        rows = torch.arange(len(f), device=f.device)
+        hop01, hop10 = _hops(f, g, rows, rows, temperature)
+        return -(hop01.mean() + hop10.mean()) / 2
+    starts, ends = near.nonzero(as_tuple=True)
+    hop01, hop10 = _hops(f, g, starts, ends, temperature)
+    right = _log_sum_exp(hop01, starts, len(f)).mean() + _log_sum_exp(hop10, ends, len(g)).mean()
+    return -right / 2
 
 
 def hardest_contrastive(

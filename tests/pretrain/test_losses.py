@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from sparsefeat import losses
 from sparsefeat.losses import LossConfig, PairFeatures, one_to_one, pair_loss
+from sparsefeat.softmax import log_partitions
 
 
 def unit(rows: int, channels: int, seed: int) -> torch.Tensor:
@@ -98,6 +99,30 @@ def test_point_info_nce_by_hand():
     f = torch.eye(2, dtype=torch.float64)
     # Logits 1/t on the diagonal and 0 beside it: -log(e^2 / (e^2 + 1)) in both directions.
     assert losses.point_info_nce(f, f, 0.5).item() == pytest.approx(math.log(1 + math.exp(-2)))
+
+
+@pytest.mark.parametrize("length", [1.0, 100.0], ids=["unit", "long"])
+def test_log_partitions_are_the_log_sums_of_all_logits_and_so_are_their_gradients(
+    length, monkeypatch
+):
+    """Rows in several blocks; long features, whose exponentials a number cannot hold, go another way."""
+    monkeypatch.setattr("sparsefeat.softmax._AT_ONCE", 20)
+    f, g = unit(7, 4, 5) * length, unit(9, 4, 6) * length
+    logits = f @ g.t() / 0.1
+    for found, dim in zip(log_partitions(f, g, 0.1), (1, 0)):
+        torch.testing.assert_close(found, logits.logsumexp(dim))
+    given = f.requires_grad_(), g.requires_grad_()
+    assert torch.autograd.gradcheck(lambda f, g: log_partitions(f, g, 0.1), given)
+
+
+def test_matches_of_one_place_are_no_negatives():
+    f, g = unit(5, 4, 7), unit(5, 4, 8)
+    near = torch.eye(5, dtype=torch.bool)
+    near[0, 1] = near[1, 0] = True
+    s01, s10 = (f @ g.t() / 0.2).softmax(1), (g @ f.t() / 0.2).softmax(1)
+    right = [(s * near).sum(1).log().mean() for s in (s01, s10)]
+    found = losses.point_info_nce(f, g, 0.2, near)
+    torch.testing.assert_close(found, -(right[0] + right[1]) / 2)
 
 
 def test_hardest_contrastive_by_hand():
