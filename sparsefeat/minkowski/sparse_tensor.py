@@ -306,7 +306,7 @@ class SparseTensor(Tensor, EngineTensor):
 
     def interpolate(self, X: TensorField) -> TensorField:
         """Multilinear interpolation at the points of a field; see :meth:`features_at_coordinates`."""
-        return X.replace(functional.interpolate(self, X.C.to(self.dtype)))
+        return X.replace(functional.interpolate(self, X.C))
 
     def features_at_coordinates(self, query_coordinates: Matrix) -> Matrix:
         """Multilinear interpolation at points (N, 1 + D); missing voxels count zero. Returns shape (N, C)."""
@@ -314,8 +314,6 @@ class SparseTensor(Tensor, EngineTensor):
             raise ArgumentError(
                 f"features_at_coordinates: points on {query_coordinates.device}, voxels on {self.device}"
             )
-        if not query_coordinates.is_floating_point():
-            query_coordinates = query_coordinates.to(self.dtype)
         return functional.interpolate(self, query_coordinates)
 
     def _point_rows(self, X: TensorField | SparseTensor) -> Matrix:

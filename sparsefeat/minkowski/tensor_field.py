@@ -205,9 +205,7 @@ class TensorField(Tensor):
     @compile_disabled
     def splat(self) -> SparseTensor:
         """Spread each point over the 2^D voxels around it, multilinearly: the adjoint of interpolation."""
-        points = self.coordinates
-        points = points if points.is_floating_point() else points.to(self.dtype)
-        out = EngineField(self.features, points, self._manager._manager).splat()
+        out = EngineField(self.features, self.coordinates, self._manager._manager).splat()
         return SparseTensor.on_map(out.features, self._manager, out.key)
 
     def inverse_mapping(self, sparse_tensor_map_key: CoordinateMapKey) -> Matrix:

@@ -129,6 +129,35 @@ def test_splat_and_interpolation(golden):
     assert_close(leaf.grad, record["grad_feats"])
 
 
+FAR = torch.tensor([[0, 2001, 0, 0], [0, 2002, 0, 0], [0, 301, 5, 5]], dtype=torch.int32)
+"""Voxels that bfloat16 cannot tell apart."""
+
+
+@pytest.mark.parametrize("points", [FAR, FAR.float(), FAR.double()], ids=["int", "float", "double"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_type_of_the_features_moves_no_point(dtype, points):
+    x = ME.SparseTensor(torch.tensor([[1.0], [2.0], [3.0]], dtype=dtype), FAR)
+    field = ME.TensorField(x.F, points)
+    for found in (
+        x.interpolate(field).F,
+        x.features_at_coordinates(points),
+        ME.MinkowskiInterpolation()(x, points),
+        ME.MinkowskiInterpolation(return_weights=True)(x, points)[0],
+    ):
+        assert found.dtype == dtype and torch.equal(found, x.F)
+    splat = field.splat()
+    here = splat.F[:, 0] != 0
+    assert torch.equal(splat.C[here][splat.F[here, 0].argsort()], FAR)
+
+
+def test_points_finer_than_float32_keep_their_voxels():
+    far = torch.tensor([[0, 2**25 + 1, 0, 0]], dtype=torch.int32)
+    x = ME.SparseTensor(torch.ones(1, 1), far)
+    assert x.interpolate(ME.TensorField(x.F, far.double())).F.item() == 1
+    assert x.features_at_coordinates(far).item() == 1
+    assert ME.TensorField(x.F, far).splat().features_at_coordinates(far).item() == 1
+
+
 def test_interpolation_returns_its_pairs_and_weights(golden):
     record = Record(golden, "interpolation_maps")
     x = ME.SparseTensor(
