@@ -121,6 +121,27 @@ def test_kernel_map_between_single_voxels_on_a_line(look_up, size, dilation):
         assert found == neighbours(source, target, offsets)
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("size", [9, 17, 18, 33])
+def test_long_kernels_on_a_line(monkeypatch, path, size):
+    """Windows that begin before the first key of the space, or end behind the last, of strided and given outputs."""
+    take_path(monkeypatch, path)
+    for low in range(3):
+        x = sparse(torch.tensor([[1, low + i] for i in range(5)], dtype=torch.int32), grad=True)
+        weight = numbers(size, 3, 2, seed=1).requires_grad_()
+        given = torch.tensor([[1, place] for place in range(-40, 40, 3)], dtype=torch.int32)
+        for stride, target in ((1, None), (2, None), (4, None), (1, given)):
+            y = fn.convolution(x, weight, None, Kernel((size,), (1,)), stride, coordinates=target)
+            pairs = neighbours(x.C, y.C, window((size,), (1,), (1,)))
+            expected = convolve_by_definition(x.F, weight, pairs, len(y))
+            assert_close(y.F, expected, tolerance=1e-12)
+            for ours, theirs in zip(
+                torch.autograd.grad(y.F.square().sum(), [x.F, weight]),
+                torch.autograd.grad(expected.square().sum(), [x.F, weight]),
+            ):
+                assert_close(ours, theirs, tolerance=1e-12)
+
+
 @pytest.mark.parametrize("dimension, size, dilation, stride, spacing", CASES)
 def test_kernel_map_onto_strided_voxels(look_up, dimension, size, dilation, stride, spacing):
     manager = CoordinateManager(dimension)
