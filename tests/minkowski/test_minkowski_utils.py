@@ -160,6 +160,17 @@ def test_collation_as_recorded(golden):
     assert np.array_equal(utils.batched_coordinates(floats), record["batched_int_from_float"])
 
 
+def test_batched_coordinates_fit_int32():
+    whole = torch.tensor([[2**31 - 1, -(2**31), 0]])
+    assert utils.batched_coordinates([whole[:0], whole]).tolist() == [[1, *whole[0].tolist()]]
+    for values in ([2**31, 0], [-(2**31) - 1, 0], [3e9, 0.0], [0.0, float("nan")]):
+        for cloud_ in (torch.tensor([values]), np.array([values])):
+            with pytest.raises(ValueError, match="fit int32|not finite"):
+                utils.batched_coordinates([cloud_])
+    narrow = utils.batched_coordinates([np.full((1, 2), 200, dtype=np.uint8)] * 300)
+    assert narrow[-1].tolist() == [299, 200, 200]
+
+
 def test_collate_functions_for_a_data_loader():
     items = [(np.full((n, 3), n), np.ones((n, 2)), np.arange(n)) for n in (3, 2, 4)]
     coordinates, features, labels = utils.batch_sparse_collate(items)
