@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor as Matrix
 
@@ -19,6 +21,7 @@ from sparsefeat.minkowski.tensor import (
     manager_for,
 )
 from sparsefeat.sparse.compile_disabled import compile_disabled
+from sparsefeat.sparse.coordinates import check_coordinates, offset_coordinates
 from sparsefeat.sparse.field import TensorField as EngineField
 from sparsefeat.sparse.pooling import pool_groups
 
@@ -26,12 +29,13 @@ _MODES = [m for m in REDUCTIONS if m != SparseTensorQuantizationMode.NO_QUANTIZA
 
 
 def create_splat_coordinates(coordinates: Matrix) -> Matrix:
-    """The 2^D voxels around each point, duplicates included. Shape: (N, 1 + D) -> (N 2^D, 1 + D) int32."""
-    dimension = coordinates.shape[1] - 1
-    corners = torch.cartesian_prod(*[torch.arange(2)] * dimension).reshape(-1, dimension)
-    corners = torch.nn.functional.pad(corners, (1, 0)).to(coordinates.device)
-    around = torch.floor(coordinates).long()[:, None] + corners
-    return around.reshape(-1, dimension + 1).int()
+    """The 2^D voxels around each point, duplicates included. Shape: (N, 1 + D) -> (N 2^D, 1 + D) int32.
+
+    Raises:
+        ValueError: a point is not finite, or a voxel beyond int32.
+    """
+    corners = itertools.product(range(2), repeat=coordinates.shape[1] - 1)
+    return offset_coordinates(check_coordinates(coordinates), list(corners))
 
 
 def reduce_points(

@@ -8,6 +8,7 @@ import torch
 from engine_oracle import Record, assert_close, cloud, numbers, rows_at
 
 import sparsefeat.minkowski as ME
+from sparsefeat.minkowski.tensor_field import create_splat_coordinates
 from sparsefeat.minkowski.utils.gradcheck import gradcheck
 from sparsefeat.sparse import SparseTensor as EngineTensor
 
@@ -148,6 +149,14 @@ def test_the_type_of_the_features_moves_no_point(dtype, points):
     splat = field.splat()
     here = splat.F[:, 0] != 0
     assert torch.equal(splat.C[here][splat.F[here, 0].argsort()], FAR)
+
+
+def test_the_voxels_around_a_point():
+    around = create_splat_coordinates(torch.tensor([[1, -0.5, 3.25]]))
+    assert around.tolist() == [[1, -1, 3], [1, -1, 4], [1, 0, 3], [1, 0, 4]]
+    for far in (2**31 - 1.0, 1e30, float("nan")):
+        with pytest.raises(ValueError, match="fit int32|not finite"):
+            create_splat_coordinates(torch.tensor([[0, far]]).double())
 
 
 def test_points_finer_than_float32_keep_their_voxels():
