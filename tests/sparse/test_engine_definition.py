@@ -327,6 +327,28 @@ def test_derivatives_of_fields_and_by_position():
     assert torch.autograd.gradcheck(lambda f: TensorField(f, positions).splat().F, leaf)
 
 
+def test_by_position_the_derivative_on_a_plane_of_voxels_is_that_of_the_cell_above():
+    corners = torch.cartesian_prod(torch.zeros(1), *[torch.arange(2.0)] * 3).int()
+    x = SparseTensor(numbers(8, 2), corners)
+    leaf = numbers(3, 2, seed=1)
+    places = torch.tensor([[0, 0, 0.5, 0.25], [0, 0, 0, 0.5], [0, 0, 0, 0]], dtype=torch.float64)
+
+    def slopes(points, of):
+        points = points.clone().requires_grad_()
+        return torch.autograd.grad(of(points).sum(), points)[0]
+
+    for of in (
+        lambda p: fn.interpolate(x, p) * leaf,
+        lambda p: (lambda y: y.F * y.C[:, 1:2])(TensorField(leaf, p).splat()),
+    ):
+        above = places + torch.tensor([0, 1e-9, 1e-9, 1e-9])
+        assert_close(slopes(places, of), slopes(above, of), tolerance=1e-6)
+        assert slopes(places, of).abs().max() > 0.1
+    assert torch.equal(
+        fn.interpolate(x, places), fn.interpolate(x, places.clone().requires_grad_())
+    )
+
+
 def test_splat_is_the_adjoint_of_interpolation():
     positions = torch.cat([torch.zeros(30, 1).double(), numbers(30, 3, seed=3) * 2], 1)
     a = numbers(30, 3)
