@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import subprocess
 import sys
 import weakref
@@ -101,6 +102,26 @@ def test_a_network_builds_each_of_its_maps_once_and_none_in_later_steps(built):
         y.F.sum().backward()
     assert len(built) == 5 and list(x.manager.maps) == keys
     assert all(x.manager._kernel_maps[name] is plan for name, plan in maps.items())
+
+
+@pytest.mark.parametrize("dimension", [1, 3])
+def test_a_tensor_can_be_pickled_whatever_its_manager_has_made(dimension):
+    def run(x):
+        d = {"dimension": dimension}
+        y = m.Convolution(3, 3, 3, 2, **d).double()(m.ChannelwiseConvolution(3, 3, **d).double()(x))
+        for layer in (m.MaxPooling, m.AvgPooling, m.PoolingTranspose):
+            y = layer(2, 2, **d)(y)
+        y = fn.broadcast(y, m.GlobalSumPooling()(y), "add")
+        return fn.union(y, fn.prune(y, torch.arange(len(y)) % 2 == 0))
+
+    x = sparse(cloud(60, side=8, dimension=dimension), grad=True)
+    torch.manual_seed(0)
+    expected = run(x)
+    expected.F.square().sum().backward()
+    again = pickle.loads(pickle.dumps(x.replace(x.F.detach())))
+    assert torch.equal(again.C, x.C) and again.manager.maps.keys() == x.manager.maps.keys()
+    torch.manual_seed(0)
+    assert_close(run(again).F, expected.F, tolerance=0)
 
 
 def test_generated_and_expanded_coordinates_are_made_once():
