@@ -113,6 +113,37 @@ def test_a_field_slices_tensors_of_any_stride_but_not_pruned_ones():
         pruned.slice(field)
 
 
+def test_rows_made_during_inference_serve_training():
+    coordinates = torch.cat([cloud(30), cloud(30)])
+    with torch.inference_mode():
+        field = ME.TensorField(torch.ones(len(coordinates), 3), coordinates + 0.5)
+        x = ME.SparseTensor(torch.ones(len(coordinates), 3), coordinates)
+        made = field.sparse()
+    leaf = torch.rand(len(x), 3, requires_grad=True)
+    for tensor_, points in ((x, x), (made, field)):
+        manager = tensor_.coordinate_manager
+        again = ME.SparseTensor(
+            leaf, coordinate_map_key=tensor_.coordinate_map_key, coordinate_manager=manager
+        )
+        (grad,) = torch.autograd.grad(again.slice(points).F.sum(), leaf)
+        assert (grad == 2).all()
+        (grad,) = torch.autograd.grad((again.F * again.C[:, 1:]).sum(), leaf)
+        assert torch.equal(grad, tensor_.C[:, 1:].float())
+    (grad,) = torch.autograd.grad((made.slice(field).F * leaf[:1] * field.C[:, 1:]).sum(), leaf)
+    assert torch.allclose(grad[0], (coordinates + 0.5)[:, 1:].sum(0))
+
+
+def test_a_field_keeps_its_points_whatever_becomes_of_the_callers_tensor():
+    points = torch.tensor([[0, 0.5, 0, 0], [0, 3.5, 0, 0]])
+    field = ME.TensorField(torch.tensor([[1.0], [2.0]]), points)
+    x = field.sparse()
+    before = points.clone()
+    points += 10
+    assert torch.equal(field.C, before)
+    assert x.interpolate(field).F.tolist() == [[0.5], [1.0]]
+    assert x.slice(field).F.tolist() == [[1.0], [2.0]]
+
+
 def test_splat_and_interpolation(golden):
     record = Record(golden, "splat")
     field = ME.TensorField(record["feats"], record["coords"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from engine_oracle import PATHS, assert_close, cloud, numbers, rows_at, sparse, take_path
 
-from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor
+from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor, TensorField, slice_field
 from sparsefeat.sparse import functional as fn
 from sparsefeat.sparse import manager as manager_module
 from sparsefeat.sparse import modules as m
@@ -163,6 +163,30 @@ def test_maps_made_during_inference_serve_training():
         assert_close(y, before)
         assert torch.autograd.grad(y.sum(), leaf)[0].isfinite().all()
     assert torch.autograd.grad((fresh.replace(leaf) + other).F.sum(), leaf)[0].eq(1).all()
+
+
+def test_coordinates_made_during_inference_serve_training():
+    coordinates = cloud(40, side=6)
+    with torch.inference_mode():
+        x = SparseTensor(torch.ones(len(coordinates), 3), coordinates.clone(), reduce="error")
+        fn.pool(x, "sum", Kernel.of(2), 2)
+        fn.global_pool(x, "sum")
+        fn.convolution(x, torch.ones(27, 3, 3), None, Kernel.of(3), expand_coordinates=True)
+        fn.prune(x, torch.arange(len(x)) > 3)
+    assert len(x.manager.maps) == 5
+    for key, each in x.manager.maps.items():
+        leaf = torch.rand(len(each), 3, requires_grad=True)
+        (grad,) = torch.autograd.grad((leaf * each.coordinates[:, 1:]).sum(), leaf)
+        assert torch.equal(grad, x.manager[key].coordinates[:, 1:].float())
+
+
+def test_a_field_keeps_its_points_whatever_becomes_of_the_callers_tensor():
+    points = torch.tensor([[0, 0.5, 0, 0], [0, 3.5, 0, 0]])
+    field = TensorField(torch.tensor([[1.0], [2.0]]), points)
+    before = points.clone()
+    points += 10
+    assert torch.equal(field.C, before)
+    assert slice_field(field.sparse(), field).C.tolist() == before.tolist()
 
 
 def test_tensors_and_maps_are_freed_with_the_last_tensor_that_needs_them():
