@@ -74,7 +74,8 @@ class TensorField(Tensor):
         coordinate_field_map_key, coordinate_manager: an existing field instead of ``coordinates``.
         quantization_mode: how :meth:`sparse` combines the points of a voxel.
         allocator_type, minkowski_algorithm: accepted, without effect.
-        requires_grad: set on ``features`` where not None.
+        requires_grad: where not None, whether the features gather a gradient; False cuts them off from their
+            history.
         device: where to move both.
     """
 
@@ -130,7 +131,7 @@ class TensorField(Tensor):
         self.coordinate_field_map_key = coordinate_field_map_key
         self.quantization_mode = quantization_mode
         if requires_grad is not None:
-            features.requires_grad_(requires_grad)
+            self.features = features.requires_grad_() if requires_grad else features.detach()
 
     @property
     def coordinate_key(self) -> CoordinateMapKey:

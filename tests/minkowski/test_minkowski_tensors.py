@@ -240,6 +240,27 @@ def test_dense_without_a_minimum_starts_at_the_origin():
         negative.dense()
 
 
+def test_an_empty_tensor_has_no_extent_of_its_own():
+    x = ME.SparseTensor(torch.zeros(0, 2), torch.zeros(0, 4, dtype=torch.int32))
+    low, high = torch.IntTensor([0, 0, 0]), torch.IntTensor([3, 4, 5])
+    for bounds in ({}, {"min_coords": low}, {"max_coords": high}):
+        with pytest.raises(ValueError, match="give min_coords= and max_coords="):
+            x.sparse(**bounds)
+    assert x.sparse(low, high)[0].shape == (0, 4, 5, 6, 2)
+
+
+def test_features_gather_a_gradient_or_not_as_asked_for():
+    twice = torch.zeros(2, 4, dtype=torch.int32)
+    weight = torch.ones(2, 1, requires_grad=True)
+    for given in (weight, weight * 2, torch.ones(2, 1)):
+        for kind in (ME.SparseTensor, ME.TensorField):
+            for mode in (MODES.RANDOM_SUBSAMPLE, MODES.UNWEIGHTED_AVERAGE):
+                for asked in (False, True):
+                    x = kind(given, twice, quantization_mode=mode, requires_grad=asked)
+                    assert x.F.requires_grad is asked
+    assert weight.requires_grad
+
+
 def test_sparse_is_torchs_own_sparse_tensor():
     x = tensor()
     out, low, stride = x.sparse()
