@@ -165,6 +165,21 @@ def test_maps_made_during_inference_serve_training():
     assert torch.autograd.grad((fresh.replace(leaf) + other).F.sum(), leaf)[0].eq(1).all()
 
 
+def test_a_wider_index_frees_the_table_of_the_narrower_one():
+    x = sparse(cloud(60, side=8))
+    weight = numbers(27, 3, 2, seed=1)
+    near, far = Kernel.of(3), Kernel.of(3, 9)
+    before = fn.convolution(x, weight, None, near).F
+    narrow = x.coordinate_map.index()
+    table = weakref.ref(narrow.table)
+    assert table() is not None
+    fn.convolution(x, weight, None, far)
+    assert x.coordinate_map.index() is not narrow and table() is None
+    assert torch.equal(fn.convolution(x, weight, None, near).F, before)
+    rows, counts = x.manager.kernel_map(x.key, x.key, near).by_output()
+    assert len(rows) == counts.sum() == x.manager.kernel_map(x.key, x.key, near).n_pairs
+
+
 def test_coordinates_made_during_inference_serve_training():
     coordinates = cloud(40, side=6)
     with torch.inference_mode():
