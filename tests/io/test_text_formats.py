@@ -99,6 +99,7 @@ MESHES |= {
     "tabs.obj": OBJ.replace(" ", "\t"),
     "behind.obj": OBJ.replace("\n", " # of the left hand, f 1 2 3\n"),
     "continued.obj": OBJ.replace("v 4 5 6", "v 4 \\\n5 \\\n 6").replace("f 1 2 3", "f 1 2\\\n 3"),
+    "folders.obj": "mtllib C:\\models\\\n" + OBJ.replace("f 1", "g a\\\nusemtl b\\ \nf 1", 1),
     "path_in_comment.obj": "# C:\\models\\\n" + OBJ,
     "some_colors.obj": OBJ.replace("v 4 5 6", "v 4 5 6 0.5 0.5 0.25"),
     "weights.obj": OBJ.replace("v 4 5 6", "v 4 5 6 1.0"),
