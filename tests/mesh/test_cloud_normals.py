@@ -9,6 +9,7 @@ from surfaces import sphere
 
 import sparsefeat
 from sparsefeat.errors import InputError
+from sparsefeat.mesh.gradient import vertex_normals
 from sparsefeat.mesh.normals import enclosed_volume, outer_normals
 from sparsefeat.mesh.orientation import (
     _spread_rows,
@@ -158,6 +159,16 @@ def test_a_cut_mesh_keeps_its_outer_side_however_it_is_wound():
     cut = faces[(bent[faces][:, :, 0] > -1.5).all(1)]
     assert outer_normals(bent, cut)[0] == 1
     assert outer_normals(bent, cut[:, ::-1])[0] == -1
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.float32])
+def test_normals_of_a_mesh_whatever_type_its_vertices_have(dtype):
+    vertices, faces = sphere(3)
+    vertices = np.round(50 * vertices + 60)
+    for of in (lambda v: outer_normals(v, faces)[1], lambda v: vertex_normals(v, faces)):
+        normals = of(vertices.astype(dtype))
+        assert normals.dtype == np.float64
+        np.testing.assert_allclose(normals, of(vertices), rtol=0, atol=1e-12)
 
 
 def test_a_shallow_piece_keeps_the_winding_that_it_has():
