@@ -171,6 +171,29 @@ def test_normals_of_a_mesh_whatever_type_its_vertices_have(dtype):
         np.testing.assert_allclose(normals, of(vertices), rtol=0, atol=1e-12)
 
 
+def test_a_line_of_sight_may_begin_far_outside_of_the_cells():
+    space = FreeSpace(np.concatenate([sheet((0, 0, 0), (2, 2, 0)), [[1e9, 1, 0.5]]]), 0.1)
+    start = np.array([[1, 1, 1e7], [1, 1, 1e7], [1e7, 1, 0.5], [1e9, 1, 1e9], [1e9, 1, -1e9]])
+    end = np.array([[1, 1, -1.0], [1, 1, 0.3], [0, 1, 0.5], [0, 1, -1], [0, 1, -1]])
+    assert space.sees(start, end, np.zeros(5)).tolist() == [False, True, True, False, True]
+    assert space.sees(start, end, np.full(5, 1e12)).all()
+
+
+@pytest.mark.parametrize("count", [40, 300])
+def test_a_stray_point_far_away_changes_nothing_for_the_others(count):
+    """It also made the box of cells so long and coarse that all points lay in a few of them."""
+    points = np.random.default_rng(0).normal(size=(count, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    stray = np.concatenate([points, [[1e9, 0, 0]]])
+    without, with_stray = FreeSpace(points, 0.3, margin=2), FreeSpace(stray, 0.3, margin=2)
+    assert with_stray.cell == 0.3 and (with_stray.shape == without.shape).all()
+    start = np.repeat(points, 3, axis=0)
+    end = np.tile([[0.0, 0, 0], [5, 0, 0], [1e9, 0, 0]], (count, 1))
+    none = np.ones(len(start))
+    np.testing.assert_array_equal(with_stray.sees(start, end, none), without.sees(start, end, none))
+    assert np.isfinite(estimate_normals(stray)).all()
+
+
 def test_a_shallow_piece_keeps_the_winding_that_it_has():
     vertices, faces = sphere(4)
     vertices = vertices * [1, 1, 0.2]
