@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -25,6 +26,8 @@ from sparsefeat.io.polygons import Geometry
 # The names under which an npz has its arrays, in the order in which they are looked for.
 VERTEX_KEYS = ("vertices", "verts", "points")
 FACE_KEYS = ("faces", "triangles")
+
+_JSON = 0x4E4F534A  # the type of a glb's first chunk
 
 
 @dataclass(frozen=True)
@@ -205,11 +208,9 @@ def _read_stl(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 def _read_glb(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     trimesh = import_extra("trimesh", f"{path}: reading glb")
 
-    scene = _load_glb(path)
-    if not isinstance(scene, trimesh.Scene):
-        return scene.vertices, scene.faces, []
+    scene, left_out = _load_glb(path)
     vertices, faces, total, moved = [], [], 0, 0
-    for name in scene.graph.nodes_geometry:
+    for name in sorted(scene.graph.nodes_geometry, key=lambda name: name[:9]):
         transform, geometry = scene.graph[name]
         part = scene.geometry[geometry]
         if not isinstance(part, trimesh.Trimesh):
@@ -232,7 +233,7 @@ def _read_glb(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         repairs.append(f"{_count(moved, 'part')} moved to where the scene has it")
     if not vertices:
         return np.empty((0, 3)), np.empty((0, 3), dtype=np.int64), []
-    return np.concatenate(vertices), np.concatenate(faces), repairs
+    return np.concatenate(vertices), np.concatenate(faces), [*repairs, *left_out]
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -240,36 +241,56 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         return archive.first(VERTEX_KEYS, ""), archive.first(FACE_KEYS, ""), []
 
 
-def _load_glb(path: Path) -> Any:
+def _load_glb(path: Path) -> tuple[Any, list[str]]:
+    """The scene, its nodes named by their numbers, and what of it is left out."""
     # Here, since it takes a moment and most of the package does without.
     trimesh = import_extra("trimesh", f"{path}: reading glb")
 
-    _check_glb(path)
+    content, binary = _glb_chunks(path)
     with parsing(path, "a complete glb mesh"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # process=False: it would merge, drop and reorder vertices. Pictures of materials are not decoded.
-        return trimesh.load(str(path), process=False, skip_materials=True)
-
-
-def _check_glb(path: Path) -> None:
-    """Refuse a glb whose header promises more than the file has, or whose arrays do."""
-    with open(path, "rb") as file:
-        head = file.read(20)
-        size = path.stat().st_size
-        if len(head) < 20 or head[:4] != b"glTF":
-            raise InputError(f"{path}: not a glb mesh, it begins with {head[:4]!r}")
-        total, length = struct.unpack_from("<II", head, 8)
-        if total > size or length > size - 20:
+        modes = [p.get("mode", 4) for m in content.get("meshes", []) for p in m["primitives"]]
+        if not {*modes} <= {*range(6)}:
             raise InputError(
-                f"{path}: cut off, {max(total, 20 + length)} bytes promised, {size} are there"
+                f"{path}: triangle fans (primitives of mode {max(modes)}), expected triangles or strips"
             )
-        with parsing(path, "a complete glb mesh"):
-            accessors = json.loads(file.read(length)).get("accessors", [])
-            for accessor in accessors:
-                if not 0 <= accessor["count"] <= size:
-                    raise InputError(
-                        f"an array of {str(accessor['count'])[:40]} items in {size} bytes"
-                    )
+        thin = sum(mode < 4 for mode in modes)
+        for number, node in enumerate(content.get("nodes", [])):
+            # trimesh walks the scene from its end; by these names the parts come in the file's order.
+            node["name"] = f"{number:09}"
+        header = json.dumps(content).encode()
+        header += b" " * (-len(header) % 4)
+        total = 20 + len(header) + len(binary)
+        data = struct.pack("<4sIIII", b"glTF", 2, total, len(header), _JSON) + header + binary
+        # process=False: it would merge, drop and reorder vertices. Pictures of materials are not decoded.
+        scene = trimesh.load(
+            io.BytesIO(data),
+            file_type="glb",
+            resolver=trimesh.resolvers.FilePathResolver(str(path)),
+            process=False,
+            skip_materials=True,
+        )
+    left_out = [f"{_count(thin, 'primitive')} of points or lines left out"] if thin else []
+    return scene, left_out
+
+
+def _glb_chunks(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The content of a glb and what follows it; refused if it promises more than the file has, or its arrays do."""
+    data = path.read_bytes()
+    size = len(data)
+    if size < 20 or data[:4] != b"glTF":
+        raise InputError(f"{path}: not a glb mesh, it begins with {data[:4]!r}")
+    total, length = struct.unpack_from("<II", data, 8)
+    if total > size or length > size - 20:
+        raise InputError(
+            f"{path}: cut off, {max(total, 20 + length)} bytes promised, {size} are there"
+        )
+    with parsing(path, "a complete glb mesh"):
+        content = json.loads(data[20 : 20 + length])
+        for accessor in content.get("accessors", []):
+            if not 0 <= accessor["count"] <= size:
+                raise InputError(f"an array of {str(accessor['count'])[:40]} items in {size} bytes")
+    return content, data[20 + length :]
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -11,6 +11,8 @@ from sparsefeat.errors import InputError
 from sparsefeat.io import text
 from sparsefeat.io.polygons import Geometry
 
+_ELEMENT = re.compile(rb"^[ \t]*[vf][ \t\\][^\\\n]*(?:\\(?:[ \t]*\n|.)[^\\\n]*)+", re.MULTILINE)
+_GOES_ON = re.compile(rb"\\[ \t]*\n")
 _VERTEX = re.compile(rb"^[ \t]*v(?!\S)(.*)", re.MULTILINE)
 _FACE = re.compile(rb"^[ \t]*f(?!\S)(.*)", re.MULTILINE)
 _CORNER = re.compile(rb"([-+]?[0-9]{1,18})(?:/[-+0-9]*){0,2}")
@@ -27,7 +29,8 @@ def read(path: Path, faces: bool) -> Geometry:
         data = re.sub(rb"#[^\n]*", b"", data)
     if b"\\" in data:
         # A vertical tab is blank and no line: lines go on, and their numbers can still be counted.
-        data = re.sub(rb"\\[ \t]*\n", b"\v", data)
+        # Of other lines, such as mtllib C:\models\, a backslash may be a part.
+        data = _ELEMENT.sub(lambda element: _GOES_ON.sub(b"\v", element[0]), data)
     lines = _VERTEX.findall(data)
     if not lines:
         raise InputError(f"{path}: no vertices, expected lines 'v x y z'")

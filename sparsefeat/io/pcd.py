@@ -204,7 +204,11 @@ def _read_ascii(
     for place, field in enumerate(fields):
         if place == _find(fields, field.name) and rows and values is not None:
             with np.errstate(invalid="ignore", over="ignore"):
-                columns[field.name] = values[:, start].astype(field.kind)
+                column = values[:, start]
+                if field.kind.kind in "iu" and field.kind.itemsize < 8:
+                    # Colours have 32 bits, with or without a sign whatever TYPE says: only integers wrap.
+                    column = column.astype(np.int64)
+                columns[field.name] = column.astype(field.kind)
         start += field.items
     return columns if rows else {field.name: np.empty(0, field.kind) for field in fields}
 

@@ -19,28 +19,28 @@ _BLANKS_SEPARATE = re.compile(rb"[^\s,;][ \t]+[^\s,;]")
 _NO_DECIMAL_COMMA = re.compile(rb",(?![0-9])|,[^\s;,]*,|\.[^\s;,.]*,|,[^\s;,.]*\.")
 _MAYBE_DECIMAL_COMMA = re.compile(rb"(?<![0-9.])[0-9]+,[0-9]+(?![0-9.])")
 _EMPTY_COLUMN = re.compile(rb"^[ \t]*[,;]|,[ \t]*,|;[ \t]*;", re.MULTILINE)
-_COLORS = (("r", "g", "b"), ("red", "green", "blue"))
+_UNIT = re.compile(rb"\[[^\]\n]*\]|\([^)\n]*\)")
+_COLORS = (("r", "g", "b"), ("red", "green", "blue"), ("rf", "gf", "bf"))
 
 
 def read(path: Path, faces: bool = False) -> Geometry:
-    """Return the (N, 3) points of a table with at least three columns, and (N, 3) uint8 colours or None.
+    """Return the (N, 3) points of a table with at least three columns, and (N, 3) colours or None.
 
     Columns are separated by blanks, commas or semicolons; where blanks or semicolons separate, a comma is the
-    decimal sign. A line of column names may come first, and then says which columns are x, y and z; so may one
-    with the number of points. ``#`` and ``//`` begin comments. Without names, columns 4 to 6 are colours if all
-    their values are whole numbers from 0 to 255 (and not all 0 or 1, as axis-aligned normals are).
+    decimal sign. A line of column names may come first, and then says which columns are x, y, z and colours
+    (with units in brackets, if any); so may one with the number of points. ``#`` and ``//`` begin comments; one
+    right before the table is a line of names if x, y and z are among as many words as there are columns.
+
+    Without names, columns 4 to 6 are colours if all their values are whole numbers from 0 to 255 (and not all
+    0 or 1, as axis-aligned normals are), unless column 7 has such numbers too: 5 to 7 may then be the colours.
 
     Raises:
         InputError: no number, fewer than three columns, a line that differs from the first, fewer lines than
-            promised, or commas that could mean either.
+            promised, commas that could mean either, or x, y and z among more or fewer names than columns.
     """
     data = text.read_plain_lines(path)
-    if b"#" in data or b"//" in data:
-        data = _COMMENT.sub(b"", data)
-    if b'"' in data or b"'" in data:
-        data = _QUOTED.sub(lambda quoted: _unquoted(quoted[2]), data)
-    names, promised, start = _head(data)
-    body, line = data[start:], data.count(b"\n", 0, start)
+    names, comment, promised, start = _head(data)
+    body, line = _plain(data[start:]), data.count(b"\n", 0, start)
     if not body.strip():
         if promised == 0:
             return Geometry(np.empty((0, 3)))
@@ -59,42 +59,86 @@ def read(path: Path, faces: bool = False) -> Geometry:
             f"{path}, line {line + number}: {columns} columns in {shown!r}, expected at least 3"
         )
     table = text.table(body)
-    if table is None and columns > 6:  # words behind the numbers, such as the name of a class
-        table = text.table(body, range(6)) if _all_have(body, columns) else None
+    if table is None and columns > 6 and _all_have(body, columns):
+        # Words behind the numbers, such as the name of a class.
+        table = text.table(body, range(7))
+        table = text.table(body, range(6)) if table is None else table
     if table is None:
         raise InputError(_first_difference(body, columns, line, path))
     if promised is not None and len(table) < promised:
         raise InputError(f"{path}: cut off, {len(table)} of {promised} points are there")
 
-    place = {name: column for column, name in enumerate(names)} if len(names) == columns else {}
+    place = _places(names, columns)
+    if not place and {b"x", b"y", b"z"} <= {*_words(names)}:
+        raise InputError(
+            f"{path}: the names {text.shown(names)!r} are {len(_words(names))}, and there are {columns} columns"
+        )
+    noted = _places(comment, columns)
+    if {*"xyz"} <= noted.keys():
+        place = noted
     axes = [place[axis] for axis in "xyz"] if {*"xyz"} <= place.keys() else [0, 1, 2]
     named = next((c for c in _COLORS if set(c) <= place.keys()), None)
     if max(axes) >= table.shape[1] or (named and max(place[c] for c in named) >= table.shape[1]):
         raise InputError(f"{path}: x, y, z or colours stand behind columns that are no numbers")
-    extra = table[:, [place[c] for c in named]] if named else table[:, 3:6]
     colors = None
-    if axes == [0, 1, 2] or named:
-        colors = _as_bytes(extra)
+    if named:
+        colors = table[:, [place[c] for c in named]]
+    elif not place and not _are_bytes(table[:, 6:7]) and _are_bytes(table[:, 3:6]):
+        colors = table[:, 3:6].astype(np.uint8) if table[:, 3:6].max() > 1 else None
     return Geometry(np.ascontiguousarray(table[:, axes]), colors)
 
 
-def _head(data: bytes) -> tuple[list[str], int | None, int]:
-    """Names of columns, the number of points if it comes first, and where the table begins."""
-    names: list[str] = []
+def _head(data: bytes) -> tuple[bytes, bytes, int | None, int]:
+    """The line of names, the comment right before the table, the number of points, and where the table begins."""
+    names = comment = b""
     promised = None
     start = 0
     while start < len(data):
         end = data.find(b"\n", start) + 1 or len(data)
-        words = re.split(rb"[\s,;]+", data[start:end].strip(b" \t\n,;"))
+        line = data[start:end].strip(b" \n")  # a tab may stand behind a name that is empty
+        plain = _plain(line)
+        words = _words(plain)
         count = text.whole(words[0]) if len(words) == 1 else None
         if count is not None and count >= 0 and promised is None:
             promised = count
         elif any(map(text.is_number, words)):
             break
-        elif words != [b""]:
-            names = [word.decode("utf-8", "replace").lower() for word in words]
+        elif words:
+            names, comment = plain, b""
+        elif line.strip():
+            # "# columns: x y z" says what the words are.
+            comment = _unquoted_all(line.lstrip(b"#/")).rpartition(b":")[2]
         start = end
-    return names, promised, start
+    return names, comment, promised, start
+
+
+def _words(line: bytes) -> list[bytes]:
+    """The words of a line, whatever separates them, in lower case and without units."""
+    return [word.lower() for word in re.split(rb"[\s,;]+", _UNIT.sub(b"", line)) if word]
+
+
+def _places(line: bytes, columns: int) -> dict[str, int]:
+    """The column of each name, if a separator cuts the line into as many names as there are columns; else none."""
+    line = _UNIT.sub(b"", line).rstrip(b" \t,;").lower()
+    for names in (*(line.split(separator) for separator in (b";", b"\t", b",")), _words(line)):
+        if len(names) == columns:
+            return {
+                name.strip().decode("utf-8", "replace"): column for column, name in enumerate(names)
+            }
+    return {}
+
+
+def _plain(lines: bytes) -> bytes:
+    """Without comments and quotes."""
+    if b"#" in lines or b"//" in lines:
+        lines = _COMMENT.sub(b"", lines)
+    return _unquoted_all(lines)
+
+
+def _unquoted_all(lines: bytes) -> bytes:
+    if b'"' in lines or b"'" in lines:
+        lines = _QUOTED.sub(lambda quoted: _unquoted(quoted[2]), lines)
+    return lines
 
 
 def _unquoted(inner: bytes) -> bytes:
@@ -144,11 +188,12 @@ def _first_difference(body: bytes, columns: int, line: int, path: Path) -> str:
     return f"{path}: not a table of numbers"
 
 
-def _as_bytes(extra: np.ndarray) -> np.ndarray | None:
-    if extra.shape[1] != 3 or not len(extra):
-        return None
+def _are_bytes(values: np.ndarray) -> bool:
+    """Whether there are numbers, all of them whole and from 0 to 255."""
     with np.errstate(invalid="ignore"):
-        whole = (
-            np.array_equal(extra, np.rint(extra)) and extra.min() >= 0 and 1 < extra.max() <= 255
+        return bool(
+            values.size
+            and np.array_equal(values, np.rint(values))
+            and values.min() >= 0
+            and values.max() <= 255
         )
-    return extra.astype(np.uint8) if whole else None

@@ -61,7 +61,7 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
     A vertex without a face of positive area gets the z axis.
     """
-    corners = vertices[faces]
+    corners = np.asarray(vertices, np.float64)[faces]
     normal = _unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
     total = np.stack(
         [np.bincount(faces.ravel(), np.repeat(normal[:, i], 3), len(vertices)) for i in range(3)], 1

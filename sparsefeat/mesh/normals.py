@@ -26,6 +26,7 @@ def outer_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.nd
     Shape: (N, 3), (F, 3) -> 1.0 or -1.0, by which normals of the faces have to be multiplied, and (N, 3) float64,
     zero where a vertex has no face, or faces of both sides. Vertices at the same place have the same normal.
     """
+    vertices = np.asarray(vertices, np.float64)
     faces, first = sew(vertices, faces)
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

@@ -26,6 +26,8 @@ def surface_spacing(points: np.ndarray) -> float:
 class FreeSpace:
     """The cells that points occupy; a line of sight is free if it meets none of them.
 
+    Stray points far away from all others occupy none.
+
     Args:
         points: Shape (N, 3).
         cell: edge of a cell; should have a point or more where there is a surface.
@@ -33,6 +35,7 @@ class FreeSpace:
     """
 
     def __init__(self, points: np.ndarray, cell: float, margin: int = 1):
+        points = points[_together(points)]
         extent = np.ptp(points, axis=0)
         self.cell = max(float(cell), 1e-6 * float(extent.max()), 1e-12)
         # Coarser cells rather than more than fit into memory.
@@ -55,6 +58,12 @@ class FreeSpace:
         Returns:
             Shape (R,) bool.
         """
+        outside = np.flatnonzero(~self._holds((start - self.low) / self.cell))
+        if len(outside):
+            start, skip = start.copy(), skip.copy()
+            start[outside], skip[outside] = self._entered(
+                start[outside], end[outside], skip[outside]
+            )
         place = ((start - self.low) / self.cell).astype(np.float32)
         line = ((end - start) / self.cell).astype(np.float32)
         length = np.linalg.norm(line, axis=1)
@@ -77,3 +86,35 @@ class FreeSpace:
             rows, step, count = rows[left], step[left], count[left]
             place = place[left] + step
         return free
+
+    def _holds(self, place: np.ndarray) -> np.ndarray:
+        inside: np.ndarray = ((place >= 0) & (place < self.shape)).all(1)
+        return inside
+
+    def _entered(
+        self, start: np.ndarray, end: np.ndarray, skip: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lines from outside of the box from where they enter it, and the cells left to skip; ``end`` for those that
+        do not."""
+        place, line = (start - self.low) / self.cell, (end - start) / self.cell
+        length = np.linalg.norm(line, axis=1)
+        step = line / np.maximum(length, 1e-6)[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            steps = np.where(step > 0, -place, self.shape - 1 - place) / step
+        # A hair more, so that rounding does not leave them outside.
+        steps = np.where(step == 0, 0, steps).max(1).clip(0) * (1 + 1e-12) + 1e-3
+        meets = self._holds(place + steps[:, None] * step) & (steps < length)
+        entered = start + (steps * self.cell)[:, None] * step
+        return np.where(meets[:, None], entered, end), (skip - steps).clip(0)
+
+
+def _together(points: np.ndarray) -> np.ndarray:
+    """Which points are at most four times as far from the middle 98 % as these extend. Shape: (N, 3) -> (N,) bool."""
+    # The nearest points inside: between two points, one of few could be halfway to a stray one.
+    low = np.quantile(points, 0.01, axis=0, method="higher")
+    high = np.quantile(points, 0.99, axis=0, method="lower")
+    reach = 4 * float(np.linalg.norm(high - low))
+    if reach == 0:
+        return np.ones(len(points), dtype=bool)
+    inside: np.ndarray = ((points >= low - reach) & (points <= high + reach)).all(1)
+    return inside

@@ -21,7 +21,7 @@ from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.minkowski.field_maps import FieldMaps
 from sparsefeat.minkowski.kernel_generator import KernelGenerator
 from sparsefeat.sparse import functional
-from sparsefeat.sparse.coordinate_map import CoordinateMap
+from sparsefeat.sparse.coordinate_map import CoordinateMap, keep_for_training
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
 from sparsefeat.sparse.coordinates import check_coordinates, stride_coordinates, unique_first
 from sparsefeat.sparse.kernel_map import KernelMap
@@ -102,6 +102,7 @@ class CoordinateManager(FieldMaps):
         key, maps = self.insert_rows(coordinates, tensor_stride, string_id)
         return CoordinateMapKey.of(key), maps
 
+    @keep_for_training
     def insert_rows(
         self,
         coordinates: Tensor,

@@ -11,6 +11,7 @@ from sparsefeat.minkowski.common import StrideType, convert_to_int_list
 from sparsefeat.minkowski.coordinate_map_key import CoordinateMapKey
 from sparsefeat.minkowski.errors import ArgumentError
 from sparsefeat.sparse.coordinate_map import CoordinateMapKey as EngineKey
+from sparsefeat.sparse.coordinate_map import keep_for_training
 
 if TYPE_CHECKING:
     from sparsefeat.sparse.manager import CoordinateManager as EngineManager
@@ -27,6 +28,7 @@ class FieldMaps:
         self._voxels: dict[tuple[CoordinateMapKey, EngineKey], tuple[Tensor, Tensor]] = {}
         self._origins: dict[CoordinateMapKey, EngineKey] = {}
 
+    @keep_for_training
     def insert_field(
         self, coordinates: Tensor, tensor_stride: StrideType, string_id: str = ""
     ) -> CoordinateMapKey:
@@ -40,7 +42,8 @@ class FieldMaps:
         key = CoordinateMapKey(stride, string_id or "field")
         while key in self.fields or key.engine_key in self._manager.maps:
             key = CoordinateMapKey(stride, key.engine_key.name + "'")
-        self.fields[key] = coordinates
+        # A copy: what the caller does to his tensor afterwards must not move points away from their voxels.
+        self.fields[key] = coordinates.clone()
         return key
 
     def get_coordinate_field(

@@ -51,7 +51,6 @@ class MinkowskiInterpolation(MinkowskiModuleBase):
 
     def forward(self, input: SparseTensor, tfield: Tensor):
         x = check_input(input, None, type(self).__name__)
-        tfield = tfield if tfield.is_floating_point() else tfield.to(x.dtype)
         if not (self.return_kernel_map or self.return_weights):
             return functional.interpolate(x, tfield)
         features, in_map, out_map, weights = self.interp.apply(

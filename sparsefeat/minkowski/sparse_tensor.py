@@ -40,7 +40,8 @@ class SparseTensor(Tensor, EngineTensor):
             alone puts new coordinates where others are.
         quantization_mode: what becomes of the features of equal coordinates.
         allocator_type, minkowski_algorithm: accepted, without effect.
-        requires_grad: set on ``features`` where not None.
+        requires_grad: where not None, whether the features gather a gradient; False cuts them off from their
+            history.
         device: where to move both.
         legacy_names: the names of version 0.4: feats, coords, coords_key, coords_manager.
 
@@ -107,7 +108,9 @@ class SparseTensor(Tensor, EngineTensor):
                 minkowski_algorithm,
             )
         if requires_grad is not None:
-            self.features.requires_grad_(requires_grad)
+            self.features = (
+                self.features.requires_grad_() if requires_grad else self.features.detach()
+            )
 
     def _insert(
         self, features, coordinates, tensor_stride, coordinate_manager, allocator_type, algorithm
@@ -218,7 +221,14 @@ class SparseTensor(Tensor, EngineTensor):
         Returns:
             The tensor, the coordinate (1, D) of its first cell (contracted where asked for), the tensor
             stride (D,).
+
+        Raises:
+            ValueError: an empty tensor without both bounds, or bounds that are no multiples of the tensor stride.
         """
+        if len(self) == 0 and (min_coords is None or max_coords is None):
+            raise ArgumentError(
+                "sparse: an empty tensor has no extent; give min_coords= and max_coords="
+            )
         coordinates = self.C[:, 1:]
         low = coordinates.amin(0) if min_coords is None else min_coords.reshape(-1).to(self.device)
         high = None if max_coords is None else max_coords.reshape(-1).to(self.device)
@@ -237,7 +247,8 @@ class SparseTensor(Tensor, EngineTensor):
         if high is None:
             out = torch.sparse_coo_tensor(indices, self.features, check_invariants=True)
         else:
-            size = (int(indices[0].max()) + 1, *(high - low + 1).tolist(), self.features.shape[1])
+            batches = int(indices[0].max()) + 1 if len(self) else 0
+            size = (batches, *(high - low + 1).tolist(), self.features.shape[1])
             out = torch.sparse_coo_tensor(indices, self.features, size, check_invariants=True)
         return out, low[None], self._stride_tensor()
 
@@ -306,7 +317,7 @@ class SparseTensor(Tensor, EngineTensor):
 
     def interpolate(self, X: TensorField) -> TensorField:
         """Multilinear interpolation at the points of a field; see :meth:`features_at_coordinates`."""
-        return X.replace(functional.interpolate(self, X.C.to(self.dtype)))
+        return X.replace(functional.interpolate(self, X.C))
 
     def features_at_coordinates(self, query_coordinates: Matrix) -> Matrix:
         """Multilinear interpolation at points (N, 1 + D); missing voxels count zero. Returns shape (N, C)."""
@@ -314,8 +325,6 @@ class SparseTensor(Tensor, EngineTensor):
             raise ArgumentError(
                 f"features_at_coordinates: points on {query_coordinates.device}, voxels on {self.device}"
             )
-        if not query_coordinates.is_floating_point():
-            query_coordinates = query_coordinates.to(self.dtype)
         return functional.interpolate(self, query_coordinates)
 
     def _point_rows(self, X: TensorField | SparseTensor) -> Matrix:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor as Matrix
 
@@ -19,6 +21,7 @@ from sparsefeat.minkowski.tensor import (
     manager_for,
 )
 from sparsefeat.sparse.compile_disabled import compile_disabled
+from sparsefeat.sparse.coordinates import check_coordinates, offset_coordinates
 from sparsefeat.sparse.field import TensorField as EngineField
 from sparsefeat.sparse.pooling import pool_groups
 
@@ -26,12 +29,13 @@ _MODES = [m for m in REDUCTIONS if m != SparseTensorQuantizationMode.NO_QUANTIZA
 
 
 def create_splat_coordinates(coordinates: Matrix) -> Matrix:
-    """The 2^D voxels around each point, duplicates included. Shape: (N, 1 + D) -> (N 2^D, 1 + D) int32."""
-    dimension = coordinates.shape[1] - 1
-    corners = torch.cartesian_prod(*[torch.arange(2)] * dimension).reshape(-1, dimension)
-    corners = torch.nn.functional.pad(corners, (1, 0)).to(coordinates.device)
-    around = torch.floor(coordinates).long()[:, None] + corners
-    return around.reshape(-1, dimension + 1).int()
+    """The 2^D voxels around each point, duplicates included. Shape: (N, 1 + D) -> (N 2^D, 1 + D) int32.
+
+    Raises:
+        ValueError: a point is not finite, or a voxel beyond int32.
+    """
+    corners = itertools.product(range(2), repeat=coordinates.shape[1] - 1)
+    return offset_coordinates(check_coordinates(coordinates), list(corners))
 
 
 def reduce_points(
@@ -70,7 +74,8 @@ class TensorField(Tensor):
         coordinate_field_map_key, coordinate_manager: an existing field instead of ``coordinates``.
         quantization_mode: how :meth:`sparse` combines the points of a voxel.
         allocator_type, minkowski_algorithm: accepted, without effect.
-        requires_grad: set on ``features`` where not None.
+        requires_grad: where not None, whether the features gather a gradient; False cuts them off from their
+            history.
         device: where to move both.
     """
 
@@ -126,7 +131,7 @@ class TensorField(Tensor):
         self.coordinate_field_map_key = coordinate_field_map_key
         self.quantization_mode = quantization_mode
         if requires_grad is not None:
-            features.requires_grad_(requires_grad)
+            self.features = features.requires_grad_() if requires_grad else features.detach()
 
     @property
     def coordinate_key(self) -> CoordinateMapKey:
@@ -205,9 +210,7 @@ class TensorField(Tensor):
     @compile_disabled
     def splat(self) -> SparseTensor:
         """Spread each point over the 2^D voxels around it, multilinearly: the adjoint of interpolation."""
-        points = self.coordinates
-        points = points if points.is_floating_point() else points.to(self.dtype)
-        out = EngineField(self.features, points, self._manager._manager).splat()
+        out = EngineField(self.features, self.coordinates, self._manager._manager).splat()
         return SparseTensor.on_map(out.features, self._manager, out.key)
 
     def inverse_mapping(self, sparse_tensor_map_key: CoordinateMapKey) -> Matrix:

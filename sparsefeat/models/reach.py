@@ -71,10 +71,12 @@ def measure_reach(model: nn.Module, channels: int) -> Reach:
 
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    windows = (getattr(module, "window", None) for module in model.modules())
+    dimension = next((len(w.size) for w in windows if isinstance(w, Kernel)), 3)
     hooks = [module.register_forward_hook(visit) for module in model.modules()]
     try:
         with evaluating(model):
-            coordinates = torch.zeros(1, 4, dtype=torch.int32, device=device)
+            coordinates = torch.zeros(1, 1 + dimension, dtype=torch.int32, device=device)
             model(
                 SparseTensor(
                     torch.ones(1, channels, device=device, dtype=dtype), coordinates=coordinates

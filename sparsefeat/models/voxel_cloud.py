@@ -24,7 +24,7 @@ _MAX_BOX_CELLS = 1 << 60
 
 @dataclass(frozen=True, eq=False)
 class VoxelCloud:
-    """The occupied voxels of a cloud, in increasing order of (batch, x, y, z).
+    """The occupied voxels of a cloud, of :func:`voxelize` in increasing order of (x, y, z).
 
     Attributes:
         cells: voxels ``floor(point / voxel_size) - origin``, not negative. Shape: (V, 3) int64.
@@ -36,6 +36,7 @@ class VoxelCloud:
         voxel_size: edge of a voxel, in the unit of the points.
         occupancy: how much each voxel counts beside others, in (0, 1]; None: all as 1. Shape: (V,).
         batch: which of several clouds each voxel is of; None: there is one. Shape: (V,) int64.
+        clouds: how many there are, empty ones counted.
     """
 
     cells: Tensor
@@ -46,6 +47,7 @@ class VoxelCloud:
     voxel_size: float
     occupancy: Tensor | None = None
     batch: Tensor | None = None
+    clouds: int = 1
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -103,7 +105,7 @@ class VoxelCloud:
         Args:
             features: of the voxels. Shape: (V, C).
             points: where, in the unit of the cloud, near its points; None: the points that were voxelised, for
-                ``"nearest"``. Shape: (M, 3).
+                ``"nearest"``. They need a cloud that is no batch. Shape: (M, 3).
             mode: ``"nearest"``: of the voxel that contains the point; ``"trilinear"``: the mean of the eight
                 voxels whose centres surround it, over those that exist, weighted linearly on each axis and by
                 occupancy. Means of unit vectors are shorter than 1; nothing is normalised again.
@@ -112,10 +114,16 @@ class VoxelCloud:
             Shape (M, C), on the device of the features.
 
         Raises:
-            InputError: a point has no voxel around it.
+            InputError: a point has no voxel around it, or points and a batch of clouds.
         """
         if points is None:
             return features.index_select(0, self.inverse.to(features.device))
+        if self.batch is not None:
+            raise InputError(
+                "features at points need one cloud, got a batch: it is not known which cloud a point is of"
+            )
+        if len(points) and not len(self):
+            raise InputError(f"{len(points)} points have no voxel around them; the cloud is empty")
         shifts = list(itertools.product((0, 1), repeat=3)) if mode == "trilinear" else [(0, 0, 0)]
         device = self.cells.device
         find = _Finder(self)
@@ -231,7 +239,7 @@ def join(clouds: Sequence[VoxelCloud]) -> VoxelCloud:
         cells.append(cloud.cells + constant(shift, cloud.cells.device))
         batches.append(own + number)
         inverses.append(cloud.inverse + voxels)
-        number += int(own.max()) + 1 if len(own) else 1
+        number += cloud.clouds
         voxels += len(cloud)
 
     def joined(name: str) -> Tensor | None:
@@ -247,6 +255,7 @@ def join(clouds: Sequence[VoxelCloud]) -> VoxelCloud:
         voxel_size=first.voxel_size,
         occupancy=joined("occupancy"),
         batch=torch.cat(batches),
+        clouds=number,
     )
 
 
@@ -256,15 +265,15 @@ class _Finder:
     def __init__(self, cloud: VoxelCloud):
         self.extent = [int(value) + 1 for value in cloud.cells.amax(0)] if len(cloud) else [1, 1, 1]
         self.limits = constant(self.extent, cloud.cells.device)
-        self.keys = self._pack(cloud.cells)
+        self.keys, self.order = torch.sort(self._pack(cloud.cells))
 
     def __call__(self, cells: Tensor) -> Tensor:
         """Shape: (M, 3) -> (M,), -1 where there is no such cell."""
         keys = self._pack(cells)
-        rows = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
+        places = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
         # Beyond the box a key would be that of a cell on its other side.
         inside = ((cells >= 0) & (cells < self.limits)).all(1)
-        return torch.where(inside & (self.keys[rows] == keys), rows, -1)
+        return torch.where(inside & (self.keys[places] == keys), self.order[places], -1)
 
     def _pack(self, cells: Tensor) -> Tensor:
         return (cells[:, 0] * self.extent[1] + cells[:, 1]) * self.extent[2] + cells[:, 2]

@@ -81,6 +81,7 @@ def soft_voxels(
         voxel_size=1.0,
         occupancy=-torch.expm1(free),
         batch=None if batch is None else coordinates[:, 0],
+        clouds=1 if batch is None else int(batch.max()) + 1,
     )
 
 

@@ -82,6 +82,9 @@ class CoordinateMap:
         if self._index is None or any(n > m for n, m in zip(needed, self._index.space.margin)):
             # Generous at first, so that the usual kernels of a network share one index.
             margin = tuple(max(n, 8) for n in needed)
+            if self._index is not None:
+                # Kernel maps keep the narrower index, which can make its table again; it is up to 512 MB.
+                vars(self._index).pop("table", None)
             self._index = sort_index(self.coordinates, self.unit, margin)
         return self._index
 

@@ -63,6 +63,9 @@ def check_coordinates(coordinates: Tensor) -> Tensor:
     if coordinates.dtype == torch.bool or coordinates.is_complex():
         raise ValueError(f"coordinates: expected integers or floats, got {coordinates.dtype}")
     if coordinates.dtype != torch.int32:
+        if not coordinates.is_signed() and coordinates.dtype != torch.uint8:
+            # torch has neither minimum nor maximum of these; float64 has every number that fits int32.
+            coordinates = coordinates.double()
         if coordinates.is_floating_point():
             if not torch.isfinite(coordinates).all():
                 row = int((~torch.isfinite(coordinates)).any(1).nonzero()[0])

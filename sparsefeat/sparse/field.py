@@ -44,7 +44,8 @@ class TensorField:
                 f"TensorField: features on {features.device}, coordinates on {coordinates.device}"
             )
         self.features = features
-        self.coordinates = coordinates
+        # A copy: what the caller does to his tensor afterwards must not move points away from their voxels.
+        self.coordinates = coordinates.clone()
         self.manager = manager or CoordinateManager(coordinates.shape[1] - 1)
         self.inverse_mapping: dict = {}
 

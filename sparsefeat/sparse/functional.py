@@ -309,7 +309,10 @@ def interpolate(x: SparseTensor, points: Tensor) -> Tensor:
 
 @compile_disabled
 def interpolation_map(x: SparseTensor, points: Tensor) -> tuple[KernelMap, Tensor]:
-    """The voxels around each point and their weights (P,): corner by corner, existing ones with weight > 0."""
+    """The voxels around each point and their weights (P,): corner by corner, existing ones.
+
+    Those of weight zero only where the points require a gradient.
+    """
     if points.ndim != 2 or points.shape[1] != x.D + 1:
         raise ValueError(
             f"interpolate: expected points of shape (N, {x.D + 1}), got {tuple(points.shape)}"
@@ -341,7 +344,8 @@ def interpolation_map(x: SparseTensor, points: Tensor) -> tuple[KernelMap, Tenso
         rows.append(x.coordinate_map.find(corner))
         weights.append(torch.where(offset == 1, fraction, 1 - fraction).prod(1))
     row, weight = torch.stack(rows), torch.stack(weights)
-    hit = (row >= 0) & (weight.detach() > 0)
+    # A weight of zero has a slope: on a plane through voxels it is that of the cell above.
+    hit = (row >= 0) & ((weight.detach() > 0) | points.requires_grad)
     cell, target = hit.nonzero().unbind(1)
     plan = KernelMap(row[cell, target], target, hit.sum(1).tolist(), len(x), len(points))
     return plan, weight[cell, target]

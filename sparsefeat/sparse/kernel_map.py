@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
 from collections.abc import Callable
@@ -144,7 +145,7 @@ class KernelMap:
         identity_cell: int | None = None,
     ):
         self._pairs = _Pairs(
-            lambda: (in_rows.int(), out_rows.int(), counts),
+            functools.partial(_given, in_rows, out_rows, counts),  # a map can be pickled
             len(counts),
             (n_in, n_out),
             identity_cell=identity_cell,
@@ -400,6 +401,12 @@ class KernelMap:
 
     def __repr__(self) -> str:
         return f"KernelMap({self.n_in} -> {self.n_out} rows, {self.volume} cells, {self.n_pairs} pairs)"
+
+
+def _given(
+    in_rows: Tensor, out_rows: Tensor, counts: list[int]
+) -> tuple[Tensor, Tensor, list[int]]:
+    return in_rows.int(), out_rows.int(), counts
 
 
 def _restore(pairs: _Pairs, side: int, handles: bool) -> KernelMap:

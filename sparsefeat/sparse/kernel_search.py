@@ -145,6 +145,10 @@ class Search:
         length = kernel.size[-1]
         if table is None or kernel.region != "cube" or (length > 1 and self._steps()[-1] != 1):
             return None
+        if len(kernel.size) == 1 and not self.same:
+            # On a line a stretch that begins before the box may end among its inputs; with more axes all
+            # lines at the ends of the box are margin.
+            return None
         # The first cells are those at the low end of the last axis: one of each column.
         shifts = self._shifts()[: kernel.volume // length]
         return Windows(

@@ -71,6 +71,7 @@ class CoordinateManager:
         return self.maps[key]
 
     @compile_disabled
+    @keep_for_training
     def insert(
         self,
         coordinates: Tensor,
@@ -158,6 +159,7 @@ class CoordinateManager:
         return target
 
     @compile_disabled
+    @keep_for_training
     def _make_strided(self, key: CoordinateMapKey, target: CoordinateMapKey) -> None:
         coarse = target.tensor_stride
         self._strided[target] = key
@@ -177,6 +179,7 @@ class CoordinateManager:
         return None
 
     @compile_disabled
+    @keep_for_training
     def expand(
         self,
         key: CoordinateMapKey,
@@ -219,6 +222,7 @@ class CoordinateManager:
         return target
 
     @compile_disabled
+    @keep_for_training
     def _make_origin(self, key: CoordinateMapKey, target: CoordinateMapKey) -> None:
         batch = self[key].clouds.indices
         coordinates = torch.zeros(

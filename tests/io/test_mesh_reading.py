@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 import numpy as np
@@ -135,6 +136,68 @@ def test_parts_of_a_glb_are_joined_where_the_scene_has_them(tmp_path):
         [mesh.vertices.min(0), mesh.vertices.max(0)], [[-0.5] * 3, [5.5, 0.5, 0.5]]
     )
     assert len(mesh.faces) == 24
+
+
+def glb(path, primitives, nodes) -> None:
+    """A file of one mesh: (vertices, indices, mode) of its primitives."""
+    arrays = [
+        part
+        for vertices, indices, _ in primitives
+        for part in (np.asarray(vertices, "<f4"), np.asarray(indices, "<u4"))
+    ]
+    starts = np.cumsum([0, *(a.nbytes for a in arrays)]).tolist()
+    content = {
+        "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": list(range(len(nodes)))}], "nodes": nodes,
+        "meshes": [{"primitives": [
+            {"attributes": {"POSITION": 2 * k}, "indices": 2 * k + 1, "mode": mode}
+            for k, (_, _, mode) in enumerate(primitives)
+        ]}],
+        "buffers": [{"byteLength": starts[-1]}],
+        "bufferViews": [
+            {"buffer": 0, "byteOffset": start, "byteLength": a.nbytes} for start, a in zip(starts, arrays)
+        ],
+        "accessors": [
+            {"bufferView": k, "componentType": 5125 if k % 2 else 5126, "count": len(a),
+             "type": "SCALAR" if k % 2 else "VEC3"} for k, a in enumerate(arrays)
+        ],
+    }  # fmt: skip
+    header = json.dumps(content).encode()
+    header += b" " * (-len(header) % 4)
+    body = b"".join(a.tobytes() for a in arrays)
+    chunks = struct.pack("<I4s", len(header), b"JSON") + header
+    chunks += struct.pack("<I4s", len(body), b"BIN\0") + body
+    path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+
+
+SQUARE = [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]
+TRIANGLES, STRIP, FAN = 4, 5, 6
+
+
+def test_parts_of_a_glb_come_in_the_order_of_the_file(tmp_path):
+    path = tmp_path / "a.glb"
+    heights = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8]
+    moved = [{"mesh": 0, "name": "same", "translation": [0, 0, z]} for z in heights]
+    both = [(SQUARE[:3], [0, 1, 2], TRIANGLES), (np.add(SQUARE, [7, 0, 0]), [0, 1, 3, 2], STRIP)]
+    glb(path, both, moved)
+    mesh = read_mesh(path)
+    expected = [
+        np.add(part, [0, 0, z]) for z in heights for part in (SQUARE[:3], np.add(SQUARE, [7, 0, 0]))
+    ]
+    assert mesh.vertices.tolist() == np.concatenate(expected).tolist()
+    assert mesh.faces[:3].tolist() == [[0, 1, 2], [3, 4, 6], [5, 6, 4]]
+
+
+def test_primitives_of_a_glb_that_are_no_triangles_are_said_or_refused(tmp_path):
+    path = tmp_path / "a.glb"
+    triangle = (SQUARE[:3], [0, 1, 2], TRIANGLES)
+    for mode in range(4):
+        glb(path, [triangle, (SQUARE, [0, 1, 2, 3], mode)], [{"mesh": 0}])
+        mesh = read_mesh(path)
+        assert mesh.vertices.tolist() == SQUARE[:3] and mesh.faces.tolist() == [[0, 1, 2]]
+        assert mesh.repairs == ("1 primitive of points or lines left out",)
+    glb(path, [triangle, (SQUARE, [0, 1, 2, 3], FAN)], [{"mesh": 0}])
+    with pytest.raises(ValueError, match=r"a.glb: triangle fans \(primitives of mode 6\)"):
+        read_mesh(path)
 
 
 def test_oddities_are_said_and_left_alone(tmp_path):

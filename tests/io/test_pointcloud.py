@@ -333,6 +333,16 @@ def test_real_fragments_are_read(dataset):
     assert 1 < np.ptp(cloud.points, axis=0).max() < 20
 
 
+@pytest.mark.parametrize("kind", ["I", "U"])
+@pytest.mark.parametrize("opaque_blue", [4278190335, 4278190335 - 2**32])
+def test_packed_colours_of_a_text_pcd_may_have_a_sign_or_none(tmp_path, kind, opaque_blue):
+    header = PCD.replace("x y z", "x y z rgb").replace("4 4 4", "4 4 4 4").replace("5", "2")
+    header = header.replace("F F F", f"F F F {kind}").replace("COUNT 1 1 1", "COUNT 1 1 1 1")
+    body = f"0 0 0 {opaque_blue}\n1 1 1 16711680\n"
+    (tmp_path / "a.pcd").write_text(header.format("ascii") + body)
+    assert read_points(tmp_path / "a.pcd").colors.tolist() == [[0, 0, 255], [255, 0, 0]]
+
+
 def test_a_stored_block_and_line_ends_of_pcd(tmp_path):
     header = PCD.format("binary_compressed").encode()
     stored = compressed(COLUMNS, len(COLUMNS))

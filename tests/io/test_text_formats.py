@@ -99,6 +99,7 @@ MESHES |= {
     "tabs.obj": OBJ.replace(" ", "\t"),
     "behind.obj": OBJ.replace("\n", " # of the left hand, f 1 2 3\n"),
     "continued.obj": OBJ.replace("v 4 5 6", "v 4 \\\n5 \\\n 6").replace("f 1 2 3", "f 1 2\\\n 3"),
+    "folders.obj": "mtllib C:\\models\\\n" + OBJ.replace("f 1", "g a\\\nusemtl b\\ \nf 1", 1),
     "path_in_comment.obj": "# C:\\models\\\n" + OBJ,
     "some_colors.obj": OBJ.replace("v 4 5 6", "v 4 5 6 0.5 0.5 0.25"),
     "weights.obj": OBJ.replace("v 4 5 6", "v 4 5 6 1.0"),
@@ -212,6 +213,17 @@ TABLES = {
     "index_column": "index,y,x,z\n0,2.5,1.25,3.75\n1,5,-4.25,6e-3\n",
     "class_behind": "".join(f"{line} 1 2 3 chair\n" for line in TEXT.splitlines()),
     "signs": TEXT.replace("1.25", "+1.25").replace("5 6e-3", "5. .006"),
+    "names_of_several_words": "Point ID,X,Y,Z\n1,1.25,2.5,3.75\n2,-4.25,5,6e-3\n",
+    "names_in_quotes": '"Point ID","X","Y","Z"\n1,1.25,2.5,3.75\n2,-4.25,5,6e-3\n',
+    "names_behind_tabs": "Point ID\tZ\tX\tY\n1\t3,75\t1,25\t2,5\n2\t0,006\t-4,25\t5\n",
+    "names_with_units": "id,x [m],y [m],z [m]\n1,1.25,2.5,3.75\n2,-4.25,5,6e-3\n",
+    "names_with_units_and_blanks": "z (m) x (m) y (m)\n3.75 1.25 2.5\n6e-3 -4.25 5\n",
+    "names_with_other_separators": "z, x, y\n3.75 1.25 2.5\n6e-3 -4.25 5\n",
+    "names_of_all_but_the_first_column": ",x,y,z\n0,1.25,2.5,3.75\n1,-4.25,5,6e-3\n",
+    "names_in_a_comment": "# by a scanner\n# id x y z\n1 1.25 2.5 3.75\n2 -4.25 5 6e-3\n",
+    "names_in_a_comment_of_columns": "//Columns: Z,X,Y\n3.75,1.25,2.5\n6e-3,-4.25,5\n",
+    "a_comment_that_is_no_names": "# z x y\n# metres, as z is upwards\n" + TEXT,
+    "a_title": "the hall\n" + TEXT,
     "blank_lines": "\n\n" + TEXT.replace("\n", "\n\n"),
 }
 
@@ -250,6 +262,10 @@ def test_tables_of_all_conventions(tmp_path, name, encoding):
         (b"1 2 3\0\n", "byte 5 is NUL"),
         (b"\xff\xfe1", "UTF-16"),
         (b"'1,234.5','2','3'\n", "malformed"),
+        (b"x y z\n1 2 3 4\n", "the names 'x y z' are 3, and there are 4 columns"),
+        (b'"x" "y" "z"\n"1" 5 6 7\n', "are 3, and there are 4 columns"),
+        (b'"Point ID" "x" "y" "z"\n1 5 6 7\n', "are 5, and there are 4 columns"),
+        (b"scan id,x,y,z,class\n1,2,3,4\n", "and there are 4 columns"),
         (b"<html><body>1 2 3</body></html>\n", "malformed|no number"),
     ],
 )  # fmt: skip
@@ -258,6 +274,32 @@ def test_tables_that_could_be_read_wrongly_are_refused(tmp_path, content, said):
     with pytest.raises(ValueError, match=said) as error:
         read_points(tmp_path / "a.txt")
     assert "a.txt" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "colors"),
+    [
+        ("1 2 3 9 8 7\n", [9, 8, 7]),
+        ("1 2 3 9 8 7 0.5\n", [9, 8, 7]),
+        ("1 2 3 9 8 7 chair\n", [9, 8, 7]),
+        ("1 2 3 9 8 7 -1\n", [9, 8, 7]),
+        ("1 2 3 4 9 8 7\n", None),  # x y z intensity r g b
+        ("1 2 3 4 9 8 7 chair\n", None),
+        ("1 2 3 0 0 1\n", None),  # a normal
+        ("x y z intensity ring return\n1 2 3 9 8 7\n", None),
+        ("x y z nx ny nz\n1 2 3 5 6 7\n", None),
+        ("# x y z intensity ring return\n1 2 3 9 8 7\n", None),
+        ("x y z intensity r g b\n1 2 3 4 9 8 7\n", [9, 8, 7]),
+        ("x,y,z,Red,Green,Blue\n1,2,3,0,1,0.2\n", [0, 255, 51]),
+        ("//X,Y,Z,Rf,Gf,Bf\n1,2,3,0.2,0.4,1.0\n", [51, 102, 255]),
+        ("z y x r g b\n3 2 1 9.0 8.2 7\n", [9, 8, 7]),
+    ],
+)
+def test_colours_are_the_columns_of_that_name_or_columns_4_to_6(tmp_path, content, colors):
+    (tmp_path / "a.txt").write_text(content)
+    cloud = read_points(tmp_path / "a.txt")
+    assert cloud.points.tolist() == [[1, 2, 3]]
+    assert (None if cloud.colors is None else cloud.colors.tolist()[0]) == colors
 
 
 def test_columns_have_the_names_that_the_first_line_gives(tmp_path):

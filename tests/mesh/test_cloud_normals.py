@@ -9,6 +9,7 @@ from surfaces import sphere
 
 import sparsefeat
 from sparsefeat.errors import InputError
+from sparsefeat.mesh.gradient import vertex_normals
 from sparsefeat.mesh.normals import enclosed_volume, outer_normals
 from sparsefeat.mesh.orientation import (
     _spread_rows,
@@ -158,6 +159,39 @@ def test_a_cut_mesh_keeps_its_outer_side_however_it_is_wound():
     cut = faces[(bent[faces][:, :, 0] > -1.5).all(1)]
     assert outer_normals(bent, cut)[0] == 1
     assert outer_normals(bent, cut[:, ::-1])[0] == -1
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.float32])
+def test_normals_of_a_mesh_whatever_type_its_vertices_have(dtype):
+    vertices, faces = sphere(3)
+    vertices = np.round(50 * vertices + 60)
+    for of in (lambda v: outer_normals(v, faces)[1], lambda v: vertex_normals(v, faces)):
+        normals = of(vertices.astype(dtype))
+        assert normals.dtype == np.float64
+        np.testing.assert_allclose(normals, of(vertices), rtol=0, atol=1e-12)
+
+
+def test_a_line_of_sight_may_begin_far_outside_of_the_cells():
+    space = FreeSpace(np.concatenate([sheet((0, 0, 0), (2, 2, 0)), [[1e9, 1, 0.5]]]), 0.1)
+    start = np.array([[1, 1, 1e7], [1, 1, 1e7], [1e7, 1, 0.5], [1e9, 1, 1e9], [1e9, 1, -1e9]])
+    end = np.array([[1, 1, -1.0], [1, 1, 0.3], [0, 1, 0.5], [0, 1, -1], [0, 1, -1]])
+    assert space.sees(start, end, np.zeros(5)).tolist() == [False, True, True, False, True]
+    assert space.sees(start, end, np.full(5, 1e12)).all()
+
+
+@pytest.mark.parametrize("count", [40, 300])
+def test_a_stray_point_far_away_changes_nothing_for_the_others(count):
+    """It also made the box of cells so long and coarse that all points lay in a few of them."""
+    points = np.random.default_rng(0).normal(size=(count, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    stray = np.concatenate([points, [[1e9, 0, 0]]])
+    without, with_stray = FreeSpace(points, 0.3, margin=2), FreeSpace(stray, 0.3, margin=2)
+    assert with_stray.cell == 0.3 and (with_stray.shape == without.shape).all()
+    start = np.repeat(points, 3, axis=0)
+    end = np.tile([[0.0, 0, 0], [5, 0, 0], [1e9, 0, 0]], (count, 1))
+    none = np.ones(len(start))
+    np.testing.assert_array_equal(with_stray.sees(start, end, none), without.sees(start, end, none))
+    assert np.isfinite(estimate_normals(stray)).all()
 
 
 def test_a_shallow_piece_keeps_the_winding_that_it_has():

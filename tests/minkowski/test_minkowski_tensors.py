@@ -8,6 +8,7 @@ import torch
 from engine_oracle import Record, assert_close, cloud, numbers, rows_at
 
 import sparsefeat.minkowski as ME
+from sparsefeat.minkowski.tensor_field import create_splat_coordinates
 from sparsefeat.minkowski.utils.gradcheck import gradcheck
 from sparsefeat.sparse import SparseTensor as EngineTensor
 
@@ -112,6 +113,37 @@ def test_a_field_slices_tensors_of_any_stride_but_not_pruned_ones():
         pruned.slice(field)
 
 
+def test_rows_made_during_inference_serve_training():
+    coordinates = torch.cat([cloud(30), cloud(30)])
+    with torch.inference_mode():
+        field = ME.TensorField(torch.ones(len(coordinates), 3), coordinates + 0.5)
+        x = ME.SparseTensor(torch.ones(len(coordinates), 3), coordinates)
+        made = field.sparse()
+    leaf = torch.rand(len(x), 3, requires_grad=True)
+    for tensor_, points in ((x, x), (made, field)):
+        manager = tensor_.coordinate_manager
+        again = ME.SparseTensor(
+            leaf, coordinate_map_key=tensor_.coordinate_map_key, coordinate_manager=manager
+        )
+        (grad,) = torch.autograd.grad(again.slice(points).F.sum(), leaf)
+        assert (grad == 2).all()
+        (grad,) = torch.autograd.grad((again.F * again.C[:, 1:]).sum(), leaf)
+        assert torch.equal(grad, tensor_.C[:, 1:].float())
+    (grad,) = torch.autograd.grad((made.slice(field).F * leaf[:1] * field.C[:, 1:]).sum(), leaf)
+    assert torch.allclose(grad[0], (coordinates + 0.5)[:, 1:].sum(0))
+
+
+def test_a_field_keeps_its_points_whatever_becomes_of_the_callers_tensor():
+    points = torch.tensor([[0, 0.5, 0, 0], [0, 3.5, 0, 0]])
+    field = ME.TensorField(torch.tensor([[1.0], [2.0]]), points)
+    x = field.sparse()
+    before = points.clone()
+    points += 10
+    assert torch.equal(field.C, before)
+    assert x.interpolate(field).F.tolist() == [[0.5], [1.0]]
+    assert x.slice(field).F.tolist() == [[1.0], [2.0]]
+
+
 def test_splat_and_interpolation(golden):
     record = Record(golden, "splat")
     field = ME.TensorField(record["feats"], record["coords"])
@@ -127,6 +159,43 @@ def test_splat_and_interpolation(golden):
     assert torch.equal(found, ME.MinkowskiInterpolation()(x, record["query"]))
     found.backward(record["grad_out"])
     assert_close(leaf.grad, record["grad_feats"])
+
+
+FAR = torch.tensor([[0, 2001, 0, 0], [0, 2002, 0, 0], [0, 301, 5, 5]], dtype=torch.int32)
+"""Voxels that bfloat16 cannot tell apart."""
+
+
+@pytest.mark.parametrize("points", [FAR, FAR.float(), FAR.double()], ids=["int", "float", "double"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_type_of_the_features_moves_no_point(dtype, points):
+    x = ME.SparseTensor(torch.tensor([[1.0], [2.0], [3.0]], dtype=dtype), FAR)
+    field = ME.TensorField(x.F, points)
+    for found in (
+        x.interpolate(field).F,
+        x.features_at_coordinates(points),
+        ME.MinkowskiInterpolation()(x, points),
+        ME.MinkowskiInterpolation(return_weights=True)(x, points)[0],
+    ):
+        assert found.dtype == dtype and torch.equal(found, x.F)
+    splat = field.splat()
+    here = splat.F[:, 0] != 0
+    assert torch.equal(splat.C[here][splat.F[here, 0].argsort()], FAR)
+
+
+def test_the_voxels_around_a_point():
+    around = create_splat_coordinates(torch.tensor([[1, -0.5, 3.25]]))
+    assert around.tolist() == [[1, -1, 3], [1, -1, 4], [1, 0, 3], [1, 0, 4]]
+    for far in (2**31 - 1.0, 1e30, float("nan")):
+        with pytest.raises(ValueError, match="fit int32|not finite"):
+            create_splat_coordinates(torch.tensor([[0, far]]).double())
+
+
+def test_points_finer_than_float32_keep_their_voxels():
+    far = torch.tensor([[0, 2**25 + 1, 0, 0]], dtype=torch.int32)
+    x = ME.SparseTensor(torch.ones(1, 1), far)
+    assert x.interpolate(ME.TensorField(x.F, far.double())).F.item() == 1
+    assert x.features_at_coordinates(far).item() == 1
+    assert ME.TensorField(x.F, far).splat().features_at_coordinates(far).item() == 1
 
 
 def test_interpolation_returns_its_pairs_and_weights(golden):
@@ -169,6 +238,27 @@ def test_dense_without_a_minimum_starts_at_the_origin():
     negative = ME.SparseTensor(torch.ones(1, 1), torch.tensor([[0, -1]]).int())
     with pytest.raises(ValueError, match="min_coordinate"):
         negative.dense()
+
+
+def test_an_empty_tensor_has_no_extent_of_its_own():
+    x = ME.SparseTensor(torch.zeros(0, 2), torch.zeros(0, 4, dtype=torch.int32))
+    low, high = torch.IntTensor([0, 0, 0]), torch.IntTensor([3, 4, 5])
+    for bounds in ({}, {"min_coords": low}, {"max_coords": high}):
+        with pytest.raises(ValueError, match="give min_coords= and max_coords="):
+            x.sparse(**bounds)
+    assert x.sparse(low, high)[0].shape == (0, 4, 5, 6, 2)
+
+
+def test_features_gather_a_gradient_or_not_as_asked_for():
+    twice = torch.zeros(2, 4, dtype=torch.int32)
+    weight = torch.ones(2, 1, requires_grad=True)
+    for given in (weight, weight * 2, torch.ones(2, 1)):
+        for kind in (ME.SparseTensor, ME.TensorField):
+            for mode in (MODES.RANDOM_SUBSAMPLE, MODES.UNWEIGHTED_AVERAGE):
+                for asked in (False, True):
+                    x = kind(given, twice, quantization_mode=mode, requires_grad=asked)
+                    assert x.F.requires_grad is asked
+    assert weight.requires_grad
 
 
 def test_sparse_is_torchs_own_sparse_tensor():

@@ -53,6 +53,22 @@ def test_sparse_quantize_of_floats_as_recorded(golden):
     )
 
 
+@pytest.mark.parametrize("convert", [np.asarray, torch.as_tensor])
+def test_sparse_quantize_merges_no_voxels_by_rounding(convert):
+    far = np.array([[2**25 + 1, 0], [2**25, 0], [450000001, 0], [450000001, 1]])
+    for size, expected in (
+        (1, far),
+        (2, [[2**24, 0], [225000000, 0]]),
+        ([2, 1], far[1:] // [2, 1]),
+    ):
+        voxels = utils.sparse_quantize(convert(far), quantization_size=size)
+        assert np.array_equal(voxels, expected)
+    half = convert(np.array([[1000, 2], [1001, 2]], dtype=np.float16))
+    for size in (2**-7, [2**-7, 2**-7]):
+        voxels = utils.sparse_quantize(half, quantization_size=size)
+        assert voxels.tolist() == [[128000, 256], [128128, 256]]
+
+
 def test_labels_are_ignored_exactly_where_they_disagree(golden):
     record = Record(golden, "sparse_quantize").arrays
     coordinates, features, labels = record["int_coords"], record["int_feats"], record["labels"]
@@ -142,6 +158,17 @@ def test_collation_as_recorded(golden):
         utils.batched_coordinates(floats, dtype=torch.float32), record["batched_float"]
     )
     assert np.array_equal(utils.batched_coordinates(floats), record["batched_int_from_float"])
+
+
+def test_batched_coordinates_fit_int32():
+    whole = torch.tensor([[2**31 - 1, -(2**31), 0]])
+    assert utils.batched_coordinates([whole[:0], whole]).tolist() == [[1, *whole[0].tolist()]]
+    for values in ([2**31, 0], [-(2**31) - 1, 0], [3e9, 0.0], [0.0, float("nan")]):
+        for cloud_ in (torch.tensor([values]), np.array([values])):
+            with pytest.raises(ValueError, match="fit int32|not finite"):
+                utils.batched_coordinates([cloud_])
+    narrow = utils.batched_coordinates([np.full((1, 2), 200, dtype=np.uint8)] * 300)
+    assert narrow[-1].tolist() == [299, 200, 200]
 
 
 def test_collate_functions_for_a_data_loader():

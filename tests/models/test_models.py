@@ -231,12 +231,12 @@ def test_a_shallower_network_leaves_out_the_deepest_levels_and_keeps_the_other_n
         assert names == [name for name in full.state_dict() if not name.startswith(gone)]
 
 
-def measured_field(model, length: int) -> int:
+def measured_field(model, length: int, dimension: int = 3) -> int:
     """The widest range of inputs along a line of voxels that reaches one output, over sixteen outputs."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.abs_()  # so that no ReLU closes and nothing cancels
-    line = torch.zeros(length, 4, dtype=torch.int32)
+    line = torch.zeros(length, 1 + dimension, dtype=torch.int32)
     line[:, 1] = torch.arange(length) - 5
     features = torch.ones(length, 1, requires_grad=True)
     out = model(SparseTensor(features, coordinates=line)).F
@@ -278,6 +278,14 @@ def test_the_receptive_field_is_the_measured_one(model):
     # An even window looks to one side only; the cube around an output is wider than what is seen.
     even = isinstance(model, models.Res16UNet)
     assert measured <= model.receptive_field if even else measured == model.receptive_field
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 4])
+def test_the_receptive_field_in_other_dimensions(dimension):
+    model = models.ResUNetBN2C(
+        1, 2, conv1_kernel_size=3, D=dimension, depth=1, norm="none", block_norm="none", **NARROW
+    )
+    assert model.receptive_field == measured_field(model, 120, dimension) == 23
 
 
 def test_dilation_changes_the_receptive_field_and_no_weight():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from sparsefeat.errors import InputError
 from sparsefeat.models.voxel_cloud import join, voxelize
 
 
@@ -74,6 +75,38 @@ def test_trilinear_is_the_weighted_mean_of_the_voxels_around_a_point(occupied):
         torch.testing.assert_close(value, total / weights)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "trilinear"])
+def test_the_order_of_the_voxels_does_not_matter(mode):
+    points = cloud_of()
+    cloud = voxelize(points, 0.3)
+    features = torch.rand(len(cloud), 2)
+    order = torch.randperm(len(cloud), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        cloud.rows(order).read_off(features[order], points, mode),
+        cloud.read_off(features, points, mode),
+    )
+
+
+def test_an_empty_cloud_has_features_nowhere():
+    nothing = voxelize(torch.zeros(0, 3), 0.3)
+    assert nothing.read_off(torch.zeros(0, 2), torch.zeros(0, 3)).shape == (0, 2)
+    with pytest.raises(InputError, match="1 points have no voxel around them; the cloud is empty"):
+        nothing.read_off(torch.zeros(0, 2), torch.zeros(1, 3))
+
+
+def test_a_batch_gives_features_of_its_own_points_alone():
+    """Two clouds in one place: a point would be in a voxel of either."""
+    points = cloud_of()
+    cloud = voxelize(points, 0.3)
+    both = join([cloud, cloud])
+    features = torch.rand(len(both), 2)
+    assert torch.equal(
+        both.read_off(features), features[torch.cat([cloud.inverse, cloud.inverse + len(cloud)])]
+    )
+    with pytest.raises(InputError, match="need one cloud, got a batch"):
+        both.read_off(features, points)
+
+
 def test_points_away_from_the_cloud_are_refused():
     cloud = voxelize(cloud_of(), 0.3)
     for mode in ("nearest", "trilinear"):
@@ -93,6 +126,14 @@ def test_joined_clouds_keep_their_places_and_are_numbered():
     assert len(both) == start and torch.equal(
         both.coordinates, torch.unique(both.coordinates, dim=0)
     )
+
+
+def test_empty_clouds_keep_their_numbers():
+    one, nothing = voxelize(cloud_of(1), 0.3), voxelize(torch.zeros(0, 3), 0.3)
+    flat = join([one, nothing, one, nothing, nothing, one])
+    nested = join([join([one, nothing]), join([one, join([nothing, nothing])]), one])
+    assert flat.batch.tolist() == nested.batch.tolist() == [0, 2, 5]
+    assert flat.clouds == nested.clouds == 6
 
 
 def test_clouds_that_do_not_go_together_are_not_joined():

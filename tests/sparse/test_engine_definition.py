@@ -121,6 +121,27 @@ def test_kernel_map_between_single_voxels_on_a_line(look_up, size, dilation):
         assert found == neighbours(source, target, offsets)
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("size", [9, 17, 18, 33])
+def test_long_kernels_on_a_line(monkeypatch, path, size):
+    """Windows that begin before the first key of the space, or end behind the last, of strided and given outputs."""
+    take_path(monkeypatch, path)
+    for low in range(3):
+        x = sparse(torch.tensor([[1, low + i] for i in range(5)], dtype=torch.int32), grad=True)
+        weight = numbers(size, 3, 2, seed=1).requires_grad_()
+        given = torch.tensor([[1, place] for place in range(-40, 40, 3)], dtype=torch.int32)
+        for stride, target in ((1, None), (2, None), (4, None), (1, given)):
+            y = fn.convolution(x, weight, None, Kernel((size,), (1,)), stride, coordinates=target)
+            pairs = neighbours(x.C, y.C, window((size,), (1,), (1,)))
+            expected = convolve_by_definition(x.F, weight, pairs, len(y))
+            assert_close(y.F, expected, tolerance=1e-12)
+            for ours, theirs in zip(
+                torch.autograd.grad(y.F.square().sum(), [x.F, weight]),
+                torch.autograd.grad(expected.square().sum(), [x.F, weight]),
+            ):
+                assert_close(ours, theirs, tolerance=1e-12)
+
+
 @pytest.mark.parametrize("dimension, size, dilation, stride, spacing", CASES)
 def test_kernel_map_onto_strided_voxels(look_up, dimension, size, dilation, stride, spacing):
     manager = CoordinateManager(dimension)
@@ -304,6 +325,28 @@ def test_derivatives_of_fields_and_by_position():
             lambda f, r=reduce: TensorField(f, positions).sparse(r).F, leaf
         )
     assert torch.autograd.gradcheck(lambda f: TensorField(f, positions).splat().F, leaf)
+
+
+def test_by_position_the_derivative_on_a_plane_of_voxels_is_that_of_the_cell_above():
+    corners = torch.cartesian_prod(torch.zeros(1), *[torch.arange(2.0)] * 3).int()
+    x = SparseTensor(numbers(8, 2), corners)
+    leaf = numbers(3, 2, seed=1)
+    places = torch.tensor([[0, 0, 0.5, 0.25], [0, 0, 0, 0.5], [0, 0, 0, 0]], dtype=torch.float64)
+
+    def slopes(points, of):
+        points = points.clone().requires_grad_()
+        return torch.autograd.grad(of(points).sum(), points)[0]
+
+    for of in (
+        lambda p: fn.interpolate(x, p) * leaf,
+        lambda p: (lambda y: y.F * y.C[:, 1:2])(TensorField(leaf, p).splat()),
+    ):
+        above = places + torch.tensor([0, 1e-9, 1e-9, 1e-9])
+        assert_close(slopes(places, of), slopes(above, of), tolerance=1e-6)
+        assert slopes(places, of).abs().max() > 0.1
+    assert torch.equal(
+        fn.interpolate(x, places), fn.interpolate(x, places.clone().requires_grad_())
+    )
 
 
 def test_splat_is_the_adjoint_of_interpolation():

@@ -62,6 +62,19 @@ def test_a_cloud_gives_the_same_features_wherever_it_lies(network, far):
     assert_close(z.F, y.F, tolerance=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64])
+def test_unsigned_coordinates_are_numbers_too(dtype):
+    cells = np.array([[200, 1, 2], [200, 1, 4]], dtype=dtype)
+    expected = rows((0, 200, 1, 2), (0, 200, 1, 4))
+    assert torch.equal(collate([cells]), expected)
+    assert torch.equal(quantize(cells).coordinates, expected[:, 1:])
+    given = torch.as_tensor(np.pad(cells, ((0, 0), (1, 0))))
+    assert torch.equal(SparseTensor(torch.ones(2, 1), given).C, expected)
+    if dtype in (np.uint32, np.uint64):
+        with pytest.raises(ValueError, match="must fit int32"):
+            collate([np.full((1, 3), np.iinfo(dtype).max, dtype=dtype)])
+
+
 def test_strided_coordinates_round_down_below_zero_too():
     x = sparse(rows((0, -1, -2, -3), (0, -4, 1, 0)))
     assert modules.SumPooling(2, 2)(x).C.tolist() == [[0, -4, 0, 0], [0, -2, -2, -4]]

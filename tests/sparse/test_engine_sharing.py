@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import subprocess
 import sys
 import weakref
@@ -12,7 +13,7 @@ import pytest
 import torch
 from engine_oracle import PATHS, assert_close, cloud, numbers, rows_at, sparse, take_path
 
-from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor
+from sparsefeat.sparse import CoordinateManager, Kernel, SparseTensor, TensorField, slice_field
 from sparsefeat.sparse import functional as fn
 from sparsefeat.sparse import manager as manager_module
 from sparsefeat.sparse import modules as m
@@ -103,6 +104,26 @@ def test_a_network_builds_each_of_its_maps_once_and_none_in_later_steps(built):
     assert all(x.manager._kernel_maps[name] is plan for name, plan in maps.items())
 
 
+@pytest.mark.parametrize("dimension", [1, 3])
+def test_a_tensor_can_be_pickled_whatever_its_manager_has_made(dimension):
+    def run(x):
+        d = {"dimension": dimension}
+        y = m.Convolution(3, 3, 3, 2, **d).double()(m.ChannelwiseConvolution(3, 3, **d).double()(x))
+        for layer in (m.MaxPooling, m.AvgPooling, m.PoolingTranspose):
+            y = layer(2, 2, **d)(y)
+        y = fn.broadcast(y, m.GlobalSumPooling()(y), "add")
+        return fn.union(y, fn.prune(y, torch.arange(len(y)) % 2 == 0))
+
+    x = sparse(cloud(60, side=8, dimension=dimension), grad=True)
+    torch.manual_seed(0)
+    expected = run(x)
+    expected.F.square().sum().backward()
+    again = pickle.loads(pickle.dumps(x.replace(x.F.detach())))
+    assert torch.equal(again.C, x.C) and again.manager.maps.keys() == x.manager.maps.keys()
+    torch.manual_seed(0)
+    assert_close(run(again).F, expected.F, tolerance=0)
+
+
 def test_generated_and_expanded_coordinates_are_made_once():
     x = sparse(cloud(20), tensor_stride=2)
     generate = m.GenerativeConvolutionTranspose(3, 2, 2, 2)
@@ -142,6 +163,45 @@ def test_maps_made_during_inference_serve_training():
         assert_close(y, before)
         assert torch.autograd.grad(y.sum(), leaf)[0].isfinite().all()
     assert torch.autograd.grad((fresh.replace(leaf) + other).F.sum(), leaf)[0].eq(1).all()
+
+
+def test_a_wider_index_frees_the_table_of_the_narrower_one():
+    x = sparse(cloud(60, side=8))
+    weight = numbers(27, 3, 2, seed=1)
+    near, far = Kernel.of(3), Kernel.of(3, 9)
+    before = fn.convolution(x, weight, None, near).F
+    narrow = x.coordinate_map.index()
+    table = weakref.ref(narrow.table)
+    assert table() is not None
+    fn.convolution(x, weight, None, far)
+    assert x.coordinate_map.index() is not narrow and table() is None
+    assert torch.equal(fn.convolution(x, weight, None, near).F, before)
+    rows, counts = x.manager.kernel_map(x.key, x.key, near).by_output()
+    assert len(rows) == counts.sum() == x.manager.kernel_map(x.key, x.key, near).n_pairs
+
+
+def test_coordinates_made_during_inference_serve_training():
+    coordinates = cloud(40, side=6)
+    with torch.inference_mode():
+        x = SparseTensor(torch.ones(len(coordinates), 3), coordinates.clone(), reduce="error")
+        fn.pool(x, "sum", Kernel.of(2), 2)
+        fn.global_pool(x, "sum")
+        fn.convolution(x, torch.ones(27, 3, 3), None, Kernel.of(3), expand_coordinates=True)
+        fn.prune(x, torch.arange(len(x)) > 3)
+    assert len(x.manager.maps) == 5
+    for key, each in x.manager.maps.items():
+        leaf = torch.rand(len(each), 3, requires_grad=True)
+        (grad,) = torch.autograd.grad((leaf * each.coordinates[:, 1:]).sum(), leaf)
+        assert torch.equal(grad, x.manager[key].coordinates[:, 1:].float())
+
+
+def test_a_field_keeps_its_points_whatever_becomes_of_the_callers_tensor():
+    points = torch.tensor([[0, 0.5, 0, 0], [0, 3.5, 0, 0]])
+    field = TensorField(torch.tensor([[1.0], [2.0]]), points)
+    before = points.clone()
+    points += 10
+    assert torch.equal(field.C, before)
+    assert slice_field(field.sparse(), field).C.tolist() == before.tolist()
 
 
 def test_tensors_and_maps_are_freed_with_the_last_tensor_that_needs_them():

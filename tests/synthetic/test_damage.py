@@ -194,6 +194,28 @@ def test_bridges_join_the_parts_that_are_named():
     assert len(added) == 8 and {0, 2} <= set(labels[added].ravel())
 
 
+def test_bridges_leave_vertices_in_no_face_and_other_pieces_alone():
+    vertices, faces = dumbbell()
+    small, triangles = sphere(1)
+    far = vertices.max(0) + 5
+    # What has no face stands in the middle, beside a tip and far away; a ball is another piece.
+    lone = np.stack([vertices.mean(0), vertices[12] + 1e-3, far])
+    all_vertices = np.concatenate([vertices, lone, 0.1 * small + far])
+    all_faces = np.concatenate([faces, triangles + len(vertices) + len(lone)])
+    for here, there in damage.tip_ends(all_vertices, all_faces):
+        assert max(here.max(), there.max()) < len(vertices)
+    out = damage.damage_mesh("bridges", all_vertices, all_faces, 0)
+    assert out.faces[len(all_faces) :].max() < len(vertices) and len(out.faces) > len(all_faces)
+    rows = np.arange(len(all_vertices))
+    given = [
+        (rows[: len(vertices) + 3], rows[len(vertices) :]),
+        (rows[-1:], rows[len(vertices) :][:3]),
+    ]
+    out = damage.damage_mesh("bridges", all_vertices, all_faces, 0, given)
+    assert len(out.faces) == len(all_faces) + 8
+    assert not np.isin(out.faces, len(vertices) + np.arange(3)).any()
+
+
 def test_fusion_merges_what_comes_close():
     sheets, faces = [], []
     ball, triangles = sphere(3)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsefeat.minkowski.errors import ArgumentError
+from sparsefeat.sparse import collate
 
 Array = np.ndarray | Tensor
 logger = logging.getLogger(__name__)
@@ -26,6 +27,9 @@ def batched_coordinates(
 
     Returns:
         Shape (N, 1 + D).
+
+    Raises:
+        ValueError: no cloud, shapes that do not fit, or, for int32, coordinates that are not finite or too large.
     """
     if not isinstance(coords, Sequence):
         raise ArgumentError(
@@ -42,12 +46,11 @@ def batched_coordinates(
         raise ArgumentError(
             f"batched_coordinates: expected arrays (N_b, D) of one D, got shapes {shapes}"
         )
-    parts = []
-    for batch, cloud in enumerate(map(torch.as_tensor, coords)):
-        if dtype == torch.int32 and cloud.is_floating_point():
-            cloud = cloud.floor()
-        parts.append(torch.nn.functional.pad(cloud.to(device or "cpu", dtype), (1, 0), value=batch))
-    return torch.cat(parts)
+    clouds = [torch.as_tensor(cloud).to(device or "cpu") for cloud in coords]
+    if dtype == torch.int32:
+        return collate(clouds)
+    pad = torch.nn.functional.pad
+    return torch.cat([pad(c.to(dtype), (1, 0), value=batch) for batch, c in enumerate(clouds)])
 
 
 def sparse_collate(

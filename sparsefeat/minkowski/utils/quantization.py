@@ -120,6 +120,8 @@ def _voxels(coordinates: Array, quantization_size) -> Array:
                 sizes, dtype=_quotient_dtype(coordinates), device=coordinates.device
             )
         elif sizes != [1]:
+            if coordinates.dtype == np.float16:
+                coordinates = coordinates.astype(np.float32)
             coordinates = coordinates / (sizes[0] if len(sizes) == 1 else np.array(sizes))
     numbers = (
         torch.from_numpy(np.ascontiguousarray(coordinates))
@@ -131,7 +133,10 @@ def _voxels(coordinates: Array, quantization_size) -> Array:
 
 
 def _quotient_dtype(coordinates: Tensor) -> torch.dtype:
-    return coordinates.dtype if coordinates.is_floating_point() else torch.float32
+    """Float64 for integers, as numpy has it: float32 has no odd numbers above 2^24, nor half types above 2^11."""
+    if not coordinates.is_floating_point():
+        return torch.float64
+    return torch.promote_types(coordinates.dtype, torch.float32)
 
 
 def sparse_quantize(

@@ -142,8 +142,15 @@ def bridges(
     """
     rings = sp.csr_matrix(geodesic_graph(vertices, faces) > 0)
     sewn = sew(vertices, faces)[1]
+    corners = vertices[faces]
+    extended = (corners != np.roll(corners, 1, axis=1)).any((1, 2))
+    # Each end needs an edge that the bridge can be as wide as.
+    usable = np.isin(np.arange(len(vertices)), faces[extended])
     added = []
-    for here, there in tip_ends(vertices, faces) if ends is None else ends:
+    for pair in tip_ends(vertices, faces) if ends is None else ends:
+        here, there = (end[usable[end]] for end in pair)
+        if not len(here) or not len(there):
+            continue
         distance, nearest = cKDTree(vertices[there]).query(vertices[here])
         first = here[distance.argmin()]
         around = here[
@@ -151,8 +158,8 @@ def bridges(
         ]
         for a in rng.permutation(around)[:count]:
             b = there[nearest[np.flatnonzero(here == a)[0]]]
-            pair = [_neighbour(rings, vertices, sewn[end]) for end in (a, b)]
-            added += [(a, pair[0], b), (b, pair[1], pair[0])]
+            beside = [_neighbour(rings, vertices, sewn[end]) for end in (a, b)]
+            added += [(a, beside[0], b), (b, beside[1], beside[0])]
     rows = np.arange(len(vertices))
     normals = outer_normals(vertices, faces)[1]
     extra = np.array(added, dtype=np.int64).reshape(-1, 3)
@@ -190,20 +197,25 @@ def part_ends(
 def tip_ends(vertices: np.ndarray, faces: np.ndarray, tips: int = 5, apart: float = 0.6) -> Ends:
     """Ends of bridges from the tips of a shape to the nearest place that is far along the surface.
 
+    Only its largest connected piece has ends.
+
     Args:
         tips: points that are farthest along the surface from the middle and from each other.
         apart: least distance along the surface between two ends, in roots of the area.
     """
     graph = geodesic_graph(vertices, faces)
     size = np.sqrt(surface_area(vertices, faces))
-    middle = int(((vertices - vertices.mean(0)) ** 2).sum(1).argmin())
-    nearest = _reachable(dijkstra(graph, directed=False, indices=middle))
+    piece = connected_components(graph, directed=False)[1]
+    here = np.flatnonzero(piece == np.bincount(piece).argmax())
+    middle = here[((vertices[here] - vertices[here].mean(0)) ** 2).sum(1).argmin()]
+    nearest = dijkstra(graph, directed=False, indices=middle)
+    nearest[np.isinf(nearest)] = 0  # of other pieces, and of vertices in no face, none is a tip
     found = []
     for _ in range(tips):
         tip = int(nearest.argmax())
-        along = _reachable(dijkstra(graph, directed=False, indices=tip))
+        along = dijkstra(graph, directed=False, indices=tip)
         nearest = np.minimum(nearest, along)
-        far = np.flatnonzero(along > apart * size)
+        far = np.flatnonzero(np.isfinite(along) & (along > apart * size))
         if len(far):
             found.append((np.flatnonzero(along < 0.1 * size), far))
     return found
@@ -303,10 +315,6 @@ def _neighbour(rings: sp.csr_matrix, vertices: np.ndarray, row: int) -> int:
     near = rings.indices[rings.indptr[row] : rings.indptr[row + 1]]
     near = near[(vertices[near] != vertices[row]).any(1)]  # not its double on a seam
     return int(near[((vertices[near] - vertices[row]) ** 2).sum(1).argmin()])
-
-
-def _reachable(distances: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(distances), distances, 0.0)
 
 
 def _height(vertices: np.ndarray) -> float:
