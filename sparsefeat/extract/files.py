@@ -15,6 +15,7 @@ import numpy as np
 from sparsefeat.data.orientation import Orientation, Viewpoints, load_orientation
 from sparsefeat.errors import InputError, opening
 from sparsefeat.extract import DEFAULT_MAX_VOXELS, FeatureExtractor, check_options
+from sparsefeat.io.arrays import Npz
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.lock import output_folder
 from sparsefeat.io.pointcloud import POINT_SUFFIXES, read_points, write_ply
@@ -24,6 +25,8 @@ PICTURE_NAME = "features.png"
 
 # Found in a folder, a txt is rarely a cloud: data sets keep their lists and notes in such files.
 _FOLDER_SUFFIXES = tuple(suffix for suffix in POINT_SUFFIXES if suffix != ".txt")
+_RESULT_KEYS = ("features", "checkpoint")
+"""Arrays by which an npz of :func:`extract_files` is known."""
 _BASIS_ROWS = 200_000
 _PICTURE_POINTS = 100_000
 _ROWS_AT_A_TIME = 1 << 18
@@ -86,8 +89,8 @@ def extract_files(
         progress: called with (stage, files done, files in all, name); a share of a file counts.
 
     Raises:
-        InputError: an option is wrong, nothing was found, the output folder cannot be made, or an input
-            would be overwritten.
+        InputError: an option is wrong, nothing was found, the output folder cannot be made, or an input or another
+            file that is no result of an earlier call would be overwritten.
     """
     check_options(interpolation, max_voxels, halo, views, scales)
     output = Path(output)
@@ -188,6 +191,7 @@ def find_inputs(
     suffixes: Sequence[str] = _FOLDER_SUFFIXES,
     results: Sequence[str] = (".npz", ".ply"),
     kind: str = "files",
+    keys: Sequence[str] = _RESULT_KEYS,
 ) -> dict[Path, Path]:
     """Return file -> name of its results, relative to the output folder and without a suffix.
 
@@ -200,9 +204,10 @@ def find_inputs(
         suffixes: that files in folders must have, in lower case.
         results: suffixes of what will be written.
         kind: what is looked for, in messages.
+        keys: of the arrays by which the npz of an earlier call is known; its results may be overwritten.
 
     Raises:
-        InputError: there is no file at all, or the results would overwrite an input.
+        InputError: there is no file at all, or the results would overwrite an input or another file that is no result.
     """
     paths = [Path(path) for path in inputs]
     roots: dict[Path, Path] = {}
@@ -234,13 +239,24 @@ def find_inputs(
         fail(given, InputError(f"no {kind} in it, expected {', '.join(suffixes)}"))
     names = _distinct_names(roots)
     for path, name in names.items():
-        for suffix in results:
-            target = output / f"{name}{suffix}"
+        targets = [output / f"{name}{suffix}" for suffix in results]
+        if not _is_result(output / f"{name}.npz", keys):
+            seen |= {os.path.realpath(target) for target in targets if target.is_file()}
+        for target in targets:
             if os.path.realpath(target) in seen:
                 raise InputError(
                     f"{path}: its result would overwrite {target}, choose another folder"
                 )
     return names
+
+
+def _is_result(path: Path, keys: Sequence[str]) -> bool:
+    """Whether a file is an npz with these arrays."""
+    try:
+        with Npz(path) as archive:
+            return all(key in archive for key in keys)
+    except (OSError, InputError):
+        return False
 
 
 def _walk(root: Path, fail: Callable[[Path, Exception], None]) -> Iterator[Path]:

@@ -83,8 +83,8 @@ def voxelize_files(
         progress: called with (stage, files done, files in all, name).
 
     Raises:
-        InputError: an option is wrong, nothing was found, the output folder cannot be made, or an input
-            would be overwritten.
+        InputError: an option is wrong, nothing was found, the output folder cannot be made, or an input or another
+            file that is no result of an earlier call would be overwritten.
     """
     attributes = tuple(attributes)
     _check_options(voxel_size, resolution, attributes, up)
@@ -97,7 +97,9 @@ def voxelize_files(
         if report:
             report(result.failed[path])
 
-    targets = find_inputs(inputs, output, fail, MESH_SUFFIXES, (".npz",), "meshes")
+    targets = find_inputs(
+        inputs, output, fail, MESH_SUFFIXES, (".npz",), "meshes", ("vertex_voxel",)
+    )
     with output_folder(output):
         panels: list[tuple[str, np.ndarray]] = []
         for index, (path, name) in enumerate(targets.items()):

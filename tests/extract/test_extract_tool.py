@@ -12,6 +12,7 @@ from networks import small_network
 from PIL import Image
 
 from sparsefeat.cli import extract
+from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract import files as module
 from sparsefeat.extract.files import extract_files
@@ -179,6 +180,24 @@ def test_inputs_are_never_overwritten(extractor, scene):
     with pytest.raises(ValueError, match="would overwrite"):
         extract_files(extractor, [scene / "room.ply"], scene)
     assert (scene / "room.ply").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["notes.ply", "notes.npz"])
+def test_files_that_are_no_results_are_never_overwritten(extractor, scene, name):
+    np.savetxt(scene / "notes.txt", cloud(3))
+    if name.endswith(".npz"):
+        np.savez(scene / name, features=np.ones(3))
+    else:
+        write_ply(scene / name, cloud(4))
+    before = (scene / name).read_bytes()
+    with pytest.raises(InputError, match=f"notes.txt: its result would overwrite .*{name}"):
+        extract_files(extractor, [scene / "notes.txt"], scene, image=False)
+    assert (scene / name).read_bytes() == before
+    # Results of an earlier call give way to new ones.
+    (scene / name).unlink()
+    for _ in range(2):
+        result = extract_files(extractor, [scene / "notes.txt"], scene, image=False)
+        assert list(result.written.values()) == [scene / "notes.npz"]
 
 
 def test_a_full_disk_leaves_no_half_written_file(extractor, scene, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import trimesh
 from PIL import Image
 
 from sparsefeat.cli import voxelize
+from sparsefeat.errors import InputError
 from sparsefeat.extract import voxelize_files as module
 from sparsefeat.extract.voxelize_files import voxelize_files
 from sparsefeat.mesh import read_mesh, voxelize_mesh
@@ -106,6 +107,14 @@ def test_results_of_an_earlier_call_are_no_input_and_inputs_stay(shapes):
     with pytest.raises(ValueError, match="would overwrite"):
         voxelize_files([shapes / "mesh.npz"], shapes, 0.5)
     assert (shapes / "mesh.npz").read_bytes() == before
+
+
+def test_files_that_are_no_results_are_never_overwritten(shapes):
+    np.savez(shapes / "ball.npz", features=np.eye(3), checkpoint="of another command")
+    before = (shapes / "ball.npz").read_bytes()
+    with pytest.raises(InputError, match=r"would overwrite .*ball\.npz"):
+        voxelize_files([shapes / "ball.ply"], shapes, 0.5, image=False)
+    assert (shapes / "ball.npz").read_bytes() == before
 
 
 def test_unreferenced_vertices_map_to_the_nearest_voxel(tmp_path):
