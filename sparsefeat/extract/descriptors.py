@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from sparsefeat.errors import InputError
 from sparsefeat.extract.extractor import FeatureExtractor
 from sparsefeat.extract.surfaces import SHAPE_SCALES, vertex_features
-from sparsefeat.io.meshes import MESH_SUFFIXES, check_mesh, read_mesh
+from sparsefeat.io.meshes import check_mesh, has_faces, read_mesh
 from sparsefeat.io.objects import object_arrays
 from sparsefeat.io.pointcloud import read_points
 from sparsefeat.mesh.fpfh import CONTEXT_RADII, multi_scale_fpfh
@@ -177,15 +177,7 @@ def as_shape(shape: Any) -> tuple[np.ndarray, np.ndarray | None]:
     where = "shape"
     if isinstance(shape, (str, os.PathLike)):
         where = str(shape)
-        if os.path.splitext(where)[1].lower() in MESH_SUFFIXES:
-            try:
-                shape = read_mesh(shape)
-            except InputError:
-                if not where.lower().endswith((".ply", ".npz")):
-                    raise
-                shape = read_points(where).points  # of points alone; else this says what is wrong
-        else:
-            shape = read_points(where).points
+        shape = read_mesh(where) if has_faces(where) else read_points(where).points
     arrays = object_arrays(shape)
     if arrays is not None:
         shape = (arrays.points, arrays.faces)

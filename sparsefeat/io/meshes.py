@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, opening
 from sparsefeat.extras import import_extra
 from sparsefeat.io import obj, off, ply, polygons, stl
 from sparsefeat.io.arrays import Npz
@@ -91,6 +91,27 @@ def read_mesh(path: str | os.PathLike) -> Mesh:
         raise InputError(
             f"{path}: its {path.stat().st_size} bytes do not fit into memory as a mesh"
         ) from error
+
+
+def has_faces(path: str | os.PathLike) -> bool:
+    """Whether a file holds a mesh, and not points alone: some formats may hold either. False if there is no file.
+
+    Raises:
+        InputError: the file is malformed, or cannot be read.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in (".stl", ".glb"):
+        return True
+    if suffix not in _READERS or not path.is_file():
+        return False
+    with opening(path):
+        if suffix == ".ply":
+            return ply.has_faces(path)
+        if suffix == ".npz":
+            with Npz(path) as archive:
+                return any(key in archive and archive[key].size > 0 for key in FACE_KEYS)
+        return len({".off": off.read, ".obj": obj.read}[suffix](path, True).counts) > 0
 
 
 def check_mesh(

@@ -76,6 +76,17 @@ def read(path: Path, faces: bool) -> Geometry:
     return geometry._replace(**_polygons(found, elements, vertex.rows, path)) if faces else geometry
 
 
+def has_faces(path: Path) -> bool:
+    """Whether the header promises faces or strips of triangles.
+
+    Raises:
+        InputError: not a PLY file, or a malformed header.
+    """
+    with open(path, "rb") as opened:
+        _, elements = read_header(_without_marks(opened, path), path)
+    return any(element.rows for element in elements if element.name in ("face", "tristrips"))
+
+
 def _without_marks(file: io.BufferedReader, path: Path) -> io.BufferedReader | io.BytesIO:
     start = file.read(6)
     if text.wide_encoding(start):

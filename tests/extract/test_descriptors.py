@@ -11,7 +11,7 @@ from surfaces import body
 
 import sparsefeat
 from sparsefeat import FeatureExtractor, InputError, describe
-from sparsefeat.extract.descriptors import cloud_area
+from sparsefeat.extract.descriptors import as_shape, cloud_area
 from sparsefeat.io.meshes import Mesh
 from sparsefeat.mesh.sampling import sample_surface
 
@@ -51,6 +51,33 @@ def test_every_way_to_give_a_mesh_is_the_same(extractor, tmp_path):
         "\n".join(lines + [f"3 {a} {b} {c}" for a, b, c in faces]) + "\n"
     )
     np.testing.assert_array_equal(first, describe(tmp_path / "body.off", extractor=extractor))
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".npz", ".off"])
+def test_a_broken_mesh_is_no_cloud(tmp_path, suffix):
+    vertices, faces = body()
+    file = tmp_path / f"body{suffix}"
+
+    def write(faces: np.ndarray) -> None:
+        if suffix == ".npz":
+            np.savez(file, vertices=vertices, points=vertices, faces=faces)
+            return
+        header = f"OFF\n{len(vertices)} {len(faces)} 0"
+        if suffix == ".ply":
+            places = "".join(f"property double {axis}\n" for axis in "xyz")
+            lists = f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header"
+            header = f"ply\nformat ascii 1.0\nelement vertex {len(vertices)}\n{places}{lists}"
+        rows = [*(" ".join(map(repr, map(float, v))) for v in vertices)]
+        rows += [f"3 {a} {b} {c}" for a, b, c in faces]
+        file.write_text("\n".join([header, *rows]) + "\n")
+
+    write(np.concatenate([faces, [[0, 1, len(vertices)]]]))
+    with pytest.raises(InputError, match="faces name a vertex that is not there"):
+        as_shape(file)
+    write(faces[:0])
+    points, none = as_shape(file)
+    assert none is None
+    np.testing.assert_array_equal(points, vertices)
 
 
 def test_neither_size_nor_place_matters(extractor):

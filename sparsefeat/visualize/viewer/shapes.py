@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from sparsefeat.errors import InputError
-from sparsefeat.io import obj, off
 from sparsefeat.io.arrays import Npz
-from sparsefeat.io.meshes import FACE_KEYS, MESH_SUFFIXES, check_mesh, read_mesh
+from sparsefeat.io.meshes import MESH_SUFFIXES, check_mesh, has_faces, read_mesh
 from sparsefeat.io.objects import object_arrays
 from sparsefeat.io.pointcloud import POINT_SUFFIXES, read_points
 
@@ -159,7 +158,7 @@ def _read(path: Path) -> Shape:
     if suffix not in {*MESH_SUFFIXES, *POINT_SUFFIXES}:
         known = ", ".join(sorted({*MESH_SUFFIXES, *POINT_SUFFIXES}))
         raise InputError(f"{path}: unknown suffix {path.suffix!r}, expected one of {known}")
-    if suffix not in POINT_SUFFIXES or (path.is_file() and _has_faces(path, suffix)):
+    if has_faces(path):
         mesh = read_mesh(path)
         colors = read_points(path).colors if suffix == ".ply" else None
         return Shape(path.name, mesh.vertices, mesh.faces, colors)
@@ -168,23 +167,6 @@ def _read(path: Path) -> Shape:
     if not np.isfinite(cloud.points).all(1).any():
         raise InputError(f"{path}: no points, expected a cloud or a mesh")
     return Shape(path.name, cloud.points, None, cloud.colors, _own_features(path, len(cloud)))
-
-
-def _has_faces(path: Path, suffix: str) -> bool:
-    if suffix == ".ply":
-        with open(path, "rb") as file:
-            header = file.read(1 << 16).partition(b"end_header")[0]
-        return any(
-            line.split()[:2] == [b"element", b"face"] and line.split()[2:] != [b"0"]
-            for line in header.splitlines()
-        )
-    if suffix == ".npz":
-        with Npz(path) as archive:
-            return any(key in archive for key in FACE_KEYS)
-    readers = {".off": off.read, ".obj": obj.read}
-    if suffix not in readers:
-        return False
-    return len(readers[suffix](path, True).counts) > 0
 
 
 def _own_features(path: Path, count: int) -> np.ndarray | None:
