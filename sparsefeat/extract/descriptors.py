@@ -192,8 +192,10 @@ def as_shape(shape: Any) -> tuple[np.ndarray, np.ndarray | None]:
         raise InputError(
             f"{where}: {type(shape).__name__}, expected a mesh or points (N, 3)"
         ) from error
-    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
+    finite = np.isfinite(points).all()
+    if points.ndim != 2 or points.shape[1] != 3 or not finite:
+        found = f"{points.shape}{'' if finite else ' with NaN or infinite values'}"
         raise InputError(
-            f"{where}: shape {points.shape}, expected finite points (N, 3), or (vertices, faces)"
+            f"{where}: shape {found}, expected finite points (N, 3), or (vertices, faces)"
         )
     return points, None

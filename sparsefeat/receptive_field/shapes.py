@@ -9,6 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from sparsefeat.errors import InputError
+from sparsefeat.extract.descriptors import as_shape
 from sparsefeat.extract.surfaces import SurfacePoints, surface_points
 from sparsefeat.io.objects import object_arrays
 
@@ -23,15 +24,20 @@ class SurfaceShape:
         vertices: (N, 3) float64.
         faces: (F, 3) int64, or None for a cloud.
         keypoints: (n,) int64, rows of ``vertices``.
+        normals: of a cloud's points, unit vectors to the outer side. Shape (N, 3). None: not known, or those of faces.
     """
 
     vertices: np.ndarray
     faces: np.ndarray | None
     keypoints: np.ndarray
+    normals: np.ndarray | None = None
 
     @classmethod
     def of(cls, shape: Any, keypoints: int | np.ndarray, seed: int) -> SurfaceShape:
         """From an (N, 3) array, a (vertices, faces) pair, or an object of this package, trimesh or Open3D.
+
+        Normals of a cloud object are taken to point to the outer side, as
+        :func:`sparsefeat.extract.surfaces.vertex_features` takes them.
 
         Args:
             shape: see above.
@@ -39,27 +45,23 @@ class SurfaceShape:
             seed: of the draw.
 
         Raises:
-            InputError: it is none of these.
+            InputError: it is none of these, or normals do not fit.
         """
+        vertices, faces = as_shape(shape)
+        if not len(vertices):
+            raise InputError("shape: no points, expected some")
         arrays = object_arrays(shape)
-        if arrays is not None:
-            vertices, faces = arrays.points, arrays.faces
-        elif isinstance(shape, tuple) and len(shape) == 2:
-            vertices, faces = shape
-        else:
-            vertices, faces = shape, None
-        vertices = np.asarray(vertices, dtype=np.float64)
-        if vertices.ndim != 2 or vertices.shape[1] != 3 or not len(vertices):
-            raise InputError(
-                f"shape: expected points (N, 3) or a mesh, got an array of {vertices.shape}"
-            )
-        if not np.isfinite(vertices).all():
-            raise InputError("shape: a vertex has a NaN or infinite coordinate")
+        normals = None if arrays is None else arrays.normals
+        if normals is not None:
+            if np.shape(normals) != vertices.shape or not np.isfinite(normals).all():
+                raise InputError(
+                    f"shape: normals of shape {np.shape(normals)}, expected finite {vertices.shape}"
+                )
+            length = np.linalg.norm(normals, axis=1, keepdims=True)
+            normals = normals / np.where(length > 0, length, 1)
         if isinstance(keypoints, int):
             keypoints = np.sort(np.random.default_rng(seed).permutation(len(vertices))[:keypoints])
-        return cls(
-            vertices, None if faces is None else np.asarray(faces, dtype=np.int64), keypoints
-        )
+        return cls(vertices, faces, keypoints, normals)
 
     @property
     def extent(self) -> float:
@@ -76,7 +78,7 @@ class SurfaceShape:
             Points (P, 3), and rows of the key points (n,) int64.
         """
         rng = np.random.default_rng([seed, index])
-        points, normals = surface_points(self.vertices, self.faces, voxel_size, rng)
+        points, normals = surface_points(self.vertices, self.faces, voxel_size, rng, self.normals)
         rows = self.keypoints
         if not index:
             return SurfacePoints(points, normals), rows
@@ -85,6 +87,7 @@ class SurfaceShape:
             kept[rows] = True
             rows = (np.cumsum(kept) - 1)[rows]
             points = points[kept]
+            normals = None if normals is None else normals[kept]
         turn = Rotation.random(random_state=rng).as_matrix()
         normals = None if normals is None else normals @ turn.T
         return SurfacePoints(points @ turn.T + rng.random(3) * voxel_size, normals), rows

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.extract.orientation import outward_vectors
 from sparsefeat.receptive_field.descent import (
     Descent,
     TuningStep,
@@ -282,15 +283,22 @@ class _Describe:
             (points, normals), rows = self.surfaces[number].view(
                 copy, voxel_size, self.seed + number
             )
-            with warnings.catch_warnings():  # sizes that do not fit are tried on purpose
-                warnings.simplefilter("ignore", InputWarning)
+            with _expected_warnings():
                 features = extractor(
-                    points, "trilinear", normals=normals, rows=rows, views=self.poses
+                    points, "trilinear", normals=normals, closed=True, rows=rows, views=self.poses
                 )
             described.append(torch.from_numpy(features))
             self.cost.passes += self.poses
             self.cost.points += self.poses * len(points)
         return torch.stack(described)
+
+
+@contextlib.contextmanager
+def _expected_warnings() -> Iterator[None]:
+    """Sizes that do not fit are tried on purpose."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        yield
 
 
 def _dilated(extractor: FeatureExtractor, factor: float) -> FeatureExtractor:
@@ -330,7 +338,7 @@ class _SoftViews:
         groups: list[int],
     ):
         self.network = SoftNetwork(extractor.model)
-        self.device = extractor.device
+        self.device, self.oriented = extractor.device, extractor.oriented
         self.surfaces, self.objective, self.seed, self.cost, self.groups = (
             surfaces,
             objective,
@@ -351,15 +359,16 @@ class _SoftViews:
             ], members
 
     def _describe(self, number: int, voxel_size: Tensor, rng: np.random.Generator) -> Tensor:
-        views = []
+        views, size = [], float(voxel_size.detach())
         for view in range(1, self.objective.views + 1):
-            given, rows = self.surfaces[number].view(
-                view, float(voxel_size.detach()), int(rng.integers(1 << 31))
-            )
+            given, rows = self.surfaces[number].view(view, size, int(rng.integers(1 << 31)))
             points = torch.from_numpy(given.points).to(self.device)
-            normals = (
-                None if given.normals is None else torch.from_numpy(given.normals).to(self.device)
-            )
+            normals = None
+            if given.normals is not None:
+                normals = torch.from_numpy(given.normals).to(self.device)
+            elif self.oriented:
+                with _expected_warnings():
+                    normals = outward_vectors(points, None, None, size, closed=True)
             views.append(self.network(points, voxel_size.to(self.device), points[rows], normals))
             self.cost.passes += 1
             self.cost.points += len(points)

@@ -10,6 +10,7 @@ import torch
 from local_grids import LocalGrids
 
 from sparsefeat import FeatureExtractor, InputError
+from sparsefeat.extract.surfaces import vertex_features
 from sparsefeat.receptive_field import (
     ContinuousDilation,
     CorrespondenceObjective,
@@ -270,6 +271,65 @@ def test_a_look_costs_one_pass_more_than_the_last_one():
         assert (
             tuned.cost.passes == looks + 1
         )  # the first lies between two rungs, each of the others adds one
+
+
+class Cloud:
+    """Points with normals, as Open3D has them."""
+
+    def __init__(self, points, normals):
+        self.points, self.normals, self.colors = points, normals, None
+
+
+class Seen(Objective):
+    """Keeps the features that it is asked about."""
+
+    def __call__(self, features, shapes):
+        self.features = features
+        return torch.cat([f.flatten() for f in features]).square().mean()
+
+
+def oriented_network():
+    return small_network(kernels="pair", oriented=True)
+
+
+@pytest.mark.filterwarnings("ignore:neither viewpoint nor normals")
+@pytest.mark.parametrize("flip", [None, 1.0, -2.0])
+def test_features_of_a_cloud_are_those_that_it_has_afterwards(flip):
+    points = ellipsoid(600)
+    cloud = points if flip is None else Cloud(points, flip * points / (1, 0.64, 0.25))
+    extractor, objective = FeatureExtractor(oriented_network(), 1.0), Seen()
+    search_receptive_field(extractor, [cloud], objective, [0.2], keypoints=600)
+    expected = vertex_features(extractor, cloud, voxel_size=0.2, scales=(1.0,))
+    np.testing.assert_allclose(objective.features[0][0], expected, atol=1e-5)
+
+
+def test_normals_of_a_cloud_go_with_its_points_into_every_view():
+    points = ellipsoid(200) / (1, 0.8, 0.5)
+    shape = SurfaceShape.of(Cloud(points, 3 * points), 10, seed=0)
+    (seen, normals), rows = shape.view(1, 0.1, seed=0)
+    assert len(seen) == len(normals) < 200
+    # On a unit sphere about the origin, points and normals differ by where the view has put the centre.
+    np.testing.assert_allclose(seen - normals, np.tile((seen - normals)[0], (len(seen), 1)))
+    assert not np.allclose(normals[rows], points[shape.keypoints])
+    with pytest.raises(InputError, match=r"normals of shape \(3, 3\), expected finite \(200, 3\)"):
+        SurfaceShape.of(Cloud(points, np.eye(3)), 10, seed=0)
+
+
+def test_the_soft_way_estimates_the_sides_of_a_cloud_too(monkeypatch):
+    agreement = []
+    forward = SoftNetwork.forward
+
+    def watched(network, points, voxel_size, queries, normals=None):
+        outwards = points - points.mean(0)
+        agreement.append(float(((normals * outwards).sum(1) > 0).double().mean()))
+        return forward(network, points, voxel_size, queries, normals)
+
+    monkeypatch.setattr(SoftNetwork, "forward", watched)
+    tune_receptive_field(
+        FeatureExtractor(oriented_network(), 1.0), [ellipsoid(600)], CycleObjective(), method="soft", start=0.2,
+        steps=1, keypoints=60,
+    )  # fmt: skip
+    assert len(agreement) == 2 and min(agreement) > 0.95
 
 
 @pytest.fixture(scope="module")
