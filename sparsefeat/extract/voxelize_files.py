@@ -17,6 +17,7 @@ from sparsefeat.extract.surfaces import expected_voxels
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.lock import output_folder
 from sparsefeat.io.meshes import MESH_SUFFIXES, read_mesh
+from sparsefeat.mesh.geodesic import surface_vertices
 from sparsefeat.mesh.nearest import nearest_voxels
 from sparsefeat.mesh.pictures import draw_voxels
 from sparsefeat.mesh.voxelization import voxelize_mesh
@@ -145,7 +146,7 @@ def _voxelize(
         for line in mesh.repairs:
             report(f"{path}: {line}")
     if voxel_size is None:
-        used = mesh.vertices[np.unique(mesh.faces)]
+        used = mesh.vertices[surface_vertices(mesh.vertices, mesh.faces)]
         side = float((used.max(0) - used.min(0)).max())
         if not side > 0:
             raise InputError(

@@ -67,6 +67,16 @@ def surface_area(vertices: np.ndarray, faces: np.ndarray) -> float:
     return float(np.linalg.norm(cross, axis=1).sum() / 2)
 
 
+def surface_vertices(vertices: np.ndarray, faces: np.ndarray | None) -> np.ndarray:
+    """The vertices that lie on the surface: those that faces name; all of a cloud, which has no faces.
+
+    Shape: (N, 3), (F, 3) -> (M,) int64, ascending rows.
+    """
+    if faces is None or not len(faces):
+        return np.arange(len(vertices))
+    return np.unique(faces)
+
+
 def correspondence_error(
     vertices: np.ndarray,
     faces: np.ndarray,

@@ -12,6 +12,7 @@ from sparsefeat.errors import InputError
 from sparsefeat.extract.descriptors import as_shape
 from sparsefeat.extract.surfaces import SurfacePoints, surface_points
 from sparsefeat.io.objects import object_arrays
+from sparsefeat.mesh.geodesic import surface_vertices
 
 _KEPT_SHARE = 0.9
 
@@ -41,7 +42,7 @@ class SurfaceShape:
 
         Args:
             shape: see above.
-            keypoints: rows of the vertices, or how many to draw.
+            keypoints: rows of the vertices, or how many to draw of those that the surface has.
             seed: of the draw.
 
         Raises:
@@ -60,13 +61,16 @@ class SurfaceShape:
             length = np.linalg.norm(normals, axis=1, keepdims=True)
             normals = normals / np.where(length > 0, length, 1)
         if isinstance(keypoints, int):
-            keypoints = np.sort(np.random.default_rng(seed).permutation(len(vertices))[:keypoints])
+            used = surface_vertices(vertices, faces)
+            drawn = np.random.default_rng(seed).permutation(len(used))[:keypoints]
+            keypoints = used[np.sort(drawn)]
         return cls(vertices, faces, keypoints, normals)
 
     @property
     def extent(self) -> float:
-        """Diagonal of the bounding box, in the unit of the vertices."""
-        return float(np.linalg.norm(np.ptp(self.vertices, axis=0)))
+        """Diagonal of the bounding box of the surface, in the unit of the vertices."""
+        used = self.vertices[surface_vertices(self.vertices, self.faces)]
+        return float(np.linalg.norm(np.ptp(used, axis=0)))
 
     def view(self, index: int, voxel_size: float, seed: int) -> tuple[SurfacePoints, np.ndarray]:
         """Points of the surface with normals, dense enough for voxels of this size, and the rows of the key points.

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset
 from sparsefeat.errors import InputError
 from sparsefeat.heads import LaplaceBasis, laplace_basis
-from sparsefeat.mesh.geodesic import surface_area
+from sparsefeat.mesh.geodesic import surface_area, surface_vertices
 from sparsefeat.synthetic.damage import Ends, damage_mesh
 
 SIGNATURE_EIGENPAIRS = 128
@@ -158,7 +158,8 @@ class ShapeStore:
     def median_extent(self, shapes: Sequence[Shape], count: int = 16) -> float:
         """Median diagonal of the bounding boxes of up to ``count`` of the shapes, in their unit as loaded."""
         some = shapes[:: max(1, len(shapes) // count)][:count]
-        return float(np.median([np.linalg.norm(np.ptp(self(s).vertices, axis=0)) for s in some]))
+        surfaces = [_surface(self(shape).data) for shape in some]
+        return float(np.median([np.linalg.norm(np.ptp(surface, axis=0)) for surface in surfaces]))
 
 
 def drawn(items: Sequence[T], most: int | None, seed: int) -> list[T]:
@@ -170,12 +171,19 @@ def drawn(items: Sequence[T], most: int | None, seed: int) -> list[T]:
 def _scaled(data: ShapeData, how: str) -> ShapeData:
     if how == "none":
         return data
-    vertices = data.vertices - (data.vertices.min(0) + data.vertices.max(0)) / 2
+    surface = _surface(data)
+    centre = (surface.min(0) + surface.max(0)) / 2
+    vertices = data.vertices - centre
     size = (
         np.sqrt(surface_area(vertices, data.faces))
         if how == "area"
-        else np.linalg.norm(vertices, axis=1).max()
+        else np.linalg.norm(surface - centre, axis=1).max()
     )
     if not size > 0:
         raise InputError(f"a shape has {how} {size:g}, expected a positive one to scale by")
     return replace(data, vertices=vertices / size)
+
+
+def _surface(data: ShapeData) -> np.ndarray:
+    """Places of the vertices that lie on the surface. Shape: (M, 3)."""
+    return data.vertices[surface_vertices(data.vertices, data.faces)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from local_grids import LocalGrids
+from surfaces import body
 
 from sparsefeat import FeatureExtractor, InputError
 from sparsefeat.extract.surfaces import vertex_features
@@ -301,6 +302,17 @@ def test_features_of_a_cloud_are_those_that_it_has_afterwards(flip):
     search_receptive_field(extractor, [cloud], objective, [0.2], keypoints=600)
     expected = vertex_features(extractor, cloud, voxel_size=0.2, scales=(1.0,))
     np.testing.assert_allclose(objective.features[0][0], expected, atol=1e-5)
+
+
+def test_vertices_that_no_face_names_decide_nothing():
+    vertices, faces = body()
+    clean = SurfaceShape.of((vertices, faces), 100, seed=0)
+    stray = SurfaceShape.of((np.concatenate([vertices, [[1e3, 0, 0]] * 300]), faces), 100, seed=0)
+    assert stray.extent == clean.extent
+    np.testing.assert_array_equal(stray.keypoints, clean.keypoints)
+    # Those in front shift the numbers alone.
+    stray = SurfaceShape.of((np.concatenate([[[1e3, 0, 0]], vertices]), faces + 1), 100, seed=0)
+    np.testing.assert_array_equal(stray.keypoints, clean.keypoints + 1)
 
 
 def test_normals_of_a_cloud_go_with_its_points_into_every_view():

@@ -14,7 +14,7 @@ import torch
 from networks import small_network
 
 from sparsefeat import FeatureExtractor, save_checkpoint
-from sparsefeat.data.shapes import Shape, ShapeDataset, load_dataset
+from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset, load_dataset
 from sparsefeat.extract.surfaces import surface_points, vertex_features
 from sparsefeat.io.config import load_config
 from sparsefeat.receptive_field import ProbeObjective, RoundTripObjective
@@ -327,6 +327,17 @@ def test_heads_are_one_word_away(checkpoint, peanuts, tmp_path, head):
     config = config_of(checkpoint, peanuts, tmp_path, methods=["hks"])
     config.head.name, config.head.training.steps, config.head.width = head, 3, 8
     assert 0 <= run_transfer(config).scores[0].accuracy <= 1
+
+
+@pytest.mark.parametrize("normalize", ["none", "radius", "area"])
+def test_vertices_that_no_face_names_do_not_decide_the_scale(normalize):
+    vertices, faces, _ = peanut(0)
+    clean = Shape("clean", None, lambda: ShapeData(vertices, faces))
+    more = np.concatenate([vertices, [[1e3, 0.0, 0.0]]])
+    stray = Shape("stray", None, lambda: ShapeData(more, faces))
+    store = ShapeStore(ShapeDataset("two", (clean, stray), {}), normalize, None)
+    np.testing.assert_allclose(store(stray).vertices[:-1], store(clean).vertices, rtol=1e-12)
+    assert store.median_extent([stray]) == pytest.approx(store.median_extent([clean]))
 
 
 def test_scaled_shapes_have_unit_size(peanuts):
