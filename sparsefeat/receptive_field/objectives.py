@@ -33,7 +33,11 @@ class Objective(abc.ABC):
         return None
 
     def prepare(self, shapes: Sequence[SurfaceShape]) -> None:
-        """Called once, with all shapes, before the first value is asked for."""
+        """Called once, with all shapes, before the first value is asked for.
+
+        Raises:
+            InputError: what the objective was given does not fit the shapes.
+        """
         self.shapes = list(shapes)
 
     def draw(self, count: int, rng: np.random.Generator) -> list[int]:
@@ -92,10 +96,27 @@ class ProbeObjective(Objective):
                 "RoundTripObjective or DistributionObjective"
             )
         self.ridge = ridge
-        self.classes = 1 + max(int(label.max()) for label in self.labels)
+        self.classes = 1 + max(int(label.max(initial=-1)) for label in self.labels)
+
+    def prepare(self, shapes: Sequence[SurfaceShape]) -> None:
+        super().prepare(shapes)
+        _check_count("labels", len(self.labels), len(shapes))
+        for number, (label, shape) in enumerate(zip(self.labels, shapes, strict=True)):
+            if label.ndim and label.shape != (len(shape.vertices),):
+                raise InputError(
+                    f"labels of shape {number} have the shape {label.shape}, expected one for each of its "
+                    f"{len(shape.vertices)} vertices, or one number"
+                )
+        self._labelled = [bool((self._own(k) >= 0).any()) for k in range(len(shapes))]
+        labelled = {fold for fold, has in zip(self.folds, self._labelled, strict=True) if has}
+        if len(labelled) < 2:
+            raise InputError(
+                f"{sum(self._labelled)} of {len(shapes)} shapes have labels at their key points, of "
+                f"{len(labelled)} folds; a probe needs two folds, one to fit and one to hold out"
+            )
 
     def draw(self, count: int, rng: np.random.Generator) -> list[int]:
-        order = rng.permutation(len(self.shapes)).tolist()
+        order = [k for k in rng.permutation(len(self.shapes)).tolist() if self._labelled[k]]
         chosen = order[: max(count, 2)]
         if len({self.folds[k] for k in chosen}) == 1:
             # One fold can only be fitted to; there are two or more.
@@ -131,14 +152,16 @@ class ProbeObjective(Objective):
             error = error + (weight * (own_gram @ weight - 2 * own_moment)).sum() + own
         return error / count
 
+    def _own(self, shape: int) -> np.ndarray:
+        """Labels of a shape where its features are: at its key points, or of the whole. Shape: (n,) or (1,)."""
+        labels = self.labels[shape]
+        return labels[None] if labels.ndim == 0 else labels[self.shapes[shape].keypoints]
+
     def _rows(self, feature: Tensor, shape: int) -> tuple[Tensor, Tensor]:
         """Labelled rows [features, 1] and one-hot labels of a shape."""
-        labels = self.labels[shape]
-        if labels.ndim == 0:
-            feature, label = feature.mean(1), labels.repeat(len(feature))
-        else:
-            label = np.tile(labels[self.shapes[shape].keypoints], len(feature))
-            feature = feature.flatten(0, 1)
+        label = np.tile(self._own(shape), len(feature))
+        whole = self.labels[shape].ndim == 0
+        feature = feature.mean(1) if whole else feature.flatten(0, 1)
         label = torch.from_numpy(label).to(feature.device)
         if bool((label < 0).any()):
             feature, label = feature[label >= 0], label[label >= 0]
@@ -171,8 +194,18 @@ class CorrespondenceObjective(Objective):
         self.rows = [np.asarray(rows, dtype=np.int64)[chosen] for rows in landmarks]
         self.temperature = temperature
 
-    def keypoints(self, shape: int) -> np.ndarray:
-        return self.rows[shape]
+    def keypoints(self, shape: int) -> np.ndarray | None:
+        return self.rows[shape] if shape < len(self.rows) else None
+
+    def prepare(self, shapes: Sequence[SurfaceShape]) -> None:
+        super().prepare(shapes)
+        _check_count("landmarks", len(self.rows), len(shapes))
+        for number, (rows, shape) in enumerate(zip(self.rows, shapes, strict=True)):
+            wrong = rows[(rows < 0) | (rows >= len(shape.vertices))]
+            if len(wrong):
+                raise InputError(
+                    f"landmarks of shape {number}: {wrong[0]}, expected vertices from 0 to {len(shape.vertices) - 1}"
+                )
 
     def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
         # A ring of pairs: each shape with the next.
@@ -248,10 +281,7 @@ class RoundTripObjective(Objective):
     def prepare(self, shapes: Sequence[SurfaceShape]) -> None:
         super().prepare(shapes)
         self._group = [0] * len(shapes) if self.groups is None else list(self.groups)
-        if len(self._group) != len(shapes):
-            raise InputError(
-                f"{len(self._group)} groups for {len(shapes)} shapes, expected one each"
-            )
+        _check_count("groups", len(self._group), len(shapes))
         self._near: dict[int, Tensor] = {}
 
     def draw(self, count: int, rng: np.random.Generator) -> list[int]:
@@ -337,6 +367,10 @@ class DistributionObjective(Objective):
 
     def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
         target = torch.cat([feature.flatten(0, 1) for feature in features])
+        if target.shape[1] != self.source.shape[1]:
+            raise InputError(
+                f"source features have {self.source.shape[1]} channels, those of the shapes {target.shape[1]}"
+            )
         target = target[self._rows(len(target)).to(target.device)]
         source = self.source.to(target)
         return (
@@ -357,3 +391,8 @@ class DistributionObjective(Objective):
         if same:
             return (kernel.sum() - kernel.diagonal().sum()) / (len(a) * (len(a) - 1))
         return kernel.mean()
+
+
+def _check_count(what: str, given: int, shapes: int) -> None:
+    if given != shapes:
+        raise InputError(f"{given} {what} for {shapes} shapes, expected one each")

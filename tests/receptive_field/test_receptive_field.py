@@ -430,6 +430,38 @@ def test_a_probe_needs_two_folds():
         ProbeObjective([np.zeros(4, dtype=int)])
 
 
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (ProbeObjective([np.arange(30) % 2] * 3), "3 labels for 2 shapes"),
+        (ProbeObjective([0, 1, 1]), "3 labels for 2 shapes"),
+        (ProbeObjective([np.arange(30) % 2, np.arange(40) % 2]), r"labels of shape 1 .* \(40,\)"),
+        (ProbeObjective([np.arange(30) % 2, np.full(30, -1)]), "1 of 2 shapes have labels"),
+        (ProbeObjective([np.full(30, -1)] * 2), "0 of 2 shapes have labels"),
+        (ProbeObjective([np.eye(30, dtype=int)[29] - 1] * 2), "0 of 2 shapes have labels"),
+        (CorrespondenceObjective([np.arange(9)] * 3), "3 landmarks for 2 shapes"),
+        (CorrespondenceObjective([[0, 1], [0, 30]]), "landmarks of shape 1: 30, expected .* 29"),
+        (CorrespondenceObjective([[0, -1], [0, 1]]), "landmarks of shape 0: -1"),
+        (DistributionObjective(np.eye(5)), "5 channels, those of the shapes 8"),
+    ],
+)
+def test_objectives_that_do_not_fit_the_shapes_are_refused(objective, message):
+    # The last vertex is no key point.
+    shapes = [ellipsoid(30, seed) for seed in range(2)]
+    extractor = FeatureExtractor(small_network(depth=0), 0.2)
+    with pytest.raises(InputError, match=message):
+        search_receptive_field(extractor, shapes, objective, [0.2], keypoints=10)
+    with pytest.raises(InputError):
+        tune_receptive_field(extractor, [*shapes, *shapes], objective, keypoints=10)
+
+
+def test_a_step_of_the_soft_way_has_labels():
+    objective = ProbeObjective([np.full(5, k % 2 - 1) for k in range(6)])
+    objective.prepare([SurfaceShape(np.zeros((5, 3)), None, np.arange(5))] * 6)
+    drawn = [objective.draw(2, np.random.default_rng(seed)) for seed in range(20)]
+    assert all(len(rows) == 2 and set(rows) <= {1, 3, 5} for rows in drawn)
+
+
 def test_objectives_prefer_features_that_serve_them():
     rng = np.random.default_rng(0)
     shapes = [SurfaceShape(rng.normal(size=(30, 3)), None, np.arange(30)) for _ in range(2)]
