@@ -241,7 +241,7 @@ def search_receptive_field(
         voxel_sizes: in the unit of the shapes.
 
     Raises:
-        InputError: no shape, no voxel size, or one that is not positive.
+        InputError: no shape, no voxel size, one that is not positive, or an objective that is not finite.
     """
     if not len(voxel_sizes) or not all(0 < size < math.inf for size in voxel_sizes):
         raise InputError(
@@ -254,6 +254,8 @@ def search_receptive_field(
         features = [describe(voxel_size, number, 1).double() for number in range(len(surfaces))]
         with torch.no_grad():
             values.append(float(objective(features, range(len(surfaces)))))
+        if not math.isfinite(values[-1]):
+            raise InputError(f"the objective is {values[-1]} at voxel size {voxel_size:g}")
     cost.seconds = time.perf_counter() - began
     return GridSearch(tuple(float(v) for v in voxel_sizes), tuple(values), cost)
 

@@ -462,6 +462,19 @@ def test_a_step_of_the_soft_way_has_labels():
     assert all(len(rows) == 2 and set(rows) <= {1, 3, 5} for rows in drawn)
 
 
+def test_an_objective_that_is_not_finite_is_refused():
+    class Broken(Objective):
+        def __call__(self, features, shapes):
+            return features[0].sum() * (math.nan if features[0][0, 0, 0] > 0.8 else 0)
+
+    for search in (
+        lambda: search_receptive_field(PlantedExtractor(1), [ellipsoid(9)], Broken(), [1, 2, 4]),
+        lambda: tune_receptive_field(PlantedExtractor(1), [ellipsoid(9)], Broken(), start=4),
+    ):
+        with pytest.raises(InputError, match="the objective is nan at voxel size"):
+            search()
+
+
 def test_objectives_prefer_features_that_serve_them():
     rng = np.random.default_rng(0)
     shapes = [SurfaceShape(rng.normal(size=(30, 3)), None, np.arange(30)) for _ in range(2)]
