@@ -67,7 +67,10 @@ def baseline_descriptor(
     makers: dict[str, Callable[[], Describe]] = {
         "fpfh": lambda: partial(fpfh_descriptor, voxel_size=voxel_size),
         "random": lambda: FeatureExtractor(
-            random_network(extractor.model, seed), extractor.voxel_size, extractor.device
+            random_network(extractor.model, seed),
+            extractor.voxel_size,
+            extractor.device,
+            unit=extractor.unit,
         ),
     }
     if name not in makers:

@@ -307,7 +307,7 @@ def _dilated(extractor: FeatureExtractor, factor: float) -> FeatureExtractor:
     # Layers show the windows of factor 1 to those who ask how far they look; no window reaches further than this.
     reach = replace(extractor.reach, radius=extractor.reach.radius * math.ceil(factor))
     network = DilatedNetwork(extractor.model, factor)
-    return FeatureExtractor(network, extractor.voxel_size, extractor.device, reach)
+    return FeatureExtractor(network, extractor.voxel_size, extractor.device, reach, extractor.unit)
 
 
 class _Ladder:

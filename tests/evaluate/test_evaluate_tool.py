@@ -10,7 +10,7 @@ import torch
 
 from sparsefeat.checkpoint import save_checkpoint
 from sparsefeat.cli import evaluate
-from sparsefeat.evaluate.descriptors import random_network
+from sparsefeat.evaluate.descriptors import baseline_descriptor, random_network
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.io.gtlog import write_info, write_log
 from sparsefeat.io.pointcloud import write_ply
@@ -183,3 +183,8 @@ def test_the_random_baseline_normalises_by_the_cloud_at_hand():
     assert features.shape == (600, 8) and np.isfinite(features).all()
     assert (features == again).all()
     assert len(np.unique(features.round(4), axis=0)) > 100
+
+
+def test_the_random_baseline_is_of_the_extractors_unit():
+    extractor = FeatureExtractor(small_network(), 50.0, unit="mm")
+    assert baseline_descriptor("random", extractor, 50.0).unit == "mm"

@@ -594,7 +594,7 @@ def test_a_tuned_dilation_goes_with_the_extractor():
             )
 
     tuned = tune_receptive_field(
-        FeatureExtractor(model, 0.2),
+        FeatureExtractor(model, 0.2, unit="mm"),
         [points],
         Wide(),
         start=0.2,
@@ -607,6 +607,7 @@ def test_a_tuned_dilation_goes_with_the_extractor():
     features = tuned.extractor(points, "trilinear")
     assert np.abs(features - wide).mean() < 0.6 * np.abs(plain(points, "trilinear") - wide).mean()
     assert tuned.extractor.reach.radius == 2 * plain.reach.radius
+    assert tuned.extractor.unit == "mm"
     with pytest.raises(ValueError, match="cannot be saved"):
         tuned.extractor.model.state_dict()
     with pytest.raises(ValueError, match="already"):
