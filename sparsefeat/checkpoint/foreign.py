@@ -91,7 +91,11 @@ def read_config(content: Any, state: Mapping[str, Tensor]) -> tuple[dict[str, An
 
 def check_voxel_size(value: Any) -> float:
     """``value`` as a float, if it is a positive, finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.integer | np.floating)
+        or not 0 < value < math.inf
+    ):
         raise InputError(
             f"voxel_size: expected a positive number of metres, got {reprlib.repr(value)}"
         )

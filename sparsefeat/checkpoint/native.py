@@ -115,13 +115,15 @@ def save_checkpoint(
 
     Args:
         path: ends in ``.safetensors``.
-        model: a network of :mod:`sparsefeat.models`, on any device.
+        model: a network of :mod:`sparsefeat.models`, on any device, compiled by torch or not.
         voxel_size: edge of a voxel that it was trained with, in ``unit``.
         extra: anything about the training that JSON can hold.
+        unit: of the voxel size.
 
     Raises:
-        InputError: the path cannot be written (or the disk is full), ``extra`` is not JSON, or ``model`` has no
-            configuration to build it again from.
+        InputError: the path cannot be written (or the disk is full), ``extra`` is not JSON, or
+            :func:`from_pretrained` could not read the file: ``model`` has no configuration to build it again from, or
+            its weights are not those of this configuration, or are not finite.
     """
     from safetensors.torch import save
 
@@ -132,9 +134,14 @@ def save_checkpoint(
         raise InputError(
             f"{path}: {type(model).__name__} has no config, expected a network of sparsefeat.models"
         )
+    if not isinstance(unit, str) or not unit:
+        raise InputError(f"{path}: unit {unit!r}, expected a text such as m")
+    # torch.compile adds to the names.
     state = {
-        name: weights.detach().cpu().contiguous() for name, weights in model.state_dict().items()
+        name.replace("_orig_mod.", ""): weights.detach().cpu().contiguous()
+        for name, weights in model.state_dict().items()
     }
+    _check_loadable(state, model.config, path)
     try:
         header = {
             "format": _FORMAT,
@@ -152,6 +159,15 @@ def save_checkpoint(
             temporary.write_bytes(_with_sorted_texts(save(state, header)))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _check_loadable(state: dict[str, Tensor], config: dict[str, Any], path: Path) -> None:
+    try:
+        with torch.device("meta"):
+            network = cast(Network, create_model(**config))
+        load_weights(network, state)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _with_sorted_texts(file: bytes) -> bytes:

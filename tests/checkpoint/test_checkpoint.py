@@ -31,6 +31,7 @@ from sparsefeat.checkpoint import (
 )
 from sparsefeat.checkpoint import native as checkpoint
 from sparsefeat.errors import InputError
+from sparsefeat.evaluate.descriptors import random_network
 from sparsefeat.io.torchfile import read_torch_file
 
 # --- released files ---
@@ -262,6 +263,23 @@ def test_our_own_files_give_back_network_scale_and_extras(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["ours.safetensors"]
 
 
+@pytest.mark.parametrize("voxel_size", [np.float32(0.05), np.float64(0.05), 1])
+def test_a_voxel_size_may_be_any_kind_of_number(tmp_path, voxel_size):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, small_network(), voxel_size)
+    assert from_pretrained(path).voxel_size == float(voxel_size)
+
+
+def test_a_compiled_network_is_saved_as_the_network_itself(tmp_path):
+    model = small_network()
+    whole, part = tmp_path / "whole.safetensors", tmp_path / "part.safetensors"
+    save_checkpoint(whole, torch.compile(model), 0.05)
+    assert_same_network(from_pretrained(whole), model)
+    model.conv2 = torch.compile(model.conv2)
+    save_checkpoint(part, model, 0.05)
+    assert part.read_bytes() == whole.read_bytes()
+
+
 def test_a_full_disk_while_saving_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "ours.safetensors"
     old = small_network(seed=1)
@@ -289,6 +307,21 @@ def test_what_cannot_be_saved_is_said_before_anything_is_written(tmp_path):
         save_checkpoint(path, model, 0.05, {"x": object()})
     with pytest.raises(ValueError, match="voxel_size: expected a positive number"):
         save_checkpoint(path, model, float("nan"))
+    with pytest.raises(InputError, match="a.safetensors: unit None, expected a text"):
+        save_checkpoint(path, model, 0.05, unit=None)
+    with pytest.raises(InputError, match="a.safetensors: .* do not fit SimpleNetBNE: .* missing"):
+        save_checkpoint(path, random_network(model), 0.05)
+    other = small_network()
+    other.config = {**other.config, "out_channels": 3}
+    with pytest.raises(InputError, match="a.safetensors: .* do not fit SimpleNetBNE: .* misshapen"):
+        save_checkpoint(path, other, 0.05)
+    other.config = {"name": "SimpleNetBNE", "layers": 1}
+    with pytest.raises(InputError, match="a.safetensors: .*unknown argument 'layers'"):
+        save_checkpoint(path, other, 0.05)
+    broken = small_network()
+    torch.nn.init.constant_(broken.conv2.kernel, torch.nan)
+    with pytest.raises(InputError, match="a.safetensors: 1 of .* weights have NaN"):
+        save_checkpoint(path, broken, 0.05)
     with pytest.raises(ValueError, match="cannot write there"):
         save_checkpoint(tmp_path / "none" / "a.safetensors", model, 0.05)
     assert not list(tmp_path.iterdir())
