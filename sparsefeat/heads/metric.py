@@ -9,6 +9,9 @@ import numpy as np
 from sparsefeat.errors import InputError
 from sparsefeat.heads.samples import Rows, as_list, stack_features
 
+_ROUNDING = 1e-9
+"""Spread of a channel, against its mean, up to which it is constant."""
+
 
 class LandmarkMetric:
     """Maps features to where Euclidean distances tell points of the body apart.
@@ -16,7 +19,8 @@ class LandmarkMetric:
     Features are standardised, then whitened by their covariance within landmarks, shrunk towards its
     diagonal; of what remains, the directions in which the landmarks' means vary most are kept. This is linear
     discriminant analysis with landmarks as classes (Fukunaga, "Introduction to Statistical Pattern Recognition",
-    section 10.2; shrinkage as in Friedman, "Regularized Discriminant Analysis", JASA 1989).
+    section 10.2; shrinkage as in Friedman, "Regularized Discriminant Analysis", JASA 1989). Channels that are constant at
+    the landmarks are left out.
 
     Args:
         shrinkage: share of its diagonal in the covariance within landmarks, above 0 to 1.
@@ -39,7 +43,8 @@ class LandmarkMetric:
                 are landmarks that a shape lacks.
 
         Raises:
-            InputError: fewer than two shapes, shapes that do not fit, or no landmark that two shapes have.
+            InputError: fewer than two shapes, shapes that do not fit, no landmark that two shapes have, or no channel that
+                varies.
         """
         parts = as_list(landmarks)
         if len(parts) < 2 or any(p.ndim != 2 or p.shape != parts[0].shape for p in parts):
@@ -52,7 +57,11 @@ class LandmarkMetric:
         if not there.any():
             raise InputError("LandmarkMetric: no landmark is there in two shapes")
         self._mean, spread = x[there].mean(0), x[there].std(0)
-        self._scale = np.where(spread > 0, spread, 1.0)
+        # What is constant but for rounding says nothing of landmarks; divided by next to nothing it would drown the rest.
+        varies = spread > _ROUNDING * np.abs(self._mean)
+        if not varies.any():
+            raise InputError("LandmarkMetric: no channel varies over the landmarks")
+        self._scale = np.where(varies, spread, np.inf)
         z = np.where(there[..., None], (x - self._mean) / self._scale, 0.0)
         count = there.sum(0)
         used = count > 0

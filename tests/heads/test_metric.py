@@ -44,6 +44,20 @@ def test_neither_units_nor_lost_landmarks_matter_much():
     assert (nearest_neighbours(lacking(a), lacking(b)) == np.arange(80)).mean() > 0.6
 
 
+@pytest.mark.parametrize("constant", [0.0, 0.1, -3e5])
+def test_channels_that_are_constant_at_the_landmarks_are_left_out(constant):
+    def extended(features: np.ndarray, noise: float = 0.0) -> np.ndarray:
+        more = constant + noise * np.random.default_rng(5).normal(size=(len(features), 1))
+        return np.concatenate([features, more], 1)
+
+    learned, (a, b) = bodies(6, 1), bodies(2, 2)
+    plain = LandmarkMetric().fit(learned)
+    metric = LandmarkMetric().fit([extended(x) for x in learned])
+    apart = np.linalg.norm(plain(a)[:, None] - plain(b)[None], axis=2)
+    a, b = metric(extended(a, 1e-3)), metric(extended(b, 10.0))
+    np.testing.assert_allclose(np.linalg.norm(a[:, None] - b[None], axis=2), apart, rtol=1e-4)
+
+
 def test_few_channels_are_those_that_tell_landmarks_apart():
     a, b = bodies(2, 2)
     metric = LandmarkMetric(channels=2).fit(bodies(6, 1))
@@ -57,6 +71,8 @@ def test_what_cannot_be_learned_from_is_refused():
         LandmarkMetric().fit([a])
     with pytest.raises(InputError, match="two shapes or more"):
         LandmarkMetric().fit([a, b[:5]])
+    with pytest.raises(InputError, match="no channel varies"):
+        LandmarkMetric().fit([0 * a + 0.1, 0 * b + 0.1])
     with pytest.raises(InputError, match="call fit first"):
         LandmarkMetric()(a)
     with pytest.raises(InputError, match="shrinkage"):
