@@ -136,12 +136,18 @@ def orientation_agreement(
 
 
 def common_functions(features: Sequence[Tensor], count: int) -> list[Tensor]:
-    """Principal components of the features of several shapes together. Shape: (N, C) each -> (N, count) each."""
+    """Principal components of the features of several shapes together, of unit deviation; 0 beyond their rank.
+
+    Shape: (N, C) each -> (N, count) each.
+    """
     rows = torch.cat(list(features))
     mean = rows.mean(0)
     vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean))[1].flip(1)[:, :count]
     found = [(each - mean) @ vectors for each in features]
-    spread = torch.cat(found).std(0).clamp(min=1e-30)
+    spread = torch.cat(found).std(0)
+    # What is left beyond the rank is rounding.
+    rounding = 100 * torch.finfo(spread.dtype).eps
+    spread = torch.where(spread > rounding * spread.amax(), spread, torch.inf)
     return [each / spread for each in found]
 
 

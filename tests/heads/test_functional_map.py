@@ -17,6 +17,7 @@ from sparsefeat.heads import (
     solve_functional_map,
     zoomout,
 )
+from sparsefeat.heads.commuting_map import common_functions
 from sparsefeat.mesh.geodesic import correspondence_error, surface_area
 
 
@@ -146,6 +147,13 @@ def test_wrong_shapes_are_refused():
         map_from_points(order[1:], first, second)
     with pytest.raises(ValueError, match="a map of at most 5 x 5 eigenpairs"):
         zoomout(torch.eye(8, dtype=torch.float64), first, second, size=5)
+
+
+def test_common_functions_beyond_the_rank_of_the_features_are_zero():
+    mix = random(2, 8, seed=2)
+    found = torch.cat(common_functions([random(50, 2) @ mix, random(70, 2, seed=1) @ mix], 4))
+    torch.testing.assert_close(found.std(0)[:2], torch.ones(2, dtype=torch.float64))
+    assert found[:, 2:].abs().max() < 1e-12
 
 
 @pytest.mark.slow
