@@ -121,11 +121,21 @@ def functional_map(
 def map_from_points(
     points: Tensor | np.ndarray, basis_a: LaplaceBasis, basis_b: LaplaceBasis
 ) -> Tensor:
-    """The functional map of a point-wise one. Shape: (Nb,) rows of a -> (Eb, Ea)."""
+    """The functional map of a point-wise one. Shape: (Nb,) rows of a -> (Eb, Ea).
+
+    Raises:
+        InputError: another number of rows than b has vertices, or one that is no vertex of a.
+    """
     rows = torch.as_tensor(points, device=basis_a.mass.device)
     if rows.shape != (len(basis_b),):
         raise InputError(
             f"map_from_points: expected ({len(basis_b)},) rows of a, got {tuple(rows.shape)}"
+        )
+    wrong = rows[(rows < 0) | (rows >= len(basis_a))]
+    if rows.is_floating_point() or len(wrong):
+        found = rows.dtype if rows.is_floating_point() else int(wrong[0])
+        raise InputError(
+            f"map_from_points: {found} among the rows of a, expected whole numbers from 0 to {len(basis_a) - 1}"
         )
     return basis_b.project(basis_a.eigenvectors[rows])
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from surfaces import body
 
+from sparsefeat.errors import InputError
 from sparsefeat.heads import (
     commutativity_mask,
     functional_map,
@@ -145,6 +148,15 @@ def test_wrong_shapes_are_refused():
         functional_map(random(len(first), 3), first, random(len(first), 3), second)
     with pytest.raises(ValueError, match="rows of a"):
         map_from_points(order[1:], first, second)
+    for row, found in ((-1, "-1"), (len(first), str(len(first)))):
+        order[3] = row
+        for use in (map_from_points, partial(zoomout, size=10)):
+            with pytest.raises(
+                InputError, match=f"{found} among the rows of a, expected .* from 0"
+            ):
+                use(order, first, second)
+    with pytest.raises(InputError, match="float64 among the rows of a"):
+        map_from_points(order.double(), first, second)
     with pytest.raises(ValueError, match="a map of at most 5 x 5 eigenpairs"):
         zoomout(torch.eye(8, dtype=torch.float64), first, second, size=5)
 
