@@ -182,8 +182,8 @@ def test_tables_of_one_result_refuse_two(view):
 @pytest.mark.parametrize(
     ("task", "numbers", "count"),
     [
-        ("shapes", transfer_numbers(), 8 * 2 + 4 + 1),
-        ("shapes", map_numbers(), 8 + 1),
+        ("shapes", transfer_numbers(), 8 * 2 + 4 + 2),
+        ("shapes", map_numbers(), 8 + 2),
         ("receptive_field", adapter_numbers(), 2 + 2),
         ("engine", engine_numbers(), 2),
         ("voxelization", voxel_numbers(), 4),
@@ -205,6 +205,21 @@ def test_times_of_another_machine_agree_if_their_ratio_does():
     )
     again["results"][0]["ratios"]["products"] = 0.8
     assert [c.agrees for c in compare(result("engine", engine_numbers()), again)] == [False, True]
+
+
+def test_a_curve_about_a_tuned_size_that_ended_nearby_agrees():
+    again = transfer_numbers()
+    again["curve"][0]["voxel_size"] *= 1.01
+    assert all(found.agrees for found in compare(result("shapes", transfer_numbers()), again))
+    again["curve"][0]["score"] += 0.03
+    wrong = [c.name for c in compare(result("shapes", transfer_numbers()), again) if not c.agrees]
+    assert wrong == ["point 1 of the curve: score"]
+    again = adapter_numbers()
+    draw = again["adapter"]["draws"][0]
+    for numbers, name in ((draw["grid"][0], "voxel_size"), (draw["tuned"][0], "start")):
+        numbers[name] *= 1.001
+    found = compare(result("receptive_field", adapter_numbers()), again)
+    assert all(comparison.agrees for comparison in found)
 
 
 def test_numbers_of_another_form_are_refused():
