@@ -47,8 +47,8 @@ TOLERANCES = {
 }
 """By kind of number. Times themselves are not compared: they belong to the machine."""
 
-Number = tuple[str, float, Tolerance]
-"""Its name, its value, and how far another value may lie from it."""
+Number = tuple[str, float | None, Tolerance]
+"""Its name, its value (None: there is none), and how far another value may lie from it."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def compare(published: Result, numbers: dict[str, Any]) -> list[Comparison]:
     return [
         Comparison(name, value, now.get(name), tolerance.allowed(value))
         for name, value, tolerance in before
+        if value is not None
     ]
 
 
@@ -110,9 +111,8 @@ def _matching(numbers: dict[str, Any], prefix: str = "") -> Iterator[Number]:
         one_pair = Tolerance(1 / found["n_pairs"])
         recall = TOLERANCES["mean recall"]
         for metric in ("FMR", "FMR_mutual", "RR"):
-            if found.get(metric) is not None:
-                tolerance = max(recall, one_pair, key=lambda t: t.absolute) if where else recall
-                yield f"{place}{metric}", found[metric], tolerance
+            tolerance = max(recall, one_pair, key=lambda t: t.absolute) if where else recall
+            yield f"{place}{metric}", found.get(metric), tolerance
         for metric in ("IR", "IR_mutual"):
             yield f"{place}{metric}", found[metric], TOLERANCES["inlier ratio"]
     for name, baseline in numbers.get("baselines", {}).items():
@@ -126,9 +126,12 @@ def _conditions(numbers: dict[str, Any]) -> Iterator[Number]:
     recall = Tolerance(2 / min(numbers["n_pairs"].values()))
     for name, found in numbers["conditions"].items():
         yield f"{name}: RR", found["RR"], recall
+        yield f"{name}: RR from the true pose", found.get("truth_kept"), recall
+        for scene, share in found["scenes"].items():
+            yield f"{name}: RR of {scene}", share, Tolerance(2 / numbers["n_pairs"][scene])
         yield f"{name}: inlier ratio", found["inlier_ratio"], TOLERANCES["inlier ratio"]
         for other, solved in found["others"].items():
-            yield f"{name}: RR of {other}", solved["RR"], recall
+            yield f"{name}: RR by {other}", solved["RR"], recall
 
 
 def _study(numbers: dict[str, Any]) -> Iterator[Number]:
@@ -146,10 +149,10 @@ def _shapes(numbers: dict[str, Any]) -> Iterator[Number]:
     for score in numbers["scores"]:
         name = f"{score['method']}, {score['shots']} shots, seed {score['seed']}"
         for value in ("accuracy", "accuracy_rotated"):
-            if score[value] is not None:
-                yield f"{name}: {value}", score[value], TOLERANCES["accuracy"]
-        if score["voxel_size"] is not None:
-            yield f"{name}: voxel size", score["voxel_size"], TOLERANCES["voxel size"]
+            yield f"{name}: {value}", score[value], TOLERANCES["accuracy"]
+        for damage, accuracy in score.get("accuracy_damaged", {}).items():
+            yield f"{name}: accuracy, {damage}", accuracy, TOLERANCES["accuracy"]
+        yield f"{name}: voxel size", score["voxel_size"], TOLERANCES["voxel size"]
     for found in numbers["maps"]:
         turned = ", turned" if found["rotated"] else ""
         name = f"{found['method']}, {found['map']}{turned}: error"
@@ -167,13 +170,15 @@ def _shapes(numbers: dict[str, Any]) -> Iterator[Number]:
 
 def _receptive_field(numbers: dict[str, Any]) -> Iterator[Number]:
     for draw in numbers["adapter"]["draws"]:
+        yield f"draw {draw['seed']}: accuracy", draw["accuracy"], TOLERANCES["accuracy"]
         for number, point in enumerate(draw["grid"], 1):
             name = f"draw {draw['seed']}, point {number} of the grid: accuracy"
             yield name, point["accuracy"], TOLERANCES["accuracy"]
         for number, tuned in enumerate(draw["tuned"], 1):
             name = f"draw {draw['seed']}, start {number}"
             yield f"{name}: voxel size", tuned["voxel_size"], TOLERANCES["voxel size"]
-            yield f"{name}: accuracy", tuned["accuracy"], TOLERANCES["accuracy"]
+            for value in ("accuracy", "scanned_accuracy"):
+                yield f"{name}: {value}", tuned[value], TOLERANCES["accuracy"]
 
 
 def _engine(numbers: dict[str, Any]) -> Iterator[Number]:

@@ -184,7 +184,7 @@ def test_tables_of_one_result_refuse_two(view):
     [
         ("shapes", transfer_numbers(), 8 * 2 + 4 + 2),
         ("shapes", map_numbers(), 8 + 2),
-        ("receptive_field", adapter_numbers(), 2 + 2),
+        ("receptive_field", adapter_numbers(), 1 + 2 + 3),
         ("engine", engine_numbers(), 2),
         ("voxelization", voxel_numbers(), 4),
         ("robustness", kill_numbers(), 1),
@@ -205,6 +205,16 @@ def test_times_of_another_machine_agree_if_their_ratio_does():
     )
     again["results"][0]["ratios"]["products"] = 0.8
     assert [c.agrees for c in compare(result("engine", engine_numbers()), again)] == [False, True]
+
+
+def test_accuracies_on_damaged_shapes_are_compared():
+    numbers, again = transfer_numbers(), transfer_numbers()
+    for each, accuracy in ((numbers, 0.5), (again, 0.4)):
+        each["scores"][0]["accuracy_damaged"] = {"cut": accuracy, "cloud": 0.3}
+    found = [c for c in compare(result("shapes", numbers), again) if not c.agrees]
+    assert [c.line() for c in found] == [
+        "tuned, 1 shots, seed 0: accuracy, cut: published 0.5, now 0.4, tolerance 0.02: DIFFERS"
+    ]
 
 
 def test_a_curve_about_a_tuned_size_that_ended_nearby_agrees():
@@ -242,6 +252,25 @@ def condition_numbers() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_conditions_agree_scene_by_scene_and_one_without_a_recall_has_none_to_compare():
+    numbers = condition_numbers()
+    numbers["conditions"]["noise"] |= {"RR": None, "truth_kept": 0.5}
+    found = compare(result("matching", numbers), numbers)
+    assert len({comparison.name for comparison in found}) == len(found) == 2 + (4 + 1) + 4
+    assert all(comparison.agrees for comparison in found)
+    again = condition_numbers()
+    again["n_pairs"]["7-scenes-redkitchen"] = numbers["n_pairs"]["7-scenes-redkitchen"] = 40
+    again["conditions"]["noise"] |= {
+        "truth_kept": 0.5,
+        "scenes": {"7-scenes-redkitchen": 0.9, "s": 0.5},
+    }
+    wrong = [c.name for c in compare(result("matching", numbers), again) if not c.agrees]
+    assert wrong == ["noise: RR of 7-scenes-redkitchen"]
+    again["conditions"]["as recorded"] = again["conditions"]["as recorded"] | {"RR": None}
+    found = compare(result("matching", numbers), again)
+    assert [c.name for c in found if c.now is None] == ["as recorded: RR"]
+
+
 def test_registration_is_shown_by_condition():
     measured = result("matching", condition_numbers())
     table = rows(VIEWS["conditions"]([measured]))
@@ -257,7 +286,7 @@ def test_registration_is_shown_by_condition():
     column = table[0].index("RR from the true pose")
     assert table[1][column] == "0.875" and table[2][column] == ""
     compared = compare(measured, condition_numbers())
-    assert len(compared) == 7 and all(comparison.agrees for comparison in compared)
+    assert len(compared) == 2 + 5 + 4 and all(comparison.agrees for comparison in compared)
 
 
 def test_a_part_in_pieces_says_so():
