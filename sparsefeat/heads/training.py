@@ -79,7 +79,7 @@ def train(
     device = torch.device(device)
     head.to(device)
     examples = [_on_device(x, device) for x in inputs]
-    targets = [torch.as_tensor(y).to(device=device, dtype=torch.int64).reshape(-1) for y in labels]
+    targets = [_checked_labels(y, i).to(device) for i, y in enumerate(labels)]
     usable = [i for i, y in enumerate(targets) if bool((y >= 0).any())]
     if not usable:
         raise InputError("train: no shape has a label")
@@ -110,6 +110,11 @@ def train(
                 if len(scores) != len(targets[shape]):
                     raise InputError(
                         f"train: shape {shape} has {len(targets[shape])} labels for {len(scores)} outputs"
+                    )
+                if int(targets[shape].max()) >= scores.shape[-1]:
+                    raise InputError(
+                        f"train: shape {shape} has the label {int(targets[shape].max())}, expected -1 to "
+                        f"{scores.shape[-1] - 1}"
                     )
                 loss = F.cross_entropy(
                     scores, targets[shape], ignore_index=-1, label_smoothing=config.label_smoothing
@@ -143,6 +148,19 @@ def predict(
     finally:
         head.train(mode)
     return [s.reshape(-1, s.shape[-1]).argmax(1).cpu().numpy() for s in scores]
+
+
+def _checked_labels(labels: Tensor | np.ndarray | int, shape: int) -> Tensor:
+    """Labels of a shape. Shape: (M,) int64."""
+    given = torch.as_tensor(labels).reshape(-1)
+    if given.is_floating_point() or given.is_complex():
+        raise InputError(f"train: labels of shape {shape} are {given.dtype}, expected integers")
+    given = given.to(torch.int64)
+    if len(given) and int(given.min()) < -1:
+        raise InputError(
+            f"train: shape {shape} has the label {int(given.min())}, expected -1 where unlabelled"
+        )
+    return given
 
 
 def _on_device(inputs: Inputs, device: torch.device) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from sparsefeat.errors import InputError
 from sparsefeat.heads import (
     HeadTraining,
     KNNProbe,
@@ -177,6 +178,13 @@ def test_training_refuses_what_does_not_fit():
         train(MLPHead(2, 2), [features], [])
     with pytest.raises(ValueError, match="shape 0 has 299 labels for 300 outputs"):
         train(MLPHead(2, 2), [features], [labels[1:]])
+    for wrong, message in (
+        (labels + 5, "shape 1 has the label [56], expected -1 to 1"),
+        (labels - 2, "shape 1 has the label -2, expected -1"),
+        (labels + 0.5, "labels of shape 1 are torch.float32, expected integers"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(MLPHead(2, 2), [features] * 2, [labels, wrong], HeadTraining(2))
     with pytest.raises(ValueError, match="no shape has a label"):
         train(MLPHead(2, 2), [features], [labels * 0 - 1])
     with pytest.raises(ValueError, match="loss of step 0"):
