@@ -82,12 +82,24 @@ class _Probe:
         return self._probabilities(self._checked(features))
 
     def score(self, features: Rows | Sequence[Rows], labels: Rows | Sequence[Rows]) -> float:
-        """Share of the labelled rows that are predicted as labelled, pooled over shapes."""
+        """Share of the labelled rows that are predicted as labelled, pooled over shapes.
+
+        Raises:
+            InputError: shapes that do not fit, or no row with a label.
+        """
+        name = type(self).__name__
+        shapes, marks = as_list(features), as_list(labels)
+        if len(shapes) != len(marks):
+            raise InputError(f"{name}: labels of {len(marks)} for features of {len(shapes)} shapes")
         hits = total = 0
-        for x, y in zip(as_list(features), as_list(labels), strict=True):
-            x, y, _ = stack_labelled(x, y, type(self).__name__)
+        for x, y in zip(shapes, marks, strict=True):
+            if len(x) == len(y) and (y == -1).all():
+                continue
+            x, y, _ = stack_labelled(x, y, name)
             hits += int((self.predict(x) == y).sum())
             total += len(y)
+        if not total:
+            raise InputError(f"{name}: no row has a label")
         return hits / total
 
     def _check_fitted(self) -> None:

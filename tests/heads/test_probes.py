@@ -63,6 +63,22 @@ def test_several_shapes_are_learned_as_one_and_unlabelled_rows_are_left_out(prob
 
 
 @pytest.mark.parametrize("probe", PROBES)
+def test_a_score_is_of_labelled_rows_pooled_over_shapes(probe):
+    (a, la), (b, lb) = blobs(0), blobs(1, 100)
+    fitted = probe().fit(a, la)
+    lb[50:] = (lb[50:] + 1) % 3
+    pooled = (fitted.predict(np.concatenate([a, b])) == np.concatenate([la, lb])).mean()
+    nothing = np.full(len(b), -1)
+    assert fitted.score([b, a, b, b[:0]], [nothing, la, lb, lb[:0]]) == pytest.approx(pooled)
+    with pytest.raises(InputError, match="no row has a label"):
+        fitted.score([b, b], [nothing, nothing])
+    with pytest.raises(InputError, match="labels of 1 for features of 2 shapes"):
+        fitted.score([a, b], [la])
+    with pytest.raises(InputError, match=r"labels \[\(99,\)\] for features of \[100\]"):
+        fitted.score([a, b], [la, nothing[1:]])
+
+
+@pytest.mark.parametrize("probe", PROBES)
 def test_the_draw_of_samples_is_seeded(probe):
     features, labels = blobs(0)
     labels = np.random.default_rng(0).integers(0, 3, len(labels))  # noise, so that the draw shows
