@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsefeat.errors import InputError
+from sparsefeat.extract.inputs import checked_voxel_size
 from sparsefeat.models.blocks import network_inputs
 from sparsefeat.models.reach import measure_reach
 from sparsefeat.models.voxel_cloud import voxelize
@@ -17,6 +18,7 @@ from sparsefeat.sparse import SparseTensor
 
 _WAVES = 6
 _SHARES = (0.5, 0.9, 0.99)
+_CONSTANT = "the backbone's outputs do not follow its inputs: their gradient is zero or not finite"
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,15 @@ def measure(
         seed: of the sheet, the probes and the projections.
 
     Raises:
-        InputError: no points, or a backbone whose outputs do not follow its inputs.
+        InputError: no points, or some that are not finite, a voxel size or number of probes that is not positive, or a
+            backbone whose outputs do not follow its inputs.
     """
-    voxel_size = getattr(backbone, "voxel_size", None) if voxel_size is None else float(voxel_size)
+    if probes < 1:
+        raise InputError(f"probes {probes}, expected 1 or more")
+    if voxel_size is None:
+        voxel_size = getattr(backbone, "voxel_size", None)
+    if voxel_size is not None:
+        voxel_size = checked_voxel_size(voxel_size)
     rng = np.random.default_rng(seed)
     if points is None:
         place = _wavy_sheet(rng)
@@ -105,6 +113,8 @@ def measure(
         place = np.asarray(points, dtype=np.float64) / (voxel_size or 1.0)
         if place.ndim != 2 or place.shape[1] != 3 or not len(place):
             raise InputError(f"points: shape {place.shape}, expected (N, 3)")
+        if not np.isfinite(place).all():
+            raise InputError("points: NaN or infinite coordinates, expected finite ones")
     x = network_inputs(backbone, voxelize(torch.from_numpy(place), 1.0))
     was_training = backbone.training
     backbone.eval()
@@ -149,14 +159,24 @@ def _influence(
     )
     chosen = central[torch.from_numpy(rng.permutation(len(central))[:probes]).to(central.device)]
     distances, weights = [], []
+    if not y.features.requires_grad:
+        raise InputError(_CONSTANT)
     for row in chosen:
         direction = torch.from_numpy(rng.normal(size=y.features.shape[1])).to(y.features)
-        (gradient,) = torch.autograd.grad(y.features[row] @ direction, leaves[0], retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            y.features[row] @ direction,
+            leaves[0],
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
         distances.append((place - place[row]).norm(dim=1).cpu().numpy())
         weights.append(gradient.square().sum(1).double().cpu().numpy())
     distances, weights = np.concatenate(distances), np.concatenate(weights)
     edges = np.arange(0.5, distances.max() + 1.5)
     total = np.bincount(np.searchsorted(edges, distances), weights, minlength=len(edges))
+    if not 0 < total.sum() < np.inf:
+        raise InputError(_CONSTANT)
     return edges, np.cumsum(total) / total.sum()
 
 

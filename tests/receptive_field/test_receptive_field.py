@@ -700,6 +700,32 @@ def test_the_effective_field_lies_within_the_theoretical_one(tmp_path):
     assert (tmp_path / "field.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"voxel_size": 0}, "voxel size 0, expected a positive number"),
+        ({"voxel_size": -1.0}, "voxel size -1.0, expected a positive number"),
+        ({"probes": 0}, "probes 0, expected 1 or more"),
+        ({"points": np.full((9, 3), np.nan)}, "points: NaN or infinite"),
+        ({"points": np.zeros((0, 3))}, r"points: shape \(0, 3\)"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        measure(small_network(depth=0), **options)
+
+
+def test_outputs_that_do_not_follow_inputs_have_no_field():
+    constant = networks.small_network(8, depth=0)
+    for parameter in constant.parameters():
+        torch.nn.init.zeros_(parameter)
+    frozen = networks.small_network(8, depth=0)
+    frozen.forward = lambda x: x.replace(torch.ones(len(x), 8))
+    for network in (constant, frozen):
+        with pytest.raises(InputError, match="outputs do not follow its inputs"):
+            measure(network, ellipsoid(200) * 20)
+
+
 @pytest.mark.parametrize("sizes", [[], [0.1, 0.0], [float("nan")]])
 def test_a_search_needs_voxel_sizes_that_are_lengths(sizes):
     with pytest.raises(InputError, match="voxel_sizes .*expected at least one, all positive"):
