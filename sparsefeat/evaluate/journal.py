@@ -40,11 +40,15 @@ class PairJournal:
                 if self.path.is_file()
                 else []
             )
-        rows = [row for row in map(_row, lines[1:]) if row is not None]
+        # Without its first line a file may begin with a pair, or be of another program.
+        settled = not lines or _settings(lines[0]) is not None
+        rows = [row for row in map(_row, lines[1:] if settled else lines) if row is not None]
         if rows and not resume:
             raise InputError(
                 f"{path}: holds {len(rows)} pairs that were measured before; --resume goes on with them, or delete it"
             )
+        if not settled:
+            raise InputError(f"{path}: its first line is damaged, expected settings; delete it")
         if rows and (differences := _differences(lines[0], header)):
             raise InputError(f"{path}: was measured with other settings: {differences}")
         for name, result in rows:
@@ -115,14 +119,18 @@ def _row(line: str) -> tuple[str, PairResult] | None:
         return None
 
 
+def _settings(line: str) -> dict[str, Any] | None:
+    """What a first line says; None if it is none."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _differences(theirs: str, ours: str) -> str:
     """What the first lines of two files say otherwise; empty if nothing."""
-    try:
-        old, new = json.loads(theirs), json.loads(ours)
-    except ValueError:
-        old = None
-    if not isinstance(old, dict):
-        return "its first line is damaged"
+    old, new = _settings(theirs) or {}, _settings(ours) or {}
     for settings in (old, new):
         settings.update({name: None for name, value in settings.items() if value is False})
     names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]

@@ -63,6 +63,24 @@ def test_pairs_of_other_settings_and_pairs_that_nobody_asked_for_are_refused(tmp
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("first", [None, "", "[]", "notes of somebody"])
+def test_a_file_that_has_lost_its_first_line_is_left_alone(tmp_path, first, resume):
+    path = tmp_path / "a.part"
+    with PairJournal(path, SETTINGS, resume=False) as journal:
+        journal.keep("net", result(0))
+    pair = path.read_text().splitlines()[1]
+    path.write_text("".join(f"{line}\n" for line in (first, pair) if line is not None))
+    before = path.read_bytes()
+    message = "its first line is damaged" if resume else "1 pairs that were measured before"
+    with pytest.raises(InputError, match=message):
+        PairJournal(path, SETTINGS, resume)
+    assert path.read_bytes() == before
+    path.write_text("notes of somebody\n")
+    with pytest.raises(InputError, match="its first line is damaged, expected settings; delete it"):
+        PairJournal(path, SETTINGS, resume)
+
+
 def test_a_setting_that_is_off_may_be_missing_in_the_file_of_an_earlier_version(tmp_path):
     path = tmp_path / "a.part"
     with PairJournal(path, SETTINGS | {"seed": 0}, resume=False) as journal:
