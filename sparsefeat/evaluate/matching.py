@@ -345,6 +345,8 @@ def _evaluate_pair(
         estimate = register(source, target, matches, mutual, [seed, pair.i, pair.j])
         if estimate is None:
             error = float("inf")
+        elif np.shape(estimate) != (4, 4):
+            raise InputError(f"register: a transform of {np.shape(estimate)}, expected (4, 4)")
         else:
             estimate = target.rotation.T @ estimate @ source.rotation
             error = transformation_error(estimate, pair.transform, pair.information)

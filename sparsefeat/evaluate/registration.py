@@ -16,6 +16,8 @@ from sparsefeat.extras import import_extra
 
 # A pose counts as found up to this root mean square error, metres.
 MAX_ERROR_M = 0.2
+# Of a unit cube after a transform: 1 of a rotation, negative of a reflection.
+_LEAST_VOLUME = 1e-6
 
 
 class Register(Protocol):
@@ -52,13 +54,15 @@ def transformation_error(estimate: np.ndarray, truth: np.ndarray, information: n
     come from write ``+q`` of the active quaternion. With the other sign a rotation about the centre of
     the overlap, which hardly moves it, would count double.
 
+    An estimate that is no pose, since it is not finite or mirrors or flattens space, is infinitely far off.
+
     Args:
         estimate: Shape (4, 4).
         truth: Shape (4, 4).
         information: Shape (6, 6), translation first, of the points in the target's frame.
 
     Raises:
-        InputError: shapes that do not fit, or ``Info[0, 0]`` not positive.
+        InputError: shapes that do not fit, a truth that is no pose, or ``Info[0, 0]`` not positive.
     """
     information = np.asarray(information, dtype=np.float64)
     if np.shape(estimate) != (4, 4) or np.shape(truth) != (4, 4) or information.shape != (6, 6):
@@ -68,12 +72,20 @@ def transformation_error(estimate: np.ndarray, truth: np.ndarray, information: n
         )
     if not information[0, 0] > 0:
         raise InputError(f"information matrix: expected Info[0, 0] > 0, got {information[0, 0]}")
-    if not np.isfinite(estimate).all():
+    estimate, truth = (np.asarray(pose, dtype=np.float64) for pose in (estimate, truth))
+    if not _is_pose(truth):
+        raise InputError(f"transformation_error: expected a rigid motion as the truth, got {truth}")
+    if not _is_pose(estimate):
         return float("inf")
-    difference = np.linalg.inv(truth) @ np.asarray(estimate, dtype=np.float64)
+    difference = np.linalg.inv(truth) @ estimate
     quaternion = Rotation.from_matrix(difference[:3, :3]).as_quat(canonical=True)
     e = np.concatenate([difference[:3, 3], quaternion[:3]])
     return float(e @ information @ e / information[0, 0])
+
+
+def _is_pose(transform: np.ndarray) -> bool:
+    """Whether a transform is finite and keeps right and left."""
+    return bool(np.isfinite(transform).all() and np.linalg.det(transform[:3, :3]) > _LEAST_VOLUME)
 
 
 def counts_for_recall(pair: FragmentPair) -> bool:

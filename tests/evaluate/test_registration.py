@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from sparsefeat.data import threedmatch
 from sparsefeat.data.fragments import load_fragment
 from sparsefeat.data.threedmatch import FragmentPair
-from sparsefeat.errors import MissingExtraError
+from sparsefeat.errors import InputError, MissingExtraError
 from sparsefeat.evaluate import (
     RansacRegister,
     evaluate_matching,
@@ -103,7 +103,11 @@ def test_what_has_no_error_is_said_or_infinite():
         transformation_error(np.eye(4), np.eye(4), np.ones((5, 6)))
     with pytest.raises(ValueError, match=r"Info\[0, 0\] > 0"):
         transformation_error(np.eye(4), np.eye(4), np.zeros((6, 6)))
-    assert transformation_error(np.full((4, 4), np.nan), np.eye(4), np.eye(6)) == math.inf
+    mirrored, flat = np.diag([1.0, 1, -1, 1]), np.diag([1.0, 1, 0, 1])
+    for wrong in (np.full((4, 4), np.nan), np.zeros((4, 4)), mirrored, flat):
+        assert transformation_error(wrong, np.eye(4), np.eye(6)) == math.inf
+        with pytest.raises(InputError, match="expected a rigid motion as the truth"):
+            transformation_error(np.eye(4), wrong, np.eye(6))
 
 
 # ---- the recall
@@ -177,6 +181,18 @@ def test_the_recall_is_a_mean_over_scenes_of_poses_within_20_cm(pairs):
     assert errors[1:3] == pytest.approx([0.19**2, 0.21**2]) and errors[3] == math.inf
     row = result.to_json()["per_pair"][3]
     assert row["registered"] is False and row["registration_error"] is None
+
+
+def test_a_register_that_mirrors_has_found_nothing_and_one_of_another_shape_is_refused(pairs):
+    def mirrored(*given):
+        return kabsch(*given) @ np.diag([1.0, 1, -1, 1])
+
+    result = evaluate_matching(pairs, pairwise_distances, 1e-4, register=mirrored)
+    assert result.RR == 0 and result.pairs[1].registration_error == math.inf
+    with pytest.raises(InputError, match=r"register: a transform of \(3, 4\), expected \(4, 4\)"):
+        evaluate_matching(
+            pairs, pairwise_distances, 1e-4, register=lambda *given: kabsch(*given)[:3]
+        )
 
 
 def test_true_poses_of_real_scenes_are_found(dataset):
