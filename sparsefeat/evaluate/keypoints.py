@@ -17,6 +17,7 @@ from sparsefeat.data.fragments import load_fragment
 from sparsefeat.data.orientation import Viewpoints, load_orientation
 from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.extract.inputs import checked_seed
 from sparsefeat.mesh.saliency import surface_variation
 from sparsefeat.sparse import quantize
 
@@ -127,7 +128,7 @@ class FragmentDescriber:
         self.describe = describe
         self.voxel_size = voxel_size
         self.points = points
-        self.seed = seed
+        self.seed = checked_seed(seed)
         self.rotate = rotate
         self.dense = dense
         self.cache_bytes = cache_bytes

@@ -122,6 +122,13 @@ def unit_factor(given: str, wanted: str) -> float:
     return METRES[given] / METRES[wanted]
 
 
+def checked_seed(seed: int) -> int:
+    """The seed, if it is a whole number of at least 0, as numpy's generators take it."""
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed {seed!r}, expected a whole number of at least 0")
+    return int(seed)
+
+
 def checked_voxel_size(voxel_size: float) -> float:
     """The voxel size as a float, if it is a positive number."""
     try:

@@ -11,6 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from sparsefeat.errors import InputError
+from sparsefeat.extract.inputs import checked_seed
 from sparsefeat.heads.fusion import LeftOut, Regression, leave_out, log_mixture, mixture_weights
 from sparsefeat.heads.samples import Rows, as_list, stack_features, stack_labelled
 
@@ -54,6 +55,7 @@ class _Probe:
                 number than the shapes.
         """
         name = type(self).__name__
+        seed = checked_seed(seed)
         x, y, of_shape = stack_labelled(features, labels, name, self.max_samples, seed)
         if groups is not None:
             of_shape = _group_of_shape(groups, len(as_list(features)), name)[of_shape]

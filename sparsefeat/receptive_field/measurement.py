@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsefeat.errors import InputError
-from sparsefeat.extract.inputs import checked_voxel_size
+from sparsefeat.extract.inputs import checked_seed, checked_voxel_size
 from sparsefeat.models.blocks import network_inputs
 from sparsefeat.models.reach import measure_reach
 from sparsefeat.models.voxel_cloud import voxelize
@@ -106,7 +106,7 @@ def measure(
         voxel_size = getattr(backbone, "voxel_size", None)
     if voxel_size is not None:
         voxel_size = checked_voxel_size(voxel_size)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     if points is None:
         place = _wavy_sheet(rng)
     else:

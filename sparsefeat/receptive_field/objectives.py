@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsefeat.errors import InputError
+from sparsefeat.extract.inputs import checked_seed
 from sparsefeat.losses import CYCLE_FORMS, point_info_nce
 from sparsefeat.receptive_field.shapes import SurfaceShape
 
@@ -190,7 +191,7 @@ class CorrespondenceObjective(Objective):
             raise InputError(
                 f"expected as many landmarks on each of two or more shapes, got {sorted(counts)}"
             )
-        chosen = np.random.default_rng(seed).permutation(counts.pop())[:points]
+        chosen = np.random.default_rng(checked_seed(seed)).permutation(counts.pop())[:points]
         self.rows = [np.asarray(rows, dtype=np.int64)[chosen] for rows in landmarks]
         self.temperature = temperature
 
@@ -360,7 +361,7 @@ class DistributionObjective(Objective):
             raise InputError(
                 f"source features have shape {tuple(source.shape)}, expected (M, C), M at least 2"
             )
-        self.points, self.seed = points, seed
+        self.points, self.seed = points, checked_seed(seed)
         self.source = source[self._rows(len(source))]
         distance = torch.pdist(self.source).square()
         self.scales = [float(distance.median()) * factor for factor in self.BANDWIDTHS]

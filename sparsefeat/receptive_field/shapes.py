@@ -60,7 +60,7 @@ class SurfaceShape:
                 )
             length = np.linalg.norm(normals, axis=1, keepdims=True)
             normals = normals / np.where(length > 0, length, 1)
-        if isinstance(keypoints, int):
+        if isinstance(keypoints, int | np.integer):
             used = surface_vertices(vertices, faces)
             drawn = np.random.default_rng(seed).permutation(len(used))[:keypoints]
             keypoints = used[np.sort(drawn)]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
+from sparsefeat.extract.inputs import checked_seed
 from sparsefeat.extract.orientation import outward_vectors
 from sparsefeat.receptive_field.descent import (
     Descent,
@@ -382,6 +383,7 @@ def _surfaces(
 ) -> list[SurfaceShape]:
     if not len(shapes):
         raise InputError("no shapes to tune on")
+    seed = checked_seed(seed)
     surfaces = []
     for number, shape in enumerate(shapes):
         rows = objective.keypoints(number)

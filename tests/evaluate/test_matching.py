@@ -395,6 +395,8 @@ def test_what_cannot_be_evaluated_is_said(two_scenes, tmp_path):
         evaluate_matching(two_scenes, coordinates, 0.05, tau1=0)
     with pytest.raises(ValueError, match="tau2"):
         evaluate_matching(two_scenes, coordinates, 0.05, tau2=1.0)
+    with pytest.raises(ValueError, match="seed -1, expected a whole number of at least 0"):
+        evaluate_matching(two_scenes, coordinates, 0.05, seed=-1)
     with pytest.raises(ValueError, match="voxel_size"):
         evaluate_matching(two_scenes, coordinates, 0.0)
     with pytest.raises(

@@ -102,6 +102,9 @@ def test_probes_refuse_what_they_cannot_learn_from(probe):
     features, labels = blobs(0)
     with pytest.raises(ValueError, match="call fit first"):
         probe().predict(features)
+    for seed in (-1, 0.5):
+        with pytest.raises(InputError, match=f"seed {seed}, expected a whole number of at least 0"):
+            probe().fit(features, labels, seed)
     with pytest.raises(ValueError, match="every label is 2"):
         probe().fit(features, np.full(len(features), 2))
     with pytest.raises(ValueError, match="no row has a label"):

@@ -304,6 +304,34 @@ def test_features_of_a_cloud_are_those_that_it_has_afterwards(flip):
     np.testing.assert_allclose(objective.features[0][0], expected, atol=1e-5)
 
 
+def test_a_pair_in_a_list_and_a_number_of_numpy_are_taken():
+    vertices, faces = body()
+    expected = SurfaceShape.of((vertices, faces), 40, seed=0)
+    shape = SurfaceShape.of([vertices.tolist(), faces.tolist()], np.int64(40), seed=0)
+    np.testing.assert_array_equal(shape.vertices, expected.vertices)
+    np.testing.assert_array_equal(shape.faces, expected.faces)
+    np.testing.assert_array_equal(shape.keypoints, expected.keypoints)
+    with pytest.raises(InputError, match="faces name a vertex that is not there"):
+        SurfaceShape.of((vertices, faces + 1), 40, seed=0)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda seed: tune_receptive_field(PlantedExtractor(1), [ellipsoid(9)], Peak(), seed=seed),
+        lambda seed: search_receptive_field(
+            PlantedExtractor(1), [ellipsoid(9)], Peak(), [1.0], seed=seed
+        ),
+        lambda seed: measure(small_network(depth=0), seed=seed),
+        lambda seed: CorrespondenceObjective([[0, 1], [0, 1]], seed=seed),
+        lambda seed: DistributionObjective(np.eye(3), seed=seed),
+    ],
+)
+def test_a_seed_is_a_whole_number_of_at_least_0(call):
+    with pytest.raises(InputError, match="seed -1, expected a whole number of at least 0"):
+        call(-1)
+
+
 def test_vertices_that_no_face_names_decide_nothing():
     vertices, faces = body()
     clean = SurfaceShape.of((vertices, faces), 100, seed=0)
