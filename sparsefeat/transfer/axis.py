@@ -7,7 +7,6 @@ Every training and every score is a record of its own, written as it is finished
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,6 +32,7 @@ from sparsefeat.transfer.config import (
     ScanScoreConfig,
     SettingConfig,
     StudyConfig,
+    file_name,
 )
 from sparsefeat.transfer.creatures import make_missing_creatures
 from sparsefeat.transfer.features import Backbone
@@ -84,7 +84,7 @@ def run_axis(
     for seed, (name, stages) in itertools.product(config.seeds, plans.items()):
         trained_by = next(other for other in plans if plans[other] == stages)
         train_seed = config.seeds[0] if config.train_once else seed
-        folder = output / "trainings" / _file_name(trained_by, train_seed)
+        folder = output / "trainings" / f"{file_name(trained_by)}-{train_seed}"
         checkpoint = folder / "last.safetensors"
         work: dict[str, Callable[[], Values]] = {
             TRAINING: partial(_train, stages, train_seed, folder, device)
@@ -93,7 +93,7 @@ def run_axis(
             if not _trained_on(stages, pairs):
                 work[measure] = partial(_score_scans, scan, pairs, checkpoint, device)
         if shapes is not None:
-            part = output / "scores" / f"{_file_name(name, seed)}_{shapes}.json"
+            part = output / "scores" / f"{file_name(name)}-{seed}_{file_name(shapes)}.json"
             study = config.shapes[shapes]
             voxel_size = config.settings[name].voxel_size
             work[shapes] = partial(_score_shapes, study, voxel_size, checkpoint, seed, part, device)
@@ -153,8 +153,10 @@ def _train(stages: Sequence[PretrainConfig], seed: int, folder: Path, device: st
         here = folder if number == len(stages) else folder / f"stage{number}"
         model = stage.model if init is None else replace(stage.model, init=str(init))
         resume = (here / "last.pt").is_file()
-        # What was begun without a state to resume from is begun anew.
         config = replace(stage, model=model, seed=seed)
+        # What was begun without a state to resume from is begun anew.
+        if resume:
+            _check_same(here, config)
         run(config, here, device=device or "cpu", resume=resume, overwrite=not resume)
         init = here / "last.safetensors"
         steps += read_log(here)[0]
@@ -164,6 +166,22 @@ def _train(stages: Sequence[PretrainConfig], seed: int, folder: Path, device: st
         "loss": float(np.mean([step["loss"] for step in last])),
         "seconds": round(sum(v for step in steps for k, v in step.items() if k.endswith("_s")), 1),
     }
+
+
+def _check_same(folder: Path, config: PretrainConfig) -> None:
+    """Refuse a training of other settings; :func:`run` itself resumes one with other data and steps.
+
+    Raises:
+        InputError: see above.
+    """
+    begun, wanted = (
+        to_dict(c) for c in (load_config(PretrainConfig, folder / "config.yaml"), config)
+    )
+    differing = [name for name in wanted if wanted[name] != begun[name]]
+    if differing:
+        raise InputError(
+            f"{folder}: a training with other settings in {', '.join(differing)}; remove it or choose another --output"
+        )
 
 
 def _scans_at_hand(
@@ -277,10 +295,6 @@ def _make_data(
         if root in used:
             with Progress(f"creatures in {root}", unit="shape") as progress:
                 make_missing_creatures(config.creatures[root], Path(root), progress)
-
-
-def _file_name(setting: str, seed: int) -> str:
-    return f"{re.sub(r'[^A-Za-z0-9.]+', '_', setting)}-{seed}"
 
 
 def _identity(config: AxisConfig, base: PretrainConfig) -> dict[str, Any]:

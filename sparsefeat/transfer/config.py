@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -369,6 +370,11 @@ class SettingConfig:
     )
 
 
+def file_name(text: str) -> str:
+    """The name of a setting as part of the name of a file."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text)
+
+
 @dataclass
 class AxisConfig:
     """One axis of pretraining: several settings, trained from scratch and scored on scans and on shapes."""
@@ -391,6 +397,13 @@ class AxisConfig:
     def __post_init__(self) -> None:
         if not self.settings or not self.seeds or not (self.scans or self.shapes):
             raise InputError("settings, seeds, and scans or shapes must not be empty")
+        folders: dict[str, str] = {}
+        for name in self.settings:
+            other = folders.setdefault(file_name(name), name)
+            if other != name:
+                raise InputError(
+                    f"settings: {other!r} and {name!r} would share the folder {file_name(name)}; rename one of them"
+                )
         for name, shapes in self.shapes.items():
             if len(shapes.labels) != 1 or len(shapes.shots) != 1:
                 raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,36 @@ def test_a_stopped_study_goes_on_within_the_training_and_ends_the_same(
     with pytest.raises(InputError, match="another configuration"):
         config.settings["nce"].changes.append("loss.temperature=0.1")
         run_axis(config, output, path)
+
+
+@pytest.mark.filterwarnings("ignore::sparsefeat.errors.InputWarning")
+@pytest.mark.parametrize(
+    "change, differing",
+    [
+        # What a run of its own may be resumed with would be a network of other settings here.
+        ("steps=2", "steps"),
+        ("data.root={copy}", "data"),
+        ("loss.points=32", "loss"),
+    ],
+)
+def test_a_training_of_other_settings_is_not_taken_over(config, base, tmp_path, change, differing):
+    config.settings, config.shapes = {"cycle": SettingConfig()}, {}
+    run_axis(config, tmp_path, tmp_path / "result.json")
+    trained = (tmp_path / "trainings" / "cycle-0" / "last.safetensors").read_bytes()
+    copy = tmp_path / "copy"
+    shutil.copytree(base.parent, copy)
+    config.settings = {"cycle": SettingConfig([change.format(copy=copy)])}
+    with pytest.raises(
+        InputError, match=f"cycle-0: a training with other settings in {differing};"
+    ):
+        run_axis(config, tmp_path, tmp_path / "other.json")
+    assert (tmp_path / "trainings" / "cycle-0" / "last.safetensors").read_bytes() == trained
+
+
+def test_settings_whose_folders_would_be_one_are_refused(config):
+    two = {name: SettingConfig() for name in ("people: made", "people, made")}
+    with pytest.raises(InputError, match="'people: made' and 'people, made' would share"):
+        AxisConfig(**{**vars(config), "settings": two})
 
 
 @pytest.mark.filterwarnings("ignore::sparsefeat.errors.InputWarning")
