@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.errors import InputError, warn
@@ -97,12 +98,12 @@ def run_axis(
             study = config.shapes[shapes]
             voxel_size = config.settings[name].voxel_size
             work[shapes] = partial(_score_shapes, study, voxel_size, checkpoint, seed, part, device)
-        for measure, measured in work.items():
-            lost = measure == TRAINING and not checkpoint.is_file()
-            if (name, seed, measure) in done and not lost:
-                continue
+        left = [measure for measure in work if (name, seed, measure) not in done]
+        if left and TRAINING not in left and not _trained(stages, folder):
+            left.insert(0, TRAINING)  # a lost network that is still to be scored
+        for measure in left:
             progress(f"{name}, seed {seed}: {measure}")
-            values = measured()
+            values = work[measure]()
             if measure == TRAINING and shapes is not None:
                 # Scores of a network that was there before are not of this one.
                 part.unlink(missing_ok=True)
@@ -166,6 +167,15 @@ def _train(stages: Sequence[PretrainConfig], seed: int, folder: Path, device: st
         "loss": float(np.mean([step["loss"] for step in last])),
         "seconds": round(sum(v for step in steps for k, v in step.items() if k.endswith("_s")), 1),
     }
+
+
+def _trained(stages: Sequence[PretrainConfig], folder: Path) -> bool:
+    """Whether the network of the last stage is there, after its last step."""
+    try:
+        state = torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
+        return bool(state["step"] >= stages[-1].steps)
+    except Exception:  # a damaged file is refused by who resumes it
+        return False
 
 
 def _check_same(folder: Path, config: PretrainConfig) -> None:
@@ -305,4 +315,6 @@ def _identity(config: AxisConfig, base: PretrainConfig) -> dict[str, Any]:
     for study in kept["shapes"].values():
         for name in ("seeds", "workers", "cache", "output"):
             del study[name]
+    if config.train_once:
+        kept["training seed"] = config.seeds[0]
     return kept

@@ -210,6 +210,50 @@ def test_settings_that_differ_in_the_voxel_size_for_shapes_share_one_training(co
     assert len(sizes["tuned"]) == 2 and all(0 < size < 1 for size in sizes["tuned"])
 
 
+@pytest.mark.filterwarnings("ignore::sparsefeat.errors.InputWarning")
+def test_scores_of_networks_of_two_seeds_are_not_mixed(config, tmp_path):
+    path = tmp_path / "result.json"
+    config.settings, config.shapes = {"cycle": SettingConfig()}, {}
+    config.train_once, config.seeds = True, [3]
+    run_axis(config, tmp_path, path)
+    # The network is that of the first seed: another one that is scored makes it another study.
+    config.seeds = [4, 3]
+    with pytest.raises(InputError, match="another configuration"):
+        run_axis(config, tmp_path, path)
+    config.seeds = [3, 4]
+    assert [r["seed"] for r in run_axis(config, tmp_path, path).records] == [3, 3, 4, 4]
+
+
+@pytest.mark.filterwarnings("ignore::sparsefeat.errors.InputWarning")
+def test_a_lost_network_is_trained_again_only_to_be_scored(config, tmp_path, monkeypatch):
+    path, said = tmp_path / "result.json", []
+    config.settings = {"cycle": SettingConfig()}
+    config.shapes = {}
+    run_axis(config, tmp_path, path)
+    shutil.rmtree(tmp_path / "trainings")
+    records = json.loads(path.read_text())["records"]
+    assert run_axis(config, tmp_path, path, said.append).records == records
+    assert said == [] and not (tmp_path / "trainings").exists()
+    # A score is missing; the training for it is stopped after it saved its first two steps.
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({**kept, "records": records[:1]}))
+    pretrain = axis.run
+
+    def stopped(stage, folder, **options):
+        asked = []
+        pretrain(stage, folder, should_stop=lambda: len(asked) == 2 or asked.append(1), **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(axis, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_axis(config, tmp_path, path)
+    assert (tmp_path / "trainings" / "cycle-0" / "last.safetensors").is_file()
+    monkeypatch.setattr(axis, "run", pretrain)
+    again = run_axis(config, tmp_path, path, said.append)
+    assert said == ["cycle, seed 0: training", "cycle, seed 0: held out"]
+    assert again.records == records, "the same network has the same score"
+
+
 def test_the_table_has_mean_and_sample_deviation_over_seeds(config, tmp_path):
     config.seeds = [0, 1, 2]
     config.settings = {"a": SettingConfig(), "b": SettingConfig(), "c": SettingConfig()}
