@@ -260,7 +260,8 @@ class StudyConfig:
         0.0  # score on this share of the training individuals, for development; 0: on data.test
     )
     labels: dict[str, str | None] = field(default_factory=lambda: {"labels": None})
-    # name -> folder with <shape>.txt, one label from 0 a vertex, and parts.json; null: the labels of the data set
+    # name -> folder with <shape>.txt (or <class>/<shape>.txt), one label from 0 a vertex, and parts.json; null: the labels
+    # of the data set
     networks: dict[str, str] = field(
         default_factory=lambda: {"ours": DEFAULT_CHECKPOINT, "random": "random"}
     )

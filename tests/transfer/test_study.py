@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_transfer import checkpoint, config_of, peanuts  # noqa: F401
+from test_transfer import checkpoint, config_of, peanut, peanuts, write_off  # noqa: F401
 
 from sparsefeat.cli.transfer import main
 from sparsefeat.errors import InputError
@@ -123,6 +124,63 @@ def test_a_study_that_cannot_be_is_refused(checkpoint, peanuts, tmp_path):  # no
     ):
         with pytest.raises(InputError, match=message):
             study_of(checkpoint, peanuts, tmp_path, **changes)
+
+
+def test_labels_of_faces_are_no_labels_of_vertices(checkpoint, peanuts, tmp_path):  # noqa: F811
+    root = tmp_path / "faces"
+    shutil.copytree(peanuts, root)
+    shutil.rmtree(root / "labels")
+    # A closed surface of genus 0 has more faces than vertices: a wrong row would be there.
+    for seed in range(6):
+        count = len(peanut(seed)[1])
+        (root / "off" / f"p{seed}.flabels.txt").write_text("0\n" * count)
+    setting = StudyShapes(study_of(checkpoint, root, tmp_path))
+    with pytest.raises(InputError, match="p0: its labels are of faces"):
+        setting.labels("p0", "labels")
+    assert len(setting.loaded("p0", "cut")[1]) > 0, "labels of one's own need none of these"
+
+
+def test_label_files_are_those_of_their_shape(checkpoint, tmp_path):  # noqa: F811
+    root, files = tmp_path / "shapes", tmp_path / "labels"
+    counts = {}
+    for kind in "ab":
+        for seed in range(3):
+            vertices, faces, _ = peanut(seed)
+            write_off(root / kind / f"{seed}.off", vertices, faces)
+            counts[f"{kind}/{seed}"] = len(vertices)
+    write_off(root / "b" / "own.off", *peanut(0)[:2])
+    counts["b/own"] = counts["a/0"]
+    for name, value in (("a/0", 1), ("b/0", 2), ("1", 3), ("own", 0)):
+        path = files / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n" * counts.get(name, counts["a/1"]))
+    (files / "own.txt").write_text("0\n" * counts["b/own"])
+    config = study_of(checkpoint, root, tmp_path, labels={"own": str(files)})
+    setting = StudyShapes(config)
+    assert [set(setting.labels(name, "own")) for name in ("a/0", "b/0", "b/own")] == [{1}, {2}, {0}]
+    with pytest.raises(InputError, match=r"a/1.txt: not found; 1.txt could be of a/1 or b/1"):
+        setting.labels("a/1", "own")
+    for text, message in (
+        ("0\n" * (counts["b/own"] + 1), r"own.txt: \d+ labels, expected one for each of the \d+"),
+        ("0\n" * (counts["b/own"] - 1), r"own.txt: \d+ labels, expected one for each of the \d+"),
+        ("-2\n" * counts["b/own"], "own.txt: labels from -2 to -2, expected parts from 0, or -1"),
+    ):
+        (files / "own.txt").write_text(text)
+        with pytest.raises(InputError, match=message):
+            setting.labels("b/own", "own")
+    (files / "parts.json").write_text('{"mirror": [1, 0]}')
+    with pytest.raises(InputError, match=r"0.txt: labels from 2 to 2, expected parts from 0 to 1,"):
+        StudyShapes(config).labels("b/0", "own")
+    for text in (
+        "not json",
+        '{"names": ["x"]}',
+        '["mirror"]',
+        '{"mirror": [1, 2]}',
+        '{"mirror": 1}',
+    ):
+        (files / "parts.json").write_text(text)
+        with pytest.raises(InputError, match="parts.json: "):
+            StudyShapes(config)
 
 
 def test_the_shipped_studies_can_be_read():
