@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from sparsefeat.checkpoint import weights_digest
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.errors import InputError, warn
 from sparsefeat.evaluate.matching import evaluate_matching
@@ -75,7 +76,7 @@ def run_axis(
     """
     base = load_config(PretrainConfig, find_config(config.base), config.changes)
     plans = {name: _stages(config, setting) for name, setting in config.settings.items()}
-    identity = _identity(config, base)
+    identity = _identity(config, base, plans)
     records = read_records(path, identity)
     shapes = _shapes_at_hand(config)
     _make_data(config, base, plans, shapes)
@@ -121,9 +122,10 @@ def parts_left(config: AxisConfig, path: Path) -> int:
         InputError: a file of another study.
     """
     base = load_config(PretrainConfig, find_config(config.base), config.changes)
+    plans = {name: _stages(config, setting) for name, setting in config.settings.items()}
     known = [
         record
-        for record in read_records(path, _identity(config, base))
+        for record in read_records(path, _identity(config, base, plans))
         if record["setting"] in config.settings and record["seed"] in config.seeds
     ]
     measures = 1 + len(config.scans) + bool(config.shapes)
@@ -307,7 +309,9 @@ def _make_data(
                 make_missing_creatures(config.creatures[root], Path(root), progress)
 
 
-def _identity(config: AxisConfig, base: PretrainConfig) -> dict[str, Any]:
+def _identity(
+    config: AxisConfig, base: PretrainConfig, plans: dict[str, list[PretrainConfig]]
+) -> dict[str, Any]:
     """What a number depends on besides its setting and its seed."""
     kept = to_dict(config) | {"base": to_dict(base)}
     for name in ("seeds", "output", "changes"):
@@ -317,4 +321,8 @@ def _identity(config: AxisConfig, base: PretrainConfig) -> dict[str, Any]:
             del study[name]
     if config.train_once:
         kept["training seed"] = config.seeds[0]
+    # A path is no network.
+    inits = {stage.model.init for stages in plans.values() for stage in stages} - {None}
+    if inits:
+        kept["weights"] = {init: weights_digest(init) for init in sorted(inits)}
     return kept

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from networks import small
 from test_transfer import peanuts  # noqa: F401
 
-from sparsefeat.checkpoint import from_pretrained
+from sparsefeat.checkpoint import from_pretrained, save_checkpoint
 from sparsefeat.cli.transfer import main
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.io.config import load_config
@@ -222,6 +223,21 @@ def test_scores_of_networks_of_two_seeds_are_not_mixed(config, tmp_path):
         run_axis(config, tmp_path, path)
     config.seeds = [3, 4]
     assert [r["seed"] for r in run_axis(config, tmp_path, path).records] == [3, 3, 4, 4]
+
+
+@pytest.mark.filterwarnings("ignore::sparsefeat.errors.InputWarning")
+def test_trainings_from_other_first_weights_are_another_study(config, base, tmp_path):
+    path, first = tmp_path / "result.json", tmp_path / "first.safetensors"
+    model = load_config(PretrainConfig, base).model
+    save_checkpoint(first, build_model(model), 0.1)
+    config.settings = {"begun": SettingConfig([f"model.init={first}"])}
+    config.shapes = {}
+    records = run_axis(config, tmp_path, path).records
+    assert run_axis(config, tmp_path, path).records == records
+    torch.manual_seed(1)
+    save_checkpoint(first, build_model(model), 0.1)
+    with pytest.raises(InputError, match="another configuration"):
+        run_axis(config, tmp_path, path)
 
 
 @pytest.mark.filterwarnings("ignore::sparsefeat.errors.InputWarning")

@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from networks import small_network
 
+from sparsefeat.checkpoint import save_checkpoint
 from sparsefeat.cli.transfer import main
 from sparsefeat.errors import InputError
 from sparsefeat.io.config import load_config
@@ -101,6 +103,18 @@ def test_a_training_that_was_cut_gives_the_same_bits(config, tmp_path):
         InputError, match=r"last.pt: was made with steps = 6, the configuration says 7"
     ):
         run_maps(replace(config, steps=7), cut)
+
+
+def test_a_training_goes_on_with_the_features_that_it_began_with_alone(config, tmp_path):
+    weights = tmp_path / "small.safetensors"
+    save_checkpoint(weights, small_network(8), 0.05)
+    config.features.checkpoint = str(weights)
+    before = run_maps(config, tmp_path)
+    assert run_maps(config, tmp_path).losses == before.losses
+    # The same name, another network.
+    save_checkpoint(weights, small_network(8, seed=1), 0.05)
+    with pytest.raises(InputError, match=r"last.pt: was made with other weights of .*small"):
+        run_maps(config, tmp_path)
 
 
 @pytest.mark.parametrize("inputs, supervision", [("xyz", "landmarks"), ("wks", "none")])
