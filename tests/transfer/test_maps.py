@@ -41,18 +41,24 @@ def lump(seed):
     return vertices[order], place[np.array(faces)], place
 
 
+def write_lump(path, corres, seed, landmarks=None):
+    """A mesh, and its first landmarks in another folder."""
+    vertices, faces, place = lump(seed)
+    lines = ["OFF", f"{len(vertices)} {len(faces)} 0"]
+    lines += [" ".join(map(str, row)) for row in vertices]
+    lines += [f"3 {a} {b} {c}" for a, b, c in faces]
+    for folder in (path.parent, corres):
+        folder.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    rows = "\n".join(str(k + 1) for k in place[:landmarks])
+    (corres / f"{path.stem}.vts").write_text(rows + "\n")
+
+
 @pytest.fixture(scope="module")
 def lumps(tmp_path_factory):
     root = tmp_path_factory.mktemp("lumps")
-    (root / "off").mkdir()
-    (root / "corres").mkdir()
     for seed in range(5):
-        vertices, faces, place = lump(seed)
-        lines = ["OFF", f"{len(vertices)} {len(faces)} 0"]
-        lines += [" ".join(map(str, row)) for row in vertices]
-        lines += [f"3 {a} {b} {c}" for a, b, c in faces]
-        (root / "off" / f"l{seed}.off").write_text("\n".join(lines) + "\n")
-        (root / "corres" / f"l{seed}.vts").write_text("\n".join(str(k + 1) for k in place) + "\n")
+        write_lump(root / "off" / f"l{seed}.off", root / "corres", seed)
     (root / "splits.yaml").write_text("train: [l0, l1, l2]\ntest: [l3, l4]\n")
     return root
 
@@ -115,6 +121,28 @@ def test_a_training_goes_on_with_the_features_that_it_began_with_alone(config, t
     save_checkpoint(weights, small_network(8, seed=1), 0.05)
     with pytest.raises(InputError, match=r"last.pt: was made with other weights of .*small"):
         run_maps(config, tmp_path)
+
+
+@pytest.mark.parametrize("most", [10, 1000])
+def test_families_may_have_other_numbers_of_landmarks(config, tmp_path, most):
+    names = {"train": [], "test": []}
+    for kind, count in (("few", 40), ("many", 168)):
+        for seed in range(4):
+            path = tmp_path / kind / f"{kind}{seed}.off"
+            write_lump(path, tmp_path / kind / "corres", seed, count)
+            names["train" if seed < 2 else "test"].append(f"{kind}/{kind}{seed}")
+    lines = [f"{split}: [{', '.join(shapes)}]\n" for split, shapes in names.items()]
+    (tmp_path / "splits.yaml").write_text("".join(lines))
+    out = tmp_path / "out"
+    out.mkdir()
+    config.data.root, config.points, config.rotate = tmp_path, most, False
+    result = run_maps(config, out)
+    assert result.pairs == [("few/few2", "few/few3"), ("many/many2", "many/many3")]
+    assert np.isfinite([record["error"] for record in result.records]).all()
+    # In one family all have the same.
+    write_lump(tmp_path / "few" / "few3.off", tmp_path / "few" / "corres", 3, 39)
+    with pytest.raises(InputError, match="few/few3: it has 39 landmarks, few/few0 of the same"):
+        run_maps(config, tmp_path / "other")
 
 
 @pytest.mark.parametrize("inputs, supervision", [("xyz", "landmarks"), ("wks", "none")])

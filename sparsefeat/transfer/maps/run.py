@@ -67,11 +67,7 @@ def run_maps(
         raise InputError(f"shapes: {config.shapes}, but there are {len(train)} to train on")
     train = drawn(train, config.shapes, config.seed)
     pairs, scored = _pairs(train), drawn(_pairs(test), config.pairs, config.seed)
-    for shape in (*train, *test):
-        if (config.supervision == "landmarks" or shape in test) and store(
-            shape
-        ).data.correspondence is None:
-            raise InputError(f"{shape.name}: it has no landmarks")
+    _check_landmarks(store, [*train, *test] if config.supervision == "landmarks" else test)
     inputs = Inputs(config, store, device)
     training = MapTraining(config, inputs, train, pairs, output / STATE)
     training.run(progress)
@@ -110,6 +106,20 @@ def _scored(
     picture = (scorer.meshes[a.name], scorer.meshes[b.name], list(found.values())[-1].numpy())
     names = [(x.name, y.name) for x, y in pairs]
     return MapsResult(config, records, training.losses, names, picture)
+
+
+def _check_landmarks(store: ShapeStore, shapes: Sequence[Shape]) -> None:
+    """Refuse a shape without landmarks, or with another number of them than the others of its template."""
+    counts: dict[str, tuple[str, int]] = {}
+    for shape in shapes:
+        landmarks = store(shape).data.correspondence
+        if landmarks is None:
+            raise InputError(f"{shape.name}: it has no landmarks")
+        first, count = counts.setdefault(shape.template, (shape.name, len(landmarks)))
+        if len(landmarks) != count:
+            raise InputError(
+                f"{shape.name}: it has {len(landmarks)} landmarks, {first} of the same template has {count}"
+            )
 
 
 def _pairs(shapes: Sequence[Shape]) -> list[tuple[Shape, Shape]]:
