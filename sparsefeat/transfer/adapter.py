@@ -155,6 +155,18 @@ class AdapterComparison:
         return "\n".join(lines)
 
 
+def check_adapter(config: TransferConfig, dataset: ShapeDataset, path: Path | None) -> None:
+    """Find out what :func:`compare_adapter` would refuse.
+
+    Raises:
+        InputError: see there.
+    """
+    if path is not None:
+        read_records(path, _identity(config))
+    for seed in config.adapter.draws:
+        _divide(dataset, config, seed)
+
+
 def compare_adapter(
     config: TransferConfig,
     dataset: ShapeDataset,

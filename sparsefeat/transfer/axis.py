@@ -80,6 +80,11 @@ def run_axis(
     records = read_records(path, identity)
     shapes = _shapes_at_hand(config)
     _make_data(config, base, plans, shapes)
+    if shapes is not None:
+        study = config.shapes[shapes]
+        labelled = StudyShapes(study)
+        for seed in config.seeds:  # refused before hours of training
+            labelled.shots(study.shots[0], seed)
     scans = _scans_at_hand(config, base)
     done = {(r["setting"], r["seed"], r["measure"]) for r in records}
     # Seeds outside, so that a study that is stopped early has something of every setting.

@@ -30,7 +30,7 @@ from sparsefeat.transfer.features import (
     Signature,
     untrained,
 )
-from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged, drawn
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, check_apart, damaged, drawn
 
 
 class Sample(NamedTuple):
@@ -64,6 +64,7 @@ class StudyShapes:
         train, self.test = self.dataset.subset(data.train), self.dataset.subset(data.test)
         if config.held_out:
             train, self.test = self.dataset.hold_out(data.train, config.held_out, 0)
+        check_apart(train, self.test)
         self.test = drawn(self.test, data.max_test, config.seeds[0])
         rows = {shape.name: row for row, shape in enumerate(self.dataset.shapes)}
         splits = {"train": [rows[s.name] for s in train], "test": [rows[s.name] for s in self.test]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -321,6 +322,19 @@ def test_what_cannot_be_is_refused_in_one_line(config, base, tmp_path):
     config.shapes["peanuts"].shots = [1, 2]
     with pytest.raises(InputError, match=r"shapes.peanuts: expected one kind of labels and one"):
         AxisConfig(**vars(config))
+
+
+@pytest.mark.filterwarnings("ignore::sparsefeat.errors.InputWarning")
+def test_shapes_that_cannot_be_learned_from_are_refused_before_a_training(config, tmp_path):
+    study, said = config.shapes["peanuts"], []
+    for change, message in (
+        ({"shots": [9]}, "not 9"),
+        ({"held_out": 0.0, "data": replace(study.data, test="all")}, "share 5 shapes"),
+    ):
+        config.shapes = {"peanuts": replace(study, **change)}
+        with pytest.raises(InputError, match=message):
+            run_axis(config, tmp_path, tmp_path / "result.json", said.append)
+    assert not said
 
 
 def test_scans_that_are_absent_are_left_out_with_a_warning(config, tmp_path):

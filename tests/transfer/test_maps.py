@@ -173,6 +173,15 @@ def test_the_tool_writes_table_curve_and_pictures(lumps, tmp_path, capsys):
     assert "error x100" in capsys.readouterr().out
 
 
+def test_maps_learn_no_landmarks_of_shapes_that_are_scored(config, tmp_path):
+    config.data = replace(config.data, train="test")
+    with pytest.raises(InputError, match="data.train and data.test share 2 shapes, such as l3"):
+        run_maps(config, tmp_path)
+    # Without landmarks nothing is given away.
+    config.supervision, config.steps, config.snapshots = "none", 1, 1
+    assert run_maps(config, tmp_path).pairs == [("l3", "l4")]
+
+
 def test_wrong_configurations_are_refused(config, tmp_path):
     for change, line in (
         ({"zoomout": 5}, "zoomout: expected 0, or at least head.size 10, got 5"),

@@ -126,6 +126,37 @@ def test_a_study_that_cannot_be_is_refused(checkpoint, peanuts, tmp_path):  # no
             study_of(checkpoint, peanuts, tmp_path, **changes)
 
 
+def test_a_study_finds_out_what_cannot_be_before_any_work(checkpoint, peanuts, tmp_path):  # noqa: F811
+    everyone = DataConfig(root=peanuts, normalize="area", test="all")
+    with_metric = CorrespondenceConfig(metric=9)
+    for changes, message in (
+        ({"data": everyone}, "data.train and data.test share 5 shapes"),
+        ({"shots": [1, 9]}, "not 9"),
+        ({"damaged_shots": [9]}, "not 9"),
+        ({"held_out": 0.5, "correspondence": with_metric}, "not 9"),
+        # One test shape makes no pair.
+        ({"correspondence": CorrespondenceConfig()}, "no pair with a known correspondence"),
+    ):
+        said = []
+        with pytest.raises(InputError, match=message):
+            run_study(
+                study_of(checkpoint, peanuts, tmp_path, **changes), tmp_path / "x.json", said.append
+            )
+        assert not said
+
+
+def test_an_accuracy_needs_a_labelled_test_shape(checkpoint, peanuts, tmp_path):  # noqa: F811
+    labels = tmp_path / "labels"
+    shutil.copytree(peanuts / "labels", labels)
+    options = {"labels": {"own": str(labels)}, "damages": ["clean"], "copies": [], "shots": [2]}
+    study = study_of(checkpoint, peanuts, tmp_path, **options)
+    for shape in StudyShapes(study).test:
+        file = labels / f"{shape.name}.txt"
+        file.write_text("-1\n" * len(file.read_text().split()))
+    with pytest.raises(InputError, match="labels own: no vertex of the test shapes has a label"):
+        run_study(study, tmp_path / "x.json")
+
+
 def test_labels_of_faces_are_no_labels_of_vertices(checkpoint, peanuts, tmp_path):  # noqa: F811
     root = tmp_path / "faces"
     shutil.copytree(peanuts, root)
@@ -223,7 +254,7 @@ def test_a_metric_from_training_shapes_in_correspondence(checkpoint, peanuts, tm
         rotate=False,
     )
     config.features.voxel_size = 0.1
-    config.data.test = "all"
+    config.data.options = {"train_share": 0.5}
     config.correspondence = CorrespondenceConfig(pairs=2, eigenpairs=10, zoomout=0, metric=3)
     maps = run_transfer(config).maps
     assert len(maps) == 4 and all(np.isfinite(m.error) for m in maps)

@@ -15,6 +15,7 @@ from networks import small_network
 
 from sparsefeat import FeatureExtractor, save_checkpoint
 from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset, load_dataset
+from sparsefeat.errors import InputError
 from sparsefeat.extract.surfaces import surface_points, vertex_features
 from sparsefeat.io.config import load_config
 from sparsefeat.receptive_field import ProbeObjective, RoundTripObjective
@@ -26,8 +27,9 @@ from sparsefeat.transfer.adapter import (
     TunedPoint,
     _divide,
 )
-from sparsefeat.transfer.correspondence import choose_pairs
-from sparsefeat.transfer.features import tuning_objective
+from sparsefeat.transfer.config import CorrespondenceConfig
+from sparsefeat.transfer.correspondence import choose_pairs, landmark_metric
+from sparsefeat.transfer.features import Coordinates, tuning_objective
 from sparsefeat.transfer.report import to_json
 from sparsefeat.transfer.shapes import ShapeStore, drawn
 
@@ -431,7 +433,7 @@ def test_a_page_of_charts_alone_is_refused_in_one_line(
         ("metods=[tuned]", "methods"),
         ("shots=[]", "must not be empty"),
         ("features.checkpoint=/nowhere.safetensors", "nowhere"),
-        ("task=classification", "no classes"),
+        ("task=classification", "has no class"),
         ("shots=[99]", "not 99"),
         ("features.span=0.5", "span must be above 1"),
         ("features.views=0", "at least 1 shape, 2 keypoints and 1 view"),
@@ -472,6 +474,87 @@ def test_correspondence_without_landmarks_is_refused(nuts_and_balls):
         )
     with pytest.raises(ValueError, match="no correspondence"):
         dataset.corresponding(*choose_pairs(dataset, "all", 1, 0)[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"methods": ["xyz"]},
+        {"task": "correspondence", "correspondence": CorrespondenceConfig(metric=3)},
+        {"task": "correspondence", "features.objective": "correspondence"},
+    ],
+)
+def test_nothing_is_learned_from_shapes_that_are_scored(checkpoint, peanuts, tmp_path, changes):
+    config = config_of(checkpoint, peanuts, tmp_path)
+    for name, value in changes.items():
+        *sections, last = name.split(".")
+        setattr(config.features if sections else config, last, value)
+    config.data.test = "all"
+    with pytest.raises(InputError, match="data.train and data.test share 5 shapes, such as p"):
+        run_transfer(config)
+
+
+def test_landmarks_of_other_templates_are_not_learned_from(checkpoint, tmp_path):
+    for kind in ("a", "b"):
+        for seed in range(4):
+            write_off(tmp_path / kind / f"{kind}{seed}.off", *peanut(0)[:2])
+            (tmp_path / kind / "corres").mkdir(exist_ok=True)
+            (tmp_path / kind / "corres" / f"{kind}{seed}.vts").write_text("1\n40\n99\n")
+    dataset = load_dataset("folder", tmp_path)
+    shapes = [ShapeStore(dataset, "none", None)(shape) for shape in dataset.shapes]
+    message = "the landmarks of a0 and b0 do not correspond".replace("a0", "a/a0").replace(
+        "b0", "b/b0"
+    )
+    with pytest.raises(InputError, match=f"objective correspondence: {message}"):
+        tuning_objective("correspondence", "correspondence", shapes)
+    with pytest.raises(InputError, match=f"correspondence.metric: {message}"):
+        landmark_metric(Coordinates(), shapes)
+    assert landmark_metric(Coordinates(), shapes[:4])(shapes[0].vertices).shape[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shots": [1, 50]}, "not 50"),
+        ({"adapter": AdapterConfig(held_share=0.49)}, "too few individuals"),
+        ({"adapter": AdapterConfig()}, "adapter_draws.json: the result of another configuration"),
+    ],
+)
+def test_what_cannot_be_is_found_out_before_any_work(
+    checkpoint, peanuts, tmp_path, changes, message
+):
+    (tmp_path / "adapter_draws.json").write_text('{"config": {}, "records": []}')
+    config = config_of(checkpoint, peanuts, tmp_path, **changes)
+    if "individuals" in message:
+        config.data.options, output = {"train_share": 0.3}, None
+    else:
+        output = tmp_path
+    said = []
+    with pytest.raises(InputError, match=message):
+        run_transfer(config, said.append, output=output)
+    assert not said
+
+
+def test_shapes_of_no_split_need_no_labels_and_test_shapes_do(checkpoint, tmp_path):
+    for seed in range(5):
+        vertices, faces, labels = peanut(seed)
+        write_off(tmp_path / f"p{seed}.off", vertices, faces)
+        if seed < 4:
+            (tmp_path / f"p{seed}.vlabels.txt").write_text("\n".join(map(str, labels)) + "\n")
+    splits = "train: [p0, p1]\ntest: [p2, p3]\n"
+    (tmp_path / "splits.yaml").write_text(splits)
+    config = config_of(checkpoint, tmp_path, tmp_path / "out", methods=["xyz"], rotate=False)
+    assert run_transfer(config).scores[0].confusion.shape == (2, 2)
+    said = []
+    (tmp_path / "splits.yaml").write_text(splits.replace("p3]", "p3, p4]"))
+    with pytest.raises(InputError, match="p4: it has no part labels"):
+        run_transfer(config, said.append)
+    (tmp_path / "splits.yaml").write_text(splits)
+    for seed in (2, 3):
+        (tmp_path / f"p{seed}.vlabels.txt").write_text("-1\n" * len(peanut(seed)[0]))
+    with pytest.raises(InputError, match="no test shape has a label, such as p2, p3"):
+        run_transfer(config, said.append)
+    assert not said
 
 
 @pytest.mark.parametrize(

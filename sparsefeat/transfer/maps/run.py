@@ -17,7 +17,7 @@ from sparsefeat.transfer.maps.config import MapsConfig
 from sparsefeat.transfer.maps.inputs import Inputs
 from sparsefeat.transfer.maps.scores import HeadScorer
 from sparsefeat.transfer.maps.training import STATE, MapTraining
-from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, drawn
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, check_apart, drawn
 
 
 @dataclass
@@ -63,6 +63,8 @@ def run_maps(
         train, test = dataset.hold_out(config.data.train, config.held_out, 0)
     else:
         train, test = dataset.subset(config.data.train), dataset.subset(config.data.test)
+    if config.supervision == "landmarks":
+        check_apart(train, test)
     if config.shapes is not None and config.shapes > len(train):
         raise InputError(f"shapes: {config.shapes}, but there are {len(train)} to train on")
     train = drawn(train, config.shapes, config.seed)
