@@ -244,13 +244,23 @@ def tuning_objective(name: str, task: str, shots: Sequence[LoadedShape]) -> Obje
     return ProbeObjective([vertex_labels(shape) for shape in shots])
 
 
-def vertex_labels(shape: LoadedShape) -> np.ndarray:
-    """Labels of vertices; of a shape whose faces are labelled, that of any face at the vertex (-1: none)."""
+def vertex_labels(shape: LoadedShape, labels: np.ndarray | None = None) -> np.ndarray:
+    """Labels of vertices.
+
+    Args:
+        shape: it says whether labels are of vertices or of faces.
+        labels: other ones than its own, such as predicted ones. Shape (N,) or (F,).
+
+    Returns:
+        (N,); of labels of faces, that of any labelled face at the vertex (-1: there is none).
+    """
+    labels = shape.labels if labels is None else labels
     if not shape.labels_faces:
-        return shape.labels
-    labels = np.full(len(shape.vertices), -1, dtype=np.int64)
-    labels[shape.faces] = shape.labels[:, None]
-    return labels
+        return labels
+    of_vertices = np.full(len(shape.vertices), -1, dtype=np.int64)
+    known = labels >= 0
+    of_vertices[shape.faces[known]] = labels[known, None]
+    return of_vertices
 
 
 def source_names(method: str, config: FeatureConfig) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,13 @@ from sparsefeat.transfer.adapter import (
     TunedPoint,
     _divide,
 )
-from sparsefeat.transfer.config import CorrespondenceConfig
+from sparsefeat.transfer.config import CorrespondenceConfig, FeatureConfig, FinetuneConfig
 from sparsefeat.transfer.correspondence import choose_pairs, landmark_metric
-from sparsefeat.transfer.features import Coordinates, tuning_objective
+from sparsefeat.transfer.features import Backbone, Coordinates, tuning_objective, vertex_labels
+from sparsefeat.transfer.finetune import Finetuned
+from sparsefeat.transfer.page import write_page
 from sparsefeat.transfer.report import to_json
-from sparsefeat.transfer.shapes import ShapeStore, drawn
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged, drawn
 
 ROOT = Path(__file__).resolve().parents[2]
 # faust_maps.yaml is of another task: tests/transfer/test_maps.py.
@@ -224,6 +227,78 @@ def test_fine_tuning_changes_a_copy(checkpoint, peanuts, tmp_path):
         "the same run gives the same numbers"
     )
     assert before[0].accuracy != before[1].accuracy
+
+
+def with_labels(shape, **labels):
+    return replace(
+        shape, data=replace(shape.data, **{"vertex_labels": None, "face_labels": None} | labels)
+    )
+
+
+@pytest.fixture
+def finetuned(checkpoint):
+    extractor = FeatureExtractor.from_pretrained(checkpoint)
+    source = Backbone("fixed", extractor, FeatureConfig(voxel_size=0.1, scales=[1.0]), 2.0)
+    return Finetuned(source, 2, "segmentation", 0)
+
+
+def test_fine_tuning_learns_from_labelled_shapes_alone(finetuned, peanuts):
+    store = ShapeStore(load_dataset("folder", peanuts), "none", None)
+    good, other = (store(shape) for shape in store.dataset.shapes[:2])
+    none = with_labels(other, vertex_labels=np.full(len(other.vertices), -1))
+    losses = finetuned.train([good, none], FinetuneConfig(steps=8))
+    assert len(losses) == 8 and np.isfinite(losses).all()
+    with pytest.raises(InputError, match="finetuned: no shape has a label"):
+        finetuned.train([none], FinetuneConfig(steps=1))
+    with pytest.raises(InputError, match="finetuned: the loss of step 1 is nan"):
+        finetuned.train([good], FinetuneConfig(steps=3, learning_rate=1e30))
+
+
+def test_a_fine_tuned_network_labels_clouds(checkpoint, finetuned, peanuts, tmp_path, monkeypatch):
+    config = config_of(checkpoint, peanuts, tmp_path, methods=["finetuned"], rotate=False)
+    config.finetune.steps, config.test_damage = 2, ["cloud"]
+    config.features.voxel_size = 0.1
+    assert 0 <= run_transfer(config).scores[0].accuracy_damaged["cloud"] <= 1
+    # Its normals turn with it.
+    store = ShapeStore(load_dataset("folder", peanuts), "none", None)
+    cloud = damaged(store(store.dataset.shapes[0]), "cloud", 0)
+    turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    seen = []
+
+    def watched(points, faces, voxel_size, rng, normals):
+        seen.append(normals)
+        return surface_points(points, faces, voxel_size, rng, normals)
+
+    monkeypatch.setattr("sparsefeat.transfer.finetune.surface_points", watched)
+    assert finetuned._scores(cloud, np.random.default_rng(0), turn).shape == (
+        len(cloud.vertices),
+        2,
+    )
+    np.testing.assert_array_equal(seen[0], cloud.normals @ turn.T)
+
+
+def test_a_vertex_has_the_label_of_any_labelled_face():
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [5, 5, 5.0]])
+    faces = np.array([[0, 1, 2], [1, 3, 2]])
+    shape = Shape("square", None, lambda: None)
+    for labels, expected in (([1, -1], [1, 1, 1, -1, -1]), ([-1, 2], [-1, 2, 2, 2, -1])):
+        square = LoadedShape(shape, ShapeData(vertices, faces, face_labels=np.array(labels)))
+        assert vertex_labels(square).tolist() == expected
+        assert vertex_labels(square, np.array([3, 3])).tolist() == [3, 3, 3, 3, -1]
+    square = LoadedShape(shape, ShapeData(vertices, faces, np.arange(5)))
+    assert vertex_labels(square, np.ones(5)).tolist() == [1] * 5
+
+
+def test_a_page_shows_labels_of_faces(checkpoint, tmp_path):
+    for seed in range(4):
+        vertices, faces, labels = peanut(seed)
+        write_off(tmp_path / f"p{seed}.off", vertices, faces)
+        of_faces = "\n".join(map(str, labels[faces[:, 0]]))
+        (tmp_path / f"p{seed}.flabels.txt").write_text(of_faces + "\n")
+    config = config_of(checkpoint, tmp_path, tmp_path / "out", methods=["xyz"], rotate=False)
+    page = tmp_path / "page.html"
+    assert write_page(run_transfer(config), str(page)) == [page]
+    assert "predicted from xyz" in page.read_text(encoding="utf-8")
 
 
 def test_correspondence_of_a_shape_with_itself_is_exact(checkpoint, peanuts, tmp_path):
