@@ -159,18 +159,15 @@ def _labelling(
             config, dataset, store, sources["tuned"], classes, progress, device, path
         )
     if config.rungs:
-        shots = [
-            store(shape)
-            for shape in dataset.few_shot(config.data.train, max(config.shots), config.seeds[0])
-        ]
-        last = next(
-            s for s in result.scores if s.method == "tuned" and s.shots == max(config.shots)
-        )
+        seed, count = config.seeds[0], max(config.shots)
+        shots = [store(shape) for shape in dataset.few_shot(config.data.train, count, seed)]
+        shots += [damaged(shape, kind, seed) for kind in config.damage for shape in shots]
+        last = next(s for s in result.scores if s.method == "tuned" and s.shots == count)
         still = replace(config, rotate=False)
         for voxel_size in _rungs(last.voxel_size, config.rungs):
             progress(f"curve: voxel size {voxel_size:.4g}")
             source = sources["tuned"].at(voxel_size)
-            args = (shots, test, still, classes, max(config.shots), config.seeds[0])
+            args = (shots, test, still, classes, count, seed)
             result.curve.append(
                 CurvePoint(voxel_size, score_labels("curve", source, *args, device=device).accuracy)
             )
@@ -223,7 +220,9 @@ def _correspondence(
     if config.rungs:
         for voxel_size in _rungs(sources["tuned"].voxel_size, config.rungs):
             progress(f"curve: voxel size {voxel_size:.4g}")
-            nearest = score(sources["tuned"].at(voxel_size), False, ["nearest"])[0]
+            source = sources["tuned"].at(voxel_size)
+            metric = landmark_metric(source, learned) if learned else None
+            nearest = score(source, False, ["nearest"], metric)[0]
             result.curve.append(CurvePoint(voxel_size, nearest.error))
     rows = dict.fromkeys(row for pair in result.pairs[:1] for row in pair)
     result.shapes = [store(dataset.shapes[row]) for row in rows]

@@ -19,7 +19,8 @@ from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset, load_dataset
 from sparsefeat.errors import InputError
 from sparsefeat.extract.surfaces import surface_points, vertex_features
 from sparsefeat.io.config import load_config
-from sparsefeat.receptive_field import ProbeObjective, RoundTripObjective
+from sparsefeat.models.voxel_cloud import voxelize
+from sparsefeat.receptive_field import ProbeObjective, RoundTripObjective, tune_receptive_field
 from sparsefeat.transfer import AdapterConfig, TransferConfig, format_table, run_transfer
 from sparsefeat.transfer.adapter import (
     AdapterComparison,
@@ -27,11 +28,13 @@ from sparsefeat.transfer.adapter import (
     GridPoint,
     TunedPoint,
     _divide,
+    _points,
 )
 from sparsefeat.transfer.config import CorrespondenceConfig, FeatureConfig, FinetuneConfig
 from sparsefeat.transfer.correspondence import choose_pairs, landmark_metric
 from sparsefeat.transfer.features import Backbone, Coordinates, tuning_objective, vertex_labels
 from sparsefeat.transfer.finetune import Finetuned
+from sparsefeat.transfer.labelling import score_labels
 from sparsefeat.transfer.page import write_page
 from sparsefeat.transfer.report import to_json
 from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged, drawn
@@ -217,6 +220,68 @@ def test_groups_of_the_adapter_share_nobody():
         who = [{shape.individual for shape in part} for part in parts]
         assert [len(part) for part in parts] == [12, 6, 6]
         assert [len(group) for group in who] == [4, 2, 2] and len(set.union(*who)) == 8
+
+
+def test_the_curve_is_of_the_heads_and_maps_of_the_table(checkpoint, peanuts, tmp_path):
+    config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned"], rungs=1, rotate=False)
+    # Given: the middle of the curve is the size of the table.
+    config.features.voxel_size, config.damage = 0.1, ["cut", "cloud"]
+    result = run_transfer(config)
+    assert result.curve[0].score == result.scores[0].accuracy
+    plain = run_transfer(replace(config, damage=[])).scores[0].accuracy
+    assert plain != result.scores[0].accuracy, "heads that learn on copies too are others"
+
+    config.task, config.damage = "correspondence", []
+    config.data.options = {"train_share": 0.5}
+    config.correspondence = CorrespondenceConfig(pairs=2, eigenpairs=8, zoomout=0, metric=3)
+    result = run_transfer(config)
+    assert result.curve[0].score == result.maps[0].error
+    config.correspondence.metric = 0
+    assert run_transfer(config).maps[0].error != result.maps[0].error
+
+
+def test_the_adapter_heeds_the_span_and_the_damages(checkpoint, peanuts, tmp_path, monkeypatch):
+    config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned"], rotate=False)
+    config.features.span, config.damage = 1.5, ["cut"]
+    config.adapter = AdapterConfig(
+        shots=2, validation=1, scored=1, held_share=0.3, rungs=1, starts=[1 / 3, 1.0]
+    )
+    bounds, learned = [], []
+
+    def watched_tuning(*arguments, **options):
+        bounds.append(options["bounds"])
+        return tune_receptive_field(*arguments, **options)
+
+    def watched_scores(method, source, shots, *others, **options):
+        learned.append([shape.original for shape in shots])
+        return score_labels(method, source, shots, *others, **options)
+
+    monkeypatch.setattr("sparsefeat.transfer.adapter.tune_receptive_field", watched_tuning)
+    monkeypatch.setattr("sparsefeat.transfer.adapter.score_labels", watched_scores)
+    run_transfer(config)
+    expected = [(start / 1.5, start * 1.5) for start in (0.1 / 3, 0.1)]
+    np.testing.assert_allclose(bounds, expected)
+    assert all(len(who) == 4 and who.count(None) == 2 for who in learned)
+
+
+def test_the_adapter_counts_the_points_that_go_through_the_network(
+    checkpoint, peanuts, monkeypatch
+):
+    extractor = FeatureExtractor.from_pretrained(checkpoint)
+    store = ShapeStore(load_dataset("folder", peanuts), "none", None)
+    shape = store(store.dataset.shapes[0])
+    ran = []
+
+    def watched(points, voxel_size, **options):
+        cloud = voxelize(points, voxel_size, **options)
+        ran.append(len(points))
+        return cloud
+
+    monkeypatch.setattr("sparsefeat.extract.extractor.voxelize", watched)
+    for scales in ([1.0], [0.57, 1.0, 1.71]):
+        ran.clear()
+        Backbone("at", extractor, FeatureConfig(voxel_size=0.1, scales=scales), 1.0)(shape)
+        assert sum(ran) == pytest.approx(_points(shape, 0.1, scales), rel=0.01)
 
 
 def test_fine_tuning_changes_a_copy(checkpoint, peanuts, tmp_path):
