@@ -23,7 +23,7 @@ from sparsefeat.pretrain.log import read_log
 from sparsefeat.transfer import axis
 from sparsefeat.transfer.axis import AxisResult, run_axis
 from sparsefeat.transfer.axis_report import axis_values, format_axis, save_axis
-from sparsefeat.transfer.config import AxisConfig, SettingConfig
+from sparsefeat.transfer.config import AxisConfig, ScanScoreConfig, SettingConfig
 from sparsefeat.visualize import plot_spreads
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -316,9 +316,16 @@ def test_what_cannot_be_is_refused_in_one_line(config, base, tmp_path):
     for changes, message in (
         ({"settings": {}}, "must not be empty"),
         ({"scans": {}, "shapes": {}}, "must not be empty"),
+        ({"seeds": [0, 0]}, "seeds: expected each of them once"),
+        ({"seeds": [-1]}, "seeds: expected at least 0"),
     ):
         with pytest.raises(InputError, match=message):
             AxisConfig(**{**vars(config), **changes})
+    with pytest.raises(InputError, match="voxel_size must be positive"):
+        SettingConfig(voxel_size=0.0)
+    for changes in ({"voxel_size": 0.0}, {"pairs": 0}, {"min_overlap": 2.0}):
+        with pytest.raises(InputError, match=next(iter(changes))):
+            ScanScoreConfig(**changes)
     config.shapes["peanuts"].shots = [1, 2]
     with pytest.raises(InputError, match=r"shapes.peanuts: expected one kind of labels and one"):
         AxisConfig(**vars(config))

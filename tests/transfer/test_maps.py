@@ -188,6 +188,10 @@ def test_wrong_configurations_are_refused(config, tmp_path):
         ({"shapes": 1}, "shapes: expected 2 or more, got 1"),
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"data": DataConfig()}, "data.normalize: expected area"),
+        ({"pairs": 0}, "pairs: expected at least 1, got 0"),
+        ({"seed": -1}, "seed: expected at least 0, got -1"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0"),
+        ({"data": replace(config.data, max_test=3)}, "data.max_test: maps are scored on pairs"),
     ):
         with pytest.raises(InputError, match=line):
             replace(config, **change)

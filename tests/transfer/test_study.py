@@ -121,6 +121,22 @@ def test_a_study_that_cannot_be_is_refused(checkpoint, peanuts, tmp_path):  # no
         ({"networks": {"a": "random"}, "joined": {}}, "first is random"),
         ({"shots": []}, "must not be empty"),
         ({"held_out": 1.0}, "held_out"),
+        ({"scales": []}, "scales: expected one positive factor"),
+        ({"scales": [0.0]}, "scales: expected one positive factor"),
+        ({"views": 0}, "views: expected at least 1"),
+        ({"voxel_size": -1.0}, "voxel_size must be positive"),
+        ({"labels": {}}, "labels and damages must not be empty"),
+        ({"damages": []}, "labels and damages must not be empty"),
+        ({"seeds": [-1]}, "seeds: expected at least 0"),
+        ({"seeds": [1, 1]}, "seeds: expected each of them once"),
+        ({"shots": [0]}, "shots: expected at least 1"),
+        ({"damaged_shots": [2, 2]}, "damaged_shots: expected each of them once"),
+        ({"damaged_shots": []}, "copies: heads learn on them with damaged_shots, which is empty"),
+        ({"clean_only": ["lables"]}, "clean_only 'lables': expected one of labels"),
+        ({"hand_made": ["hks", "hks"], "joined": {}}, "members: expected each of them once"),
+        ({"networks": {"hks": "x"}, "joined": {}}, "members: expected each of them once"),
+        ({"absolute": True, "data": DataConfig()}, "absolute: expected data.normalize area"),
+        ({"data": DataConfig(resplit=True)}, "data.resplit: a study has one division"),
     ):
         with pytest.raises(InputError, match=message):
             study_of(checkpoint, peanuts, tmp_path, **changes)

@@ -30,7 +30,12 @@ from sparsefeat.transfer.adapter import (
     _divide,
     _points,
 )
-from sparsefeat.transfer.config import CorrespondenceConfig, FeatureConfig, FinetuneConfig
+from sparsefeat.transfer.config import (
+    CorrespondenceConfig,
+    DataConfig,
+    FeatureConfig,
+    FinetuneConfig,
+)
 from sparsefeat.transfer.correspondence import choose_pairs, landmark_metric
 from sparsefeat.transfer.features import Backbone, Coordinates, tuning_objective, vertex_labels
 from sparsefeat.transfer.finetune import Finetuned
@@ -595,6 +600,44 @@ def test_wrong_input_gets_one_line(checkpoint, peanuts, tmp_path, override, mess
     ]
     assert done.returncode == 2, done.stderr
     assert len(last) == 1 and message in last[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [0, 0]}, "seeds: expected each of them once"),
+        ({"seeds": [0, -1]}, "seeds: expected at least 0"),
+        ({"methods": ["hks", "hks"]}, "methods: expected each of them once"),
+        ({"shots": [2, 2]}, "shots: expected each of them once"),
+        ({"test_damage": ["cut", "cut"]}, "test_damage: expected each of them once"),
+        ({"task": "correspondence", "adapter": AdapterConfig()}, "adapter: for segmentation and"),
+        (
+            {"task": "correspondence", "data": DataConfig(max_test=3)},
+            "data.max_test: correspondence is scored on pairs; set correspondence.pairs",
+        ),
+    ],
+)
+def test_experiments_that_would_count_twice_or_ignore_an_option_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        TransferConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        (CorrespondenceConfig, {"eigenpairs": 30, "zoomout": 20}, "zoomout: expected 0, or at lea"),
+        (CorrespondenceConfig, {"metric": 1}, "metric: expected 0, or 2 shapes or more, got 1"),
+        (CorrespondenceConfig, {"pairs": 0}, "pairs: expected at least 1, got 0"),
+        (AdapterConfig, {"draws": [1, 1]}, "draws: expected each of them once"),
+        (AdapterConfig, {"starts": [1.0, 1.0]}, "starts: expected each of them once"),
+        (AdapterConfig, {"draws": [-1]}, "draws: expected at least 0"),
+        (DataConfig, {"max_test": 0}, "max_test: expected at least 1, got 0"),
+        (FeatureConfig, {"voxel_size": math.inf}, "voxel_size must be positive, got inf"),
+    ],
+)
+def test_sections_that_cannot_be_are_refused(section, changes, message):
+    with pytest.raises(InputError, match=message):
+        section(**changes)
 
 
 def test_what_is_drawn_is_seeded_in_order_and_no_more_than_there_is():
