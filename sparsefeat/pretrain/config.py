@@ -186,6 +186,10 @@ class PretrainConfig:
         _check_least(self, batch_size=1, save_every=1, validate_every=0, seed=0)
         if self.max_voxels is not None:
             _check_least(self, max_voxels=1)
+            if self.data.shapes is not None and self.data.shapes.rooms == 0:
+                raise InputError(
+                    "max_voxels: for pairs of fragments, got data.shapes without rooms"
+                )
 
 
 def _check_least(config: object, **least: int) -> None:

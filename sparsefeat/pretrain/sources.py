@@ -100,8 +100,6 @@ class ShapeSource:
     def __init__(self, config: PretrainConfig, overfit: bool):
         shapes = config.data.shapes
         self.config, self.overfit = config, overfit
-        if config.max_voxels is not None:
-            raise InputError("max_voxels: for pairs of fragments alone, got data.shapes")
         shared = {Path(root).resolve() for root in shapes.roots} & {
             Path(root).resolve() for root in shapes.validation_roots or ()
         }

@@ -24,7 +24,7 @@ from sparsefeat.transfer.config import TransferConfig
 from sparsefeat.transfer.features import Backbone, tuning_objective
 from sparsefeat.transfer.labelling import score_labels
 from sparsefeat.transfer.records import Record, read_records, write_records
-from sparsefeat.transfer.shapes import LoadedShape, ShapeStore
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged
 
 
 @dataclass
@@ -45,7 +45,8 @@ class TunedPoint:
         accuracy: of that voxel size on the scored shapes.
         scanned: the best rung of the look that comes before the descent.
         scanned_accuracy: of that rung on the scored shapes: what the descent has to be better than.
-        cost_share: surface points of the tuning and of the final features, against those of the grid.
+        cost_share: surface points of the tuning and of the final features, against those of the grid; a point counts
+            once per pose and scale.
     """
 
     start: float
@@ -155,6 +156,18 @@ class AdapterComparison:
         return "\n".join(lines)
 
 
+def check_adapter(config: TransferConfig, dataset: ShapeDataset, path: Path | None) -> None:
+    """Find out what :func:`compare_adapter` would refuse.
+
+    Raises:
+        InputError: see there.
+    """
+    if path is not None:
+        read_records(path, _identity(config))
+    for seed in config.adapter.draws:
+        _divide(dataset, config, seed)
+
+
 def compare_adapter(
     config: TransferConfig,
     dataset: ShapeDataset,
@@ -222,13 +235,17 @@ def _draw(
     shots, validation, scored = (
         [store(shape) for shape in part] for part in _divide(dataset, config, seed)
     )
+    learned = shots + [damaged(shape, kind, seed) for kind in config.damage for shape in shots]
     still = replace(config, rotate=False)
+
+    def points(voxel_size: float, of: Sequence[LoadedShape]) -> int:
+        return views * sum(_points(shape, voxel_size, config.features.scales) for shape in of)
 
     def accuracy(voxel_size: float, on: Sequence[LoadedShape]) -> float:
         return score_labels(
             "adapter",
             source.at(voxel_size),
-            shots,
+            learned,
             on,
             still,
             classes,
@@ -241,25 +258,26 @@ def _draw(
     for k in range(check.rungs):
         size = source.start * 2 ** ((k - (check.rungs - 1) / 2) / 2)
         progress(f"draw {seed}, grid: voxel size {size:.4g}")
-        points = views * sum(_points(shape, size) for shape in (*shots, *validation))
-        grid.append(GridPoint(size, accuracy(size, validation), points))
+        cost = points(size, [*learned, *validation])
+        grid.append(GridPoint(size, accuracy(size, validation), cost))
     draw = AdapterDraw(seed, grid, math.nan, [], len(shots), len(validation), len(scored))
     draw.accuracy = accuracy(draw.best.voxel_size, scored)
     total = sum(point.points for point in grid)
     chosen = shots[: config.features.shapes]
     for factor in check.starts:
-        start = source.start * factor
+        start, span = source.start * factor, config.features.span
         progress(f"draw {seed}, tuning from {start:.4g}")
         tuned = tune_receptive_field(
             source.extractor,
             chosen,
             tuning_objective(config.features.objective, config.task, chosen),
             start=start,
+            bounds=(start / span, start * span),
             keypoints=config.features.keypoints,
             views=views,
             seed=seed,
         )
-        final = views * sum(_points(shape, tuned.voxel_size) for shape in shots)
+        final = points(tuned.voxel_size, learned)
         scanned = _scanned(tuned)
         draw.tuned.append(
             TunedPoint(
@@ -311,6 +329,10 @@ def _some(shapes: Sequence[Shape], count: int, seed: int) -> list[Shape]:
     return chosen
 
 
-def _points(shape: LoadedShape, voxel_size: float) -> int:
+def _points(shape: LoadedShape, voxel_size: float, scales: Sequence[float]) -> int:
+    """Points that go through the network for features at these scales: at each, the samples for the smallest."""
+    if shape.surface is None:
+        return len(scales) * len(shape.vertices)
     area = surface_area(shape.vertices, shape.faces)
-    return len(shape.vertices) + math.ceil(area * (SAMPLES_PER_VOXEL_EDGE / voxel_size) ** 2)
+    samples = math.ceil(area * (SAMPLES_PER_VOXEL_EDGE / (voxel_size * min(scales))) ** 2)
+    return len(scales) * (len(shape.vertices) + samples)

@@ -7,7 +7,6 @@ Every training and every score is a record of its own, written as it is finished
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
+from sparsefeat.checkpoint import weights_digest
 from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.errors import InputError, warn
 from sparsefeat.evaluate.matching import evaluate_matching
@@ -33,6 +34,7 @@ from sparsefeat.transfer.config import (
     ScanScoreConfig,
     SettingConfig,
     StudyConfig,
+    file_name,
 )
 from sparsefeat.transfer.creatures import make_missing_creatures
 from sparsefeat.transfer.features import Backbone
@@ -74,17 +76,22 @@ def run_axis(
     """
     base = load_config(PretrainConfig, find_config(config.base), config.changes)
     plans = {name: _stages(config, setting) for name, setting in config.settings.items()}
-    identity = _identity(config, base)
+    identity = _identity(config, base, plans)
     records = read_records(path, identity)
     shapes = _shapes_at_hand(config)
     _make_data(config, base, plans, shapes)
+    if shapes is not None:
+        study = config.shapes[shapes]
+        labelled = StudyShapes(study)
+        for seed in config.seeds:  # refused before hours of training
+            labelled.shots(study.shots[0], seed)
     scans = _scans_at_hand(config, base)
     done = {(r["setting"], r["seed"], r["measure"]) for r in records}
     # Seeds outside, so that a study that is stopped early has something of every setting.
     for seed, (name, stages) in itertools.product(config.seeds, plans.items()):
         trained_by = next(other for other in plans if plans[other] == stages)
         train_seed = config.seeds[0] if config.train_once else seed
-        folder = output / "trainings" / _file_name(trained_by, train_seed)
+        folder = output / "trainings" / f"{file_name(trained_by)}-{train_seed}"
         checkpoint = folder / "last.safetensors"
         work: dict[str, Callable[[], Values]] = {
             TRAINING: partial(_train, stages, train_seed, folder, device)
@@ -93,16 +100,16 @@ def run_axis(
             if not _trained_on(stages, pairs):
                 work[measure] = partial(_score_scans, scan, pairs, checkpoint, device)
         if shapes is not None:
-            part = output / "scores" / f"{_file_name(name, seed)}_{shapes}.json"
+            part = output / "scores" / f"{file_name(name)}-{seed}_{file_name(shapes)}.json"
             study = config.shapes[shapes]
             voxel_size = config.settings[name].voxel_size
             work[shapes] = partial(_score_shapes, study, voxel_size, checkpoint, seed, part, device)
-        for measure, measured in work.items():
-            lost = measure == TRAINING and not checkpoint.is_file()
-            if (name, seed, measure) in done and not lost:
-                continue
+        left = [measure for measure in work if (name, seed, measure) not in done]
+        if left and TRAINING not in left and not _trained(stages, folder):
+            left.insert(0, TRAINING)  # a lost network that is still to be scored
+        for measure in left:
             progress(f"{name}, seed {seed}: {measure}")
-            values = measured()
+            values = work[measure]()
             if measure == TRAINING and shapes is not None:
                 # Scores of a network that was there before are not of this one.
                 part.unlink(missing_ok=True)
@@ -120,9 +127,10 @@ def parts_left(config: AxisConfig, path: Path) -> int:
         InputError: a file of another study.
     """
     base = load_config(PretrainConfig, find_config(config.base), config.changes)
+    plans = {name: _stages(config, setting) for name, setting in config.settings.items()}
     known = [
         record
-        for record in read_records(path, _identity(config, base))
+        for record in read_records(path, _identity(config, base, plans))
         if record["setting"] in config.settings and record["seed"] in config.seeds
     ]
     measures = 1 + len(config.scans) + bool(config.shapes)
@@ -153,8 +161,10 @@ def _train(stages: Sequence[PretrainConfig], seed: int, folder: Path, device: st
         here = folder if number == len(stages) else folder / f"stage{number}"
         model = stage.model if init is None else replace(stage.model, init=str(init))
         resume = (here / "last.pt").is_file()
-        # What was begun without a state to resume from is begun anew.
         config = replace(stage, model=model, seed=seed)
+        # What was begun without a state to resume from is begun anew.
+        if resume:
+            _check_same(here, config)
         run(config, here, device=device or "cpu", resume=resume, overwrite=not resume)
         init = here / "last.safetensors"
         steps += read_log(here)[0]
@@ -164,6 +174,31 @@ def _train(stages: Sequence[PretrainConfig], seed: int, folder: Path, device: st
         "loss": float(np.mean([step["loss"] for step in last])),
         "seconds": round(sum(v for step in steps for k, v in step.items() if k.endswith("_s")), 1),
     }
+
+
+def _trained(stages: Sequence[PretrainConfig], folder: Path) -> bool:
+    """Whether the network of the last stage is there, after its last step."""
+    try:
+        state = torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
+        return bool(state["step"] >= stages[-1].steps)
+    except Exception:  # a damaged file is refused by who resumes it
+        return False
+
+
+def _check_same(folder: Path, config: PretrainConfig) -> None:
+    """Refuse a training of other settings; :func:`run` itself resumes one with other data and steps.
+
+    Raises:
+        InputError: see above.
+    """
+    begun, wanted = (
+        to_dict(c) for c in (load_config(PretrainConfig, folder / "config.yaml"), config)
+    )
+    differing = [name for name in wanted if wanted[name] != begun[name]]
+    if differing:
+        raise InputError(
+            f"{folder}: a training with other settings in {', '.join(differing)}; remove it or choose another --output"
+        )
 
 
 def _scans_at_hand(
@@ -279,11 +314,9 @@ def _make_data(
                 make_missing_creatures(config.creatures[root], Path(root), progress)
 
 
-def _file_name(setting: str, seed: int) -> str:
-    return f"{re.sub(r'[^A-Za-z0-9.]+', '_', setting)}-{seed}"
-
-
-def _identity(config: AxisConfig, base: PretrainConfig) -> dict[str, Any]:
+def _identity(
+    config: AxisConfig, base: PretrainConfig, plans: dict[str, list[PretrainConfig]]
+) -> dict[str, Any]:
     """What a number depends on besides its setting and its seed."""
     kept = to_dict(config) | {"base": to_dict(base)}
     for name in ("seeds", "output", "changes"):
@@ -291,4 +324,10 @@ def _identity(config: AxisConfig, base: PretrainConfig) -> dict[str, Any]:
     for study in kept["shapes"].values():
         for name in ("seeds", "workers", "cache", "output"):
             del study[name]
+    if config.train_once:
+        kept["training seed"] = config.seeds[0]
+    # A path is no network.
+    inits = {stage.model.init for stages in plans.values() for stage in stages} - {None}
+    if inits:
+        kept["weights"] = {init: weights_digest(init) for init in sorted(inits)}
     return kept

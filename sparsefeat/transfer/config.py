@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,6 +28,43 @@ LEARNED = (CLEAN, COPIES, SAME)
 _HAND_MADE = ("fpfh", "fpfh_context", "hks", "wks")
 
 
+def check_least(config: object, **least: float) -> None:
+    """Refuse numbers, or numbers in lists, that are below these; None is left alone.
+
+    Raises:
+        InputError: see above.
+    """
+    for name, lowest in least.items():
+        value = getattr(config, name)
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        if any(number < lowest for number in values):
+            raise InputError(f"{name}: expected at least {lowest:g}, got {value}")
+
+
+def check_positive(config: object, *names: str) -> None:
+    """Refuse numbers that are not above 0; None is left alone.
+
+    Raises:
+        InputError: see above.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name} must be positive, got {value}")
+
+
+def check_distinct(config: object, *names: str) -> None:
+    """Refuse lists that say a thing twice, which would count twice in means; None is left alone.
+
+    Raises:
+        InputError: see above.
+    """
+    for name in names:
+        values = getattr(config, name) or []
+        if len(set(values)) < len(values):
+            raise InputError(f"{name}: expected each of them once, got {values}")
+
+
 @dataclass
 class DataConfig:
     """Which shapes."""
@@ -43,6 +82,9 @@ class DataConfig:
         "none"  # scale each shape to unit area or unit radius first
     )
     up: Literal["x", "y", "z", "-x", "-y", "-z"] = "z"  # of the shapes, for pictures
+
+    def __post_init__(self) -> None:
+        check_least(self, max_test=1)
 
 
 @dataclass
@@ -97,10 +139,7 @@ class FeatureConfig:
             raise InputError(f"scales: expected one positive factor or more, got {self.scales}")
         if len(self.join) < 2 or len(set(self.join)) < len(self.join):
             raise InputError(f"join: expected two different methods or more, got {self.join}")
-        for name in ("start", "voxel_size"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} must be positive, got {value}")
+        check_positive(self, "start", "voxel_size")
 
 
 @dataclass
@@ -153,10 +192,13 @@ class CorrespondenceConfig:
     metric: int = 0  # random training shapes whose landmarks a linear metric on features is learned from; 0: none
 
     def __post_init__(self) -> None:
-        for name, least in {"pairs": 1, "points": 1, "eigenpairs": 1, "zoomout": 0}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name}: expected at least {least}, got {value}")
+        check_least(self, pairs=1, points=1, eigenpairs=1, zoomout=0)
+        if 0 < self.zoomout < self.eigenpairs:
+            raise InputError(
+                f"zoomout: expected 0, or at least eigenpairs {self.eigenpairs}, got {self.zoomout}"
+            )
+        if self.metric == 1 or self.metric < 0:
+            raise InputError(f"metric: expected 0, or 2 shapes or more, got {self.metric}")
 
 
 @dataclass
@@ -183,6 +225,8 @@ class AdapterConfig:
             raise InputError(
                 f"expected one draw or more and positive starts, got {self.draws}, {self.starts}"
             )
+        check_least(self, draws=0)
+        check_distinct(self, "starts", "draws")
 
 
 @dataclass
@@ -235,18 +279,23 @@ class TransferConfig:
             raise InputError(
                 "features.absolute: expected data.normalize area, which times and energies are for"
             )
-        if self.correspondence.metric == 1 or self.correspondence.metric < 0:
-            raise InputError(
-                f"correspondence.metric: expected 0, or 2 shapes or more, got {self.correspondence.metric}"
-            )
-        if any(seed < 0 for seed in self.seeds):
-            raise InputError(f"seeds must be 0 or more, got {self.seeds}")
+        check_least(self, seeds=0)
+        check_distinct(self, "methods", "seeds", "shots", "damage", "test_damage")
         if "tuned" not in self.methods and (self.rungs or self.adapter is not None):
             raise InputError(
                 "methods: the curve (rungs) and the adapter are about tuned, which is not among them"
             )
-        if self.data.resplit and self.task == "correspondence":
-            raise InputError("data.resplit: correspondence has one seed and no shots to divide for")
+        if self.task == "correspondence":
+            if self.data.resplit:
+                raise InputError(
+                    "data.resplit: correspondence has one seed and no shots to divide for"
+                )
+            if self.data.max_test is not None:
+                raise InputError(
+                    "data.max_test: correspondence is scored on pairs; set correspondence.pairs"
+                )
+            if self.adapter is not None:
+                raise InputError("adapter: for segmentation and classification")
 
 
 @dataclass
@@ -259,7 +308,8 @@ class StudyConfig:
         0.0  # score on this share of the training individuals, for development; 0: on data.test
     )
     labels: dict[str, str | None] = field(default_factory=lambda: {"labels": None})
-    # name -> folder with <shape>.txt, one label from 0 a vertex, and parts.json; null: the labels of the data set
+    # name -> folder with <shape>.txt (or <class>/<shape>.txt), one label from 0 a vertex, and parts.json; null: the labels
+    # of the data set
     networks: dict[str, str] = field(
         default_factory=lambda: {"ours": DEFAULT_CHECKPOINT, "random": "random"}
     )
@@ -326,6 +376,24 @@ class StudyConfig:
             )
         if not 0 <= self.held_out < 1:
             raise InputError(f"held_out: expected a share from 0 to below 1, got {self.held_out}")
+        check_distinct(self, "members", "damages", "shots", "damaged_shots", "copies", "seeds")
+        check_least(self, shots=1, damaged_shots=1, seeds=0, views=1, max_iterations=1)
+        check_positive(self, "voxel_size")
+        if not self.labels or not self.damages:
+            raise InputError("labels and damages must not be empty")
+        if not self.scales or any(not scale > 0 for scale in self.scales):
+            raise InputError(f"scales: expected one positive factor or more, got {self.scales}")
+        unknown = [kind for kind in self.clean_only if kind not in self.labels]
+        if unknown:
+            raise InputError(f"clean_only {unknown[0]!r}: expected one of {', '.join(self.labels)}")
+        if self.copies and self.damaged_shots == []:
+            raise InputError("copies: heads learn on them with damaged_shots, which is empty")
+        if self.absolute and self.data.normalize != "area":
+            raise InputError(
+                "absolute: expected data.normalize area, which times and energies are for"
+            )
+        if self.data.resplit:
+            raise InputError("data.resplit: a study has one division of the shapes")
 
     @property
     def members(self) -> list[str]:
@@ -350,10 +418,9 @@ class ScanScoreConfig:
     min_overlap: float = 0.3
 
     def __post_init__(self) -> None:
-        if self.pairs < 1 or self.points < 1:
-            raise InputError(
-                f"pairs and points must be positive, got {self.pairs} and {self.points}"
-            )
+        check_positive(self, "pairs", "points", "voxel_size")
+        if not 0 <= self.min_overlap <= 1:
+            raise InputError(f"min_overlap: expected a share from 0 to 1, got {self.min_overlap}")
 
 
 @dataclass
@@ -367,6 +434,15 @@ class SettingConfig:
     voxel_size: float | Literal["rule of thumb", "tuned", "tuned without labels"] | None = (
         None  # of shapes, in their unit: given, 2 % of the median extent, or tuned; null: that of the section shapes
     )
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.voxel_size, str):
+            check_positive(self, "voxel_size")
+
+
+def file_name(text: str) -> str:
+    """The name of a setting as part of the name of a file."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text)
 
 
 @dataclass
@@ -391,6 +467,15 @@ class AxisConfig:
     def __post_init__(self) -> None:
         if not self.settings or not self.seeds or not (self.scans or self.shapes):
             raise InputError("settings, seeds, and scans or shapes must not be empty")
+        check_least(self, seeds=0)
+        check_distinct(self, "seeds")
+        folders: dict[str, str] = {}
+        for name in self.settings:
+            other = folders.setdefault(file_name(name), name)
+            if other != name:
+                raise InputError(
+                    f"settings: {other!r} and {name!r} would share the folder {file_name(name)}; rename one of them"
+                )
         for name, shapes in self.shapes.items():
             if len(shapes.labels) != 1 or len(shapes.shots) != 1:
                 raise InputError(

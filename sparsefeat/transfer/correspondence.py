@@ -15,7 +15,7 @@ from sparsefeat.match.nearest import nearest_neighbours
 from sparsefeat.mesh.geodesic import correspondence_error, geodesic_distances
 from sparsefeat.transfer.config import CorrespondenceConfig
 from sparsefeat.transfer.features import FeatureSource
-from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, drawn
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, check_landmarks, drawn
 
 MAPS = ("nearest", "functional")
 
@@ -79,11 +79,9 @@ def landmark_metric(features: FeatureSource, shapes: Sequence[LoadedShape]) -> L
     """A linear metric on features, learned from the landmarks of training shapes.
 
     Raises:
-        InputError: a shape has no landmarks.
+        InputError: a shape has no landmarks, or two have those of different templates.
     """
-    lacking = [shape.name for shape in shapes if shape.data.correspondence is None]
-    if lacking:
-        raise InputError(f"correspondence.metric: {lacking[0]} has no landmarks to learn from")
+    check_landmarks(shapes, "correspondence.metric")
     return LandmarkMetric().fit([features(shape)[shape.data.correspondence] for shape in shapes])
 
 
@@ -111,6 +109,9 @@ class MapScorer:
         store: of its shapes.
         pairs: (source, target) rows.
         config: how maps are made.
+
+    Raises:
+        InputError: the correspondence of the first pair is not known.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class MapScorer:
     ):
         self.dataset, self.store, self.pairs, self.config = dataset, store, list(pairs), config
         self._error = MapErrors()
+        self._landmarks(*self.pairs[0])
 
     def __call__(
         self,

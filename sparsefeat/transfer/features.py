@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from sparsefeat.checkpoint import from_pretrained
-from sparsefeat.errors import InputError
 from sparsefeat.evaluate.descriptors import random_network
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.descriptors import balance, signature
@@ -28,7 +27,7 @@ from sparsefeat.receptive_field import (
     tune_receptive_field,
 )
 from sparsefeat.transfer.config import FeatureConfig
-from sparsefeat.transfer.shapes import SIGNATURE_EIGENPAIRS, LoadedShape
+from sparsefeat.transfer.shapes import SIGNATURE_EIGENPAIRS, LoadedShape, check_landmarks
 
 PROBED_SHAPES = 5
 """Labelled shapes from which on ``objective: auto`` tunes by a probe. On people of FAUST's training split the voxel sizes
@@ -238,24 +237,30 @@ def tuning_objective(name: str, task: str, shots: Sequence[LoadedShape]) -> Obje
     if name == "cycle":
         return CycleObjective()
     if name == "correspondence":
-        landmarks = [shape.data.correspondence for shape in shots]
-        if any(rows is None for rows in landmarks):
-            raise InputError(
-                "features.objective correspondence: the shapes have no landmarks; use cycle"
-            )
-        return CorrespondenceObjective(landmarks)
+        check_landmarks(shots, "features.objective correspondence")
+        return CorrespondenceObjective([shape.data.correspondence for shape in shots])
     if task == "classification":
         return ProbeObjective([shape.shape.label for shape in shots])
     return ProbeObjective([vertex_labels(shape) for shape in shots])
 
 
-def vertex_labels(shape: LoadedShape) -> np.ndarray:
-    """Labels of vertices; of a shape whose faces are labelled, that of any face at the vertex (-1: none)."""
+def vertex_labels(shape: LoadedShape, labels: np.ndarray | None = None) -> np.ndarray:
+    """Labels of vertices.
+
+    Args:
+        shape: it says whether labels are of vertices or of faces.
+        labels: other ones than its own, such as predicted ones. Shape (N,) or (F,).
+
+    Returns:
+        (N,); of labels of faces, that of any labelled face at the vertex (-1: there is none).
+    """
+    labels = shape.labels if labels is None else labels
     if not shape.labels_faces:
-        return shape.labels
-    labels = np.full(len(shape.vertices), -1, dtype=np.int64)
-    labels[shape.faces] = shape.labels[:, None]
-    return labels
+        return labels
+    of_vertices = np.full(len(shape.vertices), -1, dtype=np.int64)
+    known = labels >= 0
+    of_vertices[shape.faces[known]] = labels[known, None]
+    return of_vertices
 
 
 def source_names(method: str, config: FeatureConfig) -> list[str]:

@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsefeat.errors import InputError
 from sparsefeat.extract.surfaces import surface_points
 from sparsefeat.heads.initialization import seeded
 from sparsefeat.models.voxel_cloud import voxelize
@@ -41,22 +42,26 @@ class Finetuned:
         """Adam on the cross-entropy, one shape a step; returns the losses.
 
         Batch norm keeps its statistics: those of one shape at a time are not those of the next.
+
+        Raises:
+            InputError: no shape has a label, or the loss of a step is not finite.
         """
+        shapes = [shape for shape in shapes if (self._target(shape) >= 0).any()]
+        if not shapes:
+            raise InputError("finetuned: no shape has a label")
         parameters = [*self.model.parameters(), *self.head.parameters()]
         optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
         rng = np.random.default_rng(self.seed)
         self.model.eval()
         losses = []
-        for _ in range(config.steps):
+        for step in range(config.steps):
             shape = shapes[int(rng.integers(len(shapes)))]
             turn = Rotation.random(random_state=rng).as_matrix()
-            scores = self._scores(shape.vertices @ turn.T, shape.faces, rng)
-            if self.task == "classification":
-                target = torch.tensor([shape.shape.label])
-            else:
-                target = torch.from_numpy(vertex_labels(shape))
-            loss = F.cross_entropy(scores, target.to(self.device), ignore_index=-1)
+            scores = self._scores(shape, rng, turn)
+            loss = F.cross_entropy(scores, self._target(shape).to(self.device), ignore_index=-1)
+            if not torch.isfinite(loss):
+                raise InputError(f"finetuned: the loss of step {step} is {loss.item()}")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -67,13 +72,22 @@ class Finetuned:
     @torch.no_grad()
     def predict(self, shape: LoadedShape) -> np.ndarray:
         """Labels of the vertices (N,), or of the faces where those are labelled; of the shape (1,)."""
-        scores = self._scores(shape.vertices, shape.faces, np.random.default_rng(0))
+        scores = self._scores(shape, np.random.default_rng(0), np.eye(3))
         if self.task == "segmentation" and shape.labels_faces:
             scores = scores[torch.from_numpy(shape.faces).to(self.device)].mean(1)
         return scores.argmax(1).cpu().numpy()
 
-    def _scores(self, vertices: np.ndarray, faces: np.ndarray, rng: np.random.Generator) -> Tensor:
-        points, normals = surface_points(vertices, faces, self.voxel_size, rng)
+    def _target(self, shape: LoadedShape) -> Tensor:
+        """The labels of the vertices, or of the shape."""
+        if self.task == "classification":
+            return torch.tensor([shape.shape.label])
+        return torch.from_numpy(vertex_labels(shape))
+
+    def _scores(self, shape: LoadedShape, rng: np.random.Generator, turn: np.ndarray) -> Tensor:
+        """Of the vertices, or of the whole, of a turned shape."""
+        vertices = shape.vertices @ turn.T
+        normals = None if shape.normals is None else shape.normals @ turn.T
+        points, normals = surface_points(vertices, shape.surface, self.voxel_size, rng, normals)
         # A random place in the grid, which a shape has no preference for.
         points = points + rng.random(3) * self.voxel_size
         normals = None if normals is None else torch.from_numpy(normals)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat.match.shape_files import place_colors
-from sparsefeat.transfer.labelling import truth
+from sparsefeat.transfer.features import vertex_labels
 from sparsefeat.transfer.maps import MapsResult
 from sparsefeat.transfer.report import drawn_score, first_maps
 from sparsefeat.transfer.run import TransferResult
@@ -35,8 +35,10 @@ def write_page(result: TransferResult, html: str) -> list[Path]:
         html=html,
         names=[shape.name for shape in shapes],
         labels={
-            "true": [truth(shape, "segmentation") for shape in shapes],
-            f"predicted from {score.method}": [score.predictions[shape.name] for shape in shapes],
+            "true": [vertex_labels(shape) for shape in shapes],
+            f"predicted from {score.method}": [
+                vertex_labels(shape, score.predictions[shape.name]) for shape in shapes
+            ],
         },
         label_names=result.dataset.part_names,
         up=result.config.data.up,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,12 +12,19 @@ import numpy as np
 from sparsefeat.data.shapes import Shape, ShapeDataset, load_dataset
 from sparsefeat.errors import InputError
 from sparsefeat.receptive_field import TunedReceptiveField
-from sparsefeat.transfer.adapter import AdapterComparison, compare_adapter
+from sparsefeat.transfer.adapter import AdapterComparison, check_adapter, compare_adapter
 from sparsefeat.transfer.config import TransferConfig
 from sparsefeat.transfer.correspondence import MapScore, MapScorer, choose_pairs, landmark_metric
 from sparsefeat.transfer.features import Backbone, FeatureSource, make_sources, source_names
 from sparsefeat.transfer.labelling import Score, score_labels
-from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged, drawn
+from sparsefeat.transfer.shapes import (
+    LoadedShape,
+    ShapeStore,
+    check_apart,
+    check_landmarks,
+    damaged,
+    drawn,
+)
 
 Progress = Callable[[str], None]
 
@@ -104,16 +111,23 @@ def _labelling(
     device: str | None,
     output: str | os.PathLike | None,
 ) -> None:
-    classes = _count_labels(config, dataset, store)
-    if config.data.resplit:
-        dataset = _divided_by(config, config.seeds[0])
-    test = result.shapes = [store(shape) for shape in _test_shapes(config, dataset)]
-    for seed in config.seeds:
-        if config.data.resplit and seed != config.seeds[0]:
-            dataset = _divided_by(config, seed)
-            test = [store(shape) for shape in _test_shapes(config, dataset)]
+    divisions = {
+        seed: _divided_by(config, seed) if config.data.resplit else dataset for seed in config.seeds
+    }
+    path = None if output is None else Path(output) / ADAPTER_DRAWS
+    # What can be wrong is found out before anything is tuned or learned.
+    for seed, divided in divisions.items():
+        check_apart(divided.subset(config.data.train), divided.subset(config.data.test))
         for count in config.shots:
-            shots = [store(shape) for shape in dataset.few_shot(config.data.train, count, seed)]
+            divided.few_shot(config.data.train, count, seed)
+    if config.adapter is not None:
+        check_adapter(config, divisions[config.seeds[0]], path)
+    classes = _count_labels(config, divisions.values(), store)
+    for seed, divided in divisions.items():
+        test = [store(shape) for shape in _test_shapes(config, divided)]
+        result.shapes = result.shapes or test
+        for count in config.shots:
+            shots = [store(shape) for shape in divided.few_shot(config.data.train, count, seed)]
             copies = [damaged(shape, kind, seed) for kind in config.damage for shape in shots]
             broken = _damaged_copies(test, config, seed)
             prepared: set[str] = set()
@@ -139,26 +153,21 @@ def _labelling(
                         device,
                     )
                 )
-    if config.data.resplit:
-        dataset, test = _divided_by(config, config.seeds[0]), result.shapes
+    dataset, test = divisions[config.seeds[0]], result.shapes
     if config.adapter is not None:
-        path = None if output is None else Path(output) / ADAPTER_DRAWS
         result.adapter = compare_adapter(
             config, dataset, store, sources["tuned"], classes, progress, device, path
         )
     if config.rungs:
-        shots = [
-            store(shape)
-            for shape in dataset.few_shot(config.data.train, max(config.shots), config.seeds[0])
-        ]
-        last = next(
-            s for s in result.scores if s.method == "tuned" and s.shots == max(config.shots)
-        )
+        seed, count = config.seeds[0], max(config.shots)
+        shots = [store(shape) for shape in dataset.few_shot(config.data.train, count, seed)]
+        shots += [damaged(shape, kind, seed) for kind in config.damage for shape in shots]
+        last = next(s for s in result.scores if s.method == "tuned" and s.shots == count)
         still = replace(config, rotate=False)
         for voxel_size in _rungs(last.voxel_size, config.rungs):
             progress(f"curve: voxel size {voxel_size:.4g}")
             source = sources["tuned"].at(voxel_size)
-            args = (shots, test, still, classes, max(config.shots), config.seeds[0])
+            args = (shots, test, still, classes, count, seed)
             result.curve.append(
                 CurvePoint(voxel_size, score_labels("curve", source, *args, device=device).accuracy)
             )
@@ -191,6 +200,9 @@ def _correspondence(
         store(train[i])
         for i in np.random.default_rng(seed).permutation(len(train))[: config.correspondence.metric]
     ]
+    if learned or config.features.objective == "correspondence":
+        check_apart(train, dataset.subset(config.data.test))
+    check_landmarks(learned, "correspondence.metric")
     for name in sources:
         progress(f"{name}: features and maps of {len(result.pairs)} pairs")
         sources[name].prepare(shots, config.task, seed)
@@ -208,7 +220,9 @@ def _correspondence(
     if config.rungs:
         for voxel_size in _rungs(sources["tuned"].voxel_size, config.rungs):
             progress(f"curve: voxel size {voxel_size:.4g}")
-            nearest = score(sources["tuned"].at(voxel_size), False, ["nearest"])[0]
+            source = sources["tuned"].at(voxel_size)
+            metric = landmark_metric(source, learned) if learned else None
+            nearest = score(source, False, ["nearest"], metric)[0]
             result.curve.append(CurvePoint(voxel_size, nearest.error))
     rows = dict.fromkeys(row for pair in result.pairs[:1] for row in pair)
     result.shapes = [store(dataset.shapes[row]) for row in rows]
@@ -226,14 +240,34 @@ def _test_shapes(config: TransferConfig, dataset: ShapeDataset) -> list[Shape]:
     return drawn(dataset.subset(config.data.test), config.data.max_test, config.seeds[0])
 
 
-def _count_labels(config: TransferConfig, dataset: ShapeDataset, store: ShapeStore) -> int:
-    if config.task == "classification":
-        labels = [shape.label for shape in dataset.shapes]
-        if any(label is None for label in labels):
+def _count_labels(
+    config: TransferConfig, divisions: Iterable[ShapeDataset], store: ShapeStore
+) -> int:
+    """How many labels the shapes to learn from and to score on have.
+
+    Raises:
+        InputError: a shape has none that are of the task, or no test shape has a labelled vertex or face.
+    """
+
+    def labels(dataset: ShapeDataset, shape: Shape) -> np.ndarray:
+        if config.task == "segmentation":
+            return store(shape).labels
+        if shape.label is None:
             raise InputError(
-                f"data set {dataset.name}: its shapes have no classes, which classification needs"
+                f"data set {dataset.name}: {shape.name} has no class, which classification needs"
             )
-        return 1 + max(labels)
-    if dataset.part_count is not None:
-        return dataset.part_count
-    return 1 + max(int(store(shape).labels.max()) for shape in dataset.shapes)
+        return np.array([shape.label])
+
+    count = 0
+    for dataset in divisions:
+        test = _test_shapes(config, dataset)
+        labelled = [shape for shape in test if (labels(dataset, shape) >= 0).any()]
+        if not labelled:
+            names = ", ".join(shape.name for shape in test[:3])
+            raise InputError(f"data set {dataset.name}: no test shape has a label, such as {names}")
+        if config.task == "segmentation" and dataset.part_count is not None:
+            count = dataset.part_count
+            continue
+        for shape in (*dataset.subset(config.data.train), *dataset.subset(config.data.test)):
+            count = max(count, 1 + int(labels(dataset, shape).max()))
+    return count

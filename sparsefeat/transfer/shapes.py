@@ -168,6 +168,41 @@ def drawn(items: Sequence[T], most: int | None, seed: int) -> list[T]:
     return [items[k] for k in sorted(chosen)]
 
 
+def check_apart(train: Sequence[Shape], test: Sequence[Shape]) -> None:
+    """Refuse labels, or landmarks, of shapes that are scored on.
+
+    Raises:
+        InputError: a shape is in both splits.
+    """
+    names = {shape.name for shape in test}
+    shared = [shape.name for shape in train if shape.name in names]
+    if shared:
+        raise InputError(
+            f"data.train and data.test share {len(shared)} shapes, such as {shared[0]}; expected other shapes to learn "
+            "from than to score on"
+        )
+
+
+def check_landmarks(shapes: Sequence[LoadedShape], what: str) -> None:
+    """Refuse shapes whose landmarks are not the same points.
+
+    Args:
+        shapes: that something is learned from.
+        what: begins the message.
+
+    Raises:
+        InputError: a shape has no landmarks, or two have those of different templates.
+    """
+    for shape in shapes:
+        if shape.data.correspondence is None:
+            raise InputError(f"{what}: {shape.name} has no landmarks to learn from")
+        if shape.shape.template != shapes[0].shape.template:
+            raise InputError(
+                f"{what}: the landmarks of {shapes[0].name} and {shape.name} do not correspond; expected training shapes "
+                "of one template"
+            )
+
+
 def _scaled(data: ShapeData, how: str) -> ShapeData:
     if how == "none":
         return data

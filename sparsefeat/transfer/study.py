@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from sparsefeat.checkpoint import weights_digest
+from sparsefeat.errors import InputError
 from sparsefeat.extract.descriptors import balance
 from sparsefeat.heads import LinearProbe
 from sparsefeat.synthetic.parallel import run_tasks
@@ -24,7 +25,7 @@ from sparsefeat.transfer.config import CLEAN, COPIES, LEARNED, SAME, StudyConfig
 from sparsefeat.transfer.correspondence import MapScorer, choose_pairs, landmark_metric
 from sparsefeat.transfer.features import FeatureSource
 from sparsefeat.transfer.records import Record, read_records, write_records
-from sparsefeat.transfer.shapes import LoadedShape
+from sparsefeat.transfer.shapes import LoadedShape, check_landmarks
 from sparsefeat.transfer.study_samples import (
     Asked,
     Sample,
@@ -69,6 +70,13 @@ def run_study(
     """
     records = read_records(path, _identity(config))
     setting = StudyShapes(config)
+    # What can be wrong is found out before anything is described.
+    for count in {*config.shots, *(config.damaged_shots or [])}:
+        for seed in config.seeds:
+            setting.shots(count, seed)
+    maps = None
+    if config.correspondence is not None and _unmapped(config, records):
+        maps = _open_maps(config, setting)
     samples: dict[Asked, Sample] = {}
     heads: dict[tuple, LinearProbe] = {}
     for damage in config.damages:
@@ -116,8 +124,8 @@ def run_study(
             write_records(path, _identity(config), records)
         # Damaged shapes are not seen again.
         samples = {pair: sample for pair, sample in samples.items() if pair.damage == CLEAN}
-    if config.correspondence is not None:
-        _maps(config, setting, records, path, progress, device)
+    if maps is not None:
+        _maps(config, maps, records, path, progress, device)
     return StudyResult(config, records)
 
 
@@ -164,6 +172,8 @@ def _score(
     """Accuracy of each method, pooled over the test shapes."""
     true = np.concatenate([sample.labels[kind] for sample in test])
     counted = true >= 0
+    if not counted.any():
+        raise InputError(f"labels {kind}: no vertex of the test shapes has a label")
     found = {}
     for method in config.methods:
         members = config.joined.get(method, [method])
@@ -192,24 +202,34 @@ class _Mixed(FeatureSource):
         return balance(blocks) if len(blocks) > 1 else blocks[0]
 
 
+class _Maps(NamedTuple):
+    """What maps are scored by, and the shapes that a metric is learned from."""
+
+    score: MapScorer
+    learned: list[LoadedShape]
+
+
+def _open_maps(config: StudyConfig, setting: StudyShapes) -> _Maps:
+    maps = config.correspondence
+    assert maps is not None
+    pairs = choose_pairs(setting.dataset, "test", maps.pairs, config.seeds[0])
+    score = MapScorer(setting.dataset, setting.store, pairs, maps)
+    chosen = setting.shots(maps.metric, config.seeds[0]) if maps.metric else []
+    learned = [setting.store(shape) for shape in chosen]
+    check_landmarks(learned, "correspondence.metric")
+    return _Maps(score, learned)
+
+
 def _maps(
     config: StudyConfig,
-    setting: StudyShapes,
+    maps: _Maps,
     records: list[Record],
     path: Path,
     progress: Callable[[str], None],
     device: str | None,
 ) -> None:
     """Errors of maps between clean test shapes, by all methods."""
-    maps = config.correspondence
-    assert maps is not None
-    pairs = choose_pairs(setting.dataset, "test", maps.pairs, config.seeds[0])
-    score = MapScorer(setting.dataset, setting.store, pairs, maps)
-    learned = (
-        [setting.store(shape) for shape in setting.shots(maps.metric, config.seeds[0])]
-        if maps.metric
-        else []
-    )
+    score, learned = maps
     sources = make_members(config, device)
     for method in _unmapped(config, records):
         progress(f"maps: {method}")
@@ -222,7 +242,7 @@ def _maps(
                 f"{kind.map}, metric": kind.error for kind in score(source, False, metric=metric)
             }
         records += [
-            {"map": kind, "method": method, "error": error, "pairs": len(pairs)}
+            {"map": kind, "method": method, "error": error, "pairs": len(score.pairs)}
             for kind, error in found.items()
         ]
         write_records(path, _identity(config), records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,10 @@ import torch
 from sparsefeat.checkpoint import from_pretrained
 from sparsefeat.data.shape_files import read_integers
 from sparsefeat.data.shapes import Shape, ShapeDataset, load_dataset
+from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.descriptors import SIGNATURE_CHANNELS
+from sparsefeat.io.text import read_text
 from sparsefeat.mesh.fpfh import FPFH_RADII
 from sparsefeat.mesh.seams import sew
 from sparsefeat.synthetic.damage import Ends, part_ends
@@ -27,7 +30,7 @@ from sparsefeat.transfer.features import (
     Signature,
     untrained,
 )
-from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged, drawn
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, check_apart, damaged, drawn
 
 
 class Sample(NamedTuple):
@@ -61,6 +64,7 @@ class StudyShapes:
         train, self.test = self.dataset.subset(data.train), self.dataset.subset(data.test)
         if config.held_out:
             train, self.test = self.dataset.hold_out(data.train, config.held_out, 0)
+        check_apart(train, self.test)
         self.test = drawn(self.test, data.max_test, config.seeds[0])
         rows = {shape.name: row for row, shape in enumerate(self.dataset.shapes)}
         splits = {"train": [rows[s.name] for s in train], "test": [rows[s.name] for s in self.test]}
@@ -68,9 +72,7 @@ class StudyShapes:
             self.dataset, splits={name: tuple(split) for name, split in splits.items()}
         )
         self.mirrors = {
-            name: np.array(
-                json.loads((Path(root) / "parts.json").read_text(encoding="utf-8"))["mirror"]
-            )
+            name: _read_mirror(Path(root) / "parts.json")
             for name, root in config.labels.items()
             if root is not None and (Path(root) / "parts.json").is_file()
         }
@@ -85,7 +87,10 @@ class StudyShapes:
             return clean, np.arange(len(clean.vertices))
         # Any labels are carried along if the rows are.
         numbered = replace(
-            clean.data, vertex_labels=np.arange(len(clean.vertices)), correspondence=None
+            clean.data,
+            vertex_labels=np.arange(len(clean.vertices)),
+            face_labels=None,
+            correspondence=None,
         )
         shape = damaged(
             replace(clean, data=numbered), damage, seed, _bridge_ends(self.dataset, clean)
@@ -93,11 +98,62 @@ class StudyShapes:
         return shape, shape.data.vertex_labels
 
     def labels(self, name: str, kind: str) -> np.ndarray:
-        """Labels of the vertices of the clean shape."""
+        """Labels of the vertices of the clean shape.
+
+        Raises:
+            InputError: there are none, they are of faces, or a file does not fit the shape or the parts.
+        """
         root = self.config.labels[kind]
+        shape = self.store(self.dataset.shapes[self.dataset.row(name)])
         if root is None:
-            return self.store(self.dataset.shapes[self.dataset.row(name)]).labels
-        return read_integers(Path(root) / f"{name.rpartition('/')[2]}.txt")
+            values = shape.labels
+            if shape.labels_faces:
+                raise InputError(
+                    f"{name}: its labels are of faces, a study expects those of vertices"
+                )
+            return values
+        path = self._label_file(Path(root), name)
+        values = read_integers(path)
+        if len(values) != len(shape.vertices):
+            raise InputError(
+                f"{path}: {len(values)} labels, expected one for each of the {len(shape.vertices)} vertices of {name}"
+            )
+        most = len(self.mirrors[kind]) if kind in self.mirrors else math.inf
+        if len(values) and not -1 <= values.min() <= values.max() < most:
+            raise InputError(
+                f"{path}: labels from {values.min()} to {values.max()}, expected parts from 0"
+                + (f" to {most - 1}, those of parts.json" if kind in self.mirrors else "")
+                + ", or -1 for unknown"
+            )
+        return values
+
+    def _label_file(self, root: Path, name: str) -> Path:
+        """``<class>/<shape>.txt``, or ``<shape>.txt`` of a shape whose name no other class has."""
+        path, stem = root / f"{name}.txt", name.rpartition("/")[2]
+        if path.is_file() or stem == name:
+            return path
+        others = [s.name for s in self.dataset.shapes if s.name.rpartition("/")[2] == stem]
+        if len(others) > 1:
+            raise InputError(f"{path}: not found; {stem}.txt could be of {' or '.join(others)}")
+        return root / f"{stem}.txt"
+
+
+def _read_mirror(path: Path) -> np.ndarray:
+    """The mirror image of each part. Shape: (L,).
+
+    Raises:
+        InputError: not JSON, or no list ``mirror`` of parts.
+    """
+    text = read_text(path)
+    try:
+        mirror = np.array(json.loads(text)["mirror"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{path}: expected JSON with "mirror", a part for each part') from error
+    if mirror.ndim != 1 or mirror.dtype.kind != "i" or set(mirror) != set(range(len(mirror))):
+        raise InputError(
+            f"{path}: mirror is {mirror.tolist()}, expected each part from 0 once, at the place of its mirror image"
+        )
+    return mirror
 
 
 def _bridge_ends(dataset: ShapeDataset, shape: LoadedShape) -> Ends | None:

@@ -372,6 +372,9 @@ def test_shapes_that_are_trained_on_are_not_validated_on(hands, tmp_path):
         pretrain(wrong, tmp_path)
 
 
-def test_a_limit_of_voxels_is_refused_for_shapes(hands, tmp_path):
-    with pytest.raises(InputError, match="max_voxels: for pairs of fragments alone"):
-        pretrain(config(hands, max_voxels=100), tmp_path)
+def test_a_limit_of_voxels_needs_fragments(hands):
+    with pytest.raises(InputError, match="max_voxels: for pairs of fragments, got data.shapes"):
+        config(hands, max_voxels=100)
+    mixed = config(hands)
+    mixed.data.shapes.rooms = 0.5
+    assert replace(mixed, max_voxels=100).max_voxels == 100

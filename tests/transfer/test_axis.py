@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from networks import small
 from test_transfer import peanuts  # noqa: F401
 
-from sparsefeat.checkpoint import from_pretrained
+from sparsefeat.checkpoint import from_pretrained, save_checkpoint
 from sparsefeat.cli.transfer import main
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.io.config import load_config
@@ -20,7 +23,7 @@ from sparsefeat.pretrain.log import read_log
 from sparsefeat.transfer import axis
 from sparsefeat.transfer.axis import AxisResult, run_axis
 from sparsefeat.transfer.axis_report import axis_values, format_axis, save_axis
-from sparsefeat.transfer.config import AxisConfig, SettingConfig
+from sparsefeat.transfer.config import AxisConfig, ScanScoreConfig, SettingConfig
 from sparsefeat.visualize import plot_spreads
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -153,6 +156,36 @@ def test_a_stopped_study_goes_on_within_the_training_and_ends_the_same(
 
 
 @pytest.mark.filterwarnings("ignore::sparsefeat.errors.InputWarning")
+@pytest.mark.parametrize(
+    "change, differing",
+    [
+        # What a run of its own may be resumed with would be a network of other settings here.
+        ("steps=2", "steps"),
+        ("data.root={copy}", "data"),
+        ("loss.points=32", "loss"),
+    ],
+)
+def test_a_training_of_other_settings_is_not_taken_over(config, base, tmp_path, change, differing):
+    config.settings, config.shapes = {"cycle": SettingConfig()}, {}
+    run_axis(config, tmp_path, tmp_path / "result.json")
+    trained = (tmp_path / "trainings" / "cycle-0" / "last.safetensors").read_bytes()
+    copy = tmp_path / "copy"
+    shutil.copytree(base.parent, copy)
+    config.settings = {"cycle": SettingConfig([change.format(copy=copy)])}
+    with pytest.raises(
+        InputError, match=f"cycle-0: a training with other settings in {differing};"
+    ):
+        run_axis(config, tmp_path, tmp_path / "other.json")
+    assert (tmp_path / "trainings" / "cycle-0" / "last.safetensors").read_bytes() == trained
+
+
+def test_settings_whose_folders_would_be_one_are_refused(config):
+    two = {name: SettingConfig() for name in ("people: made", "people, made")}
+    with pytest.raises(InputError, match="'people: made' and 'people, made' would share"):
+        AxisConfig(**{**vars(config), "settings": two})
+
+
+@pytest.mark.filterwarnings("ignore::sparsefeat.errors.InputWarning")
 def test_a_second_stage_shares_the_steps_and_starts_from_the_first(config, tmp_path):
     config.settings = {"two": SettingConfig(then=["loss.name=hardest_contrastive"])}
     config.shapes = {}
@@ -177,6 +210,65 @@ def test_settings_that_differ_in_the_voxel_size_for_shapes_share_one_training(co
     # 2 % of the diagonal of the boxes of peanuts of area 1, the same for all labelled shapes
     assert sizes["thumb"][0] == sizes["thumb"][1] and 0.01 < sizes["thumb"][0] < 0.05
     assert len(sizes["tuned"]) == 2 and all(0 < size < 1 for size in sizes["tuned"])
+
+
+@pytest.mark.filterwarnings("ignore::sparsefeat.errors.InputWarning")
+def test_scores_of_networks_of_two_seeds_are_not_mixed(config, tmp_path):
+    path = tmp_path / "result.json"
+    config.settings, config.shapes = {"cycle": SettingConfig()}, {}
+    config.train_once, config.seeds = True, [3]
+    run_axis(config, tmp_path, path)
+    # The network is that of the first seed: another one that is scored makes it another study.
+    config.seeds = [4, 3]
+    with pytest.raises(InputError, match="another configuration"):
+        run_axis(config, tmp_path, path)
+    config.seeds = [3, 4]
+    assert [r["seed"] for r in run_axis(config, tmp_path, path).records] == [3, 3, 4, 4]
+
+
+@pytest.mark.filterwarnings("ignore::sparsefeat.errors.InputWarning")
+def test_trainings_from_other_first_weights_are_another_study(config, base, tmp_path):
+    path, first = tmp_path / "result.json", tmp_path / "first.safetensors"
+    model = load_config(PretrainConfig, base).model
+    save_checkpoint(first, build_model(model), 0.1)
+    config.settings = {"begun": SettingConfig([f"model.init={first}"])}
+    config.shapes = {}
+    records = run_axis(config, tmp_path, path).records
+    assert run_axis(config, tmp_path, path).records == records
+    torch.manual_seed(1)
+    save_checkpoint(first, build_model(model), 0.1)
+    with pytest.raises(InputError, match="another configuration"):
+        run_axis(config, tmp_path, path)
+
+
+@pytest.mark.filterwarnings("ignore::sparsefeat.errors.InputWarning")
+def test_a_lost_network_is_trained_again_only_to_be_scored(config, tmp_path, monkeypatch):
+    path, said = tmp_path / "result.json", []
+    config.settings = {"cycle": SettingConfig()}
+    config.shapes = {}
+    run_axis(config, tmp_path, path)
+    shutil.rmtree(tmp_path / "trainings")
+    records = json.loads(path.read_text())["records"]
+    assert run_axis(config, tmp_path, path, said.append).records == records
+    assert said == [] and not (tmp_path / "trainings").exists()
+    # A score is missing; the training for it is stopped after it saved its first two steps.
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({**kept, "records": records[:1]}))
+    pretrain = axis.run
+
+    def stopped(stage, folder, **options):
+        asked = []
+        pretrain(stage, folder, should_stop=lambda: len(asked) == 2 or asked.append(1), **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(axis, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_axis(config, tmp_path, path)
+    assert (tmp_path / "trainings" / "cycle-0" / "last.safetensors").is_file()
+    monkeypatch.setattr(axis, "run", pretrain)
+    again = run_axis(config, tmp_path, path, said.append)
+    assert said == ["cycle, seed 0: training", "cycle, seed 0: held out"]
+    assert again.records == records, "the same network has the same score"
 
 
 def test_the_table_has_mean_and_sample_deviation_over_seeds(config, tmp_path):
@@ -224,12 +316,32 @@ def test_what_cannot_be_is_refused_in_one_line(config, base, tmp_path):
     for changes, message in (
         ({"settings": {}}, "must not be empty"),
         ({"scans": {}, "shapes": {}}, "must not be empty"),
+        ({"seeds": [0, 0]}, "seeds: expected each of them once"),
+        ({"seeds": [-1]}, "seeds: expected at least 0"),
     ):
         with pytest.raises(InputError, match=message):
             AxisConfig(**{**vars(config), **changes})
+    with pytest.raises(InputError, match="voxel_size must be positive"):
+        SettingConfig(voxel_size=0.0)
+    for changes in ({"voxel_size": 0.0}, {"pairs": 0}, {"min_overlap": 2.0}):
+        with pytest.raises(InputError, match=next(iter(changes))):
+            ScanScoreConfig(**changes)
     config.shapes["peanuts"].shots = [1, 2]
     with pytest.raises(InputError, match=r"shapes.peanuts: expected one kind of labels and one"):
         AxisConfig(**vars(config))
+
+
+@pytest.mark.filterwarnings("ignore::sparsefeat.errors.InputWarning")
+def test_shapes_that_cannot_be_learned_from_are_refused_before_a_training(config, tmp_path):
+    study, said = config.shapes["peanuts"], []
+    for change, message in (
+        ({"shots": [9]}, "not 9"),
+        ({"held_out": 0.0, "data": replace(study.data, test="all")}, "share 5 shapes"),
+    ):
+        config.shapes = {"peanuts": replace(study, **change)}
+        with pytest.raises(InputError, match=message):
+            run_axis(config, tmp_path, tmp_path / "result.json", said.append)
+    assert not said
 
 
 def test_scans_that_are_absent_are_left_out_with_a_warning(config, tmp_path):

@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from networks import small_network
 
+from sparsefeat.checkpoint import save_checkpoint
 from sparsefeat.cli.transfer import main
 from sparsefeat.errors import InputError
 from sparsefeat.io.config import load_config
@@ -39,18 +41,24 @@ def lump(seed):
     return vertices[order], place[np.array(faces)], place
 
 
+def write_lump(path, corres, seed, landmarks=None):
+    """A mesh, and its first landmarks in another folder."""
+    vertices, faces, place = lump(seed)
+    lines = ["OFF", f"{len(vertices)} {len(faces)} 0"]
+    lines += [" ".join(map(str, row)) for row in vertices]
+    lines += [f"3 {a} {b} {c}" for a, b, c in faces]
+    for folder in (path.parent, corres):
+        folder.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    rows = "\n".join(str(k + 1) for k in place[:landmarks])
+    (corres / f"{path.stem}.vts").write_text(rows + "\n")
+
+
 @pytest.fixture(scope="module")
 def lumps(tmp_path_factory):
     root = tmp_path_factory.mktemp("lumps")
-    (root / "off").mkdir()
-    (root / "corres").mkdir()
     for seed in range(5):
-        vertices, faces, place = lump(seed)
-        lines = ["OFF", f"{len(vertices)} {len(faces)} 0"]
-        lines += [" ".join(map(str, row)) for row in vertices]
-        lines += [f"3 {a} {b} {c}" for a, b, c in faces]
-        (root / "off" / f"l{seed}.off").write_text("\n".join(lines) + "\n")
-        (root / "corres" / f"l{seed}.vts").write_text("\n".join(str(k + 1) for k in place) + "\n")
+        write_lump(root / "off" / f"l{seed}.off", root / "corres", seed)
     (root / "splits.yaml").write_text("train: [l0, l1, l2]\ntest: [l3, l4]\n")
     return root
 
@@ -103,6 +111,40 @@ def test_a_training_that_was_cut_gives_the_same_bits(config, tmp_path):
         run_maps(replace(config, steps=7), cut)
 
 
+def test_a_training_goes_on_with_the_features_that_it_began_with_alone(config, tmp_path):
+    weights = tmp_path / "small.safetensors"
+    save_checkpoint(weights, small_network(8), 0.05)
+    config.features.checkpoint = str(weights)
+    before = run_maps(config, tmp_path)
+    assert run_maps(config, tmp_path).losses == before.losses
+    # The same name, another network.
+    save_checkpoint(weights, small_network(8, seed=1), 0.05)
+    with pytest.raises(InputError, match=r"last.pt: was made with other weights of .*small"):
+        run_maps(config, tmp_path)
+
+
+@pytest.mark.parametrize("most", [10, 1000])
+def test_families_may_have_other_numbers_of_landmarks(config, tmp_path, most):
+    names = {"train": [], "test": []}
+    for kind, count in (("few", 40), ("many", 168)):
+        for seed in range(4):
+            path = tmp_path / kind / f"{kind}{seed}.off"
+            write_lump(path, tmp_path / kind / "corres", seed, count)
+            names["train" if seed < 2 else "test"].append(f"{kind}/{kind}{seed}")
+    lines = [f"{split}: [{', '.join(shapes)}]\n" for split, shapes in names.items()]
+    (tmp_path / "splits.yaml").write_text("".join(lines))
+    out = tmp_path / "out"
+    out.mkdir()
+    config.data.root, config.points, config.rotate = tmp_path, most, False
+    result = run_maps(config, out)
+    assert result.pairs == [("few/few2", "few/few3"), ("many/many2", "many/many3")]
+    assert np.isfinite([record["error"] for record in result.records]).all()
+    # In one family all have the same.
+    write_lump(tmp_path / "few" / "few3.off", tmp_path / "few" / "corres", 3, 39)
+    with pytest.raises(InputError, match="few/few3: it has 39 landmarks, few/few0 of the same"):
+        run_maps(config, tmp_path / "other")
+
+
 @pytest.mark.parametrize("inputs, supervision", [("xyz", "landmarks"), ("wks", "none")])
 def test_other_inputs_and_no_labels(config, tmp_path, inputs, supervision):
     changed = replace(config, inputs=inputs, supervision=supervision, steps=2, snapshots=1)
@@ -131,12 +173,25 @@ def test_the_tool_writes_table_curve_and_pictures(lumps, tmp_path, capsys):
     assert "error x100" in capsys.readouterr().out
 
 
+def test_maps_learn_no_landmarks_of_shapes_that_are_scored(config, tmp_path):
+    config.data = replace(config.data, train="test")
+    with pytest.raises(InputError, match="data.train and data.test share 2 shapes, such as l3"):
+        run_maps(config, tmp_path)
+    # Without landmarks nothing is given away.
+    config.supervision, config.steps, config.snapshots = "none", 1, 1
+    assert run_maps(config, tmp_path).pairs == [("l3", "l4")]
+
+
 def test_wrong_configurations_are_refused(config, tmp_path):
     for change, line in (
         ({"zoomout": 5}, "zoomout: expected 0, or at least head.size 10, got 5"),
         ({"shapes": 1}, "shapes: expected 2 or more, got 1"),
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"data": DataConfig()}, "data.normalize: expected area"),
+        ({"pairs": 0}, "pairs: expected at least 1, got 0"),
+        ({"seed": -1}, "seed: expected at least 0, got -1"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0"),
+        ({"data": replace(config.data, max_test=3)}, "data.max_test: maps are scored on pairs"),
     ):
         with pytest.raises(InputError, match=line):
             replace(config, **change)

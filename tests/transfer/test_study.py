@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_transfer import checkpoint, config_of, peanuts  # noqa: F401
+from test_transfer import checkpoint, config_of, peanut, peanuts, write_off  # noqa: F401
 
 from sparsefeat.cli.transfer import main
 from sparsefeat.errors import InputError
@@ -120,9 +121,113 @@ def test_a_study_that_cannot_be_is_refused(checkpoint, peanuts, tmp_path):  # no
         ({"networks": {"a": "random"}, "joined": {}}, "first is random"),
         ({"shots": []}, "must not be empty"),
         ({"held_out": 1.0}, "held_out"),
+        ({"scales": []}, "scales: expected one positive factor"),
+        ({"scales": [0.0]}, "scales: expected one positive factor"),
+        ({"views": 0}, "views: expected at least 1"),
+        ({"voxel_size": -1.0}, "voxel_size must be positive"),
+        ({"labels": {}}, "labels and damages must not be empty"),
+        ({"damages": []}, "labels and damages must not be empty"),
+        ({"seeds": [-1]}, "seeds: expected at least 0"),
+        ({"seeds": [1, 1]}, "seeds: expected each of them once"),
+        ({"shots": [0]}, "shots: expected at least 1"),
+        ({"damaged_shots": [2, 2]}, "damaged_shots: expected each of them once"),
+        ({"damaged_shots": []}, "copies: heads learn on them with damaged_shots, which is empty"),
+        ({"clean_only": ["lables"]}, "clean_only 'lables': expected one of labels"),
+        ({"hand_made": ["hks", "hks"], "joined": {}}, "members: expected each of them once"),
+        ({"networks": {"hks": "x"}, "joined": {}}, "members: expected each of them once"),
+        ({"absolute": True, "data": DataConfig()}, "absolute: expected data.normalize area"),
+        ({"data": DataConfig(resplit=True)}, "data.resplit: a study has one division"),
     ):
         with pytest.raises(InputError, match=message):
             study_of(checkpoint, peanuts, tmp_path, **changes)
+
+
+def test_a_study_finds_out_what_cannot_be_before_any_work(checkpoint, peanuts, tmp_path):  # noqa: F811
+    everyone = DataConfig(root=peanuts, normalize="area", test="all")
+    with_metric = CorrespondenceConfig(metric=9)
+    for changes, message in (
+        ({"data": everyone}, "data.train and data.test share 5 shapes"),
+        ({"shots": [1, 9]}, "not 9"),
+        ({"damaged_shots": [9]}, "not 9"),
+        ({"held_out": 0.5, "correspondence": with_metric}, "not 9"),
+        # One test shape makes no pair.
+        ({"correspondence": CorrespondenceConfig()}, "no pair with a known correspondence"),
+    ):
+        said = []
+        with pytest.raises(InputError, match=message):
+            run_study(
+                study_of(checkpoint, peanuts, tmp_path, **changes), tmp_path / "x.json", said.append
+            )
+        assert not said
+
+
+def test_an_accuracy_needs_a_labelled_test_shape(checkpoint, peanuts, tmp_path):  # noqa: F811
+    labels = tmp_path / "labels"
+    shutil.copytree(peanuts / "labels", labels)
+    options = {"labels": {"own": str(labels)}, "damages": ["clean"], "copies": [], "shots": [2]}
+    study = study_of(checkpoint, peanuts, tmp_path, **options)
+    for shape in StudyShapes(study).test:
+        file = labels / f"{shape.name}.txt"
+        file.write_text("-1\n" * len(file.read_text().split()))
+    with pytest.raises(InputError, match="labels own: no vertex of the test shapes has a label"):
+        run_study(study, tmp_path / "x.json")
+
+
+def test_labels_of_faces_are_no_labels_of_vertices(checkpoint, peanuts, tmp_path):  # noqa: F811
+    root = tmp_path / "faces"
+    shutil.copytree(peanuts, root)
+    shutil.rmtree(root / "labels")
+    # A closed surface of genus 0 has more faces than vertices: a wrong row would be there.
+    for seed in range(6):
+        count = len(peanut(seed)[1])
+        (root / "off" / f"p{seed}.flabels.txt").write_text("0\n" * count)
+    setting = StudyShapes(study_of(checkpoint, root, tmp_path))
+    with pytest.raises(InputError, match="p0: its labels are of faces"):
+        setting.labels("p0", "labels")
+    assert len(setting.loaded("p0", "cut")[1]) > 0, "labels of one's own need none of these"
+
+
+def test_label_files_are_those_of_their_shape(checkpoint, tmp_path):  # noqa: F811
+    root, files = tmp_path / "shapes", tmp_path / "labels"
+    counts = {}
+    for kind in "ab":
+        for seed in range(3):
+            vertices, faces, _ = peanut(seed)
+            write_off(root / kind / f"{seed}.off", vertices, faces)
+            counts[f"{kind}/{seed}"] = len(vertices)
+    write_off(root / "b" / "own.off", *peanut(0)[:2])
+    counts["b/own"] = counts["a/0"]
+    for name, value in (("a/0", 1), ("b/0", 2), ("1", 3), ("own", 0)):
+        path = files / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n" * counts.get(name, counts["a/1"]))
+    (files / "own.txt").write_text("0\n" * counts["b/own"])
+    config = study_of(checkpoint, root, tmp_path, labels={"own": str(files)})
+    setting = StudyShapes(config)
+    assert [set(setting.labels(name, "own")) for name in ("a/0", "b/0", "b/own")] == [{1}, {2}, {0}]
+    with pytest.raises(InputError, match=r"a/1.txt: not found; 1.txt could be of a/1 or b/1"):
+        setting.labels("a/1", "own")
+    for text, message in (
+        ("0\n" * (counts["b/own"] + 1), r"own.txt: \d+ labels, expected one for each of the \d+"),
+        ("0\n" * (counts["b/own"] - 1), r"own.txt: \d+ labels, expected one for each of the \d+"),
+        ("-2\n" * counts["b/own"], "own.txt: labels from -2 to -2, expected parts from 0, or -1"),
+    ):
+        (files / "own.txt").write_text(text)
+        with pytest.raises(InputError, match=message):
+            setting.labels("b/own", "own")
+    (files / "parts.json").write_text('{"mirror": [1, 0]}')
+    with pytest.raises(InputError, match=r"0.txt: labels from 2 to 2, expected parts from 0 to 1,"):
+        StudyShapes(config).labels("b/0", "own")
+    for text in (
+        "not json",
+        '{"names": ["x"]}',
+        '["mirror"]',
+        '{"mirror": [1, 2]}',
+        '{"mirror": 1}',
+    ):
+        (files / "parts.json").write_text(text)
+        with pytest.raises(InputError, match="parts.json: "):
+            StudyShapes(config)
 
 
 def test_the_shipped_studies_can_be_read():
@@ -165,7 +270,7 @@ def test_a_metric_from_training_shapes_in_correspondence(checkpoint, peanuts, tm
         rotate=False,
     )
     config.features.voxel_size = 0.1
-    config.data.test = "all"
+    config.data.options = {"train_share": 0.5}
     config.correspondence = CorrespondenceConfig(pairs=2, eigenpairs=10, zoomout=0, metric=3)
     maps = run_transfer(config).maps
     assert len(maps) == 4 and all(np.isfinite(m.error) for m in maps)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from networks import small_network
 
 from sparsefeat import FeatureExtractor, save_checkpoint
 from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset, load_dataset
+from sparsefeat.errors import InputError
 from sparsefeat.extract.surfaces import surface_points, vertex_features
 from sparsefeat.io.config import load_config
-from sparsefeat.receptive_field import ProbeObjective, RoundTripObjective
+from sparsefeat.models.voxel_cloud import voxelize
+from sparsefeat.receptive_field import ProbeObjective, RoundTripObjective, tune_receptive_field
 from sparsefeat.transfer import AdapterConfig, TransferConfig, format_table, run_transfer
 from sparsefeat.transfer.adapter import (
     AdapterComparison,
@@ -25,11 +28,21 @@ from sparsefeat.transfer.adapter import (
     GridPoint,
     TunedPoint,
     _divide,
+    _points,
 )
-from sparsefeat.transfer.correspondence import choose_pairs
-from sparsefeat.transfer.features import tuning_objective
+from sparsefeat.transfer.config import (
+    CorrespondenceConfig,
+    DataConfig,
+    FeatureConfig,
+    FinetuneConfig,
+)
+from sparsefeat.transfer.correspondence import choose_pairs, landmark_metric
+from sparsefeat.transfer.features import Backbone, Coordinates, tuning_objective, vertex_labels
+from sparsefeat.transfer.finetune import Finetuned
+from sparsefeat.transfer.labelling import score_labels
+from sparsefeat.transfer.page import write_page
 from sparsefeat.transfer.report import to_json
-from sparsefeat.transfer.shapes import ShapeStore, drawn
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged, drawn
 
 ROOT = Path(__file__).resolve().parents[2]
 # faust_maps.yaml is of another task: tests/transfer/test_maps.py.
@@ -214,6 +227,68 @@ def test_groups_of_the_adapter_share_nobody():
         assert [len(group) for group in who] == [4, 2, 2] and len(set.union(*who)) == 8
 
 
+def test_the_curve_is_of_the_heads_and_maps_of_the_table(checkpoint, peanuts, tmp_path):
+    config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned"], rungs=1, rotate=False)
+    # Given: the middle of the curve is the size of the table.
+    config.features.voxel_size, config.damage = 0.1, ["cut", "cloud"]
+    result = run_transfer(config)
+    assert result.curve[0].score == result.scores[0].accuracy
+    plain = run_transfer(replace(config, damage=[])).scores[0].accuracy
+    assert plain != result.scores[0].accuracy, "heads that learn on copies too are others"
+
+    config.task, config.damage = "correspondence", []
+    config.data.options = {"train_share": 0.5}
+    config.correspondence = CorrespondenceConfig(pairs=2, eigenpairs=8, zoomout=0, metric=3)
+    result = run_transfer(config)
+    assert result.curve[0].score == result.maps[0].error
+    config.correspondence.metric = 0
+    assert run_transfer(config).maps[0].error != result.maps[0].error
+
+
+def test_the_adapter_heeds_the_span_and_the_damages(checkpoint, peanuts, tmp_path, monkeypatch):
+    config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned"], rotate=False)
+    config.features.span, config.damage = 1.5, ["cut"]
+    config.adapter = AdapterConfig(
+        shots=2, validation=1, scored=1, held_share=0.3, rungs=1, starts=[1 / 3, 1.0]
+    )
+    bounds, learned = [], []
+
+    def watched_tuning(*arguments, **options):
+        bounds.append(options["bounds"])
+        return tune_receptive_field(*arguments, **options)
+
+    def watched_scores(method, source, shots, *others, **options):
+        learned.append([shape.original for shape in shots])
+        return score_labels(method, source, shots, *others, **options)
+
+    monkeypatch.setattr("sparsefeat.transfer.adapter.tune_receptive_field", watched_tuning)
+    monkeypatch.setattr("sparsefeat.transfer.adapter.score_labels", watched_scores)
+    run_transfer(config)
+    expected = [(start / 1.5, start * 1.5) for start in (0.1 / 3, 0.1)]
+    np.testing.assert_allclose(bounds, expected)
+    assert all(len(who) == 4 and who.count(None) == 2 for who in learned)
+
+
+def test_the_adapter_counts_the_points_that_go_through_the_network(
+    checkpoint, peanuts, monkeypatch
+):
+    extractor = FeatureExtractor.from_pretrained(checkpoint)
+    store = ShapeStore(load_dataset("folder", peanuts), "none", None)
+    shape = store(store.dataset.shapes[0])
+    ran = []
+
+    def watched(points, voxel_size, **options):
+        cloud = voxelize(points, voxel_size, **options)
+        ran.append(len(points))
+        return cloud
+
+    monkeypatch.setattr("sparsefeat.extract.extractor.voxelize", watched)
+    for scales in ([1.0], [0.57, 1.0, 1.71]):
+        ran.clear()
+        Backbone("at", extractor, FeatureConfig(voxel_size=0.1, scales=scales), 1.0)(shape)
+        assert sum(ran) == pytest.approx(_points(shape, 0.1, scales), rel=0.01)
+
+
 def test_fine_tuning_changes_a_copy(checkpoint, peanuts, tmp_path):
     config = config_of(checkpoint, peanuts, tmp_path, methods=["tuned", "finetuned"])
     config.finetune.steps = 3
@@ -222,6 +297,78 @@ def test_fine_tuning_changes_a_copy(checkpoint, peanuts, tmp_path):
         "the same run gives the same numbers"
     )
     assert before[0].accuracy != before[1].accuracy
+
+
+def with_labels(shape, **labels):
+    return replace(
+        shape, data=replace(shape.data, **{"vertex_labels": None, "face_labels": None} | labels)
+    )
+
+
+@pytest.fixture
+def finetuned(checkpoint):
+    extractor = FeatureExtractor.from_pretrained(checkpoint)
+    source = Backbone("fixed", extractor, FeatureConfig(voxel_size=0.1, scales=[1.0]), 2.0)
+    return Finetuned(source, 2, "segmentation", 0)
+
+
+def test_fine_tuning_learns_from_labelled_shapes_alone(finetuned, peanuts):
+    store = ShapeStore(load_dataset("folder", peanuts), "none", None)
+    good, other = (store(shape) for shape in store.dataset.shapes[:2])
+    none = with_labels(other, vertex_labels=np.full(len(other.vertices), -1))
+    losses = finetuned.train([good, none], FinetuneConfig(steps=8))
+    assert len(losses) == 8 and np.isfinite(losses).all()
+    with pytest.raises(InputError, match="finetuned: no shape has a label"):
+        finetuned.train([none], FinetuneConfig(steps=1))
+    with pytest.raises(InputError, match="finetuned: the loss of step 1 is nan"):
+        finetuned.train([good], FinetuneConfig(steps=3, learning_rate=1e30))
+
+
+def test_a_fine_tuned_network_labels_clouds(checkpoint, finetuned, peanuts, tmp_path, monkeypatch):
+    config = config_of(checkpoint, peanuts, tmp_path, methods=["finetuned"], rotate=False)
+    config.finetune.steps, config.test_damage = 2, ["cloud"]
+    config.features.voxel_size = 0.1
+    assert 0 <= run_transfer(config).scores[0].accuracy_damaged["cloud"] <= 1
+    # Its normals turn with it.
+    store = ShapeStore(load_dataset("folder", peanuts), "none", None)
+    cloud = damaged(store(store.dataset.shapes[0]), "cloud", 0)
+    turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    seen = []
+
+    def watched(points, faces, voxel_size, rng, normals):
+        seen.append(normals)
+        return surface_points(points, faces, voxel_size, rng, normals)
+
+    monkeypatch.setattr("sparsefeat.transfer.finetune.surface_points", watched)
+    assert finetuned._scores(cloud, np.random.default_rng(0), turn).shape == (
+        len(cloud.vertices),
+        2,
+    )
+    np.testing.assert_array_equal(seen[0], cloud.normals @ turn.T)
+
+
+def test_a_vertex_has_the_label_of_any_labelled_face():
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [5, 5, 5.0]])
+    faces = np.array([[0, 1, 2], [1, 3, 2]])
+    shape = Shape("square", None, lambda: None)
+    for labels, expected in (([1, -1], [1, 1, 1, -1, -1]), ([-1, 2], [-1, 2, 2, 2, -1])):
+        square = LoadedShape(shape, ShapeData(vertices, faces, face_labels=np.array(labels)))
+        assert vertex_labels(square).tolist() == expected
+        assert vertex_labels(square, np.array([3, 3])).tolist() == [3, 3, 3, 3, -1]
+    square = LoadedShape(shape, ShapeData(vertices, faces, np.arange(5)))
+    assert vertex_labels(square, np.ones(5)).tolist() == [1] * 5
+
+
+def test_a_page_shows_labels_of_faces(checkpoint, tmp_path):
+    for seed in range(4):
+        vertices, faces, labels = peanut(seed)
+        write_off(tmp_path / f"p{seed}.off", vertices, faces)
+        of_faces = "\n".join(map(str, labels[faces[:, 0]]))
+        (tmp_path / f"p{seed}.flabels.txt").write_text(of_faces + "\n")
+    config = config_of(checkpoint, tmp_path, tmp_path / "out", methods=["xyz"], rotate=False)
+    page = tmp_path / "page.html"
+    assert write_page(run_transfer(config), str(page)) == [page]
+    assert "predicted from xyz" in page.read_text(encoding="utf-8")
 
 
 def test_correspondence_of_a_shape_with_itself_is_exact(checkpoint, peanuts, tmp_path):
@@ -431,7 +578,7 @@ def test_a_page_of_charts_alone_is_refused_in_one_line(
         ("metods=[tuned]", "methods"),
         ("shots=[]", "must not be empty"),
         ("features.checkpoint=/nowhere.safetensors", "nowhere"),
-        ("task=classification", "no classes"),
+        ("task=classification", "has no class"),
         ("shots=[99]", "not 99"),
         ("features.span=0.5", "span must be above 1"),
         ("features.views=0", "at least 1 shape, 2 keypoints and 1 view"),
@@ -455,6 +602,44 @@ def test_wrong_input_gets_one_line(checkpoint, peanuts, tmp_path, override, mess
     assert len(last) == 1 and message in last[0]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [0, 0]}, "seeds: expected each of them once"),
+        ({"seeds": [0, -1]}, "seeds: expected at least 0"),
+        ({"methods": ["hks", "hks"]}, "methods: expected each of them once"),
+        ({"shots": [2, 2]}, "shots: expected each of them once"),
+        ({"test_damage": ["cut", "cut"]}, "test_damage: expected each of them once"),
+        ({"task": "correspondence", "adapter": AdapterConfig()}, "adapter: for segmentation and"),
+        (
+            {"task": "correspondence", "data": DataConfig(max_test=3)},
+            "data.max_test: correspondence is scored on pairs; set correspondence.pairs",
+        ),
+    ],
+)
+def test_experiments_that_would_count_twice_or_ignore_an_option_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        TransferConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        (CorrespondenceConfig, {"eigenpairs": 30, "zoomout": 20}, "zoomout: expected 0, or at lea"),
+        (CorrespondenceConfig, {"metric": 1}, "metric: expected 0, or 2 shapes or more, got 1"),
+        (CorrespondenceConfig, {"pairs": 0}, "pairs: expected at least 1, got 0"),
+        (AdapterConfig, {"draws": [1, 1]}, "draws: expected each of them once"),
+        (AdapterConfig, {"starts": [1.0, 1.0]}, "starts: expected each of them once"),
+        (AdapterConfig, {"draws": [-1]}, "draws: expected at least 0"),
+        (DataConfig, {"max_test": 0}, "max_test: expected at least 1, got 0"),
+        (FeatureConfig, {"voxel_size": math.inf}, "voxel_size must be positive, got inf"),
+    ],
+)
+def test_sections_that_cannot_be_are_refused(section, changes, message):
+    with pytest.raises(InputError, match=message):
+        section(**changes)
+
+
 def test_what_is_drawn_is_seeded_in_order_and_no_more_than_there_is():
     some = drawn("abcdefgh", 3, 0)
     assert len(set(some)) == 3 and some == sorted(some) and some == drawn("abcdefgh", 3, 0)
@@ -472,6 +657,87 @@ def test_correspondence_without_landmarks_is_refused(nuts_and_balls):
         )
     with pytest.raises(ValueError, match="no correspondence"):
         dataset.corresponding(*choose_pairs(dataset, "all", 1, 0)[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"methods": ["xyz"]},
+        {"task": "correspondence", "correspondence": CorrespondenceConfig(metric=3)},
+        {"task": "correspondence", "features.objective": "correspondence"},
+    ],
+)
+def test_nothing_is_learned_from_shapes_that_are_scored(checkpoint, peanuts, tmp_path, changes):
+    config = config_of(checkpoint, peanuts, tmp_path)
+    for name, value in changes.items():
+        *sections, last = name.split(".")
+        setattr(config.features if sections else config, last, value)
+    config.data.test = "all"
+    with pytest.raises(InputError, match="data.train and data.test share 5 shapes, such as p"):
+        run_transfer(config)
+
+
+def test_landmarks_of_other_templates_are_not_learned_from(checkpoint, tmp_path):
+    for kind in ("a", "b"):
+        for seed in range(4):
+            write_off(tmp_path / kind / f"{kind}{seed}.off", *peanut(0)[:2])
+            (tmp_path / kind / "corres").mkdir(exist_ok=True)
+            (tmp_path / kind / "corres" / f"{kind}{seed}.vts").write_text("1\n40\n99\n")
+    dataset = load_dataset("folder", tmp_path)
+    shapes = [ShapeStore(dataset, "none", None)(shape) for shape in dataset.shapes]
+    message = "the landmarks of a0 and b0 do not correspond".replace("a0", "a/a0").replace(
+        "b0", "b/b0"
+    )
+    with pytest.raises(InputError, match=f"objective correspondence: {message}"):
+        tuning_objective("correspondence", "correspondence", shapes)
+    with pytest.raises(InputError, match=f"correspondence.metric: {message}"):
+        landmark_metric(Coordinates(), shapes)
+    assert landmark_metric(Coordinates(), shapes[:4])(shapes[0].vertices).shape[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shots": [1, 50]}, "not 50"),
+        ({"adapter": AdapterConfig(held_share=0.49)}, "too few individuals"),
+        ({"adapter": AdapterConfig()}, "adapter_draws.json: the result of another configuration"),
+    ],
+)
+def test_what_cannot_be_is_found_out_before_any_work(
+    checkpoint, peanuts, tmp_path, changes, message
+):
+    (tmp_path / "adapter_draws.json").write_text('{"config": {}, "records": []}')
+    config = config_of(checkpoint, peanuts, tmp_path, **changes)
+    if "individuals" in message:
+        config.data.options, output = {"train_share": 0.3}, None
+    else:
+        output = tmp_path
+    said = []
+    with pytest.raises(InputError, match=message):
+        run_transfer(config, said.append, output=output)
+    assert not said
+
+
+def test_shapes_of_no_split_need_no_labels_and_test_shapes_do(checkpoint, tmp_path):
+    for seed in range(5):
+        vertices, faces, labels = peanut(seed)
+        write_off(tmp_path / f"p{seed}.off", vertices, faces)
+        if seed < 4:
+            (tmp_path / f"p{seed}.vlabels.txt").write_text("\n".join(map(str, labels)) + "\n")
+    splits = "train: [p0, p1]\ntest: [p2, p3]\n"
+    (tmp_path / "splits.yaml").write_text(splits)
+    config = config_of(checkpoint, tmp_path, tmp_path / "out", methods=["xyz"], rotate=False)
+    assert run_transfer(config).scores[0].confusion.shape == (2, 2)
+    said = []
+    (tmp_path / "splits.yaml").write_text(splits.replace("p3]", "p3, p4]"))
+    with pytest.raises(InputError, match="p4: it has no part labels"):
+        run_transfer(config, said.append)
+    (tmp_path / "splits.yaml").write_text(splits)
+    for seed in (2, 3):
+        (tmp_path / f"p{seed}.vlabels.txt").write_text("-1\n" * len(peanut(seed)[0]))
+    with pytest.raises(InputError, match="no test shape has a label, such as p2, p3"):
+        run_transfer(config, said.append)
+    assert not said
 
 
 @pytest.mark.parametrize(

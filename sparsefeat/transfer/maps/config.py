@@ -9,7 +9,7 @@ from typing import Literal
 from sparsefeat.errors import InputError
 from sparsefeat.extract.descriptors import SHAPE_VOXEL
 from sparsefeat.extract.surfaces import SHAPE_SCALES
-from sparsefeat.transfer.config import DataConfig, FeatureConfig
+from sparsefeat.transfer.config import DataConfig, FeatureConfig, check_least, check_positive
 
 
 @dataclass
@@ -24,6 +24,9 @@ class MapHeadConfig:
     size: int = 50  # eigenpairs of the functional map
     weight: float = 1.0  # of the mask in the map layer
     temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        check_least(self, features=1, width=1, blocks=1, eigenpairs=1, size=1)
 
 
 @dataclass
@@ -60,17 +63,14 @@ class MapsConfig:
     output: Path = Path("runs/transfer/maps")
 
     def __post_init__(self) -> None:
-        least = {
-            "steps": 1,
-            "samples": 2,
-            "snapshots": 1,
-            "save_every": 1,
-            "zoomout": 0,
-            "points": 1,
-        }
-        for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                raise InputError(f"{name}: expected at least {lowest}, got {getattr(self, name)}")
+        check_least(self, steps=1, samples=2, snapshots=1, save_every=1, pairs=1, points=1)
+        check_least(self, zoomout=0, seed=0)
+        check_positive(self, "learning_rate")
+        for name in ("max_test", "resplit"):
+            if getattr(self.data, name):
+                raise InputError(
+                    f"data.{name}: maps are scored on pairs of one division; set pairs"
+                )
         if not 0 <= self.held_out < 1:
             raise InputError(f"held_out: expected a share from 0 to below 1, got {self.held_out}")
         if self.shapes is not None and self.shapes < 2:

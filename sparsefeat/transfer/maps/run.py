@@ -17,7 +17,7 @@ from sparsefeat.transfer.maps.config import MapsConfig
 from sparsefeat.transfer.maps.inputs import Inputs
 from sparsefeat.transfer.maps.scores import HeadScorer
 from sparsefeat.transfer.maps.training import STATE, MapTraining
-from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, drawn
+from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, check_apart, drawn
 
 
 @dataclass
@@ -63,15 +63,13 @@ def run_maps(
         train, test = dataset.hold_out(config.data.train, config.held_out, 0)
     else:
         train, test = dataset.subset(config.data.train), dataset.subset(config.data.test)
+    if config.supervision == "landmarks":
+        check_apart(train, test)
     if config.shapes is not None and config.shapes > len(train):
         raise InputError(f"shapes: {config.shapes}, but there are {len(train)} to train on")
     train = drawn(train, config.shapes, config.seed)
     pairs, scored = _pairs(train), drawn(_pairs(test), config.pairs, config.seed)
-    for shape in (*train, *test):
-        if (config.supervision == "landmarks" or shape in test) and store(
-            shape
-        ).data.correspondence is None:
-            raise InputError(f"{shape.name}: it has no landmarks")
+    _check_landmarks(store, [*train, *test] if config.supervision == "landmarks" else test)
     inputs = Inputs(config, store, device)
     training = MapTraining(config, inputs, train, pairs, output / STATE)
     training.run(progress)
@@ -110,6 +108,20 @@ def _scored(
     picture = (scorer.meshes[a.name], scorer.meshes[b.name], list(found.values())[-1].numpy())
     names = [(x.name, y.name) for x, y in pairs]
     return MapsResult(config, records, training.losses, names, picture)
+
+
+def _check_landmarks(store: ShapeStore, shapes: Sequence[Shape]) -> None:
+    """Refuse a shape without landmarks, or with another number of them than the others of its template."""
+    counts: dict[str, tuple[str, int]] = {}
+    for shape in shapes:
+        landmarks = store(shape).data.correspondence
+        if landmarks is None:
+            raise InputError(f"{shape.name}: it has no landmarks")
+        first, count = counts.setdefault(shape.template, (shape.name, len(landmarks)))
+        if len(landmarks) != count:
+            raise InputError(
+                f"{shape.name}: it has {len(landmarks)} landmarks, {first} of the same template has {count}"
+            )
 
 
 def _pairs(shapes: Sequence[Shape]) -> list[tuple[Shape, Shape]]:

@@ -42,8 +42,11 @@ class HeadScorer:
         self.shapes = {shape.name: shape for pair in pairs for shape in pair}
         self.meshes = {name: inputs.store(shape) for name, shape in self.shapes.items()}
         landmarks = {name: mesh.data.correspondence for name, mesh in self.meshes.items()}
-        chosen = drawn(range(len(next(iter(landmarks.values())))), config.points, 0)
-        self.landmarks = {name: rows[chosen] for name, rows in landmarks.items()}
+        # The same ones on all shapes of a template, which have as many.
+        self.landmarks = {
+            name: rows[drawn(range(len(rows)), config.points, 0)]
+            for name, rows in landmarks.items()
+        }
         self.samples = {
             name: torch.from_numpy(spread_samples(mesh.vertices, _SAMPLES * config.zoomout))
             for name, mesh in self.meshes.items()

@@ -125,6 +125,7 @@ class MapTraining:
     def _save(self) -> None:
         state = {
             "config": to_dict(self.config),
+            "weights": self.inputs.weights,
             "head": self.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
@@ -146,6 +147,12 @@ class MapTraining:
                     f"{self.path}: was made with {name} = {theirs.get(name)}, the configuration says "
                     f"{mine[name]}; name another output"
                 )
+        # An older state does not say.
+        if state.get("weights", self.inputs.weights) != self.inputs.weights:
+            raise InputError(
+                f"{self.path}: was made with other weights of features.checkpoint "
+                f"{self.config.features.checkpoint}; name another output"
+            )
         try:
             self.head.load_state_dict(state["head"])
             self.optimizer.load_state_dict(state["optimizer"])
