@@ -17,6 +17,7 @@ from sparsefeat.results.cells import (
     method_title,
     share,
     single,
+    titled,
 )
 from sparsefeat.results.store import Result
 
@@ -160,20 +161,29 @@ def zero_shot(results: Sequence[Result], worst: str = "") -> str:
     return markdown(["pair", "error", "share within 5", "mean confidence"], rows)
 
 
-def trained_maps(results: Sequence[Result]) -> str:
-    """Maps of a trained head: a row for each snapshot and orientation, a column for each kind of map."""
-    result = single(results, "trained_maps")
-    records = result["numbers"]["records"]
-    kinds = list(dict.fromkeys(record["map"] for record in records))
-    rows: dict[tuple[int, bool], dict[str, str]] = {}
-    for record in records:
-        row = rows.setdefault((record["step"], record["rotated"]), {})
-        row |= {"minutes": f"{record['seconds'] / 60:.1f}", record["map"]: f"{record['error']:.2f}"}
-    table = [
-        [str(step), row["minutes"], "turned" if turned else "as given", *(row[k] for k in kinds)]
-        for (step, turned), row in rows.items()
-    ]
-    return markdown(["steps", "minutes", "shapes", *kinds], table)
+def trained_maps(results: Sequence[Result], names: str = "") -> str:
+    """Maps of trained heads: a row for each snapshot and orientation, a column for each kind of map.
+
+    Args:
+        results: one or several.
+        names: titles of several, separated by semicolons; empty: their names.
+    """
+    several = len(results) > 1
+    table, columns = [], None
+    for title, result in zip(titled(results, names), results, strict=True):
+        records = result["numbers"]["records"]
+        kinds = list(dict.fromkeys(record["map"] for record in records))
+        columns = columns or kinds
+        rows: dict[tuple[int, bool], dict[str, str]] = {}
+        for record in records:
+            row = rows.setdefault((record["step"], record["rotated"]), {})
+            row["minutes"] = f"{record['seconds'] / 60:.1f}"
+            row[record["map"]] = f"{record['error']:.2f}"
+        for (step, turned), row in rows.items():
+            cells = [str(step), row["minutes"], "turned" if turned else "as given"]
+            table.append([title] * several + cells + [row.get(kind, "") for kind in columns])
+    head = ["training"] * several + ["steps", "minutes", "shapes"]
+    return markdown([*head, *(columns or [])], table)
 
 
 def _sizes(numbers: dict[str, Any], method: str) -> str:

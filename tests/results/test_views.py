@@ -330,6 +330,12 @@ def test_snapshots_of_a_trained_head_are_rows():
         ["5", "1.5", "as given", "4.00", "2.00"],
         ["5", "1.5", "turned", "4.50", "2.50"],
     ]
+    both = VIEWS["trained_maps"]([result("maps", numbers)] * 2, names="joined;WKS")
+    assert rows(both)[0] == ["training", "steps", "minutes", "shapes", "nearest", "refined"]
+    assert rows(both)[3:] == [
+        ["WKS", "5", "1.5", "as given", "4.00", "2.00"],
+        ["WKS", "5", "1.5", "turned", "4.50", "2.50"],
+    ]
 
 
 def test_an_axis_has_mean_and_sample_deviation_of_each_setting():
