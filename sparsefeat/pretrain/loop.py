@@ -99,6 +99,7 @@ def pretrain(
             device,
             source,
             resume,
+            overfit,
             show_progress,
             should_stop,
             overwrite,
@@ -113,6 +114,7 @@ def _pretrain(
     device: torch.device,
     source: PairSource,
     resume: bool,
+    overfit: bool,
     show_progress: bool,
     should_stop: Callable[[], bool],
     overwrite: bool,
@@ -132,7 +134,7 @@ def _pretrain(
     scaler = make_scaler(enabled=config.precision == "fp16")
     first, best = 0, -1.0
     if resume:
-        first, best = load_state(output / "last.pt", config, model, optimizer, scaler)
+        first, best = load_state(output / "last.pt", config, model, optimizer, scaler, overfit)
         if first >= steps:
             return PretrainResult(first, {}, output, finished=True)
     elif rank == 0:
@@ -164,7 +166,7 @@ def _pretrain(
         if rank == 0:
             # The state last: where it is, the checkpoint of its step is too.
             save_model(output / "last.safetensors", model, config, step, validations.get(step))
-            save_state(output / "last.pt", config, model, optimizer, scaler, step, best)
+            save_state(output / "last.pt", config, model, optimizer, scaler, step, best, overfit)
 
     step = first
     try:

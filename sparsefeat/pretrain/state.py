@@ -41,6 +41,7 @@ def save_state(
     scaler: torch.amp.GradScaler,
     step: int,
     best: float,
+    overfit: bool,
 ) -> None:
     """Write everything that later steps depend on; data order and rates are functions of the step.
 
@@ -54,6 +55,7 @@ def save_state(
         "scaler": scaler.state_dict(),
         "step": step,
         "best": best,
+        "overfit": overfit,
     }
     try:
         # A stream and no path: torch would write the temporary name into the file.
@@ -126,6 +128,7 @@ def load_state(
     model: Network,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    overfit: bool,
 ) -> tuple[int, float]:
     """Restore what :func:`save_state` wrote; returns the step and the best validation IR so far.
 
@@ -150,6 +153,10 @@ def load_state(
         if not isinstance(found, kind):
             lack = "has no" if found is None else f"has a {type(found).__name__} for its"
             raise InputError(f"{path}: {lack} {name}, so that it is not the state of a run")
+    # Earlier versions did not write it.
+    if (overfitted := state.get("overfit", overfit)) is not overfit:
+        was, now = ("with", "without") if overfitted else ("without", "with")
+        raise InputError(f"{path}: was made {was} --overfit and is resumed {now} it")
     # Options that the run did not know yet have their defaults.
     theirs = to_dict(
         config_from_dict(PretrainConfig, current_run_options(state["config"]), where=str(path))

@@ -148,6 +148,25 @@ def test_resuming_with_other_pairs_is_refused(config, run):
         pretrain(other, run, resume=True)
 
 
+@pytest.mark.parametrize("overfit", [False, True])
+def test_a_run_on_one_batch_and_a_real_one_do_not_continue_each_other(config, tmp_path, overfit):
+    run, longer = tmp_path / "run", replace(config, steps=STEPS + 1)
+    pretrain(config, run, overfit=overfit)
+    before = content(run)
+    with pytest.raises(InputError, match=r"last.pt: was made with(out)? --overfit and is resumed"):
+        pretrain(longer, run, resume=True, overfit=not overfit)
+    assert content(run) == before
+    assert pretrain(longer, run, resume=True, overfit=overfit).step == STEPS + 1
+
+
+@pytest.mark.parametrize("overfit", [False, True])
+def test_a_state_that_does_not_say_whether_it_is_of_one_batch_is_resumed(config, run, overfit):
+    state = torch.load(run / "last.pt", weights_only=True)
+    del state["overfit"]
+    torch.save(state, run / "last.pt")
+    assert pretrain(replace(config, steps=5), run, resume=True, overfit=overfit).step == 5
+
+
 def test_resume_and_overwrite_contradict_each_other(config, run):
     with pytest.raises(InputError, match="resume and overwrite"):
         pretrain(config, run, resume=True, overwrite=True)
