@@ -137,9 +137,9 @@ def _pretrain(
         first, best = load_state(output / "last.pt", config, model, optimizer, scaler, overfit)
         if first >= steps:
             return PretrainResult(first, {}, output, finished=True)
-    elif rank == 0:
-        if overwrite:
-            remove_run(output)
+    elif rank == 0 and overwrite:
+        remove_run(output)
+    if rank == 0:
         keep_config(output / "config.yaml", config)
 
     parallel = in_parallel(model, world_size, device)

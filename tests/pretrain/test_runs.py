@@ -17,7 +17,7 @@ from networks import small
 
 from sparsefeat.cli.pretrain import main
 from sparsefeat.errors import InputError, InputWarning
-from sparsefeat.io.config import config_from_dict, save_config
+from sparsefeat.io.config import config_from_dict, load_config, save_config
 from sparsefeat.pretrain import PretrainConfig, pretrain
 from sparsefeat.pretrain.log import read_log
 
@@ -146,6 +146,16 @@ def test_resuming_with_other_pairs_is_refused(config, run):
     other.data.min_overlap = 0.5
     with pytest.raises(InputError, match=r"was made with data.min_overlap = 0.3, .* says 0.5"):
         pretrain(other, run, resume=True)
+
+
+def test_the_configuration_of_a_resumed_run_is_the_one_that_it_goes_on_with(config, run):
+    longer = replace(config, steps=STEPS + 2, save_every=1)
+    pretrain(longer, run, resume=True)
+    assert load_config(PretrainConfig, run / "config.yaml") == longer
+    # A finished run stays as it is.
+    before = content(run)
+    pretrain(replace(config, steps=STEPS), run, resume=True)
+    assert content(run) == before
 
 
 @pytest.mark.parametrize("overfit", [False, True])
