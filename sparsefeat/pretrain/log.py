@@ -19,11 +19,16 @@ class RunLog:
         first: the step to go on from; later lines of an interrupted run are dropped.
         steps: steps in all.
         show_progress: say on standard error how far it is, with loss, pairs/s and time left.
+        other_pairs: what was validated before was measured on other pairs; it stays, but does not count any more.
     """
 
-    def __init__(self, output: Path, first: int, steps: int, show_progress: bool):
+    def __init__(
+        self, output: Path, first: int, steps: int, show_progress: bool, other_pairs: bool = False
+    ):
         path = output / "log.jsonl"
         kept = [line for line in _lines(path) if first and line["step"] <= first]
+        if other_pairs:
+            kept = [line | {"other_pairs": True} if "validation" in line else line for line in kept]
         with opening(path):
             with atomic_write(path) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -70,10 +75,11 @@ class RunLog:
 
 
 def read_log(output: Path) -> tuple[list[dict], list[dict]]:
-    """The lines of steps and those of validations of a run."""
+    """The lines of steps and those of validations of a run, on the pairs that it validates on now."""
     lines = _lines(output / "log.jsonl")
     steps = [line for line in lines if isinstance(line.get("loss"), float)]
-    return steps, [line for line in lines if isinstance(line.get("validation"), dict)]
+    validations = [line for line in lines if isinstance(line.get("validation"), dict)]
+    return steps, [line for line in validations if not line.get("other_pairs")]
 
 
 def _lines(path: Path) -> list[dict]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sparsefeat.checkpoint import (
     save_checkpoint,
 )
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, warn
 from sparsefeat.io.lock import output_folder
 from sparsefeat.losses import PairFeatures, coarse_side_losses, pair_loss
 from sparsefeat.models.blocks import checked_device
@@ -44,13 +44,15 @@ from sparsefeat.process.workers import WORKER_KILLED
 class PretrainResult:
     """What a run ended with: the step reached, validations by step, and where the files are.
 
-    ``finished`` says that it was resumed where nothing was left to do.
+    ``finished`` says that it was resumed where nothing was left to do, and ``other_pairs`` that what it validated before
+    was measured on other pairs.
     """
 
     step: int
     validations: dict[int, Result]
     output: Path
     finished: bool = False
+    other_pairs: bool = False
 
 
 def pretrain(
@@ -132,11 +134,18 @@ def _pretrain(
     # torch 2.2 has it for CUDA alone.
     make_scaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)
     scaler = make_scaler(enabled=config.precision == "fp16")
-    first, best = 0, -1.0
+    first, best, other_pairs = 0, -1.0, False
     if resume:
-        first, best = load_state(output / "last.pt", config, model, optimizer, scaler, overfit)
+        first, best, other_pairs = load_state(
+            output / "last.pt", config, model, optimizer, scaler, overfit
+        )
+        if other_pairs and rank == 0:
+            warn(
+                f"{output}: validates on other pairs than before; earlier validations, and the best of them, no longer "
+                "count"
+            )
         if first >= steps:
-            return PretrainResult(first, {}, output, finished=True)
+            return PretrainResult(first, {}, output, True, other_pairs)
     elif rank == 0 and overwrite:
         remove_run(output)
     if rank == 0:
@@ -149,7 +158,7 @@ def _pretrain(
 
     loader = source.loader(first * accumulate, steps * accumulate, rank, world_size, angle)
     validations: dict[int, Result] = {}
-    log = RunLog(output, first, steps, show_progress) if rank == 0 else None
+    log = RunLog(output, first, steps, show_progress, other_pairs) if rank == 0 else None
 
     def validate(step: int) -> None:
         nonlocal best
@@ -214,7 +223,7 @@ def _pretrain(
     finally:
         if log:
             log.close()
-    return PretrainResult(step, validations, output)
+    return PretrainResult(step, validations, output, other_pairs=other_pairs)
 
 
 def _forward_backward(

@@ -64,7 +64,10 @@ def run(
     if result.finished:
         say(f"{output}: this run is finished, all {result.step} steps were done before")
     # From the log and not from this call: a resumed run began in another.
-    validations = {line["step"]: line["validation"] for line in read_log(output)[1]}
+    logged = read_log(output)[1]
+    if result.finished and result.other_pairs:
+        logged = []
+    validations = {line["step"]: line["validation"] for line in logged}
     say(f"checkpoint: {output / 'last.safetensors'}")
     files = draw_curves(output) if config.pictures else []
     if config.data.shapes is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,7 +13,7 @@ from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.config import config_from_dict, load_config, save_config, to_dict
 from sparsefeat.models import Network
-from sparsefeat.pretrain.config import PretrainConfig
+from sparsefeat.pretrain.config import DataConfig, PretrainConfig
 from sparsefeat.pretrain.log import read_log
 
 # What may change between an interruption and the resumption: another length, data that lies elsewhere, and what
@@ -31,6 +31,20 @@ _FREE_DATA = {
     "cache_gb",
 }
 _FREE_SHAPES = {"roots", "validation_roots"}
+
+
+class Resumed(NamedTuple):
+    """Where a run goes on.
+
+    Attributes:
+        step: steps that are done.
+        best: the best validation so far of the pairs that are validated on; -1: there is none.
+        other_pairs: other pairs are validated on than before, so that earlier validations do not compare.
+    """
+
+    step: int
+    best: float
+    other_pairs: bool
 
 
 def save_state(
@@ -129,8 +143,8 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     overfit: bool,
-) -> tuple[int, float]:
-    """Restore what :func:`save_state` wrote; returns the step and the best validation IR so far.
+) -> Resumed:
+    """Restore what :func:`save_state` wrote.
 
     Raises:
         InputError: no such file, not such a file, or one of a run with another configuration.
@@ -158,10 +172,8 @@ def load_state(
         was, now = ("with", "without") if overfitted else ("without", "with")
         raise InputError(f"{path}: was made {was} --overfit and is resumed {now} it")
     # Options that the run did not know yet have their defaults.
-    theirs = to_dict(
-        config_from_dict(PretrainConfig, current_run_options(state["config"]), where=str(path))
-    )
-    mine = to_dict(config)
+    before = config_from_dict(PretrainConfig, current_run_options(state["config"]), where=str(path))
+    theirs, mine = to_dict(before), to_dict(config)
     for options in (mine, theirs):
         data = options.pop("data")
         if data["shapes"] is not None:
@@ -182,7 +194,18 @@ def load_state(
         scaler.load_state_dict(state["scaler"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: does not fit the run ({str(error).splitlines()[0]})") from error
-    return state["step"], float(state["best"])
+    other_pairs = _validated_on(before.data) != _validated_on(config.data)
+    return Resumed(state["step"], -1.0 if other_pairs else float(state["best"]), other_pairs)
+
+
+def _validated_on(data: DataConfig) -> tuple[object, ...]:
+    """What decides about the pairs of a validation. Data may be moved: a folder counts by its name."""
+    if data.shapes is not None:
+        own_split = data.shapes.validation_roots is None
+        roots = data.shapes.roots if own_split else data.shapes.validation_roots
+        return data.validation_pairs, own_split, [Path(root).name for root in roots]
+    root = Path(data.validation_root or data.root).name
+    return data.validation_pairs, data.validation_points, root, data.validation_scenes
 
 
 def _check_optimizer(state: dict[str, Any], optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from networks import small
 
+from sparsefeat.checkpoint import read_checkpoint
 from sparsefeat.cli.pretrain import main
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.io.config import config_from_dict, load_config, save_config
@@ -175,6 +176,52 @@ def test_a_state_that_does_not_say_whether_it_is_of_one_batch_is_resumed(config,
     del state["overfit"]
     torch.save(state, run / "last.pt")
     assert pretrain(replace(config, steps=5), run, resume=True, overfit=overfit).step == 5
+
+
+OTHER_PAIRS = {"validation_pairs": 2, "validation_points": 300, "validation_scenes": ["b@seq-01"]}
+
+
+@pytest.mark.parametrize("changed", OTHER_PAIRS)
+def test_validations_of_other_pairs_do_not_count_any_more(config, run, changed, capsys, tmp_path):
+    state = torch.load(run / "last.pt", weights_only=True)
+    state["best"] = 2.0  # that no validation reaches
+    torch.save(state, run / "last.pt")
+    data = replace(config.data, **{changed: OTHER_PAIRS[changed]})
+    longer = replace(config, steps=STEPS + 1, data=data)
+    save_config(tmp_path / "longer.yaml", longer)
+    assert main([str(tmp_path / "longer.yaml"), "--output", str(run), "--resume"]) == 0
+    shown = capsys.readouterr()
+    assert "validates on other pairs than before" in shown.err
+    table = [line.split()[0] for line in shown.out.splitlines() if line[:6] in ("before", "after ")]
+    assert table == ["after"]
+    assert [line["step"] for line in read_log(run)[1]] == [STEPS + 1]
+    best = torch.load(run / "last.pt", weights_only=True)["best"]
+    assert best == read_log(run)[1][0]["validation"]["IR"]
+    assert read_checkpoint(run / "best.safetensors").extra["step"] == STEPS + 1
+    # The lines of the log are kept.
+    assert len((run / "log.jsonl").read_text().splitlines()) == STEPS + 1 + 3
+
+
+def test_a_finished_run_is_not_compared_on_other_pairs(config, run, capsys, tmp_path):
+    other = replace(config, data=replace(config.data, validation_pairs=2))
+    save_config(tmp_path / "other.yaml", other)
+    before = content(run)
+    assert main([str(tmp_path / "other.yaml"), "--output", str(run), "--resume"]) == 0
+    shown = capsys.readouterr()
+    assert "validates on other pairs than before" in shown.err
+    assert not any(line.startswith(("before", "after")) for line in shown.out.splitlines())
+    assert content(run) == before
+
+
+def test_moved_data_are_the_same_pairs(config, run, tmp_path):
+    moved = shutil.copytree(config.data.root, tmp_path / "moved" / Path(config.data.root).name)
+    state = torch.load(run / "last.pt", weights_only=True)
+    state["best"] = 2.0
+    torch.save(state, run / "last.pt")
+    longer = replace(config, steps=STEPS + 1, data=replace(config.data, root=str(moved)))
+    pretrain(longer, run, resume=True)
+    assert torch.load(run / "last.pt", weights_only=True)["best"] == 2.0
+    assert [line["step"] for line in read_log(run)[1]] == [0, STEPS, STEPS + 1]
 
 
 def test_resume_and_overwrite_contradict_each_other(config, run):
