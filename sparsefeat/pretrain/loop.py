@@ -327,8 +327,11 @@ def save_model(
 ) -> None:
     """Write a checkpoint that ``from_pretrained`` reads."""
     shapes = config.data.shapes
-    data = [Path(root).name for root in ([config.data.root] if shapes is None else shapes.roots)]
-    extra = {"step": step, "loss": config.loss.name, "data": ", ".join(data)}
+    roots = [] if shapes is None else [*shapes.roots]
+    if shapes is None or shapes.rooms > 0:
+        roots += [config.data.root, *config.data.extra_roots]
+    data = ", ".join(Path(root).name for root in roots)
+    extra = {"step": step, "loss": config.loss.name, "data": data}
     if result is not None:
         extra |= {f"validation_{name}": value for name, value in list(numbers(result).items())[:2]}
     save_checkpoint(path, model, config.voxel_size, extra)

@@ -16,9 +16,12 @@ import torch
 from networks import small
 
 import sparsefeat
+from sparsefeat.checkpoint import read_checkpoint
 from sparsefeat.io.config import config_from_dict, load_config
 from sparsefeat.pretrain import PretrainConfig, pretrain
+from sparsefeat.pretrain.build import build_model
 from sparsefeat.pretrain.data import load_pairs
+from sparsefeat.pretrain.loop import save_model
 from sparsefeat.pretrain.schedule import largest_angle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -337,3 +340,24 @@ def test_further_folders_are_trained_on_too_but_never_validated_on(fragments):
     assert len(both) == len(alone) + 6
     with pytest.raises(ValueError, match="trained and validated on"):
         load_pairs(make(fragments, data__extra_roots=[str(fragments)]).data, 0)
+
+
+SHAPES = {"roots": ["data/hands", "data/people"], "validation_roots": ["data/held_out"]}
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ({"root": "data/first"}, "first"),
+        ({"root": "data/first", "extra_roots": ["data/second"]}, "first, second"),
+        ({"shapes": SHAPES, "root": "data/unused"}, "hands, people"),
+        (
+            {"shapes": {**SHAPES, "rooms": 0.3}, "root": "data/first", "extra_roots": ["second"]},
+            "hands, people, first, second",
+        ),
+    ],
+)
+def test_a_checkpoint_names_all_that_it_was_trained_on(tmp_path, data, named):
+    config = config_from_dict(PretrainConfig, {"data": data, "model": small()}, "test")
+    save_model(tmp_path / "a.safetensors", build_model(config.model), config, 3, None)
+    assert read_checkpoint(tmp_path / "a.safetensors").extra["data"] == named
