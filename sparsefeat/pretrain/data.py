@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sparsefeat.pretrain.config import DataConfig, PretrainConfig
 from sparsefeat.pretrain.pairs import PairDataset, collate_pairs
 from sparsefeat.pretrain.sampling import PairRequest, PairSampler, select_pairs
 from sparsefeat.process.workers import end_with_parent
-from sparsefeat.synthetic.rooms import make_rooms
+from sparsefeat.synthetic.rooms import is_room_name, make_rooms
 
 
 def prepare_rooms(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> None:
@@ -58,12 +59,35 @@ def load_pairs(
         config.validation_pairs,
         seed,
     )
-    shared = {pair.scene for pair in train} & set(scenes)
+    shared = [
+        scene
+        for scene, held_out in scenes.items()
+        if _same_scene([pair for pair in train if pair.scene == scene], held_out)
+    ]
     if shared:
         raise InputError(
             f"data: {', '.join(sorted(shared))} would be trained and validated on; set scenes and validation_scenes"
         )
     return train, scenes
+
+
+def _same_scene(train: list[FragmentPair], held_out: list[FragmentPair]) -> bool:
+    """Whether pairs of scenes of one name share a place.
+
+    A scan's name says where it was taken. Synthetic rooms of two folders are only called alike, unless one folder is a
+    copy of the other.
+    """
+    if not train or not is_room_name(held_out[0].scene):
+        return bool(train)
+    ours, theirs = (
+        {path for pair in pairs for path in (pair.source, pair.target)}
+        for pairs in (train, held_out)
+    )
+    if {path.parent.resolve() for path in ours} & {path.parent.resolve() for path in theirs}:
+        return True
+    copies = [(path, other) for path in ours for other in theirs if path.name == other.name]
+    with opening(held_out[0].source):
+        return any(filecmp.cmp(path, other, shallow=False) for path, other in copies)
 
 
 def held_out_pairs(

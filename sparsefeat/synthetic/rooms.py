@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +89,11 @@ def _make_fragment(seed, index, fragments, frames, k, voxel_size, spacing) -> Fr
 def room_name(index: int) -> str:
     """Name of the scene of room ``index``."""
     return f"room-{index:04d}"
+
+
+def is_room_name(name: str) -> bool:
+    """Whether a scene is called as one of `make_rooms`, whose numbers begin anew in every folder."""
+    return re.fullmatch(r"room-\d{4,}", name) is not None
 
 
 def splits(rooms: int) -> dict[str, list[str]]:

@@ -17,9 +17,11 @@ from networks import small
 
 import sparsefeat
 from sparsefeat.checkpoint import read_checkpoint
+from sparsefeat.errors import InputError
 from sparsefeat.io.config import config_from_dict, load_config
 from sparsefeat.pretrain import PretrainConfig, pretrain
 from sparsefeat.pretrain.build import build_model
+from sparsefeat.pretrain.config import DataConfig
 from sparsefeat.pretrain.data import load_pairs
 from sparsefeat.pretrain.loop import save_model
 from sparsefeat.pretrain.schedule import largest_angle
@@ -340,6 +342,47 @@ def test_further_folders_are_trained_on_too_but_never_validated_on(fragments):
     assert len(both) == len(alone) + 6
     with pytest.raises(ValueError, match="trained and validated on"):
         load_pairs(make(fragments, data__extra_roots=[str(fragments)]).data, 0)
+
+
+def write_pairs(root: Path, scene: str, seed: int) -> str:
+    root.mkdir(parents=True)
+    names = [f"{scene}@seq-01_{k}.npz" for k in range(2)]
+    for name in names:
+        np.savez(root / name, pcd=np.random.default_rng(seed).random((20, 3)))
+    (root / f"{scene}@seq-01-0.30.txt").write_text(f"{names[0]} {names[1]} 0.7\n")
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("scene", "seed", "shared"),
+    [
+        ("room-0000", 2, False),  # numbered in each folder
+        ("room-0000", 1, True),  # a copy
+        ("kitchen", 2, True),  # the name of a place: perhaps in another layout, or thinned
+    ],
+)
+@pytest.mark.parametrize("extra", [False, True])
+def test_scenes_of_two_folders_are_told_apart(tmp_path, scene, seed, shared, extra):
+    roots = {
+        "root": write_pairs(tmp_path / "train", scene, seed=1),
+        "validation_root": write_pairs(tmp_path / "held_out", scene, seed),
+    }
+    if extra:
+        other = write_pairs(tmp_path / "first", "room-0001", seed=5)
+        roots |= {"root": other, "extra_roots": [roots["root"]]}
+    data = DataConfig(**roots)
+    if shared:
+        with pytest.raises(InputError, match=f"data: {scene} would be trained and validated on"):
+            load_pairs(data, 0)
+    else:
+        train, held_out = load_pairs(data, 0)
+        assert len(train) == 1 + extra and list(held_out) == [scene]
+
+
+def test_a_room_is_not_trained_and_validated_on(tmp_path):
+    root = write_pairs(tmp_path / "rooms", "room-0000", seed=1)
+    with pytest.raises(InputError, match="data: room-0000 would be trained and validated on"):
+        load_pairs(DataConfig(root, validation_root=f"{root}/../rooms"), 0)
 
 
 SHAPES = {"roots": ["data/hands", "data/people"], "validation_roots": ["data/held_out"]}
