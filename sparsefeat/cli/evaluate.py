@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -247,7 +248,7 @@ def run_matching(args: argparse.Namespace) -> int:
 def _journal(args: argparse.Namespace, voxel_size: float) -> Iterator[PairJournal]:
     """The pairs of ``--json FILE`` so far; nobody else writes FILE meanwhile."""
     from sparsefeat.checkpoint import weights_digest
-    from sparsefeat.evaluate.journal import PairJournal
+    from sparsefeat.evaluate.journal import DIGEST, PairJournal
     from sparsefeat.io.atomic import sweep
     from sparsefeat.io.lock import LOCK_NAME, locked
 
@@ -271,6 +272,10 @@ def _journal(args: argparse.Namespace, voxel_size: float) -> Iterator[PairJourna
     settings = {name: getattr(args, name) for name in (*names, "registration")}
     # Earlier versions knew no other orientation and did not write it.
     settings["orientation"] = None if args.orientation == "given" else args.orientation
+    if args.viewpoints is not None:
+        with opening(args.viewpoints):
+            listed = Path(args.viewpoints).read_bytes()
+        settings[f"viewpoints{DIGEST}"] = hashlib.sha256(listed).hexdigest()
     settings |= {
         "checkpoint": args.checkpoint,
         "weights": weights_digest(args.checkpoint),

@@ -16,6 +16,9 @@ from sparsefeat.io.atomic import atomic_write
 
 Key = tuple[str, int, int]
 
+DIGEST = "_sha256"
+"""Ends the name of a setting that is the digest of a file which another setting names."""
+
 
 class PairJournal:
     """JSON lines beside the report that they will make: the settings, then one line for each pair.
@@ -23,7 +26,7 @@ class PairJournal:
     Args:
         path: of the file; the folder exists.
         settings: of the evaluation, as JSON can hold them; pairs of other settings are refused. One that is off (False
-            or None) may be missing in the file: an earlier version did not know it.
+            or None) and one that ends in `DIGEST` may be missing in the file: an earlier version did not know it.
         resume: take over what is there. Otherwise a file with pairs is refused, and one without begun anew.
 
     Raises:
@@ -134,4 +137,5 @@ def _differences(theirs: str, ours: str) -> str:
     for settings in (old, new):
         settings.update({name: None for name, value in settings.items() if value is False})
     names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    names = [name for name in names if name in old or not name.endswith(DIGEST)]
     return ", ".join(f"{name} {old.get(name)!r} and not {new.get(name)!r}" for name in names)

@@ -150,6 +150,34 @@ def test_a_stopped_evaluation_resumes_to_the_same_bytes(command, tmp_path, monke
     assert json.loads(whole.read_text())["n_pairs"] == 3
 
 
+def test_pairs_of_another_list_of_viewpoints_are_refused(command, tmp_path, monkeypatch, capsys):
+    listed, report = tmp_path / "viewpoints.txt", tmp_path / "a.json"
+    part = tmp_path / "a.json.part"
+    command += [str(report), "--viewpoints", str(listed)]
+    keep = PairJournal.keep
+
+    def keep_one(journal, name, result):
+        keep(journal, name, result)
+        raise KeyboardInterrupt
+
+    listed.write_text("cloud_bin_*.ply 0 0 0\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(PairJournal, "keep", keep_one)
+        assert evaluate.main(command) == 130
+    kept = part.read_bytes()
+    listed.write_text("cloud_bin_*.ply 5 5 5\n")
+    assert evaluate.main([*command, "--resume"]) == 2
+    assert "other settings: viewpoints_sha256" in capsys.readouterr().err
+    assert part.read_bytes() == kept
+    # An earlier version kept the path alone.
+    header, *pairs = kept.decode().splitlines()
+    settings = json.loads(header)
+    del settings["viewpoints_sha256"]
+    part.write_text("\n".join([json.dumps(settings), *pairs]) + "\n")
+    assert evaluate.main([*command, "--resume"]) == 0
+    assert json.loads(report.read_text())["n_pairs"] == 3
+
+
 @pytest.mark.parametrize("change", [["--seed", "-1"], ["--tau2", "1"], ["--device", "foo"]])
 def test_wrong_numbers_are_found_before_anything_is_read(
     command, tmp_path, monkeypatch, capsys, change
