@@ -200,7 +200,7 @@ def fuse_rgbd(
                 progress(done, len(tasks))
         with opening(mark), atomic_write(mark) as path:
             path.write_text(made + "\n", encoding="utf-8")
-        write_scene(output, name, fragments, layout)
+        write_scene(output, name, fragments, layout, max(spacing, voxel_size))
     return fragments
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from sparsefeat.errors import InputError, opening, opens_path
+from sparsefeat.errors import InputError, opening, opens_path, warn
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.gtlog import write_info, write_log
 from sparsefeat.io.pointcloud import write_ply
@@ -125,11 +125,11 @@ def overlaps(
     """Pairs of fragments that see the same surface.
 
     The overlap is the share of the points of fragment i, the earlier one, that have a point of fragment j
-    within ``distance``, as in 3DMatch's gt_overlap.log; both should hold about one point per 2.5 cm.
+    within ``distance``, as in 3DMatch's gt_overlap.log, whose fragments hold about one point per 2.5 cm.
 
     Args:
         fragments: all fragments of a scene.
-        distance: metres.
+        distance: metres; at least the spacing of the points.
         minimum: pairs that overlap less are left out.
     """
     trees = [cKDTree(fragment.points) for fragment in fragments]
@@ -174,7 +174,11 @@ def make_folder(path: str | os.PathLike) -> Path:
 
 @opens_path
 def write_scene(
-    output: str | os.PathLike, scene: str, fragments: Sequence[Fragment], layout: str
+    output: str | os.PathLike,
+    scene: str,
+    fragments: Sequence[Fragment],
+    layout: str,
+    spacing: float = 0.025,
 ) -> None:
     """Write the fragments of a scene and their overlaps in one layout or both, side by side.
 
@@ -183,9 +187,14 @@ def write_scene(
         scene: name of the scene.
         fragments: in one common frame.
         layout: ``train``, ``test`` or ``both``.
+        spacing: of the points, metres. Those of one surface are up to so far apart, which is no lack of overlap: of
+            18 pairs of rooms, thinned to 10 cm, overlaps are 0.04 too high on average, and at 3.5 cm 0.3 too low.
     """
     check_layout(layout)
-    folder, pairs = make_folder(output), overlaps(fragments)
+    folder = make_folder(output)
+    pairs = overlaps(fragments, max(OVERLAP_DISTANCE, spacing))
+    if len(fragments) > 1 and not any(pair.share >= 0.30 for pair in pairs):
+        warn(f"{folder}: no two fragments of {scene} overlap by 30 % or more")
     if layout in ("train", "both"):
         write_training_layout(folder, scene, fragments, pairs)
     if layout in ("test", "both"):

@@ -190,6 +190,7 @@ def make_rooms(
                     room_name(room),
                     [finished[k] for k in range(fragments_per_room)],
                     layout,
+                    spacing,
                 )
                 del unfinished[room]
             if progress is not None:

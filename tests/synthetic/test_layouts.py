@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
 from sparsefeat.data import threedmatch
-from sparsefeat.errors import InputError
-from sparsefeat.synthetic.fragments import Fragment, check_fusion, write_scene
+from sparsefeat.errors import InputError, InputWarning
+from sparsefeat.synthetic.fragments import Fragment, check_fusion, thin, write_scene
 
 
 def fragments(apart: float) -> list[Fragment]:
@@ -34,6 +36,29 @@ def test_lists_of_an_earlier_run_go_where_there_are_no_pairs_any_more(tmp_path):
     assert (tmp_path / "room-evaluation" / "gt.log").is_file()
     write_scene(tmp_path, "room", fragments(5.0), "test")
     assert not (tmp_path / "room-evaluation").exists()
+
+
+def test_overlaps_hardly_depend_on_how_far_the_points_are_thinned(tmp_path):
+    rng = np.random.default_rng(0)
+    whole = []
+    for start in (0, 2):  # the second begins in the middle of the first
+        x, y = start + 4 * rng.random(200_000), 3 * rng.random(200_000)
+        whole.append(np.column_stack([x, y, 0.2 * np.sin(x)]))
+    for spacing in (0.025, 0.05, 0.1):
+        pieces = [Fragment(thin(points, spacing), np.eye(4)) for points in whole]
+        folder = tmp_path / str(spacing)
+        write_scene(folder, "room", pieces, "both", spacing)
+        (pair,) = threedmatch.train_pairs(folder)
+        assert pair.overlap == pytest.approx(0.5, abs=0.04)  # a row of 10 cm is 0.025
+
+
+def test_a_scene_without_pairs_is_said(tmp_path):
+    with pytest.warns(InputWarning, match="no two fragments of room overlap by 30 %"):
+        write_scene(tmp_path, "room", fragments(5.0), "train")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_scene(tmp_path, "alone", fragments(5.0)[:1], "train")
+        write_scene(tmp_path, "pair", fragments(0.1), "train")
 
 
 @pytest.mark.parametrize(
