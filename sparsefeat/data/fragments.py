@@ -10,7 +10,7 @@ import torch
 
 from sparsefeat.errors import InputError, opening
 from sparsefeat.io.arrays import Npz
-from sparsefeat.io.pointcloud import POINT_SUFFIXES, PointCloud, read_points
+from sparsefeat.io.pointcloud import POINT_SUFFIXES, PointCloud, compact, read_points
 from sparsefeat.io.torchfile import read_torch_file
 
 FRAGMENT_SUFFIXES = (*POINT_SUFFIXES, ".pth")
@@ -86,7 +86,7 @@ def directions(points: np.ndarray, viewpoint: np.ndarray | None) -> np.ndarray:
 
 
 class FragmentCache:
-    """Fragments in memory as float32, so that reading one again costs nothing.
+    """Fragments in memory, as float32 unless they lie far from the origin, so that reading one again costs nothing.
 
     Attributes:
         bytes: how much is kept.
@@ -111,7 +111,7 @@ class FragmentCache:
         return len(self._fragments)
 
     def __call__(self, path: str | os.PathLike) -> np.ndarray:
-        """Return the (N, 3) float32 points of a fragment, metres; the array is shared and read-only.
+        """Return the (N, 3) points of a fragment, metres, as `compact` has them; the array is shared and read-only.
 
         Raises:
             InputError: see ``load_fragment``.
@@ -119,7 +119,7 @@ class FragmentCache:
         key = os.fspath(path)
         if key in self._fragments:
             return self._fragments[key]
-        points = load_fragment(path).astype(np.float32)
+        points = compact(load_fragment(path))
         points.flags.writeable = False
         if self.max_bytes is None or self.bytes + points.nbytes <= self.max_bytes:
             self._fragments[key] = points

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from sparsefeat.errors import InputError, opening, opens_path, warn
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.gtlog import write_info, write_log
-from sparsefeat.io.pointcloud import write_ply
+from sparsefeat.io.pointcloud import compact, write_ply
 from sparsefeat.synthetic.camera import Intrinsics
 from sparsefeat.synthetic.fusion import distinct, fuse_frames, pack, unpack
 
@@ -215,8 +215,8 @@ def write_training_layout(
     names = [f"{scene}@{sequence}_{k:03d}.npz" for k in range(len(fragments))]
     for name, fragment in zip(names, fragments, strict=True):
         with atomic_write(folder / name) as path:
-            viewpoint = fragment.pose[:3, 3].astype(np.float32)
-            np.savez(path, pcd=fragment.points.astype(np.float32), viewpoint=viewpoint)
+            viewpoint = compact(fragment.pose[:3, 3])
+            np.savez(path, pcd=compact(fragment.points), viewpoint=viewpoint)
     lines = [f"{names[p.i]} {names[p.j]} {p.share:.6f}\n" for p in pairs if p.share >= 0.30]
     with atomic_write(folder / f"{scene}@{sequence}-0.30.txt") as path:
         path.write_text("".join(lines))
@@ -231,7 +231,7 @@ def write_test_layout(
     (folder / scene).mkdir(parents=True, exist_ok=True)
     for k, fragment in enumerate(fragments):
         local = transform(fragment.points, np.linalg.inv(fragment.pose))
-        write_ply(folder / scene / f"cloud_bin_{k}.ply", local.astype(np.float32))
+        write_ply(folder / scene / f"cloud_bin_{k}.ply", compact(local))
     count = len(fragments)
     for suffix, low, high in (("-evaluation", 0.30, np.inf), ("-evaluation-lo", 0.10, 0.30)):
         target = folder / (scene + suffix)

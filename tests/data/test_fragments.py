@@ -93,6 +93,15 @@ def test_broken_fragments_are_named(tmp_path):
         )
 
 
+def test_a_cache_keeps_points_to_a_tenth_of_a_millimetre(tmp_path):
+    points = np.random.default_rng(0).random((100, 3)) * 3
+    for place, kept in ((0, np.float32), (900, np.float32), (1100, np.float64), (5e6, np.float64)):
+        np.savez(tmp_path / f"{place}.npz", pcd=points + place)
+        cached = FragmentCache()(tmp_path / f"{place}.npz")
+        assert cached.dtype == kept
+        np.testing.assert_allclose(cached, points + place, 0, 1e-4)
+
+
 def test_a_cache_reads_a_fragment_once_and_keeps_none_beyond_its_size(tmp_path):
     for k in range(3):
         np.savez(tmp_path / f"{k}.npz", pcd=np.full((10, 3), float(k)))

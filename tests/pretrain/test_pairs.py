@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 from torch.utils.data import DataLoader
 
 from sparsefeat.data import threedmatch
@@ -426,3 +427,25 @@ def test_the_side_of_a_fragment_without_a_sensor_is_estimated_and_turns_with_it(
         inwards = cloud.points.mean(0) - cloud.points
         assert ((cloud.normal * inwards).sum(1) > 0).float().mean() > 0.9
     assert set(known._sides) == set(files), "once for each"
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_pairs_far_from_the_origin_are_those_near_it(tmp_path, seen):
+    samples = []
+    for name, place in (("near", (0, 0, 0)), ("far", (500_000, 5_000_000, 100))):
+        files = [tmp_path / f"{name}_{k}.npz" for k in range(2)]
+        for k, path in enumerate(files):
+            viewpoint = {"viewpoint": np.add((1.0, 2.0, 1.0), place)} if seen else {}
+            np.savez(path, pcd=corner(k, 3000) + place, **viewpoint)
+        pairs = [FragmentPair("room", *files, np.eye(4))]
+        dataset = PairDataset(pairs, VOXEL, AugmentConfig(), average=True, oriented=not seen)
+        samples.append(dataset[PairRequest(0, 5)])
+    near, far = samples
+    # A voxel's border may lie between two roundings of a point.
+    assert len(far.source) == pytest.approx(len(near.source), rel=0.01)
+    assert len(far.matches) == pytest.approx(len(near.matches), rel=0.02)
+    for one, other in ((near.source, far.source), (near.target, far.target)):
+        apart, rows = cKDTree(one.points).query(other.points)
+        assert np.quantile(apart, 0.95) < 1e-5
+        agree = (one.normal[rows] * other.normal).sum(1)
+        assert agree.median() > 0.99 * one.normal.square().sum(1).median()

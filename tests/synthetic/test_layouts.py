@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sparsefeat.data import threedmatch
+from sparsefeat.data.fragments import load_fragment, load_viewpoint
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.synthetic.fragments import Fragment, check_fusion, thin, write_scene
 
@@ -50,6 +51,23 @@ def test_overlaps_hardly_depend_on_how_far_the_points_are_thinned(tmp_path):
         write_scene(folder, "room", pieces, "both", spacing)
         (pair,) = threedmatch.train_pairs(folder)
         assert pair.overlap == pytest.approx(0.5, abs=0.04)  # a row of 10 cm is 0.025
+
+
+def test_fragments_far_from_the_origin_keep_their_points(tmp_path):
+    start = np.eye(4)
+    start[:3, 3] = 500_000.3, 5_000_000.7, 100.1
+    near = fragments(0.1)
+    far = [Fragment(one.points + start[:3, 3], start) for one in near]
+    write_scene(tmp_path, "near", near, "both")
+    write_scene(tmp_path, "far", far, "both")
+    for k in range(2):
+        stem = f"far@seq-01_{k:03d}.npz"
+        np.testing.assert_allclose(load_fragment(tmp_path / stem), far[k].points, 0, 1e-4)
+        np.testing.assert_allclose(load_viewpoint(tmp_path / stem), start[:3, 3], 0, 1e-4)
+        local = load_fragment(tmp_path / "far" / f"cloud_bin_{k}.ply")
+        np.testing.assert_allclose(local, near[k].points, 0, 1e-4)
+        with np.load(tmp_path / stem.replace("far", "near")) as archive:
+            assert {array.dtype for array in archive.values()} == {np.dtype(np.float32)}
 
 
 def test_a_scene_without_pairs_is_said(tmp_path):
