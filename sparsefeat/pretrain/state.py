@@ -194,7 +194,10 @@ def load_state(
         scaler.load_state_dict(state["scaler"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: does not fit the run ({str(error).splitlines()[0]})") from error
-    other_pairs = _validated_on(before.data) != _validated_on(config.data)
+    # Where nothing is validated any more, nothing is compared.
+    other_pairs = config.data.validation_pairs > 0 and (
+        _validated_on(before.data) != _validated_on(config.data)
+    )
     return Resumed(state["step"], -1.0 if other_pairs else float(state["best"]), other_pairs)
 
 

@@ -213,6 +213,14 @@ def test_a_finished_run_is_not_compared_on_other_pairs(config, run, capsys, tmp_
     assert content(run) == before
 
 
+def test_a_run_that_stops_validating_keeps_its_best_network(config, run):
+    kept = (run / "best.safetensors").read_bytes()
+    data = replace(config.data, validation_pairs=0)
+    pretrain(replace(config, steps=STEPS + 1, data=data), run, resume=True)
+    assert (run / "best.safetensors").read_bytes() == kept
+    assert [line["step"] for line in read_log(run)[1]] == [0, STEPS]
+
+
 def test_moved_data_are_the_same_pairs(config, run, tmp_path):
     moved = shutil.copytree(config.data.root, tmp_path / "moved" / Path(config.data.root).name)
     state = torch.load(run / "last.pt", weights_only=True)
