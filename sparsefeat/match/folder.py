@@ -100,11 +100,21 @@ def match_folder(
         pairs[i, j] = result
         if result.transform is not None:
             edges.append(Edge(i, j, result.transform, result.confidence))
+    centres = np.stack([scan.points.mean(0) for scan in scans])
     radius = float(
-        np.median([np.linalg.norm(s.points - s.points.mean(0), axis=1).mean() for s in scans])
+        np.median(
+            [
+                np.linalg.norm(scan.points - centre, axis=1).mean()
+                for scan, centre in zip(scans, centres, strict=True)
+            ]
+        )
     )
     graph = optimise_poses(
-        len(files), edges, 2 * extractor.voxel_size, max(radius, extractor.voxel_size)
+        len(files),
+        edges,
+        2 * extractor.voxel_size,
+        max(radius, extractor.voxel_size),
+        centres=centres,
     )
     return FolderMatches(files, scans, pairs, edges, graph)
 

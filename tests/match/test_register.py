@@ -21,7 +21,7 @@ from sparsefeat.io.pointcloud import read_points, write_ply
 from sparsefeat.match import measure_registration
 from sparsefeat.match.calibrate import fit
 from sparsefeat.match.files import write_merged
-from sparsefeat.match.folder import list_scans
+from sparsefeat.match.folder import list_scans, match_folder
 from sparsefeat.match.scans import (
     CHECKPOINT,
     choose_extractor,
@@ -274,6 +274,33 @@ def test_a_folder_gives_poses_of_all(tmp_path, capsys):
     np.testing.assert_allclose(np.linalg.inv(frames[1]) @ frames[2], blocks[1, 2], atol=1e-6)
     assert len(read_points(output / "merged.ply")) == sum(map(len, parts))
     assert json.loads((output / "match.json").read_text())["component"] == [0, 0, 0, 1]
+
+
+def test_poses_of_a_folder_do_not_depend_on_the_origin_of_the_scans(tmp_path, monkeypatch):
+    """Pairs that are off by degrees agree or not, wherever the files have their origin."""
+    room = furnished_room(0, 0.05)
+    found = {}
+    for name, away in (("near", np.zeros(3)), ("far", np.array([50.0, 80.0, 0.0]))):
+        (tmp_path / name).mkdir()
+        for k in range(4):
+            write_ply(tmp_path / name / f"scan_{k}.ply", room + away)
+        rng = np.random.default_rng(0)
+
+        def registered(source, target, min_confidence, rng=rng, away=away):
+            noise = np.eye(4)
+            noise[:3, :3] = Rotation.from_rotvec(rng.normal(size=3) * 0.01).as_matrix()
+            noise[:3, 3] = away - noise[:3, :3] @ away
+            return SimpleNamespace(transform=noise, confidence=0.9)
+
+        monkeypatch.setattr("sparsefeat.match.folder.register_scans", registered)
+        monkeypatch.setattr("sparsefeat.match.folder.describe_scan", lambda view, *_: view)
+        monkeypatch.setattr(
+            "sparsefeat.match.folder.choose_extractor", lambda *_: SimpleNamespace(voxel_size=0.05)
+        )
+        graph = match_folder(tmp_path / name).graph
+        assert graph.kept.all()
+        found[name] = [apply(pose, room + away) - away for pose in graph.poses]
+    np.testing.assert_allclose(found["far"], found["near"], atol=1e-4)
 
 
 def test_wrong_input_is_one_line_and_two(tmp_path, capsys):
