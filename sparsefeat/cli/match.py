@@ -154,6 +154,8 @@ def run_pair(args: argparse.Namespace) -> int:
     from sparsefeat.match.scans import choose_extractor, describe_scan, open_view
 
     viewpoints = open_viewpoints(args)
+    if viewpoints is not None:
+        viewpoints.warn_of_unused(args.inputs)
     views = [
         open_view(path, viewpoint=args.viewpoint, viewpoints=viewpoints) for path in args.inputs
     ]

@@ -82,6 +82,8 @@ def match_folder(
         raise InputError(
             f"{folder}: {len(files)} scans, expected at least 2 ({', '.join(_SUFFIXES)})"
         )
+    if viewpoints is not None:
+        viewpoints.warn_of_unused(files)
     tell = progress or (lambda *_: None)
     views = []
     for k, path in enumerate(files):

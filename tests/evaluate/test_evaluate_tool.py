@@ -188,3 +188,11 @@ def test_the_random_baseline_normalises_by_the_cloud_at_hand():
 def test_the_random_baseline_is_of_the_extractors_unit():
     extractor = FeatureExtractor(small_network(), 50.0, unit="mm")
     assert baseline_descriptor("random", extractor, 50.0).unit == "mm"
+
+
+def test_a_list_of_viewpoints_that_fits_no_fragment_is_said(tool, scene_folder, tmp_path, capsys):
+    listed = tmp_path / "list.txt"
+    listed.write_text("scene/cloud_bin_?.ply 0 0 0\nscene/cloud_bin_9.ply 0 0 0\n")
+    arguments = ["matching", "--checkpoint", "x", "--data", str(scene_folder)]
+    assert tool.main([*arguments, "--max-pairs-per-scene", "1", "--viewpoints", str(listed)]) == 0
+    assert f"{listed}: no input fits scene/cloud_bin_9.ply (line 2)" in capsys.readouterr().err

@@ -317,6 +317,14 @@ def test_wrong_input_is_one_line_and_two(tmp_path, capsys):
         assert line in printed.err and printed.err.count("\n") == 1 and printed.out == ""
 
 
+def test_a_list_of_viewpoints_that_fits_no_scan_is_said(tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("a.ply 0 0 0\nb.pyl 0 0 0\n")
+    inputs = [str(tmp_path / "a.ply"), str(tmp_path / "b.ply")]
+    arguments = [*inputs, "--output", str(tmp_path / "out"), "--viewpoints"]
+    assert main([*arguments, str(tmp_path / "list.txt")]) == 2  # the scans are absent
+    assert "list.txt: no input fits b.pyl (line 2)" in capsys.readouterr().err
+
+
 def test_results_do_not_replace_what_they_are_made_from(tmp_path, capsys):
     for name in ("aligned.ply", "b.ply"):
         write_ply(tmp_path / name, furnished_room(0))
