@@ -200,6 +200,19 @@ def test_thinning_keeps_at_most_what_was_asked_for(most):
     assert len(thin_evenly(np.zeros((50, 3)), 10)) == 1
 
 
+@pytest.mark.parametrize("away", [1e5, 1e9])
+def test_a_stray_point_far_away_leaves_the_others_in_the_page(away):
+    points = np.random.default_rng(1).random((20_000, 3))
+    points[7] = away
+    rows = thin_evenly(points, 2000)
+    assert 1900 <= len(rows) <= 2000 and 7 in rows and len(np.unique(rows)) == len(rows)
+    description, arrays = page_of(points, max_points=2000)
+    shape = description["shapes"][0]
+    shown = arrays[shape["position"]] + np.array(shape["center"])
+    rows = arrays[shape["rows"]]
+    np.testing.assert_allclose(shown[rows != 7], points[rows[rows != 7]], atol=1e-6)
+
+
 def test_a_mesh_too_large_to_draw_becomes_points_and_says_so():
     grid = np.stack(np.meshgrid(np.arange(50.0), np.arange(50.0), [0.0]), -1).reshape(-1, 3)
     faces = np.array([[k, k + 1, k + 50] for k in range(2400)])
