@@ -293,6 +293,32 @@ def test_files_are_clouds_or_meshes_as_they_have_faces(tmp_path):
     assert (shapes[0].colors == 7).all() and shapes[1].features.shape == (4, 2)
 
 
+def test_meshes_have_the_colours_and_features_of_their_files(tmp_path):
+    colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [51, 102, 204]], np.uint8)
+    features = np.arange(8.0).reshape(4, 2)
+    corners = [" ".join(map(str, row)) for row in CORNERS]
+    rows = ["{} {} {}".format(*row) for row in colors]
+    off = [f"{c} {r} 255" for c, r in zip(corners, rows, strict=True)]
+    off += [f"3 {a} {b} {c}" for a, b, c in FACES]
+    (tmp_path / "mesh.off").write_text("COFF\n4 4 0\n" + "\n".join(off) + "\n")
+    obj = [f"v {c} {' '.join(map(str, r))}" for c, r in zip(corners, colors / 255, strict=True)]
+    obj += [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in FACES]
+    (tmp_path / "mesh.obj").write_text("\n".join(obj))
+    np.savez(tmp_path / "mesh.npz", vertices=CORNERS, faces=FACES, colors=colors, features=features)
+    np.savez(
+        tmp_path / "two.npz", points=CORNERS[:2], vertices=CORNERS, faces=FACES, colors=colors[:2]
+    )
+    shapes = as_shapes(
+        [tmp_path / name for name in ("mesh.off", "mesh.obj", "mesh.npz", "two.npz")]
+    )
+    assert all(len(shape.faces) == 4 for shape in shapes)
+    for shape in shapes[:3]:
+        np.testing.assert_array_equal(shape.colors, colors)
+    assert shapes[3].colors is None
+    np.testing.assert_array_equal(shapes[2].features, features)
+    assert shapes[0].features is None
+
+
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
