@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -91,7 +92,7 @@ def load_folder(
             )
     shapes = _with_individuals(shapes, root)
     if merge_left_right:
-        names, shapes = _without_sides(names, shapes)
+        names, shapes = _without_sides(names, shapes, root / PART_NAMES)
     classes = None if groups[0][0] is None else tuple(kind for kind, _, _ in groups)
     if (root / SPLITS).is_file():
         splits = _rows(root / SPLITS, shapes)
@@ -170,11 +171,18 @@ def _templates(root: Path, classes: Sequence[str]) -> dict[str, str]:
 
 
 def _without_sides(
-    names: Sequence[str], shapes: Sequence[Shape]
+    names: Sequence[str], shapes: Sequence[Shape], path: Path
 ) -> tuple[tuple[str, ...], list[Shape]]:
     """Part names and shapes with the left and right of a part made one."""
-    plain = [name.removeprefix("left ").removeprefix("right ") for name in names]
+    plain = [re.sub(r"^(left|right) ", "", name, flags=re.IGNORECASE) for name in names]
+    # Of names that differ in capitals alone the first is kept.
+    first: dict[str, str] = {}
+    plain = [first.setdefault(name.lower(), name) for name in plain]
     merged = tuple(dict.fromkeys(plain))
+    if len(merged) == len(names):
+        raise InputError(
+            f"{path}: merge_left_right expects names such as 'left arm' and 'right arm', got {', '.join(names)}"
+        )
     # The last entry is that of -1, unknown.
     rename = np.array([merged.index(name) for name in plain] + [-1])
 

@@ -366,6 +366,11 @@ def test_left_and_right_parts_can_be_merged(tmp_path):
     own = load_dataset("folder", tmp_path, merge_left_right=True)
     assert own.part_names == ("head", "arm") and own.part_count == 2
     assert own.shapes[0].load().vertex_labels.tolist() == [0, 1, 1, -1]
+    put(tmp_path / "part_names.txt", "Head\nLeft Arm\nright arm\n")
+    assert load_dataset("folder", tmp_path, merge_left_right=True).part_names == ("Head", "Arm")
+    put(tmp_path / "part_names.txt", "head\nL_arm\nR_arm\n")
+    with pytest.raises(ValueError, match="part_names.txt: .*'right arm', got head, L_arm, R_arm"):
+        load_dataset("folder", tmp_path, merge_left_right=True)
     (tmp_path / "part_names.txt").unlink()
     with pytest.raises(ValueError, match="no part_names.txt"):
         load_dataset("folder", tmp_path, merge_left_right=True)
