@@ -254,6 +254,35 @@ def test_two_files_give_a_pose_on_disk(scans, tmp_path, capsys):
     assert (output / "matches.png").stat().st_size > 0
 
 
+def test_results_of_another_kind_do_not_stay_beside_new_ones(scans, tmp_path, monkeypatch):
+    for name, points in zip("ab", scans, strict=False):
+        write_ply(tmp_path / f"{name}.ply", points[::20])
+    monkeypatch.setattr(
+        "sparsefeat.match.register.register_scans",
+        lambda source, target, min_confidence: SimpleNamespace(
+            transform=None,
+            matches=np.zeros((0, 2), int),
+            inliers=np.zeros(0, bool),
+            found=False,
+            confidence=0.0,
+            hypotheses=SimpleNamespace(scores=[], transforms=[]),
+        ),
+    )
+    output = tmp_path / "out"
+    arguments = [str(tmp_path / "a.ply"), str(tmp_path / "b.ply"), "--output", str(output)]
+    arguments += ["--points", "50", "--checkpoint", "sparsefeat/rooms-5cm-v1"]
+    output.mkdir()
+    others = ("poses.log", "merged.ply", "map.npz", "carried_labels.txt", "notes.txt")
+    for name in others:
+        (output / name).write_text("earlier")
+    written = {"match.json", "matches.npz", "matches.png"}
+    assert main(arguments) == 0
+    # Nothing says that they are of an earlier match.
+    assert {path.name for path in output.iterdir()} == written.union(others)
+    assert main(arguments) == 0
+    assert {path.name for path in output.iterdir()} == written.union({"notes.txt"})
+
+
 def test_a_folder_gives_poses_of_all(tmp_path, capsys):
     room = furnished_room(0)
     truth = [np.eye(4), pose(1), pose(2)]
@@ -309,10 +338,26 @@ def test_wrong_input_is_one_line_and_two(tmp_path, capsys):
         "absent.ply": [str(tmp_path / "absent.ply"), str(tmp_path / "absent2.ply")],
         "0 scans, expected at least 2": [str(tmp_path / "empty")],
         "--transfer: for --shapes alone": ["a.off", "b.off", "--transfer", "labels.txt"],
+        "--up: for --shapes alone": ["a.off", "b.off", "--up", "z"],
+        "--up: invalid choice: 'q'": ["a.off", "b.off", "--shapes", "--up", "q"],
+        "--points: for scans alone": ["a.off", "b.off", "--shapes", "--points", "9"],
+        "--seed: for scans alone": ["a.off", "b.off", "--shapes", "--seed", "0"],
+        "--min-confidence: for scans alone": [
+            "a.off",
+            "b.off",
+            "--shapes",
+            "--min-confidence",
+            "1",
+        ],
+        "--min-confidence 2, expected 0 to 1": ["a.ply", "b.ply", "--min-confidence", "2"],
     }
     (tmp_path / "empty").mkdir()
     for line, inputs in cases.items():
-        assert main([*inputs, "--output", str(tmp_path / "out")]) == 2
+        try:
+            code = main([*inputs, "--output", str(tmp_path / "out")])
+        except SystemExit as error:
+            code = error.code
+        assert code == 2
         printed = capsys.readouterr()
         assert line in printed.err and printed.err.count("\n") == 1 and printed.out == ""
 
@@ -323,6 +368,15 @@ def test_a_list_of_viewpoints_that_fits_no_scan_is_said(tmp_path, capsys):
     arguments = [*inputs, "--output", str(tmp_path / "out"), "--viewpoints"]
     assert main([*arguments, str(tmp_path / "list.txt")]) == 2  # the scans are absent
     assert "list.txt: no input fits b.pyl (line 2)" in capsys.readouterr().err
+
+
+def test_an_interrupted_match_does_not_say_that_nothing_was_written(tmp_path, monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sparsefeat.cli.match.run_pair", interrupted)
+    assert main(["a.ply", "b.ply", "--output", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == "interrupted; what is complete stays\n"
 
 
 def test_results_do_not_replace_what_they_are_made_from(tmp_path, capsys):
