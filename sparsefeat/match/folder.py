@@ -122,7 +122,7 @@ def match_folder(
 
 
 def list_scans(folder: str | os.PathLike) -> list[Path]:
-    """The scan files of a folder, in the order of the numbers in their names.
+    """The scan files of a folder, in the order of the numbers in their names. Hidden files are none.
 
     Raises:
         InputError: no such folder.
@@ -131,7 +131,7 @@ def list_scans(folder: str | os.PathLike) -> list[Path]:
         found = [
             path
             for path in Path(folder).iterdir()
-            if path.suffix.lower() in _SUFFIXES and path.is_file()
+            if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.name.startswith(".")
         ]
 
     def natural(path: Path) -> list:

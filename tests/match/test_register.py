@@ -393,8 +393,8 @@ def test_results_do_not_replace_what_they_are_made_from(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["aligned.ply", "b.ply"]
 
 
-def test_scans_are_sorted_by_number_whatever_their_names(tmp_path):
-    for name in ("10.ply", "2.ply", "02.ply", "1\u00b23.ply"):
+def test_scans_are_sorted_by_number_whatever_their_names_and_hidden_files_are_none(tmp_path):
+    for name in ("10.ply", "2.ply", "02.ply", "1\u00b23.ply", "._2.ply"):
         (tmp_path / name).write_text("")
     assert [path.name for path in list_scans(tmp_path)] == [
         "1\u00b23.ply",
