@@ -237,10 +237,11 @@ def _fuse_window(
 
 
 def _numbered(folder: Path, pattern: re.Pattern) -> dict[int, Path]:
-    """Files whose name fits ``pattern``, by the number in it, in order."""
+    """Files whose name fits ``pattern``, by the number in it, in order. Hidden files are none."""
     if not folder.is_dir():
         return {}
-    found = ((pattern.fullmatch(path.name), path) for path in folder.iterdir())
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    found = ((pattern.fullmatch(path.name), path) for path in shown)
     return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 

@@ -106,6 +106,13 @@ def test_redwoods_way_of_keeping_a_recording_gives_the_same(recording, redwood, 
         np.testing.assert_allclose(a.points, b.points, atol=1e-6)
 
 
+def test_hidden_files_are_no_pictures(redwood):
+    options = {"intrinsics": (73, 73, 39.5, 29.5)}
+    files = read_rgbd(redwood, **options).files
+    (files[0].parent / f"._{files[0].name}").write_text("")
+    assert read_rgbd(redwood, **options).files == files
+
+
 def test_several_workers_write_the_same(recording, tmp_path):
     fuse_rgbd(recording, tmp_path / "one", frames=3, voxel_size=0.02)
     fuse_rgbd(recording, tmp_path / "two", frames=3, voxel_size=0.02, workers=2)
