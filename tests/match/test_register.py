@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 import sparsefeat
 from sparsefeat.cli.match import main
 from sparsefeat.data.orientation import Viewpoints
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.io.gtlog import read_log, write_info, write_log
 from sparsefeat.io.pointcloud import read_points, write_ply
@@ -25,6 +25,7 @@ from sparsefeat.match.folder import list_scans, match_folder
 from sparsefeat.match.scans import (
     CHECKPOINT,
     choose_extractor,
+    describe_scan,
     open_view,
 )
 
@@ -169,6 +170,15 @@ def test_a_list_of_viewpoints_goes_before_a_file_and_before_one_for_all(tmp_path
     assert open_view(tmp_path / "a.npz", viewpoint=(4, 5, 6)).viewpoint.tolist() == [4, 5, 6]
     known = open_view(tmp_path / "a.npz", viewpoint=(4, 5, 6), viewpoints=listed)
     assert known.viewpoint.tolist() == [[1, 1, 1]] and known.normals is None
+
+
+def test_warnings_name_the_scan(extractor):
+    sparse = open_view(np.random.default_rng(0).random((400, 3)) * 40, name="hall.ply")
+    with pytest.warns(InputWarning, match=r"^hall.ply: \d+% of 400 voxels"):
+        describe_scan(sparse, extractor)
+    wide = open_view(1e7 * np.eye(3), name="hall.ply")
+    with pytest.raises(InputError, match="^hall.ply: .* voxels of 0.05"):
+        describe_scan(wide, extractor)
 
 
 def test_the_confidence_is_fitted_on_raw_predictors():
