@@ -155,7 +155,11 @@ def describe_scan(
     """
     if points < 3:
         raise InputError(f"points: expected at least 3 key points, got {points}")
-    rows = quantize(torch.from_numpy(view.points), voxel_size=extractor.voxel_size).index.numpy()
+    try:
+        voxels = quantize(torch.from_numpy(view.points), voxel_size=extractor.voxel_size)
+    except ValueError as error:  # coordinates of another unit, as a rule
+        raise InputError(f"{view.name}: {error}") from error
+    rows = voxels.index.numpy()
     if len(rows) > points:
         rows = rows[np.random.default_rng(seed).choice(len(rows), points, replace=False)]
     rows = np.sort(rows)
