@@ -413,4 +413,5 @@ def draw_median_pairs(
             viewpoints=viewpoints,
             salient=args.salient,
             orientation=args.orientation,
+            rotate=args.rotate,
         )
