@@ -496,6 +496,36 @@ def test_the_tool_says_in_one_line_what_is_wrong(tmp_path, capsys, options, mess
     assert not (tmp_path / "page.html").exists()
 
 
+def test_a_label_of_many_digits_is_a_name(tmp_path):
+    (tmp_path / "labels.txt").write_text("1\n99999999999999999999\n")
+    assert tool.read_labels(tmp_path / "labels.txt").tolist() == ["1", "99999999999999999999"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--html", "no/such/folder/page.html"], "expected a file in a folder that exists"),
+        (["--html", "page.html", "--max-points", "0"], "--max-points 0, expected at least 1"),
+        (["--html", "page.html", "--up", "q"], "--up: invalid choice: 'q'"),
+        (["--html", "page.html", "--labels", "absent.txt"], "absent.txt: cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said_before_features_are_computed(
+    tmp_path, monkeypatch, capsys, options, message
+):
+    def extract(*_):
+        raise AssertionError("features were computed")
+
+    monkeypatch.setattr(tool, "_extract", extract)
+    monkeypatch.chdir(tmp_path)
+    write_ply("a.ply", POINTS)
+    try:
+        code = tool.main(["a.ply", "--checkpoint", "sparsefeat/rooms-5cm-v1", *options])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2 and message in capsys.readouterr().err
+
+
 def test_rows_of_a_file_stay_where_points_are_invalid(tmp_path):
     points = np.arange(12.0).reshape(4, 3)
     points[1] = np.nan
