@@ -173,8 +173,8 @@ def run_matching(args: argparse.Namespace) -> int:
     checked_device(args.device or "cpu", torch.nn.Identity())
     pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
     if viewpoints is not None:
-        listed = chain(*pairs.values())
-        viewpoints.warn_of_unused({path for pair in listed for path in (pair.source, pair.target)})
+        every = chain(*pairs.values())
+        viewpoints.warn_of_unused({path for pair in every for path in (pair.source, pair.target)})
     pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
     # A missing Open3D is said before the network is loaded.
     register: Register | None = RansacRegister() if args.registration == "ransac" else None
