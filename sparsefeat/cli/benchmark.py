@@ -54,9 +54,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", metavar="D", help="cpu, cuda, cuda:1 (default: cpu; preset cuda: cuda)")
     add(
         "--data",
-        default="data",
         metavar="DIR",
-        help="folder of real fragments (default: %(default)s)",
+        help="folder of real fragments (default: data if it is there, else a drawn room)",
     )
     add("--runs", type=int, default=7, metavar="N", help="rounds that count (default: %(default)s)")
     add(
@@ -97,6 +96,9 @@ def run(args: argparse.Namespace) -> int:
     check_file("--plot", args.plot)
     if args.plot is not None and not args.plot.lower().endswith((".png", ".pdf")):
         raise InputError(f"--plot {args.plot}: expected a name that ends in .png or .pdf")
+    if args.data is not None and not os.path.isdir(args.data):
+        raise InputError(f"--data {args.data}: no such folder")
+    data = Path(args.data or "data")
     device, dtypes = ("cuda", "fp32,tf32,fp16,bf16") if args.preset == "cuda" else ("cpu", "fp32")
     options = Options(
         cases=tuple(args.cases),
@@ -105,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         threads=tuple(map(whole, split(args.threads))),
         dtypes=tuple(split(args.dtypes or dtypes)),
         device=args.device or device,
-        data=Path(args.data) if os.path.isdir(args.data) else None,
+        data=data if data.is_dir() else None,
         runs=args.runs,
         seconds=args.seconds,
     )

@@ -173,6 +173,9 @@ def run_matching(args: argparse.Namespace) -> int:
     viewpoints = open_viewpoints(args)
     checked_device(args.device or "cpu", torch.nn.Identity())
     pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
+    if viewpoints is not None:
+        every = chain(*pairs.values())
+        viewpoints.warn_of_unused({path for pair in every for path in (pair.source, pair.target)})
     pairs = choose_pairs(pairs, args.max_pairs_per_scene, args.seed)
     # A missing Open3D is said before the network is loaded.
     register: Register | None = RansacRegister() if args.registration == "ransac" else None
@@ -415,4 +418,5 @@ def draw_median_pairs(
             viewpoints=viewpoints,
             salient=args.salient,
             orientation=args.orientation,
+            rotate=args.rotate,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from sparsefeat.cli.frame import (
     StageBar,
@@ -27,7 +28,11 @@ def run(args: argparse.Namespace) -> int:
     check_file("--html", args.html)
     # Imported here, so that --help answers at once.
     from sparsefeat.extract import FeatureExtractor
-    from sparsefeat.extract.files import extract_files, failed_line
+    from sparsefeat.extract.files import extract_files, failed_line, find_inputs
+
+    viewpoints = open_viewpoints(args)
+    if viewpoints is not None:
+        viewpoints.warn_of_unused(find_inputs(args.inputs, Path(args.output), lambda *_: None))
 
     # A tile is a fraction of its file.
     with StageBar(
@@ -44,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             views=args.views,
             scales=args.scales,
             viewpoint=args.viewpoint,
-            viewpoints=open_viewpoints(args),
+            viewpoints=viewpoints,
             max_voxels=args.max_voxels,
             halo=args.halo,
             drop_invalid=args.drop_invalid,

@@ -10,13 +10,13 @@ from pathlib import Path
 from sparsefeat.cli.frame import StageBar, add_viewpoints_option, check_file, open_viewpoints
 from sparsefeat.cli.view import add_html_option
 from sparsefeat.errors import InputError
-from sparsefeat.process.tool import ToolParser, run_tool
+from sparsefeat.process.tool import DONE, ToolParser, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``tools/match.py``; returns the exit code."""
     args = parse(argv)
-    return run_tool(lambda: run(args), args, "interrupted; nothing was written")
+    return run_tool(lambda: run(args), args, "interrupted; what is complete stays")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,7 +52,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="--shapes: labels of the vertices of B, one per line, npy or npz, carried over to A",
     )
-    add("--up", default="z", metavar="AXIS", help="--shapes: x y z -x -y -z in the picture")
+    add(
+        "--up",
+        choices=("x", "y", "z", "-x", "-y", "-z"),
+        help="--shapes: axis that is up in the picture (default: z)",
+    )
     add_html_option(parser)
     add(
         "--checkpoint",
@@ -69,9 +73,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--points",
         type=int,
-        default=5000,
         metavar="N",
-        help="scans only: key points of each (default: %(default)s)",
+        help="scans only: key points of each (default: 5000)",
     )
     add(
         "--viewpoint",
@@ -84,9 +87,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--min-confidence",
         type=float,
-        default=0.5,
         metavar="P",
-        help="scans only: a less credible pose is not reported (default: %(default)s)",
+        help="scans only: a less credible pose is not reported (default: 0.5)",
     )
     add(
         "--unit",
@@ -96,7 +98,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--seed",
         type=int,
-        default=0,
         metavar="N",
         help="scans only: of the choice of key points (default: 0)",
     )
@@ -104,21 +105,32 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-_RESULTS = (
-    "matches.npz", "matches.png", "match.json", "transform.txt", "aligned.ply", "est.log", "poses.log",
-    "merged.ply", "map.npz", "map.png", "carried.ply", "carried_labels.txt",
-)  # fmt: skip
+# What each kind of match leaves in the output folder.
+_RESULTS = {
+    "pair": ("matches.npz", "matches.png", "match.json", "transform.txt", "aligned.ply"),
+    "folder": ("est.log", "poses.log", "merged.ply", "match.json"),
+    "shapes": ("map.npz", "map.png", "match.json", "carried.ply", "carried_labels.txt"),
+}
+_ALL_RESULTS = {name for names in _RESULTS.values() for name in names}
 
 
 def run(args: argparse.Namespace) -> int:
-    """Match two scans, or all scans of a folder."""
+    """Match two scans, all scans of a folder, or two shapes."""
     check_file("--html", args.html)
     _keep_inputs(args)
+    kind = _checked_kind(args)
     # Imported here and below, so that --help answers at once.
     from sparsefeat.io.lock import output_folder
 
     with output_folder(args.output):
-        return run_shapes(args) if args.shapes else run_scans(args)
+        output = Path(args.output)
+        earlier = (output / "match.json").is_file()  # without it, files of these names are not ours
+        {"pair": run_pair, "folder": run_folder, "shapes": run_shapes}[kind](args)
+        if earlier:
+            # What a run of another kind found is not this run's answer.
+            for name in _ALL_RESULTS.difference(_RESULTS[kind]):
+                (output / name).unlink(missing_ok=True)
+    return DONE
 
 
 def _keep_inputs(args: argparse.Namespace) -> None:
@@ -126,34 +138,46 @@ def _keep_inputs(args: argparse.Namespace) -> None:
     output = Path(args.output).resolve()
     for given in [*args.inputs, *([args.transfer] if args.transfer else [])]:
         path = Path(given).resolve()
-        if path == output or (path.parent == output and path.name in _RESULTS):
+        if path == output or (path.parent == output and path.name in _ALL_RESULTS):
             raise InputError(f"--output {args.output}: its files would replace or join {given}")
 
 
-def run_scans(args: argparse.Namespace) -> int:
-    """The poses of scans."""
-    for option, given in (
-        ("--transfer", args.transfer),
-        ("--partial", args.partial),
-    ):
-        if given:
-            raise InputError(f"{option}: for --shapes alone")
+def _checked_kind(args: argparse.Namespace) -> str:
+    """The key of ``_RESULTS``; refuses options of another kind, and fills in the defaults of this one."""
+    count = len(args.inputs)
+    if args.shapes:
+        if count != 2:
+            raise InputError(f"match --shapes: {count} inputs, expected two shapes")
+        for name in ("viewpoint", "viewpoints", "unit", "points", "seed", "min_confidence"):
+            if getattr(args, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')}: for scans alone, not with --shapes")
+        args.up = args.up or "z"
+        return "shapes"
+    for name in ("transfer", "partial", "up"):
+        if getattr(args, name):
+            raise InputError(f"--{name}: for --shapes alone")
+    for name, default in (("points", 5000), ("seed", 0), ("min_confidence", 0.5)):
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+    if not 0 <= args.min_confidence <= 1:
+        raise InputError(f"--min-confidence {args.min_confidence:g}, expected 0 to 1")
     args.scales = args.scales or [1.0]
-    folder = len(args.inputs) == 1 and Path(args.inputs[0]).is_dir()
-    if not folder and len(args.inputs) != 2:
-        raise InputError(
-            f"match: {len(args.inputs)} inputs, expected two scans or one folder of scans"
-        )
-    return run_folder(args) if folder else run_pair(args)
+    if count == 1 and Path(args.inputs[0]).is_dir():
+        return "folder"
+    if count != 2:
+        raise InputError(f"match: {count} inputs, expected two scans or one folder of scans")
+    return "pair"
 
 
-def run_pair(args: argparse.Namespace) -> int:
+def run_pair(args: argparse.Namespace) -> None:
     """The pose of the first scan on the second."""
     from sparsefeat.match.files import pair_name, write_pair
     from sparsefeat.match.register import register_scans
     from sparsefeat.match.scans import choose_extractor, describe_scan, open_view
 
     viewpoints = open_viewpoints(args)
+    if viewpoints is not None:
+        viewpoints.warn_of_unused(args.inputs)
     views = [
         open_view(path, viewpoint=args.viewpoint, viewpoints=viewpoints) for path in args.inputs
     ]
@@ -187,10 +211,9 @@ def run_pair(args: argparse.Namespace) -> int:
         print(f"{names}: confidence {result.confidence:.2f}, {agree}")
         print("\n".join(" ".join(f"{value:10.6f}" for value in row) for row in result.transform))
     print(f"written to {args.output}")
-    return 0
 
 
-def run_shapes(args: argparse.Namespace) -> int:
+def run_shapes(args: argparse.Namespace) -> None:
     """A map from the first shape to the second, and what it carries over."""
     from sparsefeat.cli.view import read_labels
     from sparsefeat.extract.descriptors import as_shape
@@ -199,11 +222,6 @@ def run_shapes(args: argparse.Namespace) -> int:
     from sparsefeat.match.shapes import shape_extractor
     from sparsefeat.visualize.viewer import view
 
-    if len(args.inputs) != 2:
-        raise InputError(f"match --shapes: {len(args.inputs)} inputs, expected two shapes")
-    for name in ("viewpoint", "viewpoints", "unit"):
-        if getattr(args, name) is not None:
-            raise InputError(f"--{name}: for scans alone, not with --shapes")
     labels = None if args.transfer is None else read_labels(args.transfer)
     if labels is not None:
         count = len(as_shape(args.inputs[1])[0])
@@ -239,10 +257,9 @@ def run_shapes(args: argparse.Namespace) -> int:
         f"{(sure > 0.5).mean():.0%} of the vertices above 0.5"
     )
     print(f"orientation kept at {best.orientation:.2f} (1: everywhere); written to {args.output}")
-    return 0
 
 
-def run_folder(args: argparse.Namespace) -> int:
+def run_folder(args: argparse.Namespace) -> None:
     """The poses of all scans of a folder."""
     from sparsefeat.match.files import write_folder
     from sparsefeat.match.folder import match_folder
@@ -278,4 +295,3 @@ def run_folder(args: argparse.Namespace) -> int:
         f"{kept} of these agree with the others"
     )
     print(f"{len(members)} of {len(result.files)} scans are in one frame; written to {args.output}")
-    return 0

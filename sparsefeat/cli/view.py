@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsefeat.cli.frame import check_file
 from sparsefeat.errors import InputError, opening
 from sparsefeat.process.tool import ToolParser, run_tool
 
@@ -27,11 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Show the inputs, or write the page."""
+    # What can be wrong is found out before features are computed.
+    check_file("--html", args.html)
+    if args.max_points < 1:
+        raise InputError(f"--max-points {args.max_points}, expected at least 1")
     # Imported here, so that --help answers at once.
     from sparsefeat.visualize.viewer import view
     from sparsefeat.visualize.viewer.shapes import as_shapes
 
     shapes = as_shapes(list(args.inputs))
+    labels = None
+    if args.labels:
+        _check_count("--labels", args.labels, shapes)
+        labels = [read_labels(path) for path in args.labels]
     features: list[np.ndarray] | None = None
     field = None
     if args.features:
@@ -39,10 +48,6 @@ def run(args: argparse.Namespace) -> int:
         features = [read_features(path) for path in args.features]
     elif args.checkpoint:
         features, field = _extract(args, shapes)
-    labels = None
-    if args.labels:
-        _check_count("--labels", args.labels, shapes)
-        labels = [read_labels(path) for path in args.labels]
     view(
         shapes,
         features,
@@ -97,7 +102,7 @@ def read_labels(path: str) -> np.ndarray:
         words = words[:-1]
     try:
         return words.astype(np.int64)
-    except ValueError:
+    except (ValueError, OverflowError):  # a word, or a number beyond 64 bits: a name all the same
         return words
 
 
@@ -121,7 +126,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", metavar="D", help="for --checkpoint: cpu, cuda, cuda:1, mps; default: cpu")
     add("--features", nargs="+", metavar="FILE", help="npz or npy with features, one per INPUT")
     add("--labels", nargs="+", metavar="FILE", help="one label per line, npy or npz, one per INPUT")
-    add("--up", metavar="AXIS", help="x y z -x -y -z; default: y or z for meshes, -y for clouds")
+    add(
+        "--up",
+        choices=("x", "y", "z", "-x", "-y", "-z"),
+        help="axis that is up; default: y or z for meshes, -y for clouds",
+    )
     add(
         "--unit",
         default="",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat.data.layouts import open_folder
-from sparsefeat.data.shape_files import class_folders, list_meshes, mesh_loader, read_names
+from sparsefeat.data.shape_files import class_folders, list_meshes, mesh_loader, numbered_lines
 from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset, split_per_class
 from sparsefeat.errors import InputError
 from sparsefeat.io import yaml12
@@ -50,7 +51,8 @@ def load_folder(
 
     Raises:
         InputError: no mesh, meshes both here and in class folders, two label files for one shape, a name in
-            splits.yaml or individuals.yaml that is no shape, or a split without a shape.
+            splits.yaml or individuals.yaml that is no shape, a split without a shape, an empty line in
+            part_names.txt, or no left and right part to merge.
     """
     root = open_folder(root, "meshes, or class folders of meshes")
     # (class, folder of the meshes, folder of labels/ and corres/)
@@ -62,7 +64,7 @@ def load_folder(
     else:
         folders = class_folders(root, "mesh here or in sub-folders (off, ply, obj, stl, glb, npz)")
         groups = [(folder.name, folder, folder) for folder in folders]
-    names = tuple(read_names(root / PART_NAMES)) if (root / PART_NAMES).is_file() else None
+    names = _part_names(root / PART_NAMES)
     if merge_left_right and names is None:
         raise InputError(
             f"{root}: merge_left_right needs the names of the parts, there is no {PART_NAMES}"
@@ -90,7 +92,7 @@ def load_folder(
             )
     shapes = _with_individuals(shapes, root)
     if merge_left_right:
-        names, shapes = _without_sides(names, shapes)
+        names, shapes = _without_sides(names, shapes, root / PART_NAMES)
     classes = None if groups[0][0] is None else tuple(kind for kind, _, _ in groups)
     if (root / SPLITS).is_file():
         splits = _rows(root / SPLITS, shapes)
@@ -107,6 +109,15 @@ def load_folder(
             [shape.individual for shape in shapes],
         )
     return ShapeDataset(root.name, tuple(shapes), splits, part_names=names, class_names=classes)
+
+
+def _part_names(path: Path) -> tuple[str, ...] | None:
+    if not path.is_file():
+        return None
+    names = numbered_lines(path, "the name of part")
+    if not names:
+        raise InputError(f"{path}: empty, expected one name a line")
+    return tuple(names)
 
 
 def _labels(mesh: Path, beside: Path) -> dict[str, Path]:
@@ -160,11 +171,18 @@ def _templates(root: Path, classes: Sequence[str]) -> dict[str, str]:
 
 
 def _without_sides(
-    names: Sequence[str], shapes: Sequence[Shape]
+    names: Sequence[str], shapes: Sequence[Shape], path: Path
 ) -> tuple[tuple[str, ...], list[Shape]]:
     """Part names and shapes with the left and right of a part made one."""
-    plain = [name.removeprefix("left ").removeprefix("right ") for name in names]
+    plain = [re.sub(r"^(left|right) ", "", name, flags=re.IGNORECASE) for name in names]
+    # Of names that differ in capitals alone the first is kept.
+    first: dict[str, str] = {}
+    plain = [first.setdefault(name.lower(), name) for name in plain]
     merged = tuple(dict.fromkeys(plain))
+    if len(merged) == len(names):
+        raise InputError(
+            f"{path}: merge_left_right expects names such as 'left arm' and 'right arm', got {', '.join(names)}"
+        )
     # The last entry is that of -1, unknown.
     rename = np.array([merged.index(name) for name in plain] + [-1])
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Sequence
-from pathlib import Path, PurePath
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from sparsefeat.data.fragments import load_viewpoint
-from sparsefeat.errors import InputError, opening, warn
+from sparsefeat.errors import InputError, warn
+from sparsefeat.io.text import read_lines
 
 UNKNOWN = "unknown"
 """In place of the numbers of a viewpoint: whatever the file says, it is not known."""
@@ -41,10 +42,19 @@ class Viewpoints:
 
     Args:
         listed: name or pattern, without ``./`` and doubled slashes -> (K, 3), or None where it is not known.
+        source: the list, for messages.
+        lines: name or pattern -> its first line there.
     """
 
-    def __init__(self, listed: dict[str, np.ndarray | None]):
+    def __init__(
+        self,
+        listed: dict[str, np.ndarray | None],
+        source: str = "viewpoints",
+        lines: dict[str, int] | None = None,
+    ):
         self._listed = listed
+        self._source = source
+        self._lines = lines or {}
 
     def of(self, path: str | os.PathLike) -> tuple[bool, np.ndarray | None]:
         """Whether a file is in the list, and its viewpoints (K, 3), or None where they are not known.
@@ -52,16 +62,26 @@ class Viewpoints:
         A name fits the end of a path, by whole folders: ``a.ply`` and ``room/a.ply`` both fit ``scans/room/a.ply``.
         The longest name that fits is taken, or else the first pattern.
         """
-        parts = PurePath(path).parts
-        for start in range(len(parts)):
-            name = PurePath(*parts[start:]).as_posix()
+        for name in _ends(path):
             if name in self._listed:
                 return True, self._listed[name]
         for pattern, places in self._listed.items():
-            end = PurePath(*parts[-len(PurePath(pattern).parts) :]).as_posix()
-            if fnmatch.fnmatchcase(end, pattern):
+            if _fits(pattern, path):
                 return True, places
         return False, None
+
+    def warn_of_unused(self, paths: Iterable[str | os.PathLike]) -> None:
+        """Issue an InputWarning that names the lines which fit none of these files, as one with a slip does."""
+        paths = list(paths)
+        ends = {name for path in paths for name in _ends(path)}
+        unused = [
+            f"{name} (line {self._lines[name]})" if name in self._lines else name
+            for name in self._listed
+            if name not in ends and not any(_fits(name, path) for path in paths)
+        ]
+        if unused:
+            more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+            warn(f"{self._source}: no input fits {', '.join(unused[:3])}{more}")
 
 
 def read_viewpoints(path: str | os.PathLike) -> Viewpoints:
@@ -74,14 +94,13 @@ def read_viewpoints(path: str | os.PathLike) -> Viewpoints:
         InputError: no such file, or a line that is neither; it is named.
     """
     listed: dict[str, list[np.ndarray] | None] = {}
-    with opening(path):
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
+    lines: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
             continue
-        name, values = _split(words)
+        name, values = _split(line)
         name = name and PurePath(name).as_posix()
+        lines.setdefault(name, number)
         if name and values == [UNKNOWN]:
             listed[name] = None
             continue
@@ -98,7 +117,9 @@ def read_viewpoints(path: str | os.PathLike) -> Viewpoints:
     if not listed:
         raise InputError(f"{path}: no line NAME X Y Z")
     return Viewpoints(
-        {name: None if places is None else np.stack(places) for name, places in listed.items()}
+        {name: None if places is None else np.stack(places) for name, places in listed.items()},
+        os.fspath(path),
+        lines,
     )
 
 
@@ -161,10 +182,23 @@ def agreement(points: np.ndarray, normals: np.ndarray) -> float:
     return float((product[parallel] > 0).mean()) if parallel.any() else 1.0
 
 
-def _split(words: Sequence[str]) -> tuple[str, list[str]]:
+def _split(line: str) -> tuple[str, list[str]]:
     """A name, which may have blanks, and the last words."""
-    count = 1 if words[-1] == UNKNOWN else 3
-    return " ".join(words[:-count]), list(words[-count:])
+    count = 1 if line.split()[-1] == UNKNOWN else 3
+    name, *values = line.strip().rsplit(None, count)
+    return (name, values) if len(values) == count else ("", [name, *values])
+
+
+def _ends(path: str | os.PathLike) -> list[str]:
+    """The path and its ends by whole folders, longest first."""
+    parts = PurePath(path).parts
+    return [PurePath(*parts[start:]).as_posix() for start in range(len(parts))]
+
+
+def _fits(pattern: str, path: str | os.PathLike) -> bool:
+    """Whether the end of a path, by whole folders, fits a pattern."""
+    end = PurePath(*PurePath(path).parts[-len(PurePath(pattern).parts) :]).as_posix()
+    return fnmatch.fnmatchcase(end, pattern)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

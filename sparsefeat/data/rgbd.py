@@ -155,8 +155,8 @@ def fuse_rgbd(
         The fragments, in the common frame of the poses.
 
     Raises:
-        InputError: bad input (see `read_rgbd`), a truncated picture, a fragment without a single point, or ``output``
-            has a scene of this name that was made otherwise.
+        InputError: bad input (see `read_rgbd`), a truncated picture, a fragment without a single point, a name of a
+            scene that is no name of a file, or ``output`` has a scene of this name that was made otherwise.
     """
     folder, output = Path(folder), Path(output)
     if frames < 1:
@@ -167,6 +167,9 @@ def fuse_rgbd(
         raise InputError(f"depth_scale: got {depth_scale}, expected units per metre above 0")
     check_layout(layout)
     check_fusion(voxel_size, spacing)
+    name = re.sub(r"[\s@]+", "-", folder.resolve().name if scene is None else scene)
+    if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
+        raise InputError(f"scene: got {name!r}, expected a name without slashes")
     sequence = read_rgbd(folder, intrinsics, depth_scale)
     if output.resolve().is_relative_to(folder.resolve()):
         raise InputError(
@@ -186,10 +189,12 @@ def fuse_rgbd(
         for k in starts
     ]
     fragments: list[Fragment | None] = [None] * len(tasks)
-    name = re.sub(r"[\s@]+", "-", folder.resolve().name if scene is None else scene)
+    camera = sequence.camera
     made = (
-        f"recording={folder.resolve()} frames={frames} layout={layout} depth_scale={depth_scale:g} "
-        f"voxel_size={voxel_size:g} spacing={spacing:g} like_3dmatch={like_3dmatch}"
+        f"recording={folder.resolve()} of={len(sequence.files)} frames={frames} layout={layout} "
+        f"intrinsics={camera.fx:.9g},{camera.fy:.9g},{camera.cx:.9g},{camera.cy:.9g} "
+        f"depth_scale={depth_scale:g} voxel_size={voxel_size:g} spacing={spacing:g} "
+        f"like_3dmatch={like_3dmatch}"
     )
     with output_folder(output):
         mark = output / f"{name}.made"
@@ -232,10 +237,11 @@ def _fuse_window(
 
 
 def _numbered(folder: Path, pattern: re.Pattern) -> dict[int, Path]:
-    """Files whose name fits ``pattern``, by the number in it, in order."""
+    """Files whose name fits ``pattern``, by the number in it, in order. Hidden files are none."""
     if not folder.is_dir():
         return {}
-    found = ((pattern.fullmatch(path.name), path) for path in folder.iterdir())
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    found = ((pattern.fullmatch(path.name), path) for path in shown)
     return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 

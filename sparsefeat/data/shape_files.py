@@ -97,6 +97,23 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
+def numbered_lines(path: Path, what: str) -> list[str]:
+    """The lines of a file in which the number of a line says whose it is, such as names of parts.
+
+    Args:
+        path: the file.
+        what: what line n says of thing n, from 0, for the message.
+
+    Raises:
+        InputError: an empty line before the last one, which would shift those after it.
+    """
+    lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
+    if "" in lines:
+        number = lines.index("")
+        raise InputError(f"{path}, line {number + 1}: empty, expected {what} {number}")
+    return lines
+
+
 def read_integers(path: Path) -> np.ndarray:
     """Whole numbers, one a line or several. Shape: (K,) int64.
 
@@ -127,8 +144,9 @@ def read_landmarks(path: Path) -> np.ndarray:
     """A ``.vts`` or ``.map`` file: 1-based vertices, from 0 here. Shape: (L,) int64.
 
     Raises:
-        InputError: empty, not numbers, or a number below 1.
+        InputError: empty, not numbers, a number below 1, or an empty line between others.
     """
+    numbered_lines(path, "the vertex of landmark")
     numbers = read_integers(path)
     if len(numbers) == 0:
         raise InputError(f"{path}: empty, expected one vertex a line, from 1")

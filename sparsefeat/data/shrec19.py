@@ -39,7 +39,7 @@ def load_shrec19(root: str | os.PathLike) -> ShapeDataset:
     )
     rows = numbered(shapes, r"(\d+)", (), root)
     folder = find_folder(root, ("groundtruth", "corres"))
-    files = sorted(folder.glob("*.map"), key=lambda path: natural(path.name)) if folder else []
+    files = sorted(folder.glob("[!.]*.map"), key=lambda path: natural(path.name)) if folder else []
     if not files:
         raise InputError(
             f"{root}: no map groundtruth/<a>_<b>.map or corres/<a>_<b>.map; {contents(root)}"

@@ -74,12 +74,14 @@ def draw_pair(
     viewpoints: Viewpoints | None = None,
     salient: bool = False,
     orientation: str = "given",
+    rotate: bool = False,
 ) -> float:
     """Draw the matches of one pair, inliers green, as :func:`evaluate_matching` finds them.
 
     Args:
         pair: source on the left, target on the right.
-        describe, voxel_size, points, tau1, seed, dense, viewpoints, salient, orientation: as in :func:`evaluate_matching`.
+        describe, voxel_size, points, tau1, seed, dense, viewpoints, salient, orientation, rotate: as in
+            :func:`evaluate_matching`.
         path: the PNG.
         mutual: only mutual nearest neighbours.
         title, view, background: as in :func:`sparsefeat.visualize.draw_matches`.
@@ -92,7 +94,8 @@ def draw_pair(
         voxel_size,
         points,
         seed,
-        dense=dense,
+        rotate,
+        dense,
         viewpoints=viewpoints,
         salient=salient,
         orientation=orientation,
@@ -101,8 +104,12 @@ def draw_pair(
     matches, both_ways = match_fragments(source, target)
     if mutual:
         matches = matches[both_ways]
-    inliers = match_distances(source.points, target.points, matches, pair.transform) < tau1
-    clouds = (np.asarray(load_fragment(pair.source)), np.asarray(load_fragment(pair.target)))
+    transform = target.rotation @ pair.transform @ source.rotation.T
+    inliers = match_distances(source.points, target.points, matches, transform) < tau1
+    clouds = (
+        np.asarray(load_fragment(pair.source)) @ source.rotation[:3, :3].T,
+        np.asarray(load_fragment(pair.target)) @ target.rotation[:3, :3].T,
+    )
     draw_matches(
         source.points,
         target.points,

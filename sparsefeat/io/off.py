@@ -17,8 +17,8 @@ _KEYWORD = re.compile(rb"\s*((?:ST)?(?:CN|NC|C|N)?OFF)(?![A-Za-z_])(?:[ \t]*(BIN
 def read(path: Path, faces: bool) -> Geometry:
     """Return the vertices of an OFF file (OFF, COFF, NOFF, CNOFF ...: coordinates come first), and its faces.
 
-    Numbers count, not lines, except that a line ends the colour of a face. Extra columns of vertices are
-    skipped where each vertex has its own line.
+    Numbers count, not lines, except that a line ends the colour of a face. Where each vertex has its own line, its
+    colour is read and other columns are skipped.
 
     Raises:
         InputError: not an OFF file, fewer vertices or faces than it promises, or a malformed one.
@@ -49,11 +49,15 @@ def read(path: Path, faces: bool) -> Geometry:
         points is not None and len(points) == rows and points.shape[1] >= 3
     ):  # each vertex on its own line
         certain = points.shape[1] == width
+        start = 6 if b"N" in keyword[1] else 3
+        colors = points[:, start : start + 3] if b"C" in keyword[1] else None
+        if colors is not None and (colors.shape[1] < 3 or colors.min() < 0 or colors.max() > 255):
+            colors = None
         points = np.ascontiguousarray(points[:, :3])
         if certain and not faces:
-            return Geometry(points)
+            return Geometry(points, colors)
         try:
-            return Geometry(points, None, *_faces(data, position + end, rows, polygons, path))
+            return Geometry(points, colors, *_faces(data, position + end, rows, polygons, path))
         except InputError:
             if certain:
                 raise

@@ -82,6 +82,8 @@ def match_folder(
         raise InputError(
             f"{folder}: {len(files)} scans, expected at least 2 ({', '.join(_SUFFIXES)})"
         )
+    if viewpoints is not None:
+        viewpoints.warn_of_unused(files)
     tell = progress or (lambda *_: None)
     views = []
     for k, path in enumerate(files):
@@ -100,17 +102,27 @@ def match_folder(
         pairs[i, j] = result
         if result.transform is not None:
             edges.append(Edge(i, j, result.transform, result.confidence))
+    centres = np.stack([scan.points.mean(0) for scan in scans])
     radius = float(
-        np.median([np.linalg.norm(s.points - s.points.mean(0), axis=1).mean() for s in scans])
+        np.median(
+            [
+                np.linalg.norm(scan.points - centre, axis=1).mean()
+                for scan, centre in zip(scans, centres, strict=True)
+            ]
+        )
     )
     graph = optimise_poses(
-        len(files), edges, 2 * extractor.voxel_size, max(radius, extractor.voxel_size)
+        len(files),
+        edges,
+        2 * extractor.voxel_size,
+        max(radius, extractor.voxel_size),
+        centres=centres,
     )
     return FolderMatches(files, scans, pairs, edges, graph)
 
 
 def list_scans(folder: str | os.PathLike) -> list[Path]:
-    """The scan files of a folder, in the order of the numbers in their names.
+    """The scan files of a folder, in the order of the numbers in their names. Hidden files are none.
 
     Raises:
         InputError: no such folder.
@@ -119,7 +131,7 @@ def list_scans(folder: str | os.PathLike) -> list[Path]:
         found = [
             path
             for path in Path(folder).iterdir()
-            if path.suffix.lower() in _SUFFIXES and path.is_file()
+            if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.name.startswith(".")
         ]
 
     def natural(path: Path) -> list:

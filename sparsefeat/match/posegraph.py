@@ -67,7 +67,12 @@ class PoseGraph:
 
 
 def optimise_poses(
-    count: int, edges: Sequence[Edge], tolerance: float = 0.1, radius: float = 1.5, steps: int = 30
+    count: int,
+    edges: Sequence[Edge],
+    tolerance: float = 0.1,
+    radius: float = 1.5,
+    steps: int = 30,
+    centres: np.ndarray | None = None,
 ) -> PoseGraph:
     """Find poses of all scans that agree with as many credible edges as possible.
 
@@ -79,6 +84,8 @@ def optimise_poses(
         radius: of a scan; a rotation by an angle counts as a displacement of the angle times this.
         steps: Gauss-Newton steps; meanwhile the scale of the robust loss falls from the largest
             residual to the tolerance.
+        centres: (count, 3) the middle of each scan in its own frame; None: its origin. Errors are
+            measured there, so that they do not depend on where a file has its origin.
 
     Raises:
         InputError: indices out of range, an edge from a scan to itself, a pair given twice, or a
@@ -92,7 +99,11 @@ def optimise_poses(
         )
     i = np.array([edge.i for edge in edges])
     j = np.array([edge.j for edge in edges])
-    measured = np.stack([edge.transform for edge in edges]).astype(np.float64)
+    middle = np.tile(np.eye(4), (count, 1, 1))
+    if centres is not None:
+        middle[:, :3, 3] = centres
+    transforms = np.stack([edge.transform for edge in edges]).astype(np.float64)
+    measured = np.linalg.inv(middle[i]) @ transforms @ middle[j]
     confidence = np.array([edge.confidence for edge in edges], dtype=np.float64)
     credible = confidence + _supporting_triangles(
         count, i, j, measured, confidence, 2 * tolerance, radius
@@ -109,10 +120,11 @@ def optimise_poses(
         residuals = _residuals(poses, i, j, measured, radius)
         weights = confidence * (scale**2 / (scale**2 + (residuals**2).sum(1))) ** 2
         poses = _gauss_newton(poses, i, j, measured, weights, fixed, radius)
+    errors = np.linalg.norm(_residuals(poses, i, j, measured, radius), axis=1)
+    poses = poses @ np.linalg.inv(middle)
     for k in np.unique(component):
         members = component == k
         poses[members] = np.linalg.inv(poses[np.flatnonzero(members)[0]]) @ poses[members]
-    errors = np.linalg.norm(_residuals(poses, i, j, measured, radius), axis=1)
     return PoseGraph(poses, component, errors <= 2 * tolerance, errors)
 
 

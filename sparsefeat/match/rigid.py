@@ -100,6 +100,9 @@ def compatible(source: Tensor, target: Tensor, distance: float) -> Tensor:
     Shape: (..., K, 3), (..., K, 3) -> (..., K, K) float32, ``1 - (difference / distance)^2``, 0
     on the diagonal.
     """
+    # cdist multiplies matrices, which cancels digits of points that lie far from their origin.
+    source = source - source.mean(-2, keepdim=True)
+    target = target - target.mean(-2, keepdim=True)
     difference = (torch.cdist(source, source) - torch.cdist(target, target)).float()
     result = (1 - (difference / distance).square()).clamp_min_(0)
     result.diagonal(dim1=-2, dim2=-1).zero_()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from sparsefeat.data.fragments import read_fragment
 from sparsefeat.data.orientation import Viewpoints, load_orientation
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, InputWarning, warn
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.inputs import as_tensor, check_points
 from sparsefeat.io.objects import object_arrays
@@ -153,18 +155,48 @@ def describe_scan(
     """
     if points < 3:
         raise InputError(f"points: expected at least 3 key points, got {points}")
-    rows = quantize(torch.from_numpy(view.points), voxel_size=extractor.voxel_size).index.numpy()
+    try:
+        voxels = quantize(torch.from_numpy(view.points), voxel_size=extractor.voxel_size)
+    except ValueError as error:  # coordinates of another unit, as a rule
+        raise InputError(f"{view.name}: {error}") from error
+    rows = voxels.index.numpy()
     if len(rows) > points:
         rows = rows[np.random.default_rng(seed).choice(len(rows), points, replace=False)]
     rows = np.sort(rows)
-    features = extractor(
-        view.points,
-        "trilinear",
-        normals=view.normals,
-        viewpoint=view.viewpoint,
-        rows=rows,
-        scales=scales,
-    )
+    with _naming(view.name):
+        features = extractor(
+            view.points,
+            "trilinear",
+            normals=view.normals,
+            viewpoint=view.viewpoint,
+            rows=rows,
+            scales=scales,
+        )
     return Scan(
         view.points, rows, np.asarray(features, dtype=np.float32), extractor.voxel_size, view.name
     )
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Within the block errors and warnings that an extractor gives of "points" name the scan instead."""
+
+    def named(message: object) -> str:
+        text = str(message)
+        return f"{name}: {text.removeprefix('points: ')}" if text.startswith("points: ") else text
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InputWarning)
+        try:
+            yield
+        except InputError as error:
+            if named(error) == str(error):
+                raise
+            raise InputError(named(error)) from error
+    for warning in caught:
+        if issubclass(warning.category, InputWarning):
+            warn(named(warning.message))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )

@@ -345,6 +345,7 @@ def test_it_is_said_when_cuda_has_no_kernels_of_its_own(tool, monkeypatch, capsy
         (["--runs", "0"], "at least 1"),
         (["--resume"], "expected --json FILE too"),
         (["--json", "no/such/folder/b.json"], "folder that exists"),
+        (["--data", "no/such/folder"], "--data no/such/folder: no such folder"),
         (["--plot", "b.xyz"], "ends in .png or .pdf"),
     ],
 )

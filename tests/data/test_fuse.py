@@ -106,6 +106,13 @@ def test_redwoods_way_of_keeping_a_recording_gives_the_same(recording, redwood, 
         np.testing.assert_allclose(a.points, b.points, atol=1e-6)
 
 
+def test_hidden_files_are_no_pictures(redwood):
+    options = {"intrinsics": (73, 73, 39.5, 29.5)}
+    files = read_rgbd(redwood, **options).files
+    (files[0].parent / f"._{files[0].name}").write_text("")
+    assert read_rgbd(redwood, **options).files == files
+
+
 def test_several_workers_write_the_same(recording, tmp_path):
     fuse_rgbd(recording, tmp_path / "one", frames=3, voxel_size=0.02)
     fuse_rgbd(recording, tmp_path / "two", frames=3, voxel_size=0.02, workers=2)
@@ -317,6 +324,28 @@ def test_a_scene_of_another_recording_is_not_overwritten(recording, tmp_path):
     assert after == before
     fuse_rgbd(elsewhere, tmp_path / "out", scene="other", **options)
     assert set(threedmatch.test_pairs(tmp_path / "out")) == {"box-room", "other"}
+
+
+def test_a_recording_that_changed_does_not_join_what_was_made_of_it(recording, tmp_path):
+    options = {"frames": 3, "voxel_size": 0.03}
+    fuse_rgbd(recording, tmp_path / "out", **options)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    message = "the scene box-room is there already"
+    with pytest.raises(ValueError, match=message):
+        fuse_rgbd(recording, tmp_path / "out", intrinsics=(70, 73, 39.5, 29.5), **options)
+    last = max(recording.glob("*.depth.png"))
+    last.unlink()
+    with pytest.raises(ValueError, match=message):
+        fuse_rgbd(recording, tmp_path / "out", **options)
+    after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert after == before
+
+
+@pytest.mark.parametrize("scene", ["", ".", "..", "../esc", "a/b", "a\\b", "a\0b"])
+def test_a_scene_whose_name_is_no_name_of_a_file_is_refused_before_any_work(tmp_path, scene):
+    with pytest.raises(ValueError, match="scene: got .*, expected a name without slashes"):
+        fuse_rgbd(tmp_path / "absent", tmp_path / "out", scene=scene)
+    assert not (tmp_path / "out").exists()
 
 
 def test_fragments_of_other_people_are_not_overwritten(recording, tmp_path):

@@ -343,6 +343,22 @@ def test_a_folder_of_classes_with_labels_landmarks_and_splits(tmp_path):
         load_dataset("folder", tmp_path)
 
 
+def test_an_empty_line_does_not_shift_what_follows_it(tmp_path):
+    put(tmp_path / "a.off")
+    put(tmp_path / "corres" / "a.vts", "1\n\n3\n")
+    put(tmp_path / "part_names.txt", "head\n\narm\n")
+    message = r"part_names.txt, line 2: empty, expected the name of part 1"
+    with pytest.raises(ValueError, match=message):
+        load_dataset("folder", tmp_path)
+    (tmp_path / "part_names.txt").write_text("head\narm\n\n")
+    own = load_dataset("folder", tmp_path)
+    assert own.part_names == ("head", "arm")
+    with pytest.raises(
+        ValueError, match=r"a.vts, line 2: empty, expected the vertex of landmark 1"
+    ):
+        own.shapes[0].load()
+
+
 def test_left_and_right_parts_can_be_merged(tmp_path):
     put(tmp_path / "a.off")
     put(tmp_path / "a.vlabels.txt", lines(0, 1, 2, -1))
@@ -350,6 +366,11 @@ def test_left_and_right_parts_can_be_merged(tmp_path):
     own = load_dataset("folder", tmp_path, merge_left_right=True)
     assert own.part_names == ("head", "arm") and own.part_count == 2
     assert own.shapes[0].load().vertex_labels.tolist() == [0, 1, 1, -1]
+    put(tmp_path / "part_names.txt", "Head\nLeft Arm\nright arm\n")
+    assert load_dataset("folder", tmp_path, merge_left_right=True).part_names == ("Head", "Arm")
+    put(tmp_path / "part_names.txt", "head\nL_arm\nR_arm\n")
+    with pytest.raises(ValueError, match="part_names.txt: .*'right arm', got head, L_arm, R_arm"):
+        load_dataset("folder", tmp_path, merge_left_right=True)
     (tmp_path / "part_names.txt").unlink()
     with pytest.raises(ValueError, match="no part_names.txt"):
         load_dataset("folder", tmp_path, merge_left_right=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,27 @@ def test_a_line_that_says_nothing_is_named(tmp_path, line):
     (tmp_path / "list.txt").write_text(f"b.ply 0 0 0\n{line}\n")
     with pytest.raises(InputError, match="line 2: expected NAME X Y Z"):
         read_viewpoints(tmp_path / "list.txt")
+
+
+def test_names_are_what_the_file_says_to_the_letter(tmp_path):
+    (tmp_path / "list.txt").write_text("a.ply 1 2 3\r\nb  c.ply 4 5\t6\r\n", encoding="utf-8-sig")
+    listed = read_viewpoints(tmp_path / "list.txt")
+    assert listed.of("a.ply")[1].tolist() == [[1, 2, 3]]
+    assert listed.of("b  c.ply")[1].tolist() == [[4, 5, 6]]
+    assert listed.of("b c.ply") == (False, None)
+    (tmp_path / "list.txt").write_text("caf\u00e9.ply 1 2 3\n", encoding="latin-1")
+    with pytest.raises(InputError, match=r"list.txt: not a text file in UTF-8 \(byte 3\)"):
+        read_viewpoints(tmp_path / "list.txt")
+
+
+def test_lines_that_fit_no_input_are_named(viewpoints):
+    with pytest.warns(InputWarning, match=r"list.txt: no input fits b.ply \(line 3\)$"):
+        viewpoints.warn_of_unused(["x/a.ply", "room 2/a.ply", "scan_3.ply"])
+    with pytest.warns(InputWarning, match=r"a.ply \(line 2\), b.ply \(line 3\), .* and 1 more$"):
+        viewpoints.warn_of_unused(["scans.npz"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        viewpoints.warn_of_unused(["room 2/a.ply", "b.ply", "scan_3.ply"])
 
 
 def test_a_list_that_is_absent_or_empty_is_refused(tmp_path):

@@ -188,3 +188,30 @@ def test_the_random_baseline_normalises_by_the_cloud_at_hand():
 def test_the_random_baseline_is_of_the_extractors_unit():
     extractor = FeatureExtractor(small_network(), 50.0, unit="mm")
     assert baseline_descriptor("random", extractor, 50.0).unit == "mm"
+
+
+def test_a_list_of_viewpoints_that_fits_no_fragment_is_said(tool, scene_folder, tmp_path, capsys):
+    listed = tmp_path / "list.txt"
+    listed.write_text("scene/cloud_bin_?.ply 0 0 0\nscene/cloud_bin_9.ply 0 0 0\n")
+    arguments = ["matching", "--checkpoint", "x", "--data", str(scene_folder)]
+    assert tool.main([*arguments, "--max-pairs-per-scene", "1", "--viewpoints", str(listed)]) == 0
+    assert f"{listed}: no input fits scene/cloud_bin_9.ply (line 2)" in capsys.readouterr().err
+
+
+def test_pictures_show_the_turned_fragments_that_were_measured(
+    tool, scene_folder, tmp_path, monkeypatch
+):
+    """Positions as features find their partners until fragments are turned."""
+    drawn = {}
+
+    def draw_matches(source, target, matches, inliers, path, clouds, **options):
+        drawn["share"], drawn["clouds"], drawn["points"] = inliers.mean(), clouds, (source, target)
+
+    monkeypatch.setattr("sparsefeat.evaluate.pictures.draw_matches", draw_matches)
+    arguments = ["matching", "--checkpoint", "x", "--data", str(scene_folder), "--rotate"]
+    arguments += ["--max-pairs-per-scene", "1", "--json", str(tmp_path / "out.json")]
+    assert tool.main([*arguments, "--plots", str(tmp_path / "plots")]) == 0
+    assert drawn["share"] < 0.5
+    assert drawn["share"] == pytest.approx(json.loads((tmp_path / "out.json").read_text())["IR"])
+    for cloud, points in zip(drawn["clouds"], drawn["points"], strict=True):
+        assert {*map(tuple, points.round(9))} <= {*map(tuple, cloud.round(9))}

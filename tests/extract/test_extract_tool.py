@@ -315,3 +315,11 @@ def test_an_interrupted_tool_ends_with_130(checkpoint, scene, tmp_path, monkeypa
     monkeypatch.setattr(FeatureExtractor, "__call__", interrupt)
     assert run_tool(scene, "--checkpoint", checkpoint, "--output", tmp_path / "out") == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_list_of_viewpoints_that_fits_no_input_is_said(scene, checkpoint, tmp_path, capsys):
+    listed = tmp_path / "list.txt"
+    listed.write_text("room.ply 0 0 0\nsub/*.npy 0 0 0\nsub/roam.npz 0 0 0\n")
+    arguments = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
+    assert extract.main([str(scene), *arguments, "--no-image", "--viewpoints", str(listed)]) == 0
+    assert f"{listed}: no input fits sub/roam.npz (line 3)" in capsys.readouterr().err

@@ -78,6 +78,29 @@ def test_loops_average_the_noise():
     assert errors[1] < 0.7 * errors[0]
 
 
+@pytest.mark.parametrize("distance", [50.0, 5e6])
+def test_poses_do_not_depend_on_where_files_have_their_origin(distance):
+    rng = np.random.default_rng(4)
+    truth = poses(8, 4)
+    centres = rng.normal(size=(8, 3))
+    edges = [
+        edge(truth, i, j, (wrong_motion if k % 5 == 0 else small_motion)(rng))
+        for k, (i, j) in enumerate(ring(8))
+    ]
+    # Every file says its points in a frame whose origin lies elsewhere.
+    away = np.tile(np.eye(4), (8, 1, 1))
+    away[:, :3, 3] = distance * rng.normal(size=(8, 3))
+    moved = [
+        e._replace(transform=away[e.i] @ e.transform @ np.linalg.inv(away[e.j])) for e in edges
+    ]
+    near = optimise_poses(8, edges, centres=centres)
+    far = optimise_poses(8, moved, centres=centres + away[:, :3, 3])
+    assert far.kept.tolist() == near.kept.tolist()
+    np.testing.assert_allclose(far.errors, near.errors, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.inv(away[0]) @ far.poses @ away, near.poses, atol=1e-6)
+    np.testing.assert_allclose(far.poses[0], np.eye(4), atol=1e-9)
+
+
 def test_scans_without_edges_are_components_of_their_own():
     truth = poses(5, 2)
     graph = optimise_poses(5, [edge(truth, 0, 1), edge(truth, 3, 4)])

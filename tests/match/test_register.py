@@ -14,17 +14,18 @@ from scipy.spatial.transform import Rotation
 import sparsefeat
 from sparsefeat.cli.match import main
 from sparsefeat.data.orientation import Viewpoints
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.io.gtlog import read_log, write_info, write_log
 from sparsefeat.io.pointcloud import read_points, write_ply
 from sparsefeat.match import measure_registration
 from sparsefeat.match.calibrate import fit
 from sparsefeat.match.files import write_merged
-from sparsefeat.match.folder import list_scans
+from sparsefeat.match.folder import list_scans, match_folder
 from sparsefeat.match.scans import (
     CHECKPOINT,
     choose_extractor,
+    describe_scan,
     open_view,
 )
 
@@ -171,6 +172,15 @@ def test_a_list_of_viewpoints_goes_before_a_file_and_before_one_for_all(tmp_path
     assert known.viewpoint.tolist() == [[1, 1, 1]] and known.normals is None
 
 
+def test_warnings_and_errors_name_the_scan(extractor):
+    sparse = open_view(np.random.default_rng(0).random((400, 3)) * 40, name="hall.ply")
+    with pytest.warns(InputWarning, match=r"^hall.ply: \d+% of 400 voxels"):
+        describe_scan(sparse, extractor)
+    wide = open_view(1e7 * np.eye(3), name="hall.ply")
+    with pytest.raises(InputError, match="^hall.ply: coordinates: beyond the key range"):
+        describe_scan(wide, extractor)
+
+
 def test_the_confidence_is_fitted_on_raw_predictors():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(4000, 4)) * [1, 10, 0.1, 1] + 5
@@ -254,6 +264,35 @@ def test_two_files_give_a_pose_on_disk(scans, tmp_path, capsys):
     assert (output / "matches.png").stat().st_size > 0
 
 
+def test_results_of_another_kind_do_not_stay_beside_new_ones(scans, tmp_path, monkeypatch):
+    for name, points in zip("ab", scans, strict=False):
+        write_ply(tmp_path / f"{name}.ply", points[::20])
+    monkeypatch.setattr(
+        "sparsefeat.match.register.register_scans",
+        lambda source, target, min_confidence: SimpleNamespace(
+            transform=None,
+            matches=np.zeros((0, 2), int),
+            inliers=np.zeros(0, bool),
+            found=False,
+            confidence=0.0,
+            hypotheses=SimpleNamespace(scores=[], transforms=[]),
+        ),
+    )
+    output = tmp_path / "out"
+    arguments = [str(tmp_path / "a.ply"), str(tmp_path / "b.ply"), "--output", str(output)]
+    arguments += ["--points", "50", "--checkpoint", "sparsefeat/rooms-5cm-v1"]
+    output.mkdir()
+    others = ("poses.log", "merged.ply", "map.npz", "carried_labels.txt", "notes.txt")
+    for name in others:
+        (output / name).write_text("earlier")
+    written = {"match.json", "matches.npz", "matches.png"}
+    assert main(arguments) == 0
+    # Nothing says that they are of an earlier match.
+    assert {path.name for path in output.iterdir()} == written.union(others)
+    assert main(arguments) == 0
+    assert {path.name for path in output.iterdir()} == written.union({"notes.txt"})
+
+
 def test_a_folder_gives_poses_of_all(tmp_path, capsys):
     room = furnished_room(0)
     truth = [np.eye(4), pose(1), pose(2)]
@@ -276,18 +315,78 @@ def test_a_folder_gives_poses_of_all(tmp_path, capsys):
     assert json.loads((output / "match.json").read_text())["component"] == [0, 0, 0, 1]
 
 
+def test_poses_of_a_folder_do_not_depend_on_the_origin_of_the_scans(tmp_path, monkeypatch):
+    """Pairs that are off by degrees agree or not, wherever the files have their origin."""
+    room = furnished_room(0, 0.05)
+    found = {}
+    for name, away in (("near", np.zeros(3)), ("far", np.array([50.0, 80.0, 0.0]))):
+        (tmp_path / name).mkdir()
+        for k in range(4):
+            write_ply(tmp_path / name / f"scan_{k}.ply", room + away)
+        rng = np.random.default_rng(0)
+
+        def registered(source, target, min_confidence, rng=rng, away=away):
+            noise = np.eye(4)
+            noise[:3, :3] = Rotation.from_rotvec(rng.normal(size=3) * 0.01).as_matrix()
+            noise[:3, 3] = away - noise[:3, :3] @ away
+            return SimpleNamespace(transform=noise, confidence=0.9)
+
+        monkeypatch.setattr("sparsefeat.match.folder.register_scans", registered)
+        monkeypatch.setattr("sparsefeat.match.folder.describe_scan", lambda view, *_: view)
+        monkeypatch.setattr(
+            "sparsefeat.match.folder.choose_extractor", lambda *_: SimpleNamespace(voxel_size=0.05)
+        )
+        graph = match_folder(tmp_path / name).graph
+        assert graph.kept.all()
+        found[name] = [apply(pose, room + away) - away for pose in graph.poses]
+    np.testing.assert_allclose(found["far"], found["near"], atol=1e-4)
+
+
 def test_wrong_input_is_one_line_and_two(tmp_path, capsys):
     cases = {
         "expected two scans or one folder": ["a.ply"],
         "absent.ply": [str(tmp_path / "absent.ply"), str(tmp_path / "absent2.ply")],
         "0 scans, expected at least 2": [str(tmp_path / "empty")],
         "--transfer: for --shapes alone": ["a.off", "b.off", "--transfer", "labels.txt"],
+        "--up: for --shapes alone": ["a.off", "b.off", "--up", "z"],
+        "--up: invalid choice: 'q'": ["a.off", "b.off", "--shapes", "--up", "q"],
+        "--points: for scans alone": ["a.off", "b.off", "--shapes", "--points", "9"],
+        "--seed: for scans alone": ["a.off", "b.off", "--shapes", "--seed", "0"],
+        "--min-confidence: for scans alone": [
+            "a.off",
+            "b.off",
+            "--shapes",
+            "--min-confidence",
+            "1",
+        ],
+        "--min-confidence 2, expected 0 to 1": ["a.ply", "b.ply", "--min-confidence", "2"],
     }
     (tmp_path / "empty").mkdir()
     for line, inputs in cases.items():
-        assert main([*inputs, "--output", str(tmp_path / "out")]) == 2
+        try:
+            code = main([*inputs, "--output", str(tmp_path / "out")])
+        except SystemExit as error:
+            code = error.code
+        assert code == 2
         printed = capsys.readouterr()
         assert line in printed.err and printed.err.count("\n") == 1 and printed.out == ""
+
+
+def test_a_list_of_viewpoints_that_fits_no_scan_is_said(tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("a.ply 0 0 0\nb.pyl 0 0 0\n")
+    inputs = [str(tmp_path / "a.ply"), str(tmp_path / "b.ply")]
+    arguments = [*inputs, "--output", str(tmp_path / "out"), "--viewpoints"]
+    assert main([*arguments, str(tmp_path / "list.txt")]) == 2  # the scans are absent
+    assert "list.txt: no input fits b.pyl (line 2)" in capsys.readouterr().err
+
+
+def test_an_interrupted_match_does_not_say_that_nothing_was_written(tmp_path, monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sparsefeat.cli.match.run_pair", interrupted)
+    assert main(["a.ply", "b.ply", "--output", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == "interrupted; what is complete stays\n"
 
 
 def test_results_do_not_replace_what_they_are_made_from(tmp_path, capsys):
@@ -304,8 +403,8 @@ def test_results_do_not_replace_what_they_are_made_from(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["aligned.ply", "b.ply"]
 
 
-def test_scans_are_sorted_by_number_whatever_their_names(tmp_path):
-    for name in ("10.ply", "2.ply", "02.ply", "1\u00b23.ply"):
+def test_scans_are_sorted_by_number_whatever_their_names_and_hidden_files_are_none(tmp_path):
+    for name in ("10.ply", "2.ply", "02.ply", "1\u00b23.ply", "._2.ply"):
         (tmp_path / name).write_text("")
     assert [path.name for path in list_scans(tmp_path)] == [
         "1\u00b23.ply",

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from sparsefeat.errors import InputError
 from sparsefeat.match.estimate import PoseEstimator, inlier_mask
 from sparsefeat.match.refine import refine_pose
-from sparsefeat.match.rigid import SpatialCompatibility, kabsch
+from sparsefeat.match.rigid import SpatialCompatibility, compatible, kabsch
 
 
 def pose(rotation_vector=(0, 0, 0), translation=(0, 0, 0)):
@@ -56,6 +56,16 @@ def test_ninety_percent_of_wrong_matches_and_noise_are_survived(seed):
     poses, _ = SpatialCompatibility()(*matched(50, 450, 0.02, seed))
     degrees, metres = off(poses[0])
     assert degrees < 0.5 and metres < 0.02
+
+
+def test_compatibility_does_not_depend_on_where_the_origin_is():
+    """Coordinates of map projections, of more matches than those whose distances are exact anyway."""
+    source, target = matched(30, 30, 0.01)
+    away = torch.tensor([5e5, 5.4e6, 300.0], dtype=torch.float64)
+    near = compatible(source, target, 0.1)
+    torch.testing.assert_close(
+        compatible(source + away, target - away, 0.1), near, atol=1e-5, rtol=0
+    )
 
 
 def test_kabsch_weighs_and_never_mirrors():

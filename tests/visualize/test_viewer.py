@@ -200,6 +200,19 @@ def test_thinning_keeps_at_most_what_was_asked_for(most):
     assert len(thin_evenly(np.zeros((50, 3)), 10)) == 1
 
 
+@pytest.mark.parametrize("away", [1e5, 1e9])
+def test_a_stray_point_far_away_leaves_the_others_in_the_page(away):
+    points = np.random.default_rng(1).random((20_000, 3))
+    points[7] = away
+    rows = thin_evenly(points, 2000)
+    assert 1900 <= len(rows) <= 2000 and 7 in rows and len(np.unique(rows)) == len(rows)
+    description, arrays = page_of(points, max_points=2000)
+    shape = description["shapes"][0]
+    shown = arrays[shape["position"]] + np.array(shape["center"])
+    rows = arrays[shape["rows"]]
+    np.testing.assert_allclose(shown[rows != 7], points[rows[rows != 7]], atol=1e-6)
+
+
 def test_a_mesh_too_large_to_draw_becomes_points_and_says_so():
     grid = np.stack(np.meshgrid(np.arange(50.0), np.arange(50.0), [0.0]), -1).reshape(-1, 3)
     faces = np.array([[k, k + 1, k + 50] for k in range(2400)])
@@ -278,6 +291,32 @@ def test_files_are_clouds_or_meshes_as_they_have_faces(tmp_path):
     assert [s.faces is not None for s in shapes] == [False, False, True, False, True]
     assert [s.name for s in shapes] == names
     assert (shapes[0].colors == 7).all() and shapes[1].features.shape == (4, 2)
+
+
+def test_meshes_have_the_colours_and_features_of_their_files(tmp_path):
+    colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [51, 102, 204]], np.uint8)
+    features = np.arange(8.0).reshape(4, 2)
+    corners = [" ".join(map(str, row)) for row in CORNERS]
+    rows = ["{} {} {}".format(*row) for row in colors]
+    off = [f"{c} {r} 255" for c, r in zip(corners, rows, strict=True)]
+    off += [f"3 {a} {b} {c}" for a, b, c in FACES]
+    (tmp_path / "mesh.off").write_text("COFF\n4 4 0\n" + "\n".join(off) + "\n")
+    obj = [f"v {c} {' '.join(map(str, r))}" for c, r in zip(corners, colors / 255, strict=True)]
+    obj += [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in FACES]
+    (tmp_path / "mesh.obj").write_text("\n".join(obj))
+    np.savez(tmp_path / "mesh.npz", vertices=CORNERS, faces=FACES, colors=colors, features=features)
+    np.savez(
+        tmp_path / "two.npz", points=CORNERS[:2], vertices=CORNERS, faces=FACES, colors=colors[:2]
+    )
+    shapes = as_shapes(
+        [tmp_path / name for name in ("mesh.off", "mesh.obj", "mesh.npz", "two.npz")]
+    )
+    assert all(len(shape.faces) == 4 for shape in shapes)
+    for shape in shapes[:3]:
+        np.testing.assert_array_equal(shape.colors, colors)
+    assert shapes[3].colors is None
+    np.testing.assert_array_equal(shapes[2].features, features)
+    assert shapes[0].features is None
 
 
 @pytest.mark.parametrize(
@@ -455,6 +494,36 @@ def test_the_tool_says_in_one_line_what_is_wrong(tmp_path, capsys, options, mess
     said = capsys.readouterr().err.strip()
     assert re.search(message, said) and "\n" not in said
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_label_of_many_digits_is_a_name(tmp_path):
+    (tmp_path / "labels.txt").write_text("1\n99999999999999999999\n")
+    assert tool.read_labels(tmp_path / "labels.txt").tolist() == ["1", "99999999999999999999"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--html", "no/such/folder/page.html"], "expected a file in a folder that exists"),
+        (["--html", "page.html", "--max-points", "0"], "--max-points 0, expected at least 1"),
+        (["--html", "page.html", "--up", "q"], "--up: invalid choice: 'q'"),
+        (["--html", "page.html", "--labels", "absent.txt"], "absent.txt: cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said_before_features_are_computed(
+    tmp_path, monkeypatch, capsys, options, message
+):
+    def extract(*_):
+        raise AssertionError("features were computed")
+
+    monkeypatch.setattr(tool, "_extract", extract)
+    monkeypatch.chdir(tmp_path)
+    write_ply("a.ply", POINTS)
+    try:
+        code = tool.main(["a.ply", "--checkpoint", "sparsefeat/rooms-5cm-v1", *options])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2 and message in capsys.readouterr().err
 
 
 def test_rows_of_a_file_stay_where_points_are_invalid(tmp_path):

@@ -195,6 +195,19 @@ def test_the_point_that_is_named_is_the_one_under_the_cursor(opened):
         assert off < 16
 
 
+def test_a_picked_point_far_from_the_origin_is_named_to_the_millimetre(browser, tmp_path):
+    points = ball(np.random.default_rng(0), 8000) + [523_456.0, 4_823_456.0, 300.0]
+    path = tmp_path / "far.html"
+    view(points, html=path, up="y", unit="m")
+    browser.open(path.as_uri())
+    browser.click(740, 380)
+    name, place = text(browser, "#readout").split(", point ")[1].split(" (")
+    row = int(name.replace("\u202f", ""))
+    assert place.endswith(" m)")
+    shown = [float(number) for number in place.removesuffix(" m)").split(", ")]
+    np.testing.assert_allclose(shown, points[row], atol=6e-4, rtol=0)
+
+
 def test_the_confidence_slider_hides_lines(opened):
     opened.press("6")  # one tint per shape, so that green and red are lines
     full = opened.screenshot()

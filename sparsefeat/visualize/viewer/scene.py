@@ -26,6 +26,7 @@ _SCALE = "viridis"
 # Of how many times more points than are drawn an even choice is made, and its steps.
 _MANY = 4
 _HALVINGS = 24
+_FINEST = 2.0**-20  # side of the smallest cells, as a share of the extent
 
 
 class Scene:
@@ -189,7 +190,7 @@ def thin_evenly(points: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
     if extent == 0:
         return rows[:1]
     # Between cells that hold everything and cells that hold one point each, halved on a logarithmic scale.
-    coarse, fine = extent, extent * 2.0**-20
+    coarse, fine = extent, extent * _FINEST
     kept = np.zeros(1, dtype=np.int64)
     for _ in range(_HALVINGS):
         edge = np.sqrt(coarse * fine)
@@ -204,6 +205,12 @@ def thin_evenly(points: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
             coarse, kept = edge, first
             if len(first) > 0.95 * most:
                 break
+    if fine == extent * _FINEST:
+        # A stray point far away: even the finest cells hold many points, of which some are drawn by lot.
+        distinct = np.unique(points[rows], axis=0, return_index=True)[1]
+        others = np.setdiff1d(distinct, kept)
+        count = min(most - len(kept), len(others))
+        kept = np.append(kept, np.random.default_rng(seed).choice(others, count, replace=False))
     return rows[np.sort(kept)]
 
 
@@ -215,7 +222,7 @@ def _describe(scene: Scene, shape: Shape, rows: np.ndarray, note: str) -> dict[s
     points = shape.vertices[rows]
     whole = len(rows) == len(shape.vertices)
     # Coordinates may be large (map projections); what is left around the middle fits 32 bits.
-    center = (points.min(0) + points.max(0)) / 2
+    center = np.median(points, axis=0)
     local = (points - center).astype(np.float32)
     mesh = shape.faces is not None and whole
     return {

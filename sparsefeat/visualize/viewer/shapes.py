@@ -160,8 +160,11 @@ def _read(path: Path) -> Shape:
         raise InputError(f"{path}: unknown suffix {path.suffix!r}, expected one of {known}")
     if has_faces(path):
         mesh = read_mesh(path)
-        colors = read_points(path).colors if suffix == ".ply" else None
-        return Shape(path.name, mesh.vertices, mesh.faces, colors)
+        count = len(mesh.vertices)
+        colors = read_points(path).colors if suffix in POINT_SUFFIXES else None
+        if colors is not None and len(colors) != count:
+            colors = None  # of the points that an npz holds beside the mesh
+        return Shape(path.name, mesh.vertices, mesh.faces, colors, _own_features(path, count))
     # Rows are those of the file, as matches and labels count them.
     cloud = read_points(path, keep_invalid=True)
     if not np.isfinite(cloud.points).all(1).any():

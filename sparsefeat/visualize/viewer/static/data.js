@@ -40,6 +40,12 @@ export function format(value) {
   return String(Number(value.toPrecision(size >= 100 ? Math.ceil(Math.log10(size + 1)) : 3)));
 }
 
+/** A coordinate, to about a thousandth of the shape's extent, however far from the origin that lies. */
+export function formatPlace(value, extent) {
+  const digits = extent > 0 ? 3 - Math.floor(Math.log10(extent)) : 3;
+  return value.toFixed(Math.min(Math.max(digits, 0), 20));
+}
+
 export function count(number) {
   return number.toLocaleString("en").replaceAll(",", "\u202f");
 }

@@ -1,6 +1,6 @@
 // What the page does: one state, and what each control changes in it.
 
-import { readData, count, format } from "viewer/data";
+import { readData, count, format, formatPlace } from "viewer/data";
 import * as paint from "viewer/paint";
 import { element, Panel, slider } from "viewer/panel";
 import { savePicture } from "viewer/picture";
@@ -211,7 +211,10 @@ async function start() {
     const shape = data.shapes[at.shape];
     const made = stage.shapes[at.shape];
     const row = shape.rows === null ? at.index : data.arrays[shape.rows][at.index];
-    const place = shape.center.map((c, axis) => format(c + made.position[3 * at.index + axis])).join(", ");
+    const extent = Math.max(...made.box.high.map((high, axis) => high - made.box.low[axis]));
+    const place = shape.center
+      .map((c, axis) => formatPlace(c + made.position[3 * at.index + axis], extent))
+      .join(", ");
     const parts = [`${shape.name}, point ${count(row)} (${place}${data.unit ? ` ${data.unit}` : ""})`];
     for (const layer of data.layers) {
       const number = layer.arrays[at.shape];
