@@ -105,7 +105,7 @@ def read_points(
 
 
 def compact(points: np.ndarray) -> np.ndarray:
-    """Metres as float32 where these are less than 0.1 mm apart, within 1 km of the origin; else as float64."""
+    """As float32 where its numbers are less than 1e-4 apart, for metres within 1 km of the origin; else as float64."""
     largest = np.abs(points).max(initial=0.0)
     short = np.spacing(np.float32(largest)) < 1e-4
     return points.astype(np.float32 if short else np.float64)

@@ -12,7 +12,7 @@ import numpy as np
 
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.gtlog import write_log
-from sparsefeat.io.pointcloud import write_ply
+from sparsefeat.io.pointcloud import compact, write_ply
 from sparsefeat.match.folder import FolderMatches
 from sparsefeat.match.register import Registration
 from sparsefeat.match.scans import Scan
@@ -107,13 +107,7 @@ def write_merged(path: Path, scans: Sequence[Scan], poses: Sequence[np.ndarray])
     # Steps of the golden ratio keep the hues of any number of scans apart.
     tints = [colorsys.hsv_to_rgb((0.58 + 0.618 * k) % 1, 0.55, 0.85) for k in range(len(scans))]
     colors = [np.tile(tint, (len(cloud), 1)) for tint, cloud in zip(tints, points, strict=True)]
-    write_ply(path, _compact(np.concatenate(points)), np.concatenate(colors))
-
-
-def _compact(points: np.ndarray) -> np.ndarray:
-    """As float32 where that rounds by less than a hundred thousandth of the extent, as it does near the origin."""
-    short = points.astype(np.float32)
-    return short if np.abs(short - points).max() < 1e-5 * np.ptp(points, axis=0).max() else points
+    write_ply(path, compact(np.concatenate(points)), np.concatenate(colors))
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
