@@ -20,19 +20,21 @@ def log_partitions(f: Tensor, g: Tensor, temperature: float) -> tuple[Tensor, Te
     A log-probability is the logit less these, so that the few that a loss needs are had without all n m of them.
 
     Args:
-        f, g: Shape (n, C), (m, C), neither empty.
+        f, g: Shape (n, C), (m, C), neither empty; half types are computed in float32.
         temperature: t.
 
     Returns:
         Shape (n,), (m,). Differentiable once, save for features so long that a number of their type cannot hold the
         exponentials: those take the usual way.
     """
-    with torch.no_grad():
-        largest = float(f.norm(dim=1).amax() * g.norm(dim=1).amax()) / temperature
-    if not 2 * largest < -math.log(torch.finfo(f.dtype).tiny):
-        logits = f @ g.t() / temperature
-        return logits.logsumexp(1), logits.logsumexp(0)
-    return _LogPartitions.apply(f, g, temperature, largest)
+    with torch.autocast(f.device.type, enabled=False):
+        f, g = (part if part.dtype == torch.float64 else part.float() for part in (f, g))
+        with torch.no_grad():
+            largest = float(f.norm(dim=1).amax() * g.norm(dim=1).amax()) / temperature
+        if not 2 * largest < -math.log(torch.finfo(f.dtype).tiny):
+            logits = f @ g.t() / temperature
+            return logits.logsumexp(1), logits.logsumexp(0)
+        return _LogPartitions.apply(f, g, temperature, largest)
 
 
 class _LogPartitions(Function):
@@ -54,11 +56,12 @@ class _LogPartitions(Function):
         f, g, over_g, over_f = ctx.saved_tensors
         to_f, to_g = torch.empty_like(f), torch.zeros_like(g)
         rows_share, columns_share = to_over_g / over_g, to_over_f / over_f
-        for rows, exponentials in _blocks(f, g, ctx.temperature, ctx.largest):
-            # What the logits get: the probabilities of either hop, times its gradient.
-            exponentials *= rows_share[rows, None] + columns_share
-            torch.mm(exponentials, g, out=to_f[rows])
-            to_g.addmm_(exponentials.t(), f[rows])
+        with torch.autocast(f.device.type, enabled=False):
+            for rows, exponentials in _blocks(f, g, ctx.temperature, ctx.largest):
+                # What the logits get: the probabilities of either hop, times its gradient.
+                exponentials *= rows_share[rows, None] + columns_share
+                torch.mm(exponentials, g, out=to_f[rows])
+                to_g.addmm_(exponentials.t(), f[rows])
         return to_f / ctx.temperature, to_g / ctx.temperature, None, None
 
 

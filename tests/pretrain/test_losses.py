@@ -115,6 +115,20 @@ def test_log_partitions_are_the_log_sums_of_all_logits_and_so_are_their_gradient
     assert torch.autograd.gradcheck(lambda f, g: log_partitions(f, g, 0.1), given)
 
 
+def test_log_partitions_keep_float32_where_all_else_is_in_half_precision():
+    f, g = unit(7, 4, 5).float(), unit(9, 4, 6).float()
+    expected = (f @ g.t() / 0.1).logsumexp(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        given = f.clone().requires_grad_()
+        found = log_partitions(given, g, 0.1)[0]
+        found.sum().backward()
+    torch.testing.assert_close(found, expected)
+    share = (f @ g.t() / 0.1).softmax(1)
+    torch.testing.assert_close(given.grad, share @ g / 0.1)
+    halves = log_partitions(f.bfloat16(), g.bfloat16(), 0.1)[0]
+    torch.testing.assert_close(halves, expected, atol=0.1, rtol=0)
+
+
 def test_matches_of_one_place_are_no_negatives():
     f, g = unit(5, 4, 7), unit(5, 4, 8)
     near = torch.eye(5, dtype=torch.bool)
