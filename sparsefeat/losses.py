@@ -112,8 +112,10 @@ def _hops(
     f: Tensor, g: Tensor, starts: Tensor, ends: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities of going from a start to its end, and back. Shape: (P,), (P,) -> (P,), (P,)."""
-    over_g, over_f = log_partitions(f, g, temperature)
     logits = (f.index_select(0, starts) * g.index_select(0, ends)).sum(1) / temperature
+    if not len(starts):  # perhaps no points at all
+        return logits, logits
+    over_g, over_f = log_partitions(f, g, temperature)
     return logits - over_g[starts], logits - over_f[ends]
 
 

@@ -93,6 +93,8 @@ def test_without_a_counterpart_within_the_radius_the_anchored_cycle_is_zero():
     loss = losses.anchored_cycle(f, unit(3, 4, 9), grid(3), grid(3) + 100, 0.5, 0.1)
     loss.backward()
     assert loss.item() == 0 and f.grad.abs().max() == 0
+    none = losses.anchored_cycle(f[:0], unit(3, 4, 9), grid(0), grid(3), 0.5, 0.1)
+    assert none.item() == 0
 
 
 def test_point_info_nce_by_hand():
