@@ -166,8 +166,8 @@ class _Study(NamedTuple):
 
 def _who_wins() -> _Study:
     """The study of who wins where."""
-    from sparsefeat.transfer.config import StudyConfig
     from sparsefeat.transfer.study import parts_left, run_study
+    from sparsefeat.transfer.study_config import StudyConfig
     from sparsefeat.transfer.study_report import format_study, save_study
 
     def run(
@@ -185,8 +185,8 @@ def _who_wins() -> _Study:
 def _one_axis() -> _Study:
     """The study of one axis of pretraining."""
     from sparsefeat.transfer.axis import parts_left, run_axis
+    from sparsefeat.transfer.axis_config import AxisConfig
     from sparsefeat.transfer.axis_report import format_axis, save_axis
-    from sparsefeat.transfer.config import AxisConfig
 
     return _Study("axes", AxisConfig, parts_left, run_axis, save_axis, format_axis)
 

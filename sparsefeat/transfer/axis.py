@@ -27,19 +27,13 @@ from sparsefeat.pretrain import PretrainConfig, run
 from sparsefeat.pretrain.data import held_out_pairs, load_pairs, prepare_rooms
 from sparsefeat.pretrain.log import read_log
 from sparsefeat.process.progress import Progress
-from sparsefeat.transfer.config import (
-    CLEAN,
-    AxisConfig,
-    FeatureConfig,
-    ScanScoreConfig,
-    SettingConfig,
-    StudyConfig,
-    file_name,
-)
+from sparsefeat.transfer.axis_config import AxisConfig, ScanScoreConfig, SettingConfig, file_name
+from sparsefeat.transfer.config import FeatureConfig
 from sparsefeat.transfer.creatures import make_missing_creatures
 from sparsefeat.transfer.features import Backbone
 from sparsefeat.transfer.records import Record, read_records, write_records
 from sparsefeat.transfer.study import run_study
+from sparsefeat.transfer.study_config import CLEAN, StudyConfig
 from sparsefeat.transfer.study_samples import StudyShapes
 
 TRAINING = "training"

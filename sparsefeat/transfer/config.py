@@ -2,67 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from sparsefeat.errors import InputError
-from sparsefeat.extract.descriptors import DEFAULT_CHECKPOINT, SHAPE_VOXEL
+from sparsefeat.extract.descriptors import DEFAULT_CHECKPOINT
 from sparsefeat.extract.surfaces import SHAPE_SCALES
 from sparsefeat.heads import HeadTraining
-from sparsefeat.synthetic.damage import DAMAGES
+from sparsefeat.transfer.config_checks import check_distinct, check_least, check_positive
 
 Method = Literal[
     "joined", "tuned", "fixed", "random", "finetuned", "xyz", "hks", "wks", "fpfh", "fpfh_context"
 ]
 """Features that a transfer compares; the first that took part is drawn."""
 Damage = Literal["cut", "one_view", "cloud", "bridges", "fusion", "remeshed"]
-CLEAN = "clean"
-"""What a study calls shapes without damage."""
-SAME = "same"
-COPIES = "copies"
-LEARNED = (CLEAN, COPIES, SAME)
-"""What heads learn on: clean shapes; these and damaged copies of them; shapes of the damage that is scored."""
-_HAND_MADE = ("fpfh", "fpfh_context", "hks", "wks")
-
-
-def check_least(config: object, **least: float) -> None:
-    """Refuse numbers, or numbers in lists, that are below these; None is left alone.
-
-    Raises:
-        InputError: see above.
-    """
-    for name, lowest in least.items():
-        value = getattr(config, name)
-        values = value if isinstance(value, list) else [] if value is None else [value]
-        if any(number < lowest for number in values):
-            raise InputError(f"{name}: expected at least {lowest:g}, got {value}")
-
-
-def check_positive(config: object, *names: str) -> None:
-    """Refuse numbers that are not above 0; None is left alone.
-
-    Raises:
-        InputError: see above.
-    """
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not 0 < value < math.inf:
-            raise InputError(f"{name} must be positive, got {value}")
-
-
-def check_distinct(config: object, *names: str) -> None:
-    """Refuse lists that say a thing twice, which would count twice in means; None is left alone.
-
-    Raises:
-        InputError: see above.
-    """
-    for name in names:
-        values = getattr(config, name) or []
-        if len(set(values)) < len(values):
-            raise InputError(f"{name}: expected each of them once, got {values}")
 
 
 @dataclass
@@ -296,189 +250,3 @@ class TransferConfig:
                 )
             if self.adapter is not None:
                 raise InputError("adapter: for segmentation and classification")
-
-
-@dataclass
-class StudyConfig:
-    """A study of descriptors."""
-
-    task: Literal["study"] = "study"
-    data: DataConfig = field(default_factory=lambda: DataConfig(normalize="area"))
-    held_out: float = (
-        0.0  # score on this share of the training individuals, for development; 0: on data.test
-    )
-    labels: dict[str, str | None] = field(default_factory=lambda: {"labels": None})
-    # name -> folder with <shape>.txt (or <class>/<shape>.txt), one label from 0 a vertex, and parts.json; null: the labels
-    # of the data set
-    networks: dict[str, str] = field(
-        default_factory=lambda: {"ours": DEFAULT_CHECKPOINT, "random": "random"}
-    )
-    # name -> checkpoint; random: the architecture of the first one with random weights
-    hand_made: list[Literal["fpfh", "fpfh_context", "hks", "wks"]] = field(
-        default_factory=lambda: list(_HAND_MADE)
-    )
-    joined: dict[str, list[str]] = field(
-        default_factory=lambda: {
-            "hks + wks": ["hks", "wks"],
-            "ours joined": ["ours", "fpfh_context", "hks", "wks"],
-            "random joined": ["random", "fpfh_context", "hks", "wks"],
-            "fpfh joined": ["fpfh_context", "hks", "wks"],
-        }
-    )
-    voxel_size: float = SHAPE_VOXEL  # in the unit of the shapes, after data.normalize
-    scales: list[float] = field(default_factory=lambda: list(SHAPE_SCALES))
-    views: int = 2  # poses that learned features are averaged over
-    absolute: bool = (
-        False  # times of hks and energies of wks for area 1, not of each shape's eigenvalues
-    )
-    damages: list[Literal["clean", Damage]] = field(default_factory=lambda: [CLEAN, *DAMAGES])
-    clean_only: list[str] = field(default_factory=list)  # labels that are not scored on damages
-    shots: list[int] = field(default_factory=lambda: [1, 2, 5, 20])
-    damaged_shots: list[int] | None = None  # of heads that learn on the same damage; null: as shots
-    copies: list[Damage] = field(
-        default_factory=list
-    )  # damages of the copies that further heads learn on beside the clean shapes, as many as damaged_shots; empty: none
-    copy_rows: int = 400  # random vertices of a copy that heads learn from
-    seeds: list[int] = field(default_factory=lambda: [0, 1])
-    rows: int = 1500  # random vertices of a labelled shape that heads learn from
-    test_rows: int = 2500  # random vertices of a test shape that are scored
-    max_iterations: int = 100  # of the regressions
-    correspondence: CorrespondenceConfig | None = (
-        None  # null: no maps; metric: landmarks of so many training shapes
-    )
-    workers: int = 2  # processes
-    cache: Path | None = Path("runs/cache/laplace")  # of Laplace bases; null: none
-    output: Path = Path("runs/study/shapes")
-
-    def __post_init__(self) -> None:
-        members = [*self.networks, *self.hand_made]
-        for name, parts in self.joined.items():
-            lacking = [part for part in parts if part not in members]
-            if lacking or len(parts) < 2:
-                raise InputError(
-                    f"joined {name!r}: {parts}, expected two or more of {', '.join(members)}"
-                )
-            if name in members:
-                raise InputError(f"joined {name!r} has the name of a member")
-        if next(iter(self.networks.values()), "") == "random":
-            raise InputError(
-                "networks: the first is random, expected a checkpoint, whose architecture it takes"
-            )
-        if (
-            not self.shots
-            or not self.seeds
-            or not members
-            or self.workers < 1
-            or min(self.rows, self.test_rows, self.copy_rows) < 1
-        ):
-            raise InputError(
-                "shots, seeds and methods must not be empty, workers and rows at least 1"
-            )
-        if not 0 <= self.held_out < 1:
-            raise InputError(f"held_out: expected a share from 0 to below 1, got {self.held_out}")
-        check_distinct(self, "members", "damages", "shots", "damaged_shots", "copies", "seeds")
-        check_least(self, shots=1, damaged_shots=1, seeds=0, views=1, max_iterations=1)
-        check_positive(self, "voxel_size")
-        if not self.labels or not self.damages:
-            raise InputError("labels and damages must not be empty")
-        if not self.scales or any(not scale > 0 for scale in self.scales):
-            raise InputError(f"scales: expected one positive factor or more, got {self.scales}")
-        unknown = [kind for kind in self.clean_only if kind not in self.labels]
-        if unknown:
-            raise InputError(f"clean_only {unknown[0]!r}: expected one of {', '.join(self.labels)}")
-        if self.copies and self.damaged_shots == []:
-            raise InputError("copies: heads learn on them with damaged_shots, which is empty")
-        if self.absolute and self.data.normalize != "area":
-            raise InputError(
-                "absolute: expected data.normalize area, which times and energies are for"
-            )
-        if self.data.resplit:
-            raise InputError("data.resplit: a study has one division of the shapes")
-
-    @property
-    def members(self) -> list[str]:
-        """Methods that are computed; the others mix them."""
-        return [*self.networks, *self.hand_made]
-
-    @property
-    def methods(self) -> list[str]:
-        """All methods, in the order of the table."""
-        return [*self.members, *self.joined]
-
-
-@dataclass
-class ScanScoreConfig:
-    """Pairs of fragments that pretrained networks are scored on."""
-
-    root: str | None = None  # of the fragments; null: data.root of the base
-    scenes: list[str] | None = None  # null: those of root/val_*.txt, or all
-    pairs: int = 30  # a seeded choice
-    points: int = 2000  # key points per fragment
-    voxel_size: float = 0.05  # metres; key points are drawn from one point per voxel
-    min_overlap: float = 0.3
-
-    def __post_init__(self) -> None:
-        check_positive(self, "pairs", "points", "voxel_size")
-        if not 0 <= self.min_overlap <= 1:
-            raise InputError(f"min_overlap: expected a share from 0 to 1, got {self.min_overlap}")
-
-
-@dataclass
-class SettingConfig:
-    """One setting of an axis: how it differs from the base."""
-
-    changes: list[str] = field(default_factory=list)  # of the pretraining, such as loss.name=cycle
-    then: list[str] | None = (
-        None  # further changes, for a second run from the weights of the first; each has half the steps
-    )
-    voxel_size: float | Literal["rule of thumb", "tuned", "tuned without labels"] | None = (
-        None  # of shapes, in their unit: given, 2 % of the median extent, or tuned; null: that of the section shapes
-    )
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.voxel_size, str):
-            check_positive(self, "voxel_size")
-
-
-def file_name(text: str) -> str:
-    """The name of a setting as part of the name of a file."""
-    return re.sub(r"[^A-Za-z0-9.]+", "_", text)
-
-
-@dataclass
-class AxisConfig:
-    """One axis of pretraining: several settings, trained from scratch and scored on scans and on shapes."""
-
-    task: Literal["axis"] = "axis"
-    base: str = "study/pretraining"  # a pretraining configuration: a file, or a name in configs/
-    changes: list[str] = field(default_factory=list)  # of the base, in all settings
-    settings: dict[str, SettingConfig] = field(default_factory=dict)
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    # of weights, pairs and labelled shapes
-    train_once: bool = False  # with the first seed; the others draw labelled shapes alone
-    creatures: dict[str, CreaturesConfig] = field(default_factory=dict)
-    # folder -> what is made there first, where it is needed and absent
-    scans: dict[str, ScanScoreConfig] = field(default_factory=dict)
-    # left out: those whose folder is absent, and where a setting was trained on their scenes
-    shapes: dict[str, StudyConfig] = field(default_factory=dict)
-    # the first whose data are there, or are made, counts; its networks and methods are the settings
-    output: Path = Path("runs/study/axis")
-
-    def __post_init__(self) -> None:
-        if not self.settings or not self.seeds or not (self.scans or self.shapes):
-            raise InputError("settings, seeds, and scans or shapes must not be empty")
-        check_least(self, seeds=0)
-        check_distinct(self, "seeds")
-        folders: dict[str, str] = {}
-        for name in self.settings:
-            other = folders.setdefault(file_name(name), name)
-            if other != name:
-                raise InputError(
-                    f"settings: {other!r} and {name!r} would share the folder {file_name(name)}; rename one of them"
-                )
-        for name, shapes in self.shapes.items():
-            if len(shapes.labels) != 1 or len(shapes.shots) != 1:
-                raise InputError(
-                    f"shapes.{name}: expected one kind of labels and one number of shots, got "
-                    f"{len(shapes.labels)} and {len(shapes.shots)}"
-                )

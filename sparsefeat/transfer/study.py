@@ -21,11 +21,11 @@ from sparsefeat.errors import InputError
 from sparsefeat.extract.descriptors import balance
 from sparsefeat.heads import LinearProbe
 from sparsefeat.synthetic.parallel import run_tasks
-from sparsefeat.transfer.config import CLEAN, COPIES, LEARNED, SAME, StudyConfig
 from sparsefeat.transfer.correspondence import MapScorer, choose_pairs, landmark_metric
 from sparsefeat.transfer.features import FeatureSource
 from sparsefeat.transfer.records import Record, read_records, write_records
 from sparsefeat.transfer.shapes import LoadedShape, check_landmarks
+from sparsefeat.transfer.study_config import CLEAN, COPIES, LEARNED, SAME, StudyConfig
 from sparsefeat.transfer.study_samples import (
     Asked,
     Sample,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsefeat.transfer.config import CLEAN, COPIES, LEARNED, SAME
 from sparsefeat.transfer.records import Record
 from sparsefeat.transfer.study import StudyResult
+from sparsefeat.transfer.study_config import CLEAN, COPIES, LEARNED, SAME
 from sparsefeat.visualize import plot_scores
 
 Rows = list[tuple[str, list[float]]]

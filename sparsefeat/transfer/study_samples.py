@@ -22,7 +22,7 @@ from sparsefeat.io.text import read_text
 from sparsefeat.mesh.fpfh import FPFH_RADII
 from sparsefeat.mesh.seams import sew
 from sparsefeat.synthetic.damage import Ends, part_ends
-from sparsefeat.transfer.config import CLEAN, FeatureConfig, StudyConfig
+from sparsefeat.transfer.config import FeatureConfig
 from sparsefeat.transfer.features import (
     Backbone,
     FeatureSource,
@@ -31,6 +31,7 @@ from sparsefeat.transfer.features import (
     untrained,
 )
 from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, check_apart, damaged, drawn
+from sparsefeat.transfer.study_config import CLEAN, StudyConfig
 
 
 class Sample(NamedTuple):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sparsefeat import losses
 from sparsefeat.losses import LossConfig, PairFeatures, one_to_one, pair_loss
-from sparsefeat.softmax import log_partitions
+from sparsefeat.losses.softmax import log_partitions
 
 
 def unit(rows: int, channels: int, seed: int) -> torch.Tensor:
@@ -108,7 +108,7 @@ def test_log_partitions_are_the_log_sums_of_all_logits_and_so_are_their_gradient
     length, monkeypatch
 ):
     """Rows in several blocks; long features, whose exponentials a number cannot hold, go another way."""
-    monkeypatch.setattr("sparsefeat.softmax._AT_ONCE", 20)
+    monkeypatch.setattr("sparsefeat.losses.softmax._AT_ONCE", 20)
     f, g = unit(7, 4, 5) * length, unit(9, 4, 6) * length
     logits = f @ g.t() / 0.1
     for found, dim in zip(log_partitions(f, g, 0.1), (1, 0)):

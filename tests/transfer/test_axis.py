@@ -22,8 +22,8 @@ from sparsefeat.pretrain.build import build_model
 from sparsefeat.pretrain.log import read_log
 from sparsefeat.transfer import axis
 from sparsefeat.transfer.axis import AxisResult, run_axis
+from sparsefeat.transfer.axis_config import AxisConfig, ScanScoreConfig, SettingConfig
 from sparsefeat.transfer.axis_report import axis_values, format_axis, save_axis
-from sparsefeat.transfer.config import AxisConfig, ScanScoreConfig, SettingConfig
 from sparsefeat.visualize import plot_spreads
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -14,9 +14,10 @@ from sparsefeat.cli.transfer import main
 from sparsefeat.errors import InputError
 from sparsefeat.io.config import load_config
 from sparsefeat.transfer import format_table, run_transfer
-from sparsefeat.transfer.config import CorrespondenceConfig, DataConfig, StudyConfig
+from sparsefeat.transfer.config import CorrespondenceConfig, DataConfig
 from sparsefeat.transfer.labelling import score_labels
 from sparsefeat.transfer.study import run_study
+from sparsefeat.transfer.study_config import StudyConfig
 from sparsefeat.transfer.study_samples import StudyShapes
 
 

@@ -9,7 +9,8 @@ from typing import Literal
 from sparsefeat.errors import InputError
 from sparsefeat.extract.descriptors import SHAPE_VOXEL
 from sparsefeat.extract.surfaces import SHAPE_SCALES
-from sparsefeat.transfer.config import DataConfig, FeatureConfig, check_least, check_positive
+from sparsefeat.transfer.config import DataConfig, FeatureConfig
+from sparsefeat.transfer.config_checks import check_least, check_positive
 
 
 @dataclass

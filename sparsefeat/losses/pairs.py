@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsefeat.errors import InputError
-from sparsefeat.softmax import log_partitions
+from sparsefeat.losses.softmax import log_partitions
 
 
 class PairFeatures(NamedTuple):
