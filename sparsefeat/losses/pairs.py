@@ -54,6 +54,9 @@ class LossConfig:
     one_place: bool = (
         False  # point_info_nce too: matches of one place, in either cloud, are no negatives
     )
+    negatives: Literal["matched", "all"] = (
+        "matched"  # point_info_nce: the other matched points, or all points of the other cloud
+    )
     side: float = (
         0.0  # weight of telling left from right by the sign of the last channel, see side_loss
     )
@@ -224,6 +227,24 @@ def point_info_nce(f: Tensor, g: Tensor, temperature: float, near: Tensor | None
     return -right / 2
 
 
+def info_nce_among_all(f: Tensor, g: Tensor, near: Tensor, temperature: float) -> Tensor:
+    """InfoNCE of points of one cloud against all points of the other, as matches are searched for.
+
+    ``- mean_i log sum_{j near i} S01(i, j)``, where S01 runs over the whole of cloud 1: what lies outside the overlap is
+    where a match goes wrong most often, and is a negative too. (PointInfoNCE with several positives; Khosla et al., Supervised
+    Contrastive Learning, NeurIPS 2020, discuss where the logarithm goes. Outside the sum any near point is right.)
+
+    Args:
+        f: of the points whose place is in both clouds. Shape: (n, C), unit norm
+        g: of all points of the other cloud. Shape: (m, C), unit norm
+        near: which of these are at that place, at least one for each. Shape: (n, m), bool
+        temperature: t.
+    """
+    starts, ends = near.nonzero(as_tuple=True)
+    hop, _ = _hops(f, g, starts, ends, temperature)
+    return -_log_sum_exp(hop, starts, len(f)).mean()
+
+
 def hardest_contrastive(
     f: Tensor,
     g: Tensor,
@@ -290,6 +311,8 @@ def pair_loss(
     x, y = pair.points0[matches[:, 0]], pair.points1[matches[:, 1]]
     if config.name == "cycle":
         loss = CYCLE_FORMS[config.cycle_form](f, g, x, y, radius, config.temperature)
+    elif config.name == "point_info_nce" and config.negatives == "all":
+        loss = _among_all(pair, matches, radius, config.temperature)
     elif config.name == "point_info_nce":
         near = (
             (torch.cdist(x, x) < radius) | (torch.cdist(y, y) < radius)
@@ -312,6 +335,22 @@ def pair_loss(
     if not torch.isfinite(loss):
         raise InputError(f"the {config.name} loss is not finite: {loss.item()}")
     return loss
+
+
+def _among_all(pair: PairFeatures, matches: Tensor, radius: float, temperature: float) -> Tensor:
+    """Mean of :func:`info_nce_among_all` over both directions, at matches (n, 2) without a row twice."""
+    rows, losses = torch.arange(len(matches), device=matches.device), []
+    features, points = (pair.features0, pair.features1), (pair.points0, pair.points1)
+    for here, there in ((0, 1), (1, 0)):
+        # Where a point is in the other cloud: of a deformed pair only its match says so.
+        place = (
+            points[there][matches[:, there]] if pair.deformed else points[here][matches[:, here]]
+        )
+        near = torch.cdist(place, points[there]) < radius
+        near[rows, matches[:, there]] = True
+        anchors, all_there = features[here][matches[:, here]].float(), features[there].float()
+        losses.append(info_nce_among_all(anchors, all_there, near, temperature))
+    return (losses[0] + losses[1]) / 2
 
 
 def side_loss(pair: PairFeatures) -> Tensor:

@@ -14,6 +14,7 @@ from sparsefeat.checkpoint import (
 from sparsefeat.errors import InputError
 from sparsefeat.models import create_model
 from sparsefeat.models.pairs import with_chiral_cells
+from sparsefeat.models.widening import WIDTHS, is_wider, widened
 from sparsefeat.pretrain.config import ModelConfig, PretrainConfig
 
 _ADDED = ("chiral", "context")
@@ -53,19 +54,22 @@ def _initial(config: ModelConfig) -> nn.Module:
         for name in _ADDED
         if getattr(config, name) and not checkpoint.config.get(name)
     }
+    widths = {name: getattr(config, name) for name in WIDTHS if getattr(config, name)}
+    if all(name in checkpoint.config for name in WIDTHS) and is_wider(checkpoint.config, widths):
+        added |= widths
     if not added:
         return from_pretrained(path)
     try:
         model = create_model(**{**checkpoint.config, **added})
     except InputError as error:
         raise InputError(f"model.init {config.init}: {error}") from error
-    state = with_chiral_cells(checkpoint.state, model.state_dict())
     missing = {
         name: weights
         for name, weights in model.state_dict().items()
         if name.startswith("context.") and "context" in added
     }
-    load_weights(model, state | missing)
+    state = with_chiral_cells(checkpoint.state, model.state_dict()) | missing
+    load_weights(model, widened(state, checkpoint.config, model))
     return model
 
 

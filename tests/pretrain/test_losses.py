@@ -247,3 +247,28 @@ def test_many_voxels_of_a_cell_are_counted_in_half_precision_too():
     cells, logits = torch.zeros(1, 4, dtype=torch.int32), torch.ones(1, dtype=torch.bfloat16)
     found = losses.coarse_side_losses(logits, cells, 16, voxels.int(), sides)
     torch.testing.assert_close(found, torch.tensor([math.log1p(math.exp(-1))]))
+
+
+@pytest.mark.parametrize("deformed", [False, True])
+def test_points_outside_the_overlap_are_negatives_too_where_all_are(deformed):
+    """As its definition in loops: matched points of either cloud look for their place among all points of the other."""
+    f, g = unit(6, 4, 0), unit(5, 4, 1)
+    generator = torch.Generator().manual_seed(2)
+    x, y = (torch.rand(n, 3, generator=generator, dtype=torch.float64) for n in (6, 5))
+    matches = torch.tensor([[0, 4], [3, 1], [5, 2]])
+    radius, temperature = 0.5, 0.2
+    terms = []
+    for here, there, rows in (
+        ((f, x), (g, y), matches),
+        ((g, y), (f, x), matches.flip(1)),
+    ):
+        hops = (here[0] @ there[0].t() / temperature).softmax(1)
+        for i, j in rows.tolist():
+            place = there[1][j] if deformed else here[1][i]
+            right = {j} | {k for k in range(len(there[1])) if (there[1][k] - place).norm() < radius}
+            terms.append(-math.log(sum(hops[i, k] for k in right)))
+    config = LossConfig(
+        "point_info_nce", negatives="all", temperature=temperature, radius_voxels=radius
+    )
+    found = pair_loss(PairFeatures(f, g, x, y, matches, deformed), config, 1.0, generator)
+    assert found.item() == pytest.approx(sum(terms) / len(terms), rel=1e-6)
