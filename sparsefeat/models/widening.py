@@ -47,7 +47,7 @@ def widened(
             out[name] = given
             continue
         out[name] = wanted.clone()
-        if given.ndim == 1 or "context." in name and given.shape[-1] == wanted.shape[-1]:
+        if given.ndim == 1 or ("context." in name and given.shape[-1] == wanted.shape[-1]):
             out[name][: len(given)] = given  # norms, and what leaves the context
         elif "context." in name:
             out[name].zero_()[:, : given.shape[1]] = given  # what enters it
