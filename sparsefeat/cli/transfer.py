@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -61,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     prepare_result(args)
     output = args.output or config.output
     # What can be wrong is found out before creatures are made.
+    if config.adapter is None:  # that goes on with what is there, and checks it
+        _check_same(output / "config.yaml", config)
     find_checkpoint(config.features.checkpoint)
     find_loader(config.data.name, config.data.options)
     resumed = config.adapter is not None and (output / ADAPTER_DRAWS).is_file()
@@ -93,6 +96,23 @@ def _begins(progress: Progress) -> Callable[[str], None]:
         begun += 1
 
     return begins
+
+
+def _check_same(path: Path, config: TransferConfig) -> None:
+    """Refuse a folder with the results of another experiment, whose ``config.yaml`` is at ``path``."""
+    from sparsefeat.io import yaml12
+    from sparsefeat.io.config import to_dict
+
+    if not path.is_file():
+        return
+    try:
+        found = yaml12.parse(path.read_text(encoding="utf-8"), str(path))[0]
+    except (OSError, UnicodeDecodeError, InputError):
+        found = None
+    if found != json.loads(json.dumps(to_dict(config))):
+        raise InputError(
+            f"{path}: the result of another configuration; remove it or choose another --output"
+        )
 
 
 def _check_page(html: str | None, task: str) -> None:

@@ -527,6 +527,13 @@ def test_the_tool_writes_table_json_and_pictures(checkpoint, peanuts, tmp_path):
         "config.yaml",
     ):
         assert (tmp_path / "out" / name).stat().st_size > 100
+    before = (tmp_path / "numbers.json").read_bytes()
+    other = run_tool(config, "methods=[xyz]", "rungs=0", *outputs)
+    assert other.returncode == 2
+    assert "config.yaml: the result of another configuration; remove it" in other.stderr
+    assert (tmp_path / "numbers.json").read_bytes() == before
+    again = run_tool(config, *outputs)
+    assert again.returncode == 0, again.stderr
 
 
 def test_the_page_of_a_correspondence_has_the_map_of_its_first_pair(checkpoint, peanuts, tmp_path):
