@@ -29,7 +29,7 @@ from sparsefeat.mesh.laplacian import LaplaceBasis, laplace_basis, sparse_tensor
 from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.mesh.orientation import estimate_normals
 
-SHAPE_CHECKPOINT = "sparsefeat/creatures-oriented-v3"
+SHAPE_CHECKPOINT = "sparsefeat/creatures-oriented-v4"
 EIGENPAIRS = 128
 LEAST_VERTICES = 60
 
@@ -82,7 +82,7 @@ class DescribedShape:
 def shape_extractor(
     extractor: FeatureExtractor | str | os.PathLike | None, device: str | None = None
 ) -> FeatureExtractor:
-    """The extractor itself, that of a checkpoint's name, or for None that of ``creatures-oriented-v3``."""
+    """The extractor itself, that of a checkpoint's name, or for None that of ``creatures-oriented-v4``."""
     if isinstance(extractor, FeatureExtractor):
         return extractor
     if extractor is None:

@@ -22,6 +22,12 @@ FINGERPRINTS = {
         [0.3343, -0.0505, -0.2133, 0.2231, 0.2067],
         [0.3248, -0.0429, -0.1936, 0.1754, 0.1452],
     ],
+    "creatures-oriented-v4": [
+        [0.3010, -0.0094, -0.1077, 0.2139, 0.1000],
+        [0.2793, -0.0102, -0.0179, 0.3203, 0.0689],
+        [0.3851, 0.0663, -0.2329, 0.0346, 0.2198],
+        [0.3460, 0.1058, -0.1429, -0.0585, 0.0993],
+    ],
     "rooms-5cm-oriented-v1": [
         [0.3580, -0.2712, -0.1698, -0.1172, -0.1742],
         [0.3711, -0.1157, -0.2616, -0.1271, -0.2865],
@@ -43,6 +49,7 @@ FINGERPRINTS = {
 }
 STORED = {
     "creatures-oriented-v3": torch.float16,
+    "creatures-oriented-v4": torch.float16,
     "rooms-5cm-oriented-v1": torch.float32,
     "rooms-5cm-oriented-v2": torch.float16,
     "rooms-5cm-v1": torch.float32,
