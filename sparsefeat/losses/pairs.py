@@ -9,6 +9,7 @@ nowhere to come back to.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -51,9 +52,7 @@ class LossConfig:
     )
     temperature: float = 0.07  # of the softmax; cycle and point_info_nce
     radius_voxels: float = 1.5  # two points closer than this are one place
-    one_place: bool = (
-        False  # point_info_nce too: matches of one place, in either cloud, are no negatives
-    )
+    one_place: bool = False  # point_info_nce: matches of one place, in either cloud, are no negatives, as with negatives: all
     negatives: Literal["matched", "all"] = (
         "matched"  # point_info_nce: the other matched points, or all points of the other cloud
     )
@@ -72,12 +71,18 @@ class LossConfig:
             raise InputError(
                 f"points and candidates must be positive, got {self.points}, {self.candidates}"
             )
-        if not self.temperature > 0 or not self.radius_voxels > 0:
-            raise InputError(
-                f"temperature and radius_voxels must be positive, got {self.temperature}, {self.radius_voxels}"
-            )
-        if not 0 <= self.side < float("inf"):
+        for name in ("temperature", "radius_voxels"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be a positive number, got {getattr(self, name)}")
+        for name in ("positive_margin", "negative_margin"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(
+                    f"{name} must be 0 or a positive number, got {getattr(self, name)}"
+                )
+        if not 0 <= self.side < math.inf:
             raise InputError(f"side must be 0 or a positive weight, got {self.side}")
+        if self.negatives == "all" and self.name != "point_info_nce":
+            raise InputError(f"negatives: all needs the loss point_info_nce, got {self.name}")
 
 
 def anchored_cycle(
@@ -111,11 +116,16 @@ def anchored_cycle(
     )
 
 
+def _logits(f: Tensor, g: Tensor, starts: Tensor, ends: Tensor, temperature: float) -> Tensor:
+    """Entries of ``f g^T / t``. Shape: (P,), (P,) -> (P,)."""
+    return (f.index_select(0, starts) * g.index_select(0, ends)).sum(1) / temperature
+
+
 def _hops(
     f: Tensor, g: Tensor, starts: Tensor, ends: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities of going from a start to its end, and back. Shape: (P,), (P,) -> (P,), (P,)."""
-    logits = (f.index_select(0, starts) * g.index_select(0, ends)).sum(1) / temperature
+    logits = _logits(f, g, starts, ends, temperature)
     if not len(starts):  # perhaps no points at all
         return logits, logits
     over_g, over_f = log_partitions(f, g, temperature)
@@ -152,7 +162,7 @@ def landing_cycle(
     """Expected landing points in metres, of one hop and of two.
 
     mean_i |S01 y - x|_i + |S01 S10 x - x|_i, and the same from cloud 1, averaged. The known transform
-    enters through the first hop. Shapes as in :func:`anchored_cycle`; ``radius`` only selects points.
+    enters through the first hop. Arguments as in :func:`anchored_cycle`; ``radius`` is not used.
     """
     logits = f @ g.t() / temperature
     hop01, hop10 = logits.softmax(1), logits.t().softmax(1)
@@ -172,7 +182,7 @@ def identity_cycle(
 
     Jabri et al., Space-Time Correspondence as a Contrastive Random Walk, NeurIPS 2020, eq. 3, for a
     walk of two steps. Any consistent bijection is an optimum, so the loss may fall while the matches get
-    worse; kept to compare with.
+    worse; kept to compare with. Arguments as in :func:`anchored_cycle`; places and ``radius`` are not used.
     """
     logits = f @ g.t() / temperature
     hop01, hop10 = logits.softmax(1), logits.t().softmax(1)
@@ -190,7 +200,10 @@ def identity_cycle(
 def distance_cycle(
     f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float
 ) -> Tensor:
-    """Label-free: mean |P x - x| in metres with P = S01 S10, from both clouds; kept to compare with."""
+    """Label-free: mean |P x - x| in metres with P = S01 S10, from both clouds; kept to compare with.
+
+    Arguments as in :func:`anchored_cycle`; ``radius`` is not used.
+    """
     logits = f @ g.t() / temperature
     hop01, hop10 = logits.softmax(1), logits.t().softmax(1)
     trip0 = ((hop01 @ (hop10 @ x) - x).square().sum(1) + 1e-6).sqrt().mean()
@@ -204,6 +217,7 @@ CYCLE_FORMS = {
     "identity": identity_cycle,
     "distance": distance_cycle,
 }
+"""All take the same arguments, so that a form can be chosen by its name; some do not use all of them."""
 
 
 def point_info_nce(f: Tensor, g: Tensor, temperature: float, near: Tensor | None = None) -> Tensor:
@@ -239,9 +253,15 @@ def info_nce_among_all(f: Tensor, g: Tensor, near: Tensor, temperature: float) -
         g: of all points of the other cloud. Shape: (m, C), unit norm
         near: which of these are at that place, at least one for each. Shape: (n, m), bool
         temperature: t.
+
+    Returns:
+        A scalar; zero (with a gradient of zero) for no points.
     """
     starts, ends = near.nonzero(as_tuple=True)
-    hop, _ = _hops(f, g, starts, ends, temperature)
+    if not len(starts):
+        return (f.sum() + g.sum()) * 0
+    over_g, _ = log_partitions(f, g, temperature)
+    hop = _logits(f, g, starts, ends, temperature) - over_g[starts]
     return -_log_sum_exp(hop, starts, len(f)).mean()
 
 
@@ -302,13 +322,15 @@ def pair_loss(
         InputError: the loss is not finite.
     """
     radius = config.radius_voxels * voxel_size
-    if pair.deformed and config.name != "point_info_nce":
-        pair = _matched(pair)
     matches = one_to_one(pair.matches, config.points, generator)
     if len(matches) < 2:
         return (pair.features0.sum() + pair.features1.sum()) * 0
     f, g = pair.features0[matches[:, 0]].float(), pair.features1[matches[:, 1]].float()
     x, y = pair.points0[matches[:, 0]], pair.points1[matches[:, 1]]
+    clouds = (pair.features0, pair.points0), (pair.features1, pair.points1)
+    if pair.deformed and config.name != "point_info_nce":
+        # Each cloud is in a frame of its own. Matched points alone have a place in the other's.
+        x, clouds = y, ((f, y), (g, y))
     if config.name == "cycle":
         loss = CYCLE_FORMS[config.cycle_form](f, g, x, y, radius, config.temperature)
     elif config.name == "point_info_nce" and config.negatives == "all":
@@ -322,7 +344,7 @@ def pair_loss(
         loss = point_info_nce(f, g, config.temperature, near)
     else:
         candidates = []
-        for features, points in ((pair.features0, pair.points0), (pair.features1, pair.points1)):
+        for features, points in clouds:
             rows = torch.randperm(len(features), generator=generator)[: config.candidates].to(
                 features.device
             )
@@ -396,16 +418,6 @@ def coarse_side_losses(
     side = total[number[: len(cells)]].sign()
     known = side != 0
     return F.softplus(-side[known] * logits[known])
-
-
-def _matched(pair: PairFeatures) -> PairFeatures:
-    """The matched rows of a deformed pair as a rigid one: of cloud 0 in the places that they have in cloud 1."""
-    rows0, rows1 = pair.matches.t()
-    place = pair.points1[rows1]
-    itself = torch.arange(len(place), device=place.device)[:, None].expand(-1, 2)
-    return PairFeatures(
-        pair.features0[rows0], pair.features1[rows1], place, place, itself, sides=pair.sides
-    )
 
 
 def one_to_one(matches: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from sparsefeat import losses
+from sparsefeat.errors import InputError
 from sparsefeat.losses import LossConfig, PairFeatures, one_to_one, pair_loss
 from sparsefeat.losses.softmax import log_partitions
 
@@ -183,6 +184,42 @@ def test_a_pair_without_matches_costs_nothing():
     loss = pair_loss(pair, LossConfig(), 0.05, torch.Generator())
     loss.backward()
     assert loss.item() == 0 and f.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ["cycle", "hardest_contrastive"])
+def test_a_voxel_with_two_matches_in_a_deformed_pair_takes_part_once(name):
+    """Its two places are far apart. Were both there, each would be a negative of the other, with its very feature."""
+    f, g = torch.eye(4)[:3], torch.eye(4)[[0, 0, 1, 2]]
+    elsewhere = grid(3).float() + 100
+    places = torch.tensor([[0.0, 0, 0], [2, 0, 0], [5, 0, 0], [9, 0, 0]])
+    matches = torch.tensor([[0, 0], [0, 1], [1, 2], [2, 3]])
+    pair = PairFeatures(f, g, elsewhere, places, matches, deformed=True)
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        loss = pair_loss(pair, LossConfig(name, temperature=0.03), 1.0, generator)
+        assert loss.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_all_points_as_negatives_cost_nothing_where_there_are_no_points():
+    f, g = unit(3, 4, 0).requires_grad_(), unit(5, 4, 1).requires_grad_()
+    loss = losses.info_nce_among_all(f[:0], g, torch.zeros(0, 5, dtype=torch.bool), 0.1)
+    loss.backward()
+    assert loss.item() == 0 and g.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"positive_margin": math.nan}, "positive_margin must be 0 or a positive number, got nan"),
+        ({"negative_margin": -1.0}, "negative_margin must be 0 or a positive number, got -1.0"),
+        ({"temperature": math.inf}, "temperature must be a positive number, got inf"),
+        ({"radius_voxels": 0.0}, "radius_voxels must be a positive number, got 0.0"),
+        ({"name": "cycle", "negatives": "all"}, "negatives: all needs the loss point_info_nce"),
+    ],
+)
+def test_constants_that_cannot_be_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        LossConfig(**options)
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
