@@ -112,13 +112,14 @@ def _pair_weights(
     levels: Levels,
     manager: CoordinateManager,
     plan: KernelMap,
+    window: Kernel,
     source: CoordinateMapKey,
     target: CoordinateMapKey,
     unit: float,
     radii: int,
 ) -> PairWeights:
     """phi of the pairs of a kernel map between two levels, computed once in a pass of the network."""
-    cached = (source, target, unit, radii)
+    cached = (window, source, target, unit, radii)
     if cached not in levels.weights:
         ends = levels(manager, source), levels(manager, target)
 
@@ -159,6 +160,7 @@ class PairConvolution(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.window = Kernel.of(kernel_size, dilation) if stride == 1 else _DOWN
         self.stride = as_tuple(stride, 3, "stride")
+        self.chiral = chiral
         self.radii = 2 if kernel_size == 3 else len(RADII)
         # The chiral cells come last: a kernel without them is one whose last cells are zero.
         cells = (stride == 1) + self.radii * (ANGLES + chiral)
@@ -180,6 +182,10 @@ class PairConvolution(nn.Module):
             raise InputError(
                 f"{self}: positions of the points are not known; PointFrames comes first"
             )
+        if levels.chiral != self.chiral:
+            raise InputError(
+                f"{self}: chiral is {self.chiral}, expected {levels.chiral} as in PointFrames"
+            )
         if self.transposed:
             key = upsampled_key(x, self.window, self.stride)
             plan = manager.kernel_map(key, x.key, self.window).transpose
@@ -187,7 +193,7 @@ class PairConvolution(nn.Module):
             key = strided_key(x, self.window, self.stride)
             plan = manager.kernel_map(x.key, key, self.window)
         unit = float(min(*x.tensor_stride, *key.tensor_stride)) * self.window.dilation[0]
-        weights = _pair_weights(levels, manager, plan, x.key, key, unit, self.radii)
+        weights = _pair_weights(levels, manager, plan, self.window, x.key, key, unit, self.radii)
         dtype = autocast_dtype(x.device.type)
         kernel = self.kernel if dtype is None or x.dtype == torch.float64 else self.kernel.to(dtype)
         out = weighted_convolution(widen(x.features), kernel, weights)

@@ -10,6 +10,7 @@ import torch
 from networks import small_network
 
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
+from sparsefeat.errors import InputError
 from sparsefeat.models import create_model
 from sparsefeat.models.levels import PointFrames, PointTensor
 from sparsefeat.models.pairs import PairConvolution
@@ -340,6 +341,30 @@ def test_what_does_not_go_together_is_refused():
     coordinates = torch.zeros(1, 4, dtype=torch.int32)
     with pytest.raises(ValueError, match="positions of the points"):
         PairConvolution(1, 1)(SparseTensor(torch.ones(1, 1), coordinates))
+
+
+def framed(chiral: bool = False) -> PointTensor:
+    """An ellipsoid whose points are known, with normals."""
+    points = ellipsoid(200).float()
+    cells = points.floor()
+    given = torch.cat([points - cells - 0.5, torch.nn.functional.normalize(points)], 1)
+    x = SparseTensor(given, torch.nn.functional.pad(cells.int(), (1, 0)), reduce="error")
+    return PointFrames(3, oriented=True, chiral=chiral)(x)
+
+
+def test_windows_of_two_sizes_on_one_level_have_weights_of_their_own():
+    narrow, wide = (PairConvolution(8, 4, edge) for edge in (5, 7))
+    expected = wide(framed()).features
+    x = framed()
+    narrow(x)
+    torch.testing.assert_close(wide(x).features, expected)
+
+
+@pytest.mark.parametrize("chiral", [False, True])
+def test_a_chiral_convolution_needs_chiral_frames_and_the_other_way_round(chiral):
+    with pytest.raises(InputError, match=f"chiral is {not chiral}, expected {chiral} as in Point"):
+        PairConvolution(8, 4, chiral=not chiral)(framed(chiral))
+    assert PairConvolution(8, 4, chiral=chiral)(framed(chiral)).features.shape[1] == 4
 
 
 def test_a_network_survives_pickling_and_is_the_same():
