@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sparsefeat.errors import InputError
-from sparsefeat.heads.functional_map import commutativity_mask
+from sparsefeat.heads.functional_map import commutativity_mask, solved
 from sparsefeat.mesh.laplacian import LaplaceBasis
 
 
@@ -69,7 +70,7 @@ def commuting_functional_map(
         (Eb, Ea).
 
     Raises:
-        InputError: another sign, or functions that do not fit.
+        InputError: another sign, functions that do not fit, or descriptors and functions that leave C undetermined.
     """
     if sign not in (1, -1):
         raise InputError(f"commuting_functional_map: sign {sign}, expected 1 or -1")
@@ -99,7 +100,7 @@ def commuting_functional_map(
             square = torch.kron(one_b, x @ x.T) + torch.kron(y.T @ y, one_a)
             system += strength / norm.clamp(min=1e-30) * (square - mixed - mixed.T)
     right = (coefficients_b @ coefficients_a.T).reshape(-1)
-    return torch.linalg.solve(system, right).reshape(rows, columns)
+    return solved(system, right[:, None]).reshape(rows, columns)
 
 
 def orientation_agreement(
@@ -143,6 +144,7 @@ def common_functions(features: Sequence[Tensor], count: int) -> list[Tensor]:
     rows = torch.cat(list(features))
     mean = rows.mean(0)
     vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean))[1].flip(1)[:, :count]
+    vectors = F.pad(vectors, (0, count - vectors.shape[1]))
     found = [(each - mean) @ vectors for each in features]
     spread = torch.cat(found).std(0)
     # What is left beyond the rank is rounding.

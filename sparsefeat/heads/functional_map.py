@@ -59,7 +59,8 @@ def solve_functional_map(
 ) -> Tensor:
     """The C that minimises ``|C A - B|^2 + weight sum_ij mask_ij C_ij^2``; differentiable in A and B.
 
-    Its rows are independent: ``(A A^T + weight diag(mask_i)) c_i = A b_i``, one batch of systems.
+    Its rows are independent: ``(A A^T + weight diag(mask_i)) c_i = A b_i``, one batch of systems. C is arbitrary
+    where a system is singular but for rounding, as with constant functions and a mask of zeros.
 
     Args:
         coefficients_a, coefficients_b: A and B, the same C functions in both bases. Shape (..., Ea, C),
@@ -71,7 +72,7 @@ def solve_functional_map(
         (..., Eb, Ea).
 
     Raises:
-        InputError: shapes that do not fit, a negative weight.
+        InputError: shapes that do not fit, a negative weight, functions that leave C undetermined.
     """
     rows, columns = coefficients_b.shape[-2], coefficients_a.shape[-2]
     if coefficients_a.shape[-1] != coefficients_b.shape[-1] or mask.shape[-2:] != (rows, columns):
@@ -81,11 +82,31 @@ def solve_functional_map(
         )
     if weight < 0:
         raise InputError(f"solve_functional_map: expected a weight of at least 0, got {weight}")
+    if weight == 0 and coefficients_a.shape[-1] < columns:
+        raise InputError(
+            f"solve_functional_map: {coefficients_a.shape[-1]} functions and a weight of 0 leave the map undetermined, "
+            f"expected {columns} functions or more, or a positive weight"
+        )
     transposed = coefficients_a.transpose(-1, -2)
     gram = coefficients_a @ transposed
     system = gram[..., None, :, :] + weight * torch.diag_embed(mask)
     right = coefficients_b @ transposed
-    return torch.linalg.solve(system, right[..., None])[..., 0]
+    return solved(system, right[..., None])[..., 0]
+
+
+def solved(system: Tensor, right: Tensor) -> Tensor:
+    """The solution of linear systems of which a functional map is made. Shape: (..., E, E), (..., E, K) -> (..., E, K).
+
+    Raises:
+        InputError: a system is singular.
+    """
+    try:
+        return torch.linalg.solve(system, right)
+    except torch.linalg.LinAlgError as error:
+        raise InputError(
+            "functional map: the features leave it undetermined (a singular system), expected features that vary and are "
+            "not all zero"
+        ) from error
 
 
 def functional_map(
@@ -111,7 +132,8 @@ def functional_map(
         (E, E), differentiable in the features.
 
     Raises:
-        InputError: shapes that do not fit, fewer eigenpairs than ``size``.
+        InputError: shapes that do not fit, fewer eigenpairs than ``size``, features that leave C undetermined, see
+            :func:`solve_functional_map`.
     """
     a, b = basis_a.truncate(size), basis_b.truncate(size)
     penalty = commutativity_mask(a.eigenvalues, b.eigenvalues, mask)
@@ -247,7 +269,8 @@ def _growing(start: tuple[int, ...], end: tuple[int, int], step: int) -> list[tu
 def spread_samples(vertices: np.ndarray, count: int) -> np.ndarray:
     """Rows of points that lie far from each other: the farthest of all others each time, by straight lines.
 
-    Shape: (N, 3) -> (count,) int64, ascending; all rows where there are fewer. Source: Eldar, Lindenbaum,
+    Where points repeat, places that are taken already fill up the count. Shape: (N, 3) -> (count,) int64, ascending; all
+    rows where there are fewer. Source: Eldar, Lindenbaum,
     Porat, Zeevi, "The Farthest Point Strategy for Progressive Image Sampling", IEEE TIP 1997.
     """
     vertices = np.asarray(vertices, dtype=np.float64)
@@ -258,5 +281,6 @@ def spread_samples(vertices: np.ndarray, count: int) -> np.ndarray:
     for _ in range(count):
         chosen.append(row)
         nearest = np.minimum(nearest, ((vertices - vertices[row]) ** 2).sum(1))
+        nearest[row] = -1.0  # never again, even where all places are taken
         row = int(nearest.argmax())
-    return np.array(sorted(set(chosen)), dtype=np.int64)
+    return np.array(sorted(chosen), dtype=np.int64)

@@ -20,7 +20,7 @@ from sparsefeat.heads import (
     solve_functional_map,
     zoomout,
 )
-from sparsefeat.heads.commuting_map import common_functions
+from sparsefeat.heads.commuting_map import common_functions, commuting_functional_map
 from sparsefeat.mesh.geodesic import correspondence_error, surface_area
 
 
@@ -166,6 +166,25 @@ def test_common_functions_beyond_the_rank_of_the_features_are_zero():
     found = torch.cat(common_functions([random(50, 2) @ mix, random(70, 2, seed=1) @ mix], 4))
     torch.testing.assert_close(found.std(0)[:2], torch.ones(2, dtype=torch.float64))
     assert found[:, 2:].abs().max() < 1e-12
+
+
+def test_common_functions_are_as_many_as_asked_for_of_fewer_channels_too():
+    found = common_functions([random(50, 3), random(70, 3, seed=1)], 5)
+    assert [each.shape for each in found] == [(50, 5), (70, 5)]
+    assert torch.cat(found)[:, 3:].abs().max() == 0
+    torch.testing.assert_close(torch.cat(found).std(0)[:3], torch.ones(3, dtype=torch.float64))
+
+
+def test_features_that_leave_a_map_undetermined_are_refused():
+    basis, _, _ = renumbered(10)
+    nothing = torch.zeros(len(basis), 4, dtype=torch.float64)
+    with pytest.raises(InputError, match="features leave it undetermined"):
+        functional_map(nothing, basis, nothing, basis, size=10)
+    with pytest.raises(InputError, match="features leave it undetermined"):
+        commuting_functional_map(nothing, basis, nothing, basis, nothing, nothing, 10)
+    few = random(len(basis), 4)
+    with pytest.raises(InputError, match="4 functions and a weight of 0 .* expected 10 functions"):
+        functional_map(few, basis, few, basis, size=10, weight=0.0)
 
 
 @pytest.mark.slow

@@ -116,3 +116,10 @@ def test_samples_are_spread(pair):
     random = np.random.default_rng(0).permutation(len(vertices))[:50]
     assert near < np.linalg.norm(vertices[:, None] - vertices[random], axis=2).min(1).max()
     assert np.array_equal(spread_samples(vertices[:7], 50), np.arange(7))
+
+
+def test_samples_of_repeated_vertices_are_as_many_as_asked_for():
+    places = np.random.default_rng(0).normal(size=(20, 3))
+    rows = spread_samples(np.repeat(places, 3, 0), 30)
+    assert len(rows) == 30 and (np.diff(rows) > 0).all()
+    assert set(rows // 3) == set(range(20)), "every place first"
