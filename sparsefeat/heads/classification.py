@@ -63,9 +63,8 @@ def pool_shapes(
     """:func:`pool_features` of several shapes. Shape: S times (N, C) -> (S, C) or (S, 2 C)."""
     if len(features) == 0:
         raise InputError("pool_shapes: no shapes")
-    if weights is None:
-        return torch.stack([pool_features(f, None, mode) for f in features])
-    return torch.stack([pool_features(f, w, mode) for f, w in zip(features, weights, strict=True)])
+    given = [None] * len(features) if weights is None else weights
+    return torch.stack([pool_features(f, w, mode) for f, w in zip(features, given, strict=True)])
 
 
 class PooledHead(nn.Module):

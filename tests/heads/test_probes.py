@@ -231,6 +231,8 @@ def test_pooling_is_the_weighted_mean_and_the_maximum():
     assert pool_features(features, mode="max").tolist() == [3, 0]
     assert pool_features(features, torch.tensor([3.0, 1.0])).tolist() == [1.5, -1.5, 3, 0]
     assert pool_shapes([features, features[:1]]).shape == (2, 4)
+    weighted = pool_shapes([features, features], [torch.tensor(w) for w in ([3.0, 1], [1.0, 3])])
+    assert weighted.tolist() == [[1.5, -1.5, 3, 0], [2.5, -0.5, 3, 0]]
     order = torch.tensor([1, 0])
     assert torch.equal(pool_features(features), pool_features(features[order]))
 
