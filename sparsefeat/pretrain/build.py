@@ -29,6 +29,8 @@ def build_model(config: ModelConfig) -> nn.Module:
         for option in (name for name in vars(config) if name != "init"):
             theirs, ours = model.config.get(option), getattr(config, option)
             theirs = list(theirs) if isinstance(theirs, tuple) else theirs
+            if option in WIDTHS and theirs and ours:
+                ours = ours[: len(theirs)]  # more than there are levels are ignored
             # These decide what the network sees. Others, left at their default, are the checkpoint's.
             decides = option in ("kernels", "oriented", *_ADDED)
             if theirs != ours and (decides or ours != getattr(default, option)):

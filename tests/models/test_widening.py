@@ -82,3 +82,20 @@ def test_a_narrower_network_is_refused(tmp_path):
                 context=1,
             )
         )
+
+
+@pytest.mark.parametrize("widths", [[4, 6, 8, 10], [8, 12, 16, 20]], ids=["same", "wider"])
+def test_more_widths_than_levels_are_ignored_here_too(widths, tmp_path):
+    trained(tmp_path / "narrow.safetensors", **PAIR)
+    model = build_model(
+        ModelConfig(
+            init=str(tmp_path / "narrow.safetensors"),
+            conv1_kernel_size=3,
+            out_channels=8,
+            channels=[*widths, 99],
+            kernels="pair",
+            oriented=True,
+            context=1,
+        )
+    )
+    assert model.config["channels"] == widths
