@@ -31,7 +31,7 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         low, high = self.scale
-        if not 0 < low <= high:
+        if not 0 < low <= high < math.inf:
             raise InputError(
                 f"scale is [{low}, {high}], expected two positive factors, the smaller first"
             )

@@ -168,10 +168,10 @@ class PretrainConfig:
                 f"exactly one of epochs and steps must be set, got {self.epochs} and {self.steps}"
             )
         if (self.steps is not None and self.steps < 1) or (
-            self.epochs is not None and not self.epochs > 0
+            self.epochs is not None and not 0 < self.epochs < math.inf
         ):
             raise InputError(
-                f"steps or epochs must be positive, got {self.steps} and {self.epochs}"
+                f"steps or epochs must be positive and finite, got {self.steps} and {self.epochs}"
             )
         if not 0 < self.voxel_size < math.inf:
             raise InputError(f"voxel_size: expected metres above 0, got {self.voxel_size}")

@@ -14,9 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsefeat.checkpoint import (
-    save_checkpoint,
-)
+from sparsefeat.checkpoint import save_checkpoint
 from sparsefeat.errors import InputError, warn
 from sparsefeat.io.lock import output_folder
 from sparsefeat.losses import PairFeatures, coarse_side_losses, pair_loss
@@ -125,8 +123,8 @@ def _pretrain(
 ) -> PretrainResult:
     """Steps, validations and files of this process, from the new or the resumed state."""
     accumulate = config.optimizer.accumulate
-    batches_per_epoch = source.count / (config.batch_size * world_size)
-    steps = config.steps or math.ceil(config.epochs * batches_per_epoch / accumulate)
+    pairs_per_step = config.batch_size * world_size * accumulate
+    steps = config.steps or math.ceil(config.epochs * source.count / pairs_per_step)
 
     torch.manual_seed(config.seed)
     model = build_model(config.model).to(device)
@@ -183,7 +181,7 @@ def _pretrain(
             validate(0)
         batches = _timed(loader)
         while step < steps and not should_stop():
-            set_learning_rate(optimizer, config, step, steps, batches_per_epoch / accumulate)
+            set_learning_rate(optimizer, config, step, steps, pairs_per_step, source.count)
             optimizer.zero_grad(set_to_none=True)
             record = {
                 "loss": 0.0,

@@ -14,13 +14,23 @@ def set_learning_rate(
     config: PretrainConfig,
     step: int,
     steps: int,
-    steps_per_epoch: float,
+    pairs_per_step: int,
+    pairs: int,
 ) -> None:
-    """Set the rate of a step: a function of the step alone, so there is no schedule state to resume."""
+    """Set the rate of a step: a function of the step alone, so there is no schedule state to resume.
+
+    Args:
+        optimizer: whose rate is set.
+        config: the run.
+        step: number of the step, from 0.
+        steps: of the whole run.
+        pairs_per_step: pairs that all processes see in a step.
+        pairs: pairs of an epoch.
+    """
     options = config.optimizer
     factor = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
     if options.schedule == "exponential":
-        factor *= options.gamma ** math.floor(step / steps_per_epoch)
+        factor *= options.gamma ** (step * pairs_per_step // pairs)
     elif options.schedule == "cosine":
         factor *= options.final + (1 - options.final) * (1 + math.cos(math.pi * step / steps)) / 2
     for group in optimizer.param_groups:

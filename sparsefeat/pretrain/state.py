@@ -189,7 +189,9 @@ def load_state(
         raise InputError(f"{path}: its step is {state['step']}, expected 0 or more")
     try:
         load_weights(model, state["model"])
-        _check_optimizer(state["optimizer"], optimizer, state["step"])
+        # In fp16 no moments at all are right too: the scaler may have skipped every step so far.
+        if state["optimizer"]["state"] or not scaler.is_enabled():
+            _check_optimizer(state["optimizer"], optimizer, state["step"])
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:

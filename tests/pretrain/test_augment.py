@@ -113,6 +113,7 @@ def test_one_point_survives_everything():
     [
         {"scale": (1.1, 0.9)},
         {"scale": (0.0, 1.0)},
+        {"scale": (0.9, math.inf)},
         {"shift_m": -1},
         {"jitter_m": math.inf},
         {"crop_probability": 1.5},

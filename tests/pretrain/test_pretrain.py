@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from sparsefeat.pretrain.build import build_model
 from sparsefeat.pretrain.config import DataConfig
 from sparsefeat.pretrain.data import load_pairs
 from sparsefeat.pretrain.loop import save_model
-from sparsefeat.pretrain.schedule import largest_angle
+from sparsefeat.pretrain.schedule import largest_angle, set_learning_rate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -174,6 +175,22 @@ def test_workers_do_not_change_the_result(fragments, tmp_path):
 def test_the_limit_of_rotations_grows_over_the_share_that_is_asked_for(fragments):
     config = make(fragments, rotation={"start_deg": 30, "grow_share": 0.5})
     assert [largest_angle(config, step, 100) for step in (0, 25, 50, 99)] == [30, 105, 180, 180]
+
+
+def test_the_rate_falls_where_an_epoch_ends_to_the_step(fragments):
+    """Nine pairs in batches of seven: seven epochs end at step 9, which a quotient of floats puts a little before."""
+    config = make(fragments, optimizer__schedule="exponential", optimizer__gamma=0.5)
+    optimizer = torch.optim.SGD([torch.zeros(1)], 1.0)
+    rates = {}
+    for step in (8, 9):
+        set_learning_rate(optimizer, config, step, 100, 7, 9)
+        rates[step] = optimizer.param_groups[0]["lr"] / config.optimizer.lr
+    assert rates == {8: 0.5**6, 9: 0.5**7}
+
+
+def test_endless_epochs_are_refused(fragments):
+    with pytest.raises(InputError, match="epochs .* finite, got None and inf"):
+        make(fragments, steps=None, epochs=math.inf)
 
 
 def test_two_processes_under_torchrun_train_as_one_does_with_as_many_pairs(fragments, tmp_path):

@@ -20,7 +20,9 @@ from sparsefeat.cli.pretrain import main
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.io.config import config_from_dict, load_config, save_config
 from sparsefeat.pretrain import PretrainConfig, pretrain
+from sparsefeat.pretrain.build import build_model, build_optimizer
 from sparsefeat.pretrain.log import read_log
+from sparsefeat.pretrain.state import load_state, save_state
 
 STEPS = 4
 
@@ -297,6 +299,28 @@ def test_a_state_with_something_missing_is_refused(config, run, damage, message)
     with pytest.raises(InputError, match=message) as raised:
         pretrain(config, run, resume=True)
     assert "last.pt" in str(raised.value)
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="needs torch 2.3")
+def test_a_run_in_half_precision_that_skipped_every_step_so_far_is_resumed(config, tmp_path):
+    def parts():
+        model = build_model(config.model)
+        return model, build_optimizer(model, config), torch.amp.GradScaler("cpu")
+
+    model, optimizer, scaler = parts()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, torch.inf)
+    scaler.scale(torch.ones(()))
+    scaler.step(optimizer)
+    scaler.update()
+    save_state(tmp_path / "last.pt", config, model, optimizer, scaler, 1, -1.0, False)
+    model, optimizer, again = parts()
+    found = load_state(tmp_path / "last.pt", config, model, optimizer, again, False)
+    assert found.step == 1 and again.get_scale() == scaler.get_scale() == 2**15
+    # Without a scaler every step has moments.
+    with pytest.raises(InputError, match="exp_avg of parameter 0 is missing"):
+        off = torch.amp.GradScaler("cpu", enabled=False)
+        load_state(tmp_path / "last.pt", config, *parts()[:2], off, False)
 
 
 @pytest.mark.parametrize(
