@@ -168,9 +168,12 @@ class ShapeSource:
         training = model.training
         model.eval()
         hits, errors = [], []
-        for row in rows:
-            request = PairRequest(
-                int(row), int(row) if self.overfit else int(rng.integers(1 << 62))
+        for row in map(int, rows):
+            # The pairs that _Overfit trains on, in the same pose.
+            request = (
+                PairRequest(row, row, 0.0)
+                if self.overfit
+                else PairRequest(row, int(rng.integers(1 << 62)))
             )
             batch = collate_pairs([self.validation[request]]).to(next(model.parameters()).device)
             f, g = pair_features(model, batch)

@@ -23,6 +23,7 @@ from sparsefeat.models import create_model
 from sparsefeat.models.voxel_cloud import voxelize
 from sparsefeat.pretrain.build import build_model
 from sparsefeat.pretrain.config import DataConfig, ModelConfig, OptimizerConfig, PretrainConfig
+from sparsefeat.pretrain.data import _Overfit
 from sparsefeat.pretrain.log import read_log
 from sparsefeat.pretrain.loop import (
     _coarse_level,
@@ -39,6 +40,7 @@ from sparsefeat.pretrain.shapes import (
     sides_of,
     surface_cloud,
 )
+from sparsefeat.pretrain.sources import ShapeSource
 from sparsefeat.synthetic.creatures import make_creatures
 from sparsefeat.synthetic.creatures.families import landmarks
 
@@ -159,6 +161,17 @@ def test_a_tiny_network_learns_from_two_shapes(hands, tmp_path):
     assert np.mean(loss[-15:]) < np.mean(loss[:15]) - 0.3
     assert 0 <= validations[-1]["validation"]["hits"] <= 1
     assert (tmp_path / "run" / "best.safetensors").is_file()
+
+
+def test_overfitting_is_validated_on_the_pairs_that_it_trains_on(hands, monkeypatch):
+    run = replace(config(hands), batch_size=2)
+    source = ShapeSource(run, overfit=True)
+    asked, get = [], ShapePairDataset.__getitem__
+    monkeypatch.setattr(
+        ShapePairDataset, "__getitem__", lambda s, request: asked.append(request) or get(s, request)
+    )
+    source.validate(build_model(run.model))
+    assert asked == _Overfit(source.count, 2, run.seed, 0, 1).batch(0)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
