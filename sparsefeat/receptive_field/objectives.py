@@ -7,6 +7,7 @@ shape are looked up at its key points.
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -139,12 +140,11 @@ class ProbeObjective(Objective):
         # Taken about the mean, so that the penalty does not depend on where the origin of features is.
         shift = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         shift = torch.cat([shift[:-1], torch.cat([-gram[-1:, :-1] / count, shift[-1:, -1:]], 1)])
-        penalty = (
-            self.ridge
-            * (shift.t() @ gram @ shift).diagonal()[:-1].mean()
-            / count
-            * torch.eye(len(gram)).to(gram)
-        )
+        variance = (shift.t() @ gram @ shift).diagonal()[:-1].mean()
+        # Features that do not vary leave rounding alone: the penalty stays positive, and the probe is its intercept.
+        square = gram.detach().diagonal()[:-1].mean()
+        least = 1e4 * torch.finfo(gram.dtype).eps * torch.where(square > 0, square, 1)
+        penalty = self.ridge * variance.clamp(min=least) / count * torch.eye(len(gram)).to(gram)
         error = gram.new_zeros(())
         for own_gram, own_moment, own in products.values():
             rest = count - own
@@ -177,6 +177,10 @@ class CorrespondenceObjective(Objective):
         points: how many landmarks take part.
         temperature: of the softmax.
         seed: draws them.
+
+    Raises:
+        InputError: landmarks of fewer than two shapes, or not as many on each; fewer than 2 points; a temperature that is
+            not positive.
     """
 
     def __init__(
@@ -191,6 +195,9 @@ class CorrespondenceObjective(Objective):
             raise InputError(
                 f"expected as many landmarks on each of two or more shapes, got {sorted(counts)}"
             )
+        _check_positive(temperature=temperature)
+        if points < 2:
+            raise InputError(f"expected 2 points or more, got {points}")
         chosen = np.random.default_rng(checked_seed(seed)).permutation(counts.pop())[:points]
         self.rows = [np.asarray(rows, dtype=np.int64)[chosen] for rows in landmarks]
         self.temperature = temperature
@@ -208,6 +215,9 @@ class CorrespondenceObjective(Objective):
                     f"landmarks of shape {number}: {wrong[0]}, expected vertices from 0 to {len(shape.vertices) - 1}"
                 )
 
+    def draw(self, count: int, rng: np.random.Generator) -> list[int]:
+        return super().draw(max(count, 2), rng)  # a shape is compared with another
+
     def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
         # A ring of pairs: each shape with the next.
         pairs = zip(features, [*features[1:], features[0]], strict=True)
@@ -222,6 +232,9 @@ class CycleObjective(Objective):
         form: one of :data:`sparsefeat.losses.CYCLE_FORMS`.
         temperature: of the softmax.
         radius: two points closer than this are one place, as a share of the shape's extent.
+
+    Raises:
+        InputError: an unknown form, or a temperature or radius that is not positive.
     """
 
     views = 2
@@ -229,13 +242,13 @@ class CycleObjective(Objective):
     def __init__(self, form: str = "anchored", temperature: float = 0.07, radius: float = 0.02):
         if form not in CYCLE_FORMS:
             raise InputError(f"form {form!r}, expected one of {', '.join(CYCLE_FORMS)}")
+        _check_positive(temperature=temperature, radius=radius)
         self.form, self.temperature, self.radius = form, temperature, radius
 
     def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
         losses = []
         for feature, number in zip(features, shapes, strict=True):
-            shape = self.shapes[number]
-            place = torch.from_numpy(shape.vertices[shape.keypoints] / shape.extent).to(feature)
+            place = _places(self.shapes[number]).to(feature)
             loss = CYCLE_FORMS[self.form](
                 feature[0], feature[1], place, place, self.radius, self.temperature
             )
@@ -333,10 +346,7 @@ class RoundTripObjective(Objective):
     def _neighbours(self, number: int, like: Tensor) -> Tensor:
         """Which key points of a shape are one place. Shape: sparse (n, n) of ones."""
         if number not in self._near:
-            shape = self.shapes[number]
-            place = self._some(torch.from_numpy(shape.vertices[shape.keypoints] / shape.extent)).to(
-                like
-            )
+            place = self._some(_places(self.shapes[number])).to(like)
             self._near[number] = (torch.cdist(place, place) < self.radius).to(like).to_sparse()
         return self._near[number]
 
@@ -351,6 +361,9 @@ class DistributionObjective(Objective):
         source: features of what the network was trained on, at its own voxel size. Shape: (M, C)
         points: at most so many of either take part.
         seed: draws them.
+
+    Raises:
+        InputError: fewer than two rows of features, or most of them equal.
     """
 
     BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -363,8 +376,13 @@ class DistributionObjective(Objective):
             )
         self.points, self.seed = points, checked_seed(seed)
         self.source = source[self._rows(len(source))]
-        distance = torch.pdist(self.source).square()
-        self.scales = [float(distance.median()) * factor for factor in self.BANDWIDTHS]
+        median = float(torch.pdist(self.source).square().median())
+        if not 0 < median < math.inf:
+            raise InputError(
+                f"source features: the median distance of two of the {len(source)} rows is {math.sqrt(median):g}, expected "
+                "rows that differ, without NaN"
+            )
+        self.scales = [median * factor for factor in self.BANDWIDTHS]
 
     def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
         target = torch.cat([feature.flatten(0, 1) for feature in features])
@@ -392,6 +410,19 @@ class DistributionObjective(Objective):
         if same:
             return (kernel.sum() - kernel.diagonal().sum()) / (len(a) * (len(a) - 1))
         return kernel.mean()
+
+
+def _places(shape: SurfaceShape) -> Tensor:
+    """Key points about their mean, over the extent of the shape. Shape: (n, 3) float64."""
+    # Far from the origin, as in map coordinates, distances computed by products of matrices are wrong.
+    points = shape.vertices[shape.keypoints]
+    return torch.from_numpy((points - points.mean(0)) / shape.extent)
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not 0 < value < math.inf:
+            raise InputError(f"{name}: expected a positive number, got {value}")
 
 
 def _check_count(what: str, given: int, shapes: int) -> None:

@@ -176,6 +176,15 @@ def tune_receptive_field(
         raise InputError(
             "backbone_learning_rate needs method soft; a ladder keeps features of a fixed network"
         )
+    if not 0 < learning_rate < math.inf or not 0 <= backbone_learning_rate < math.inf:
+        raise InputError(
+            "expected a positive learning_rate and a backbone_learning_rate of 0 or more, got "
+            f"{learning_rate} and {backbone_learning_rate}"
+        )
+    if not 1 < ratio < math.inf:
+        raise InputError(f"ratio must be above 1, got {ratio!r}")
+    if shapes_per_step < 1:
+        raise InputError(f"shapes_per_step: expected 1 or more, got {shapes_per_step}")
     if steps < 1 or keypoints < 1:
         raise InputError(f"expected 1 step and 1 key point or more, got {steps} and {keypoints}")
     if views < 1 or (views > 1 and method == "soft"):
@@ -206,6 +215,12 @@ def tune_receptive_field(
         descent.train(extractor.model, backbone_learning_rate)
     was_training = extractor.model.training
     extractor.model.train(bool(backbone_learning_rate))
+    frozen = [p for p in extractor.model.parameters() if p.requires_grad]
+    if backbone_learning_rate:
+        frozen = []
+    for parameter in frozen:
+        # The gradient of the voxel size goes through the network; its own would stay behind in it.
+        parameter.requires_grad_(False)
     try:
         if method == "ladder":
             best = descend_from_scan(descent, start, low, high, usual)
@@ -215,6 +230,8 @@ def tune_receptive_field(
             best = late_mean(descent(start))
     finally:
         extractor.model.train(was_training)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
     cost.seconds = time.perf_counter() - began
     found = extractor.at(best.voxel_size[0])
     if factor is not None:

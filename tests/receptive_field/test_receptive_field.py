@@ -12,6 +12,7 @@ from surfaces import body
 
 from sparsefeat import FeatureExtractor, InputError
 from sparsefeat.extract.surfaces import vertex_features
+from sparsefeat.losses import CYCLE_FORMS
 from sparsefeat.receptive_field import (
     ContinuousDilation,
     CorrespondenceObjective,
@@ -439,6 +440,21 @@ def test_a_probe_is_judged_on_the_shapes_it_has_not_seen():
     )
 
 
+@pytest.mark.parametrize("value", [0.0, 0.5, -3e4])
+def test_a_probe_on_features_that_do_not_vary_guesses_how_frequent_labels_are(value):
+    rng = np.random.default_rng(0)
+    labels = [rng.integers(0, 3, 20) for _ in range(3)]
+    objective = ProbeObjective(labels)
+    objective.prepare([SurfaceShape(np.zeros((20, 3)), None, np.arange(20)) for _ in range(3)])
+    found = objective([torch.full((1, 20, 4), value, dtype=torch.float64)] * 3, range(3))
+    errors = []
+    for k in range(3):
+        others = np.concatenate([labels[j] for j in range(3) if j != k])
+        frequent = np.bincount(others, minlength=3) / len(others)
+        errors.append(((np.eye(3)[labels[k]] - frequent) ** 2).sum(1).mean())
+    assert float(found) == pytest.approx(np.mean(errors), rel=1e-6)
+
+
 def test_a_probe_of_whole_shapes_sees_their_mean():
     shapes = [SurfaceShape(np.zeros((5, 3)), None, np.arange(5)) for _ in range(6)]
     objective = ProbeObjective([0, 1] * 3)
@@ -554,6 +570,53 @@ def test_a_round_trip_serves_again_and_draws_someone_to_walk_to():
         assert drawn in ([0, 2], [1, 3], [4])
 
 
+def test_a_step_of_correspondence_compares_two_shapes():
+    objective = CorrespondenceObjective([np.arange(3)] * 4)
+    objective.prepare([SurfaceShape(np.eye(3), None, np.arange(3))] * 4)
+    for count, expected in ((1, 2), (3, 3)):
+        drawn = objective.draw(count, np.random.default_rng(0))
+        assert len(set(drawn)) == expected and drawn == sorted(drawn)
+
+
+@pytest.mark.parametrize("offset", [0.0, 5e6])
+def test_how_far_a_shape_lies_from_the_origin_does_not_matter(offset):
+    rng = np.random.default_rng(0)
+    vertices = rng.random((200, 3))
+    shape = SurfaceShape(vertices + (offset, offset, 0), None, np.arange(200))
+    trip, cycle = RoundTripObjective(), CycleObjective(radius=0.05)
+    for objective in (trip, cycle):
+        objective.prepare([shape])
+    apart = np.linalg.norm(vertices[:, None] - vertices, axis=2) / shape.extent
+    near = trip._neighbours(0, torch.zeros(1, dtype=torch.float64)).to_dense().numpy()
+    np.testing.assert_array_equal(near > 0, apart < 0.05)
+    features = torch.from_numpy(rng.normal(size=(2, 200, 8)))
+    features = torch.nn.functional.normalize(features, dim=-1)
+    place = torch.from_numpy(vertices / shape.extent)
+    expected = CYCLE_FORMS["anchored"](*features, place, place, 0.05, 0.07)
+    torch.testing.assert_close(cycle([features], [0]), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CycleObjective(temperature=0), "temperature: expected a positive number, got 0"),
+        (lambda: CycleObjective(radius=-1), "radius: expected a positive number, got -1"),
+        (
+            lambda: CorrespondenceObjective([[0, 1]] * 2, temperature=math.nan),
+            "temperature: .* nan",
+        ),
+        (lambda: CorrespondenceObjective([[0, 1]] * 2, points=0), "2 points or more, got 0"),
+        (
+            lambda: DistributionObjective(np.concatenate([np.zeros((30, 3)), np.eye(3)])),
+            "source features: the median distance of two of the 33 rows is 0",
+        ),
+    ],
+)
+def test_constants_of_objectives_are_checked(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
 def test_a_round_trip_refuses_groups_that_do_not_fit():
     shapes = [SurfaceShape(np.eye(3), None, np.arange(3))] * 2
     with pytest.raises(ValueError, match="3 groups for 2 shapes"):
@@ -571,6 +634,7 @@ def test_the_soft_way_moves_and_leaves_a_frozen_network_alone():
         FeatureExtractor(model, 1.0), shapes, ProbeObjective(labels), method="soft", start=0.3, steps=4, keypoints=60,
     )  # fmt: skip
     assert len(tuned.history) == 4 and tuned.voxel_size != 0.3
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
@@ -681,6 +745,11 @@ def test_a_better_dilation_behind_a_worse_blend_is_found():
         ({"groups": [1]}, "groups"),
         ({"backbone_learning_rate": 0.1}, "needs method soft"),
         ({"dilation": (0.5, 2.0)}, "at least 1"),
+        ({"method": "soft", "ratio": 0.5}, "ratio must be above 1, got 0.5"),
+        ({"ratio": math.nan}, "ratio must be above 1, got nan"),
+        ({"method": "soft", "shapes_per_step": 0}, "shapes_per_step: expected 1 or more, got 0"),
+        ({"learning_rate": -1}, "positive learning_rate .*, got -1 and 0.0"),
+        ({"method": "soft", "backbone_learning_rate": -1}, "got 0.25 and -1"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
