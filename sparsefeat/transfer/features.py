@@ -34,6 +34,10 @@ PROBED_SHAPES = 5
 that a probe chose had standard deviations of 1.5, 0.9 and up to 1.0 rungs with two, three and four shapes, 0.2 with five."""
 
 
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""Features of vertices -> others, drawn with the generator. Shape: (N, C) -> (N, C)."""
+
+
 class FeatureSource(abc.ABC):
     """Features per vertex, computed once per shape and rotation.
 
@@ -59,8 +63,8 @@ class FeatureSource(abc.ABC):
         """What the features depend on besides the shape."""
         return ()
 
-    # What a head that is trained step by step sees in place of a shape's features, drawn anew each step.
-    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    # What a head that is trained step by step sees in place of the features of a shape's vertices, drawn anew each step.
+    augment: Augment | None = None
 
     def parts(self, shape: LoadedShape, turned: bool = False) -> list[np.ndarray]:
         """Blocks of features that a head weighs on their own: one, but for joined sources."""

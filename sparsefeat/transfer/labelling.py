@@ -20,8 +20,9 @@ from sparsefeat.heads import (
     train,
 )
 from sparsefeat.heads.mlp import Standardize
+from sparsefeat.heads.training import Inputs
 from sparsefeat.transfer.config import HeadConfig, TransferConfig
-from sparsefeat.transfer.features import FeatureSource
+from sparsefeat.transfer.features import Augment, FeatureSource
 from sparsefeat.transfer.finetune import Finetuned
 from sparsefeat.transfer.shapes import SIGNATURE_EIGENPAIRS, LoadedShape
 
@@ -149,15 +150,13 @@ def _fit_head(
     if config.name == "mlp":
         rows = [torch.from_numpy(inputs(shape, False)).float() for shape in shots]
         head = MLPHead(rows[0].shape[1], classes, hidden=config.hidden, seed=seed)
-        train(
-            head,
-            rows,
-            labels,
-            config.training,
-            seed,
-            device,
-            augment=source.augment if config.turn_xyz else None,
-        )
+        if task == "classification" and _augment(source, config) is not None:
+            # Vertices are turned, and pooled afterwards: rows are no coordinates any more.
+            head.standardize.fit(rows)
+            vertices = [torch.from_numpy(source(shape)).float() for shape in shots]
+            _train(_Pooled(head), vertices, labels, source, config, seed, device)
+        else:
+            _train(head, rows, labels, source, config, seed, device)
         return lambda shape, turned: predict(
             head, [torch.from_numpy(inputs(shape, turned)).float()], device
         )[0]
@@ -202,16 +201,38 @@ def _fit_diffusion(
             seed=seed,
         ),
     )
-    train(
-        head,
-        examples,
-        labels,
-        config.training,
-        seed,
-        device,
-        augment=source.augment if config.turn_xyz else None,
-    )
+    _train(head, examples, labels, source, config, seed, device)
     return lambda shape, turned: predict(head, [inputs(shape, turned)], device)[0]
+
+
+def _augment(source: FeatureSource, config: HeadConfig) -> Augment | None:
+    """What changes the features of vertices before each step; None: nothing."""
+    return source.augment if config.turn_xyz else None
+
+
+def _train(
+    head: torch.nn.Module,
+    examples: Sequence[Inputs],
+    labels: list[np.ndarray],
+    source: FeatureSource,
+    config: HeadConfig,
+    seed: int,
+    device: str,
+) -> None:
+    augment = _augment(source, config)
+    train(head, examples, labels, config.training, seed, device, augment=augment)
+
+
+class _Pooled(torch.nn.Module):
+    """A head of whole shapes on the features of their vertices."""
+
+    def __init__(self, head: torch.nn.Module):
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Shape: (N, C) -> (1, L)."""
+        return self.head(pool_features(features)[None])
 
 
 class _Standardized(torch.nn.Module):

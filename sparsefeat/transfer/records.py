@@ -41,6 +41,8 @@ def read_records(path: Path, identity: dict[str, Any]) -> list[Record]:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             config, records = found["config"], found["records"]
+            if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
+                raise TypeError("records: expected a list of mappings")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: not a result that could be continued; remove it or choose another --output"

@@ -16,6 +16,7 @@ from sparsefeat.io.config import load_config
 from sparsefeat.transfer import format_table, run_transfer
 from sparsefeat.transfer.config import CorrespondenceConfig, DataConfig
 from sparsefeat.transfer.labelling import score_labels
+from sparsefeat.transfer.records import read_records
 from sparsefeat.transfer.study import run_study
 from sparsefeat.transfer.study_config import StudyConfig
 from sparsefeat.transfer.study_samples import StudyShapes
@@ -286,3 +287,11 @@ def test_copies_of_a_shape_are_described_once_more_and_told_from_what_is_scored(
     name = setting.test[0].name
     scored, again, copy = (setting.loaded(name, "cut", seed)[1] for seed in (0, 0, 1))
     assert np.array_equal(scored, again) and not np.array_equal(scored, copy)
+
+
+@pytest.mark.parametrize("records", [None, {}, [1], "none"])
+def test_a_file_without_a_list_of_records_is_no_result(tmp_path, records):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"config": {}, "records": records}))
+    with pytest.raises(InputError, match=r"result\.json: not a result that could be continued"):
+        read_records(path, {})

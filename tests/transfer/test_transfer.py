@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sparsefeat import FeatureExtractor, save_checkpoint
 from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset, load_dataset
 from sparsefeat.errors import InputError
 from sparsefeat.extract.surfaces import surface_points, vertex_features
+from sparsefeat.heads import HeadTraining, MLPHead
 from sparsefeat.io.config import load_config
 from sparsefeat.models.voxel_cloud import voxelize
 from sparsefeat.receptive_field import ProbeObjective, RoundTripObjective, tune_receptive_field
@@ -35,11 +37,12 @@ from sparsefeat.transfer.config import (
     DataConfig,
     FeatureConfig,
     FinetuneConfig,
+    HeadConfig,
 )
 from sparsefeat.transfer.correspondence import choose_pairs, landmark_metric
 from sparsefeat.transfer.features import Backbone, Coordinates, tuning_objective, vertex_labels
 from sparsefeat.transfer.finetune import Finetuned
-from sparsefeat.transfer.labelling import score_labels
+from sparsefeat.transfer.labelling import _fit_head, score_labels
 from sparsefeat.transfer.page import write_page
 from sparsefeat.transfer.report import to_json
 from sparsefeat.transfer.shapes import LoadedShape, ShapeStore, damaged, drawn
@@ -457,6 +460,36 @@ def test_coordinates_are_turned_while_a_head_learns():
         )
         turn = torch.linalg.lstsq(points, turned).solution
         assert float(torch.linalg.det(turn)) == pytest.approx(1, abs=1e-4), "no reflection"
+
+
+def test_coordinates_of_whole_shapes_are_turned_before_they_are_pooled(monkeypatch):
+    rng = np.random.default_rng(0)
+    shapes = [
+        SimpleNamespace(
+            name=f"s{k}", original=None, vertices=rng.normal(size=(30, 3)) * (1, 2, 3),
+            shape=SimpleNamespace(label=k % 2), labels_faces=False,
+        )
+        for k in range(4)
+    ]  # fmt: skip
+
+    class Swapped(Coordinates):
+        @staticmethod
+        def augment(features, generator):
+            return features[:, [1, 2, 0]]
+
+    seen, forward = [], MLPHead.forward
+
+    def watched(head, features):
+        seen.append(features.detach())
+        return forward(head, features)
+
+    monkeypatch.setattr(MLPHead, "forward", watched)
+    head = HeadConfig(name="mlp", training=HeadTraining(steps=4))
+    predicted = _fit_head(Swapped(), shapes, "classification", head, 2, 0, "cpu")
+    rows = [torch.from_numpy(Coordinates()(shape)).float()[:, [1, 2, 0]] for shape in shapes]
+    expected = {tuple(torch.cat([x.mean(0), x.amax(0)]).tolist()) for x in rows}
+    assert {tuple(x.flatten().tolist()) for x in seen} == expected
+    assert predicted(shapes[0], False).shape == (1,)
 
 
 def test_a_diffusion_head_does_not_depend_on_the_unit_of_the_shapes(checkpoint, peanuts, tmp_path):
