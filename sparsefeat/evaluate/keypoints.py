@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from sparsefeat.checks import checked_seed
 from sparsefeat.data.fragments import load_fragment
 from sparsefeat.data.orientation import Viewpoints, load_orientation
 from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
-from sparsefeat.extract.inputs import checked_seed
 from sparsefeat.mesh.saliency import surface_variation
 from sparsefeat.sparse import quantize
 

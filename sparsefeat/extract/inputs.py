@@ -9,8 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefeat.checks import as_array, checked_count, checked_positive, checked_seed
 from sparsefeat.errors import InputError
 from sparsefeat.models.voxel_cloud import INTERPOLATIONS
+
+__all__ = [
+    "METRES", "as_tensor", "check_options", "check_points", "checked_seed", "checked_voxel_size", "chosen_rows",
+    "unit_factor",
+]  # fmt: skip
 
 
 def check_options(
@@ -25,12 +31,10 @@ def check_options(
         raise InputError(
             f"interpolation {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}"
         )
-    if max_voxels < 1:
-        raise InputError(f"max_voxels {max_voxels}, expected at least 1")
-    if halo is not None and halo < 0:
-        raise InputError(f"halo {halo}, expected at least 0 voxels")
-    if views < 1:
-        raise InputError(f"views {views}, expected at least 1 pose")
+    checked_count(max_voxels, "max_voxels")
+    if halo is not None:
+        checked_count(halo, "halo", 0)
+    checked_count(views, "views")
     try:
         fit = len(scales) > 0 and all(0 < scale < math.inf for scale in scales)
     except TypeError:
@@ -45,7 +49,7 @@ def as_tensor(values: np.ndarray | Tensor, what: str) -> Tensor:
         if values.is_complex() or values.dtype == torch.bool:
             raise InputError(f"{what}: dtype {values.dtype}, expected numbers")
         return values.detach() if values.is_floating_point() else values.detach().double()
-    array = np.asarray(values)
+    array = as_array(values, what)
     if array.dtype.kind not in "fiu":
         raise InputError(f"{what}: dtype {array.dtype}, expected numbers")
     kind = np.float32 if array.dtype in (np.float16, np.float32) else np.float64
@@ -77,7 +81,7 @@ def chosen_rows(rows: np.ndarray | Tensor | slice | None, cloud: Tensor) -> Tens
     if isinstance(rows, slice):
         rows = np.arange(count)[rows]
     if not isinstance(rows, Tensor):
-        rows = np.asarray(rows)
+        rows = as_array(rows, "rows")
         if not rows.size and rows.dtype.kind == "f":
             rows = rows.astype(np.int64)  # an empty list
         if rows.dtype.kind not in "biu":
@@ -122,19 +126,10 @@ def unit_factor(given: str, wanted: str) -> float:
     return METRES[given] / METRES[wanted]
 
 
-def checked_seed(seed: int) -> int:
-    """The seed, if it is a whole number of at least 0, as numpy's generators take it."""
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError(f"seed {seed!r}, expected a whole number of at least 0")
-    return int(seed)
-
-
 def checked_voxel_size(voxel_size: float) -> float:
     """The voxel size as a float, if it is a positive number."""
     try:
         value = float(voxel_size)
     except (TypeError, ValueError):
         value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"voxel size {voxel_size!r}, expected a positive number")
-    return value
+    return checked_positive(value if math.isfinite(value) else voxel_size, "voxel size")

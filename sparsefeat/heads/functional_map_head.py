@@ -83,7 +83,11 @@ class FunctionalMapHead(nn.Module):
         )
 
     def forward(self, descriptors: Tensor, basis: LaplaceBasis) -> Tensor:
-        """Features of unit length. Shape: (N, C) -> (N, features)."""
+        """Features of unit length. Shape: (N, C) -> (N, features).
+
+        Raises:
+            InputError: descriptors of other channels than the head was made for.
+        """
         return F.normalize(self.network(self.standardize(descriptors), basis), dim=1)
 
     def functional_map(
@@ -134,7 +138,14 @@ class FunctionalMapHead(nn.Module):
             samples_a, samples_b: rows; row k of both is the same point where ``supervised``, else any rows that
                 cover the shapes evenly. Shape (S,).
             supervised: whether the samples correspond.
+
+        Raises:
+            InputError: samples of different numbers that are said to correspond.
         """
+        if supervised and len(samples_a) != len(samples_b):
+            raise InputError(
+                f"samples: {len(samples_a)} of a and {len(samples_b)} of b, expected equal numbers where supervised"
+            )
         forth = self.functional_map(features_a, basis_a, features_b, basis_b)
         back = self.functional_map(features_b, basis_b, features_a, basis_a)
         logits = features_a[samples_a] @ features_b[samples_b].T / self.temperature

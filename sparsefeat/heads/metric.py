@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sparsefeat.checks import checked_count, checked_positive
 from sparsefeat.errors import InputError
 from sparsefeat.heads.samples import Rows, as_list, stack_features
 
@@ -28,11 +29,12 @@ class LandmarkMetric:
     """
 
     def __init__(self, shrinkage: float = 0.05, channels: int | None = None):
-        if not 0 < shrinkage <= 1 or (channels is not None and channels < 1):
-            raise InputError(
-                f"LandmarkMetric: expected a shrinkage above 0 to 1 and channels of at least 1, got {shrinkage}, {channels}"
-            )
-        self.shrinkage, self.channels = shrinkage, channels
+        self.shrinkage = checked_positive(shrinkage, "LandmarkMetric: shrinkage")
+        if self.shrinkage > 1:
+            raise InputError(f"LandmarkMetric: shrinkage {shrinkage}, expected at most 1")
+        self.channels = (
+            None if channels is None else checked_count(channels, "LandmarkMetric: channels")
+        )
         self._matrix: np.ndarray | None = None
 
     def fit(self, landmarks: Sequence[Rows]) -> LandmarkMetric:
@@ -43,10 +45,10 @@ class LandmarkMetric:
                 are landmarks that a shape lacks.
 
         Raises:
-            InputError: fewer than two shapes, shapes that do not fit, no landmark that two shapes have, or no channel that
-                varies.
+            InputError: fewer than two shapes, shapes that do not fit, fewer than two landmarks that two shapes have, or
+                no channel that varies. What was fitted before remains.
         """
-        parts = as_list(landmarks)
+        parts = as_list(landmarks, "LandmarkMetric")
         if len(parts) < 2 or any(p.ndim != 2 or p.shape != parts[0].shape for p in parts):
             raise InputError(
                 f"LandmarkMetric: expected (L, C) of two shapes or more, got {[p.shape for p in parts]}"
@@ -54,15 +56,18 @@ class LandmarkMetric:
         x = np.stack(parts).astype(np.float64)  # (S, L, C)
         there = np.isfinite(x).all(2)
         there &= there.sum(0) > 1
-        if not there.any():
-            raise InputError("LandmarkMetric: no landmark is there in two shapes")
-        self._mean, spread = x[there].mean(0), x[there].std(0)
+        common = int(there.any(0).sum())
+        if common < 2:
+            raise InputError(
+                f"LandmarkMetric: landmarks that two shapes have: {common}, expected at least 2 of them"
+            )
+        mean, spread = x[there].mean(0), x[there].std(0)
         # What is constant but for rounding says nothing of landmarks; divided by next to nothing it would drown the rest.
-        varies = spread > _ROUNDING * np.abs(self._mean)
+        varies = spread > _ROUNDING * np.abs(mean)
         if not varies.any():
             raise InputError("LandmarkMetric: no channel varies over the landmarks")
-        self._scale = np.where(varies, spread, np.inf)
-        z = np.where(there[..., None], (x - self._mean) / self._scale, 0.0)
+        scale = np.where(varies, spread, np.inf)
+        z = np.where(there[..., None], (x - mean) / scale, 0.0)
         count = there.sum(0)
         used = count > 0
         means = z[:, used].sum(0) / count[used, None]
@@ -74,7 +79,9 @@ class LandmarkMetric:
         whiten = vectors / np.sqrt(np.maximum(values, 1e-12 * values[-1]))
         between = np.cov((means @ whiten).T, aweights=count[used]).reshape(len(within), -1)
         # Eigenvalues ascend: the last directions tell landmarks apart best.
-        self._matrix = whiten @ np.linalg.eigh(between)[1][:, ::-1][:, : self.channels]
+        matrix = whiten @ np.linalg.eigh(between)[1][:, ::-1][:, : self.channels]
+        # Together and last, so that a fit that fails leaves no mixture of two.
+        self._mean, self._scale, self._matrix = mean, scale, matrix
         return self
 
     def __call__(self, features: Rows) -> np.ndarray:

@@ -25,7 +25,13 @@ class Standardize(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: Sequence[Tensor]) -> None:
-        """Take the statistics of all rows. Shape: several (N, C); a channel that never varies stays."""
+        """Take the statistics of all rows. Shape: several (N, C); a channel that never varies stays.
+
+        Raises:
+            InputError: no rows, or other channels than it was made for.
+        """
+        for rows in features:
+            self._check(rows)
         count = sum(len(f) for f in features)
         if count == 0:
             raise InputError("Standardize: no rows to take the mean of")
@@ -37,7 +43,23 @@ class Standardize(nn.Module):
         self.fitted.fill_(True)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Standardised features. Shape: (..., C) -> (..., C).
+
+        Raises:
+            InputError: no tensor, or other channels than it was made for.
+        """
+        self._check(features)
         return (features - self.mean) / self.deviation
+
+    def _check(self, features: Tensor) -> None:
+        # One channel would be broadcast to all of them.
+        if not isinstance(features, Tensor) or features.shape[-1:] != self.mean.shape:
+            given = (
+                tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            )
+            raise InputError(
+                f"features: got {given}, expected a tensor (N, {len(self.mean)}) of as many channels as in training"
+            )
 
 
 class MLPHead(nn.Module):

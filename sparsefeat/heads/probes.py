@@ -10,8 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
+from sparsefeat.checks import checked_count, checked_positive, checked_seed
 from sparsefeat.errors import InputError
-from sparsefeat.extract.inputs import checked_seed
 from sparsefeat.heads.fusion import LeftOut, Regression, leave_out, log_mixture, mixture_weights
 from sparsefeat.heads.samples import Rows, as_list, stack_features, stack_labelled
 
@@ -20,9 +20,9 @@ class _Probe:
     """Checks what it is given and leaves the learning to :meth:`_learn`."""
 
     def __init__(self, max_samples: int | None):
-        if max_samples is not None and max_samples < 1:
-            raise InputError(f"max_samples: expected at least 1, got {max_samples}")
-        self.max_samples = max_samples
+        self.max_samples = (
+            None if max_samples is None else checked_count(max_samples, "max_samples")
+        )
         self._channels: int | None = None
 
     def _learn(self, x: np.ndarray, y: np.ndarray, of_shape: np.ndarray, seed: int) -> None:
@@ -38,7 +38,7 @@ class _Probe:
         seed: int = 0,
         groups: Sequence[Hashable] | None = None,
     ):
-        """Learn from labelled rows.
+        """Learn from labelled rows. A fit that fails leaves the probe as it was.
 
         Args:
             features: Shape (N, C), or one such per shape.
@@ -58,15 +58,15 @@ class _Probe:
         seed = checked_seed(seed)
         x, y, of_shape = stack_labelled(features, labels, name, self.max_samples, seed)
         if groups is not None:
-            of_shape = _group_of_shape(groups, len(as_list(features)), name)[of_shape]
-        self._classes = np.unique(y)
-        if len(self._classes) < 2:
+            of_shape = _group_of_shape(groups, len(as_list(features, name)), name)[of_shape]
+        classes = np.unique(y)
+        if len(classes) < 2:
             raise InputError(f"{name}: every label is {y[0]}; expected two classes or more")
         with warnings.catch_warnings():
             # That it stopped early is known from its count of iterations: see LinearProbe.converged.
             warnings.simplefilter("ignore", ConvergenceWarning)
             self._learn(x, y, of_shape, seed)
-        self._channels = x.shape[1]
+        self._classes, self._channels = classes, x.shape[1]
         return self
 
     @property
@@ -77,11 +77,12 @@ class _Probe:
 
     def predict(self, features: Rows) -> np.ndarray:
         """The label of each row. Shape: (N, C) -> (N,) int64."""
-        return self.classes[self._probabilities(self._checked(features)).argmax(1)]
+        return self.classes[self.probabilities(features).argmax(1)]
 
     def probabilities(self, features: Rows) -> np.ndarray:
         """How likely each of :attr:`classes` is. Shape: (N, C) -> (N, L), rows sum to 1."""
-        return self._probabilities(self._checked(features))
+        x = self._checked(features)
+        return self._probabilities(x) if len(x) else np.zeros((0, len(self._classes)))
 
     def score(self, features: Rows | Sequence[Rows], labels: Rows | Sequence[Rows]) -> float:
         """Share of the labelled rows that are predicted as labelled, pooled over shapes.
@@ -90,7 +91,7 @@ class _Probe:
             InputError: shapes that do not fit, or no row with a label.
         """
         name = type(self).__name__
-        shapes, marks = as_list(features), as_list(labels)
+        shapes, marks = as_list(features, name), as_list(labels, f"{name}: labels")
         if len(shapes) != len(marks):
             raise InputError(f"{name}: labels of {len(marks)} for features of {len(shapes)} shapes")
         hits = total = 0
@@ -119,10 +120,26 @@ class _Probe:
 
 
 def _group_of_shape(groups: Sequence[Hashable], shapes: int, name: str) -> np.ndarray:
-    if len(groups) != shapes:
-        raise InputError(f"{name}: {len(groups)} groups for {shapes} shapes")
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    return np.array([numbers[group] for group in groups])
+    try:
+        values = list(groups)
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(values))}
+    except TypeError as error:
+        raise InputError(
+            f"{name}: groups {groups!r}, expected one number or name for each shape"
+        ) from error
+    if len(values) != shapes:
+        raise InputError(f"{name}: {len(values)} groups for {shapes} shapes")
+    return np.array([numbers[group] for group in values])
+
+
+def _checked_blocks(blocks: Sequence[int]) -> list[int]:
+    try:
+        widths = list(blocks)
+    except TypeError:
+        widths = []
+    if not widths:
+        raise InputError(f"LinearProbe: blocks {blocks!r}, expected channels of one block or more")
+    return [checked_count(width, "LinearProbe: blocks: channels") for width in widths]
 
 
 class LinearProbe(_Probe):
@@ -152,17 +169,11 @@ class LinearProbe(_Probe):
         blocks: Sequence[int] | None = None,
     ):
         super().__init__(max_samples)
-        if not (strength is None or strength > 0) or max_iterations < 1:
-            raise InputError(
-                f"LinearProbe: expected positive values, got {strength}, {max_iterations}"
-            )
-        if blocks is not None and (not len(blocks) or any(width < 1 for width in blocks)):
-            raise InputError(
-                f"LinearProbe: blocks {list(blocks)}, expected channels of one block or more"
-            )
-        self.strength = strength
-        self.max_iterations = max_iterations
-        self.blocks = None if blocks is None else list(blocks)
+        self.strength = (
+            None if strength is None else checked_positive(strength, "LinearProbe: strength")
+        )
+        self.max_iterations = checked_count(max_iterations, "LinearProbe: max_iterations")
+        self.blocks = None if blocks is None else _checked_blocks(blocks)
         self.strengths: list[float] = []
         self._left_out: LeftOut
         self._members: list[Regression]
@@ -170,11 +181,12 @@ class LinearProbe(_Probe):
 
     def _learn(self, x: np.ndarray, y: np.ndarray, of_shape: np.ndarray, seed: int) -> None:
         blocks = self._split(x)
-        self._left_out = leave_out(blocks, y, of_shape, seed, self.strength)
-        self._members = [
+        left_out = leave_out(blocks, y, of_shape, seed, self.strength)
+        members = [
             Regression(strength, self.max_iterations).fit(block, y)
-            for block, strength in zip(blocks, self._left_out.strengths, strict=True)
+            for block, strength in zip(blocks, left_out.strengths, strict=True)
         ]
+        self._left_out, self._members = left_out, members
         self._mix()
 
     def _mix(self) -> None:
@@ -185,6 +197,9 @@ class LinearProbe(_Probe):
         """The probe of some of the blocks, by number, from the same fit; the weights of their mixture are its own."""
         self._check_fitted()
         widths = self.blocks or [self._channels]
+        for k in blocks:
+            if checked_count(k, "LinearProbe: block", 0) >= len(widths):
+                raise InputError(f"LinearProbe: block {k}, expected 0 to {len(widths) - 1}")
         other = LinearProbe(
             self.strength, self.max_iterations, self.max_samples, [widths[k] for k in blocks]
         )
@@ -228,14 +243,13 @@ class KNNProbe(_Probe):
 
     def __init__(self, neighbours: int = 10, max_samples: int | None = 50_000):
         super().__init__(max_samples)
-        if neighbours < 1:
-            raise InputError(f"KNNProbe: expected at least 1 neighbour, got {neighbours}")
-        self.neighbours = neighbours
+        self.neighbours = checked_count(neighbours, "KNNProbe: neighbours")
 
     def _learn(self, x: np.ndarray, y: np.ndarray, of_shape: np.ndarray, seed: int) -> None:
-        self._scaler = StandardScaler().fit(x)
-        self._model = KNeighborsClassifier(min(self.neighbours, len(x)), weights="distance")
-        self._model.fit(self._scaler.transform(x), y)
+        scaler = StandardScaler().fit(x)
+        model = KNeighborsClassifier(min(self.neighbours, len(x)), weights="distance")
+        self._model = model.fit(scaler.transform(x), y)
+        self._scaler = scaler
 
     def _probabilities(self, x: np.ndarray) -> np.ndarray:
         return self._model.predict_proba(self._scaler.transform(x))

@@ -83,6 +83,21 @@ def test_wrong_options_are_refused():
         FunctionalMapHead(3, size=1)
 
 
+def test_descriptors_of_other_channels_and_unequal_samples_are_refused(pair):
+    features, _, basis, _, _, _ = pair
+    head = FunctionalMapHead(6, features=8, width=8, blocks=1, size=20)
+    for columns in (1, 2):
+        expected = rf"got \(400, {columns}\), expected a tensor \(N, 6\)"
+        with pytest.raises(InputError, match=expected):
+            head(features[:, :columns], basis)
+    with pytest.raises(InputError, match="got ndarray, expected a tensor"):
+        head(features.numpy(), basis)
+    of_a = head(features, basis)
+    rows = torch.arange(33)
+    with pytest.raises(InputError, match="samples: 33 of a and 5 of b, expected equal numbers"):
+        head.losses(of_a, basis, of_a, basis, rows, rows[:5], supervised=True)
+
+
 def test_zoomout_on_samples_finds_the_map_and_rectangles_are_allowed(pair):
     _, _, basis_a, basis_b, order, vertices = pair
     start = map_from_points(order, basis_a.truncate(10), basis_b.truncate(10))

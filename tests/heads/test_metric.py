@@ -73,7 +73,27 @@ def test_what_cannot_be_learned_from_is_refused():
         LandmarkMetric().fit([a, b[:5]])
     with pytest.raises(InputError, match="no channel varies"):
         LandmarkMetric().fit([0 * a + 0.1, 0 * b + 0.1])
+    with pytest.raises(InputError, match="have: 1, expected at least 2"):
+        LandmarkMetric().fit([a[:1], b[:1]])
+    with pytest.raises(InputError, match="have: 0, expected at least 2"):
+        LandmarkMetric().fit([a * np.nan, b])
     with pytest.raises(InputError, match="call fit first"):
         LandmarkMetric()(a)
+    with pytest.raises(InputError, match="channels 2.0, expected a whole number of at least 1"):
+        LandmarkMetric(channels=2.0)
     with pytest.raises(InputError, match="shrinkage"):
         LandmarkMetric(shrinkage=0)
+
+
+def test_a_fit_that_fails_leaves_the_metric_as_it_was():
+    a, b = bodies(2, 0)
+    metric = LandmarkMetric().fit([a, b])
+    before = metric(a)
+    with pytest.raises(InputError, match="no channel varies"):
+        metric.fit([0 * a + 1, 0 * b + 1])
+    np.testing.assert_array_equal(metric(a), before)
+
+
+def test_two_landmarks_are_enough():
+    a, b = bodies(2, 0)
+    assert np.isfinite(LandmarkMetric().fit([a[:2], b[:2]])(a)).all()

@@ -121,6 +121,76 @@ def test_probes_refuse_what_they_cannot_learn_from(probe):
         probe().fit(features, labels).predict(features[:, :2])
 
 
+@pytest.mark.parametrize("probe", [partial(LinearProbe, 1.0, blocks=(1, 2)), KNNProbe])
+def test_a_fit_that_fails_leaves_the_probe_as_it_was(probe):
+    features, labels = blobs(0)
+    fitted = probe().fit(features, labels)
+    before = fitted.predict(features)
+    if isinstance(fitted, LinearProbe):
+        with pytest.raises(InputError, match=r"blocks of \[1, 2\] channels for features of 2"):
+            fitted.fit(features[:, :2], labels + 10)
+    with pytest.raises(InputError, match="every label is 2"):
+        fitted.fit(features[:, :2], np.full(len(features), 2))
+    assert fitted.classes.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(fitted.predict(features), before)
+
+
+@pytest.mark.parametrize("probe", [partial(LinearProbe, 1.0), KNNProbe])
+def test_no_rows_have_no_labels(probe):
+    fitted = probe().fit(*blobs(0))
+    assert fitted.predict(np.zeros((0, 3))).shape == (0,)
+    assert fitted.predict(np.zeros((0, 3))).dtype == np.int64
+    assert fitted.probabilities(torch.zeros(0, 3)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("probe", [partial(LinearProbe, 1.0), KNNProbe])
+def test_features_of_autocast_are_taken(probe):
+    features, labels = blobs(0)
+    half = torch.from_numpy(features).bfloat16().requires_grad_()
+    a, b = probe().fit(half, labels), probe().fit(half.detach().float().numpy(), labels)
+    np.testing.assert_array_equal(a.predict(half), b.predict(half))
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "message"),
+    [
+        (np.ones((4, 3)), np.array(["arm", "leg", "arm", "leg"]), "integer labels .* got <U3"),
+        (np.ones((4, 3)), np.array([0.5, 1, 2, 3]), "integer labels .* got float64"),
+        (np.ones((4, 3)), np.array([0, 1, -5, 3]), "integer labels of at least -1, got -5"),
+        (np.ones((4, 3)) * 1j, np.arange(4), "features of dtype complex128, expected real numbers"),
+        (np.ma.masked_less(np.arange(12.0).reshape(4, 3), 2), np.arange(4), "2 of 12 values are masked"),
+        ([[1.0, 2], [3.0]], np.arange(2), r"expected features \(N, C\)"),
+        ([[[1.0, 2], [3.0]]], np.arange(2), "unequal lengths"),
+        (None, np.arange(2), "NoneType, expected an array"),
+    ],
+)  # fmt: skip
+def test_features_and_labels_of_other_kinds_are_refused(features, labels, message):
+    with pytest.raises(InputError, match=message):
+        LinearProbe(1.0).fit(features, labels)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: LinearProbe(blocks=8), "blocks 8, expected channels of one block or more"),
+        (lambda: LinearProbe(blocks=(4.0, 4.0)), "channels 4.0, expected a whole number"),
+        (lambda: LinearProbe(max_samples=50.0), "max_samples 50.0, expected a whole number"),
+        (lambda: LinearProbe(max_iterations=0), "max_iterations 0, expected a whole number"),
+        (lambda: LinearProbe(strength="1"), "strength '1', expected a positive number"),
+        (lambda: LinearProbe(strength=-1), "strength -1, expected a positive number"),
+        (lambda: KNNProbe(neighbours=2.5), "neighbours 2.5, expected a whole number"),
+        (lambda: LinearProbe(1.0).fit(*blobs(0), groups=3), "groups 3, expected one"),
+        (lambda: LinearProbe(1.0).fit(*blobs(0), groups=[[0]]), r"groups \[\[0\]\], expected one"),
+        (lambda: LinearProbe(1.0).fit(*blobs(0), groups=[0, 1]), "2 groups for 1 shapes"),
+        (lambda: LinearProbe(1.0).fit(*blobs(0)).only([9]), "block 9, expected 0 to 0"),
+        (lambda: LinearProbe(1.0).fit(*blobs(0)).only([-1]), "block -1, expected a whole number"),
+    ],
+)
+def test_options_of_the_wrong_type_are_refused(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
 def test_a_linear_probe_says_whether_it_converged():
     assert LinearProbe().fit(*blobs(0)).converged
     assert not LinearProbe(max_iterations=1).fit(*blobs(0)).converged
@@ -223,6 +293,16 @@ def test_standardisation_is_saved_and_leaves_constant_channels():
     copy = Standardize(2)
     copy.load_state_dict(module.state_dict())
     assert copy.fitted and torch.equal(copy(features), module(features))
+
+
+def test_standardisation_does_not_copy_one_channel_to_all():
+    standardize = Standardize(3)
+    for call in (standardize, lambda features: standardize.fit([features])):
+        with pytest.raises(InputError, match=r"got \(5, 1\), expected a tensor \(N, 3\)"):
+            call(torch.rand(5, 1))
+        with pytest.raises(InputError, match=r"got ndarray, expected a tensor \(N, 3\)"):
+            call(np.ones((5, 3)))
+    assert not standardize.fitted
 
 
 def test_pooling_is_the_weighted_mean_and_the_maximum():
