@@ -19,6 +19,9 @@ from sparsefeat.mesh.orientation import (
 from sparsefeat.models.levels import GRAZING
 from sparsefeat.models.voxel_cloud import VoxelCloud, voxelize
 
+_MANY_ZEROS = 0.1
+"""Share of zero normals above which a warning says so; a mesh may have a few vertices in no face."""
+
 
 def outward_vectors(
     cloud: Tensor,
@@ -53,7 +56,7 @@ def outward_vectors(
             raise InputError(
                 f"normals of shape {tuple(given.shape)}, expected finite {tuple(cloud.shape)}"
             )
-        return torch.nn.functional.normalize(given).float()
+        return _unit(given, where)
     places = None if viewpoint is None else as_viewpoints(viewpoint)
     if not len(cloud):
         return torch.zeros(cloud.shape, device=cloud.device)
@@ -72,8 +75,8 @@ def outward_vectors(
         )
     else:
         warn(
-            "neither viewpoint nor normals are known: the side of the surface is estimated from the points; give "
-            "viewpoint= or normals= where you can"
+            f"{where}: neither viewpoint nor normals are known: the side of the surface is estimated from the points; "
+            "give viewpoint= or normals= where you can"
         )
     return estimated_vectors(voxels, closed)[voxels.inverse].to(cloud.device)
 
@@ -86,6 +89,19 @@ def estimated_vectors(voxels: VoxelCloud, closed: bool = False) -> Tensor:
     length = GRAZING / (1 - certain.square() + GRAZING**2).sqrt()
     oriented: Tensor = (found * length).float()
     return oriented
+
+
+def _unit(normals: Tensor, where: str) -> Tensor:
+    """Normals of any length scaled to length 1; zero vectors stay. Shape: (N, 3) float64 -> (N, 3) float32."""
+    largest = normals.abs().amax(1, keepdim=True)
+    # normalize() takes vectors below 1e-12 for zero, and squares of numbers above 1e154 are infinite.
+    odd = (largest > 0) & ((largest < 1e-6) | (largest > 1e100))
+    zeros = int((largest == 0).sum())
+    if zeros > _MANY_ZEROS * len(normals):
+        warn(
+            f"{where}: {zeros} of {len(normals)} normals are zero vectors: the side of the surface is not known there"
+        )
+    return torch.nn.functional.normalize(normals / torch.where(odd, largest, 1.0)).float()
 
 
 def _shown(place: np.ndarray) -> str:

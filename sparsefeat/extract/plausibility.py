@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ _FINER_UNITS = {"m": {"mm": 1000, "cm": 100}}
 
 
 def warn_of_spacing(cloud: VoxelCloud, points: Tensor, unit: str, where: str) -> None:
-    """Warn if nearly every voxel is alone, or if nearly all points share a few voxels.
+    """Warn if the points are rounded more coarsely than the voxels, are spread too far, or share a few voxels.
 
     Args:
         cloud: the voxels of these points.
@@ -34,8 +35,18 @@ def warn_of_spacing(cloud: VoxelCloud, points: Tensor, unit: str, where: str) ->
     if len(points) < _FEW_POINTS:
         return
     size = cloud.voxel_size
+    largest, step = float(points.abs().max()), rounding_step(points)
+    if step > size / 4:
+        warn(
+            f"{where}: coordinates up to {largest:.7g} are rounded to steps of {step:.2g}, more than a quarter of the "
+            f"voxel size {size:g}, so that features are of other places; give float64, or subtract an offset before the "
+            "coordinates are stored as float32"
+        )
     if len(cloud) < _FEW_VOXELS and len(points) >= 10 * len(cloud):
         extent = float((points.amax(0) - points.amin(0)).max())
+        if extent == 0:
+            warn(f"{where}: {len(points)} points are all at one place: their features are equal")
+            return
         warn(
             f"{where}: {len(points)} points fall into {len(cloud)} voxels of {size:g}, too few to tell places apart: the "
             f"cloud is {extent:.3g} wide, {extent / size:.3g} voxels; a voxel size of about {extent / 50:.2g} would fit, "
@@ -48,6 +59,18 @@ def warn_of_spacing(cloud: VoxelCloud, points: Tensor, unit: str, where: str) ->
             f"same everywhere: points are about {spacing:.3g} apart, {spacing / size:.3g} voxels; "
             + _unit_hint(unit, spacing / size, 2 * spacing)
         )
+
+
+def rounding_step(points: Tensor) -> float:
+    """Distance of neighbouring numbers at the largest coordinate, in the precision that the coordinates have.
+
+    Coordinates of float64 that are all numbers of float32 have been rounded to it before. Shape: (N, 3), N > 0.
+    """
+    kind = points.dtype
+    if kind == torch.float64 and bool((points == points.float()).all()):
+        kind = torch.float32
+    largest = float(points.abs().max())
+    return math.ldexp(torch.finfo(kind).eps, math.frexp(largest)[1] - 1)
 
 
 def neighbour_share(cells: Tensor) -> float:

@@ -11,7 +11,8 @@ from networks import small_network
 
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
-from sparsefeat.extract.plausibility import neighbour_share, typical_spacing
+from sparsefeat.extract.orientation import outward_vectors
+from sparsefeat.extract.plausibility import neighbour_share, rounding_step, typical_spacing
 from sparsefeat.extract.surfaces import SHAPE_SCALES, expected_voxels, vertex_features
 from sparsefeat.extract.tiling import split_into_tiles
 
@@ -55,6 +56,49 @@ def test_a_voxel_size_far_below_the_spacing_is_said_with_one_that_fits(extractor
 def test_a_cloud_in_a_few_voxels_is_said(extractor):
     (line,) = said(lambda: extractor.at(2.0)(sheet()))
     assert "2000 points fall into" in line and "2 wide" in line
+
+
+def test_points_that_are_all_at_one_place_are_said_without_a_voxel_size(extractor):
+    (line,) = said(lambda: extractor(np.ones((600, 3))))
+    assert line == "points: 600 points are all at one place: their features are equal"
+
+
+def test_coordinates_that_were_rounded_more_coarsely_than_voxels_are_said(extractor):
+    dense = np.random.default_rng(0).random((3000, 3)) * [2, 2, 0.01]
+    utm = dense + [500_000, 4_649_776, 0]
+    assert said(lambda: extractor(utm)) == []
+    for rounded in (utm.astype(np.float32), utm.astype(np.float32).astype(np.float64)):
+        lines = said(lambda: extractor(rounded))
+        assert "points: coordinates up to 4649778 are rounded to steps of 0.5" in lines[0]
+    assert said(lambda: extractor(dense.astype(np.float32))) == []
+    half = torch.from_numpy(dense + [200, 0, 0]).half()  # steps of 1/8 m at 200 m
+    assert "rounded to steps of 0.12" in said(lambda: extractor(half))[0]
+
+
+@pytest.mark.parametrize("value", [1.0, 3.0, 4_649_776.0, 1023.5, 1e-3])
+def test_the_rounding_step_is_the_spacing_of_numbers(value):
+    points = torch.tensor([[value, 0, 0]], dtype=torch.float64)
+    assert rounding_step(points.float()) == np.spacing(np.float32(value))
+    exact = float(np.float32(value)) == value
+    assert rounding_step(points) == np.spacing(np.float32(value) if exact else value)
+
+
+@pytest.mark.parametrize("length", [1e-200, 1e-13, 1.0, 1e200])
+def test_normals_of_any_length_say_the_same(length):
+    points = torch.from_numpy(sheet(300))
+    normals = np.random.default_rng(1).normal(size=(300, 3))
+    found = outward_vectors(points, normals * length, None, 0.05)
+    unit = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.numpy(), unit, atol=1e-6)
+
+
+def test_many_zero_normals_are_said():
+    points, normals = torch.from_numpy(sheet(300)), np.tile([0.0, 0, 1], (300, 1))
+    normals[:200] = 0
+    found = []
+    (line,) = said(lambda: found.append(outward_vectors(points, normals, None, 0.05)))
+    assert line.startswith("points: 200 of 300 normals are zero vectors")
+    np.testing.assert_array_equal(found[0].numpy(), normals)
 
 
 def test_the_warning_points_to_the_caller(extractor):
