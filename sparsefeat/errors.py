@@ -61,6 +61,37 @@ def warn(message: str) -> None:
 
 
 @contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Within the block errors and warnings that begin with ``points:`` begin with this name instead.
+
+    Warnings are given when the block ends without an error.
+
+    Args:
+        name: of the scan or file that the points are of.
+    """
+
+    def named(message: object) -> str:
+        text = str(message)
+        return f"{name}: {text.removeprefix('points: ')}" if text.startswith("points: ") else text
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InputWarning)
+        try:
+            yield
+        except InputError as error:
+            if named(error) == str(error):
+                raise
+            raise InputError(named(error)) from error
+    for warning in caught:
+        if issubclass(warning.category, InputWarning):
+            warn(named(warning.message))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+
+
+@contextlib.contextmanager
 def opening(path: str | os.PathLike) -> Iterator[None]:
     """Turn an operating-system error within the block into an :class:`InputError` that names the path.
 

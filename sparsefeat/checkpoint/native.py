@@ -289,6 +289,10 @@ def find_checkpoint(name_or_path: str | os.PathLike) -> Path:
         InputError: there is none.
         MissingExtraError: a hub id where huggingface_hub is not installed.
     """
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise InputError(
+            f"checkpoint {name_or_path!r}, expected a path, a name 'sparsefeat/<name>' or a hub id"
+        )
     text = os.fspath(name_or_path)
     path = Path(text)
     if path.is_file():

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from sparsefeat.data.orientation import Orientation, Viewpoints, load_orientation
-from sparsefeat.errors import InputError, opening
+from sparsefeat.errors import InputError, naming, opening
 from sparsefeat.extract import DEFAULT_MAX_VOXELS, FeatureExtractor, check_options
 from sparsefeat.io.arrays import Npz
 from sparsefeat.io.atomic import atomic_write
@@ -115,17 +115,18 @@ def extract_files(
         known = Orientation()
         if extractor.oriented:
             known = load_orientation(path, cloud.points, cloud.normals, viewpoints, viewpoint)
-        features = extractor(
-            cloud.points,
-            interpolation,
-            normals=known.normals,
-            viewpoint=known.viewpoint,
-            views=views,
-            scales=scales,
-            max_voxels=max_voxels,
-            halo=halo,
-            progress=of_pass,
-        )
+        with naming(str(path)):
+            features = extractor(
+                cloud.points,
+                interpolation,
+                normals=known.normals,
+                viewpoint=known.viewpoint,
+                views=views,
+                scales=scales,
+                max_voxels=max_voxels,
+                halo=halo,
+                progress=of_pass,
+            )
         target = output / f"{name}.npz"
         target.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {"points": cloud.points, "features": features}

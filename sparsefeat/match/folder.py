@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsefeat.checks import checked_share
 from sparsefeat.data.fragments import FRAGMENT_SUFFIXES
 from sparsefeat.data.orientation import Viewpoints
 from sparsefeat.errors import InputError, opening
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.match.posegraph import Edge, PoseGraph, optimise_poses
 from sparsefeat.match.register import SCALES, Registration, register_scans
-from sparsefeat.match.scans import Scan, choose_extractor, describe_scan, open_view
+from sparsefeat.match.scans import Scan, check_choice, choose_extractor, describe_scan, open_view
 
 # Found in a folder, a txt is rarely a cloud: data sets keep their lists and notes in such files.
 _SUFFIXES = tuple(suffix for suffix in FRAGMENT_SUFFIXES if suffix != ".txt")
@@ -73,6 +74,8 @@ def match_folder(
     Raises:
         InputError: fewer than two scans, or what :func:`sparsefeat.register` refuses.
     """
+    check_choice(points, seed)
+    checked_share(min_confidence, "min_confidence")
     files = (
         list_scans(folder)
         if isinstance(folder, (str, os.PathLike))
@@ -125,8 +128,12 @@ def list_scans(folder: str | os.PathLike) -> list[Path]:
     """The scan files of a folder, in the order of the numbers in their names. Hidden files are none.
 
     Raises:
-        InputError: no such folder.
+        InputError: no such folder, or a file.
     """
+    if Path(folder).is_file():
+        raise InputError(
+            f"{folder}: is a file, expected a folder of scans, or a list of at least 2 files"
+        )
     with opening(folder):
         found = [
             path

@@ -9,12 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from sparsefeat.checks import checked_share
 from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.match.confidence import confidence
 from sparsefeat.match.estimate import PoseEstimate, PoseEstimator, inlier_mask
 from sparsefeat.match.nearest import is_mutual, nearest_both_ways
-from sparsefeat.match.scans import Points, Scan, choose_extractor, describe_scan, open_view
+from sparsefeat.match.scans import (
+    Points,
+    Scan,
+    check_choice,
+    choose_extractor,
+    describe_scan,
+    open_view,
+)
 
 # One voxel size finds nearly as many poses as several, in a quarter of the time.
 SCALES = (1.0,)
@@ -92,6 +100,8 @@ def register(
     Raises:
         InputError: points, files, options or an extractor that cannot be used.
     """
+    check_choice(points, seed)
+    checked_share(min_confidence, "min_confidence")
     views = [
         open_view(source, source_normals, source_viewpoint, "source"),
         open_view(target, target_normals, target_viewpoint, "target"),
@@ -109,8 +119,7 @@ def register_scans(
     Raises:
         InputError: features of different networks, or ``min_confidence`` beyond 0 to 1.
     """
-    if not 0 <= min_confidence <= 1:
-        raise InputError(f"min_confidence {min_confidence}, expected 0 to 1")
+    checked_share(min_confidence, "min_confidence")
     if source.voxel_size != target.voxel_size:
         raise InputError(
             f"voxel sizes {source.voxel_size} and {target.voxel_size}, expected equal ones"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,16 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefeat.checks import as_array, checked_count, checked_seed
 from sparsefeat.data.fragments import read_fragment
 from sparsefeat.data.orientation import Viewpoints, load_orientation
-from sparsefeat.errors import InputError, InputWarning, warn
+from sparsefeat.errors import InputError, naming
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.inputs import as_tensor, check_points
 from sparsefeat.io.objects import object_arrays
+from sparsefeat.mesh.orientation import as_viewpoints
 from sparsefeat.sparse import quantize
 
 CHECKPOINT = "sparsefeat/rooms-5cm-oriented-v2"
 """What features are made with unless another extractor is given; it expects metres."""
+
+LEAST_KEYPOINTS = 3
+"""Of a scan: fewer have no pose."""
 
 Points = Any
 """An array or tensor (N, 3), the path of a file, or a cloud or mesh of this package, trimesh or Open3D."""
@@ -90,7 +93,8 @@ def open_view(
         viewpoints: of files, in place of ``viewpoint`` and of what the files say.
 
     Raises:
-        InputError: a file that cannot be read, or points that are not finite (N, 3) or none.
+        InputError: a file that cannot be read, points that are not finite (N, 3) or none, or a viewpoint or normals
+            that do not fit.
     """
     if isinstance(points, (str, os.PathLike)):
         name = os.fspath(points)
@@ -114,7 +118,9 @@ def open_view(
     normals = (
         None if normals is None else as_tensor(normals, f"{name}: normals").cpu().double().numpy()
     )
-    viewpoint = None if viewpoint is None else np.asarray(viewpoint, dtype=np.float64)
+    if viewpoint is not None:
+        places = as_viewpoints(viewpoint, f"{name}: viewpoint")
+        viewpoint = places if as_array(viewpoint, name).ndim == 2 else places[0]
     return View(cloud, normals, viewpoint, name)
 
 
@@ -139,6 +145,12 @@ def _released(device: str | None) -> FeatureExtractor:
     return FeatureExtractor.from_pretrained(CHECKPOINT, device=device)
 
 
+def check_choice(points: int, seed: int) -> None:
+    """Raise InputError unless so many key points can be chosen with this seed."""
+    checked_count(points, "points", LEAST_KEYPOINTS)
+    checked_seed(seed)
+
+
 def describe_scan(
     view: View,
     extractor: FeatureExtractor,
@@ -151,10 +163,9 @@ def describe_scan(
     The network sees all points.
 
     Raises:
-        InputError: what :class:`sparsefeat.FeatureExtractor` refuses, or ``points`` below 3.
+        InputError: what :class:`sparsefeat.FeatureExtractor` refuses, ``points`` below 3, or no whole number.
     """
-    if points < 3:
-        raise InputError(f"points: expected at least 3 key points, got {points}")
+    check_choice(points, seed)
     try:
         voxels = quantize(torch.from_numpy(view.points), voxel_size=extractor.voxel_size)
     except ValueError as error:  # coordinates of another unit, as a rule
@@ -163,7 +174,7 @@ def describe_scan(
     if len(rows) > points:
         rows = rows[np.random.default_rng(seed).choice(len(rows), points, replace=False)]
     rows = np.sort(rows)
-    with _naming(view.name):
+    with naming(view.name):
         features = extractor(
             view.points,
             "trilinear",
@@ -175,28 +186,3 @@ def describe_scan(
     return Scan(
         view.points, rows, np.asarray(features, dtype=np.float32), extractor.voxel_size, view.name
     )
-
-
-@contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Within the block errors and warnings that an extractor gives of "points" name the scan instead."""
-
-    def named(message: object) -> str:
-        text = str(message)
-        return f"{name}: {text.removeprefix('points: ')}" if text.startswith("points: ") else text
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", InputWarning)
-        try:
-            yield
-        except InputError as error:
-            if named(error) == str(error):
-                raise
-            raise InputError(named(error)) from error
-    for warning in caught:
-        if issubclass(warning.category, InputWarning):
-            warn(named(warning.message))
-        else:
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )

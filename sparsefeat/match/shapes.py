@@ -21,6 +21,7 @@ from sparsefeat.extract.descriptors import (
     cloud_area,
     signature,
 )
+from sparsefeat.extract.inputs import as_tensor
 from sparsefeat.extract.surfaces import SHAPE_SCALES, vertex_features
 from sparsefeat.mesh.fpfh import multi_scale_fpfh
 from sparsefeat.mesh.geodesic import surface_area
@@ -131,7 +132,7 @@ def describe_shape(
             f"{name}: {len(vertices)} vertices, expected at least {LEAST_VERTICES} to make maps of"
         )
     if normals is not None:
-        normals = np.asarray(normals, dtype=np.float64)
+        normals = as_tensor(normals, f"{name}: normals").cpu().double().numpy()
         if faces is not None or normals.shape != vertices.shape:
             raise InputError(
                 f"{name}: normals {normals.shape}, expected {vertices.shape} for a cloud and none for a mesh"

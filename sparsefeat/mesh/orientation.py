@@ -30,6 +30,7 @@ import scipy.sparse as sp
 from scipy.spatial import cKDTree
 from scipy.stats import qmc
 
+from sparsefeat.checks import as_array
 from sparsefeat.errors import InputError
 from sparsefeat.mesh.normals import fit_normals
 from sparsefeat.mesh.visibility import FreeSpace, surface_spacing
@@ -203,20 +204,25 @@ def best_viewpoint(
     return best
 
 
-def as_viewpoints(viewpoint: Any) -> np.ndarray:
+def as_viewpoints(viewpoint: Any, what: str = "viewpoint") -> np.ndarray:
     """One viewpoint or several, one by one. Shape: (3,) or (K, 3) -> (K, 3) float64.
+
+    Args:
+        viewpoint: numbers, an array or a tensor.
+        what: begins the message.
 
     Raises:
         InputError: another shape, or what is not a finite number.
     """
     try:
-        places = np.asarray(viewpoint, dtype=np.float64)
+        places = as_array(viewpoint, what).astype(np.float64)
     except (TypeError, ValueError):
         places = np.empty(0)
     if places.shape == (3,):
         places = places[None]
     if places.ndim != 2 or places.shape[1] != 3 or not len(places) or not np.isfinite(places).all():
-        raise InputError(f"viewpoint {viewpoint!r}, expected three finite numbers, or rows of them")
+        given = places.tolist() if places.size else viewpoint
+        raise InputError(f"{what} {given!r}, expected three finite numbers, or rows of them")
     return places
 
 

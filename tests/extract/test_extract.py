@@ -312,6 +312,9 @@ def test_a_cloud_far_from_the_origin_has_the_same_features(extractor, points, sh
         (np.array([["a", "b", "c"]]), "expected numbers"),
         (torch.zeros(5, 3, dtype=torch.bool), "expected numbers"),
         ("absent.ply", "absent.ply: no such file"),
+        ((np.zeros((5, 3)), np.zeros((4, 3), int)), "points: tuple that is no array"),
+        ([[0, 0, 0], [1, 1]], "points: list that is no array"),
+        (np.ma.masked_greater(np.arange(6.0).reshape(2, 3), 3), "points: 2 of 6 values are masked"),
     ],
 )
 def test_wrong_points_are_refused(extractor, points, message):
@@ -324,7 +327,10 @@ def test_wrong_points_are_refused(extractor, points, message):
     [
         ({"interpolation": "cubic"}, "interpolation 'cubic', expected one of nearest, trilinear"),
         ({"max_voxels": 0}, "max_voxels 0"),
+        ({"max_voxels": 9.5}, "max_voxels 9.5, expected a whole number of at least 1"),
         ({"halo": -1}, "halo -1"),
+        ({"views": 2.0}, "views 2.0, expected a whole number of at least 1"),
+        ({"views": "2"}, "views '2', expected a whole number of at least 1"),
         ({"features": np.ones((3, 1))}, r"features have shape \(3, 1\), expected \(6000, 1\)"),
         ({"features": np.full((6000, 1), np.nan)}, "NaN"),
         ({"rows": [0, 6000]}, "rows: 0 to 6000, expected 0 to 5999"),
@@ -352,6 +358,16 @@ def test_a_network_that_loses_voxels_is_refused(points):
 def test_a_voxel_size_is_a_positive_number(voxel_size):
     with pytest.raises(ValueError, match="voxel size .* expected a positive number"):
         FeatureExtractor(TwoLevels(), voxel_size)
+
+
+@pytest.mark.parametrize("name", [None, 3])
+def test_a_checkpoint_is_a_name_or_a_path(name):
+    with pytest.raises(InputError, match=f"checkpoint {name}, expected a path, a name"):
+        FeatureExtractor.from_pretrained(name)
+
+
+def test_an_array_with_no_value_masked_is_taken(extractor, points):
+    np.testing.assert_array_equal(extractor(np.ma.masked_array(points)), extractor(points))
 
 
 def test_an_unknown_device_is_refused():

@@ -12,7 +12,7 @@ from networks import small_network
 from PIL import Image
 
 from sparsefeat.cli import extract
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract import files as module
 from sparsefeat.extract.files import extract_files
@@ -134,6 +134,20 @@ def test_errors_of_the_extractor_name_the_file(extractor, tmp_path):
     lines = []
     extract_files(extractor, [tmp_path / "far.npy"], tmp_path / "out", report=lines.append)
     assert len(lines) == 1 and "far.npy: " in lines[0] and "along x" in lines[0]
+
+
+def test_warnings_of_the_extractor_name_the_file(tmp_path):
+    """Else the second of two equal warnings is not shown."""
+    oriented = FeatureExtractor(small_network(kernels="pair", oriented=True), 0.1)
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", 100 * cloud(0))
+    with pytest.warns(InputWarning) as caught:
+        extract_files(oriented, [tmp_path / "a.npy", tmp_path / "b.npy"], tmp_path / "out")
+    lines = [str(warning.message) for warning in caught]
+    for name in ("a", "b"):
+        here = f"{tmp_path / name}.npy: "
+        assert any(line.startswith(f"{here}neither viewpoint nor normals") for line in lines)
+        assert any(line.startswith(here) and "have a neighbour" in line for line in lines)
 
 
 def test_equal_names_are_told_apart(extractor, tmp_path):

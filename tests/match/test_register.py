@@ -150,8 +150,26 @@ def test_what_cannot_be_registered_is_named(scans, extractor, tmp_path):
         sparsefeat.register(tmp_path / "absent.ply", target, extractor)
     with pytest.raises(InputError, match="min_confidence 2"):
         sparsefeat.register(source, target, extractor, min_confidence=2)
-    with pytest.raises(InputError, match="at least 3 key points"):
-        sparsefeat.register(source, target, extractor, points=2)
+    for points in (2, 50.5):
+        expected = f"points {points}, expected a whole number of at least 3"
+        with pytest.raises(InputError, match=expected):
+            sparsefeat.register(source, target, extractor, points=points)
+    with pytest.raises(InputError, match="seed -1, expected a whole number of at least 0"):
+        sparsefeat.register(source, target, extractor, seed=-1)
+    # Options are checked before what takes long: there is no such extractor.
+    with pytest.raises(InputError, match="min_confidence '1', expected a number from 0 to 1"):
+        sparsefeat.register(source, target, 3, min_confidence="1")
+    with pytest.raises(InputError, match="checkpoint 3, expected a path"):
+        sparsefeat.register(source, target, 3)
+    with pytest.raises(InputError, match="source: tuple that is no array"):
+        sparsefeat.register((source, np.zeros((4, 3))), target, extractor)
+    for viewpoint in ("0 0 0", ("a", "b", "c"), (0, 0), (0, 0, np.nan)):
+        with pytest.raises(InputError, match="target: viewpoint .* expected three finite numbers"):
+            sparsefeat.register(source, target, extractor, target_viewpoint=viewpoint)
+    file = tmp_path / "a.npy"
+    np.save(file, source)
+    with pytest.raises(InputError, match="a.npy: is a file, expected a folder of scans"):
+        match_folder(file, extractor)
     tiny = sparsefeat.register(source[:1], target, extractor)
     assert not tiny.found and tiny.confidence == 0
 
@@ -168,6 +186,8 @@ def test_a_list_of_viewpoints_goes_before_a_file_and_before_one_for_all(tmp_path
     listed = Viewpoints({"a.npz": np.ones((1, 3))})
     assert open_view(tmp_path / "a.npz").viewpoint.tolist() == [1, 2, 3]
     assert open_view(tmp_path / "a.npz", viewpoint=(4, 5, 6)).viewpoint.tolist() == [4, 5, 6]
+    tensor = torch.tensor([4.0, 5, 6], requires_grad=True)
+    assert open_view(np.eye(3), viewpoint=tensor).viewpoint.tolist() == [4, 5, 6]
     known = open_view(tmp_path / "a.npz", viewpoint=(4, 5, 6), viewpoints=listed)
     assert known.viewpoint.tolist() == [[1, 1, 1]] and known.normals is None
 

@@ -294,7 +294,7 @@ def oriented_network():
     return small_network(kernels="pair", oriented=True)
 
 
-@pytest.mark.filterwarnings("ignore:neither viewpoint nor normals")
+@pytest.mark.filterwarnings("ignore:.*neither viewpoint nor normals")
 @pytest.mark.parametrize("flip", [None, 1.0, -2.0])
 def test_features_of_a_cloud_are_those_that_it_has_afterwards(flip):
     points = ellipsoid(600)
