@@ -231,5 +231,14 @@ def test_damages_refuse_what_they_cannot_do():
     vertices, faces = dumbbell()
     with pytest.raises(InputError, match="expected one of cut"):
         damage.damage_mesh("bitten", vertices, faces)
-    with pytest.raises(InputError, match="without faces"):
+    with pytest.raises(InputError, match="damage cut: no faces, expected a triangle mesh"):
         damage.damage_mesh("cut", vertices, faces[:0])
+    with pytest.raises(InputError, match="damage cut: 2160 of 2160 vertices have a NaN"):
+        damage.damage_mesh("cut", vertices * np.nan, faces)
+    with pytest.raises(InputError, match=r"damage cut: faces are .* expected \(F, 3\) whole"):
+        damage.damage_mesh("cut", vertices, faces.astype(float))
+    for seed in (-1, 0.5):
+        with pytest.raises(InputError, match=f"seed {seed}, expected a whole number of at least 0"):
+            damage.damage_mesh("cut", vertices, faces, seed)
+    with pytest.raises(InputError, match="damage cut: no face remains of a mesh of 3 vertices and"):
+        damage.damage_mesh("cut", np.eye(3), np.array([[0, 1, 2]]))

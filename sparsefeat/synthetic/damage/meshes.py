@@ -14,8 +14,10 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 
+from sparsefeat.checks import checked_seed
 from sparsefeat.errors import InputError
 from sparsefeat.extras import import_extra
+from sparsefeat.io.meshes import check_mesh
 from sparsefeat.mesh.geodesic import geodesic_graph, surface_area
 from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.mesh.sampling import sample_surface
@@ -59,19 +61,20 @@ def damage_mesh(
         ends: for ``"bridges"``, see there.
 
     Raises:
-        InputError: no such damage, or a mesh that it cannot be done to.
+        InputError: no such damage, what is no mesh, a seed below 0, or a mesh of which no face remains.
     """
     if kind not in DAMAGES:
         raise InputError(f"damage {kind!r}, expected one of {', '.join(DAMAGES)}")
-    vertices, faces = np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.int64)
-    if not len(faces):
-        raise InputError(
-            f"damage {kind}: expected a mesh, got {len(vertices)} points without faces"
-        )
-    rng = np.random.default_rng(seed)
+    vertices, faces = check_mesh(vertices, faces, f"damage {kind}")
+    rng = np.random.default_rng(checked_seed(seed))
     if kind == "bridges":
         return bridges(vertices, faces, rng, ends)
-    return DAMAGES[kind](vertices, faces, rng)
+    left = DAMAGES[kind](vertices, faces, rng)
+    if kind != "cloud" and not len(left.faces):
+        raise InputError(
+            f"damage {kind}: no face remains of a mesh of {len(vertices)} vertices and {len(faces)} faces"
+        )
+    return left
 
 
 def cut_mesh(
