@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
+from torch import Tensor
 
+from sparsefeat.checks import as_array, checked_positive
 from sparsefeat.errors import InputError
 from sparsefeat.extract.extractor import FeatureExtractor
+from sparsefeat.extract.inputs import as_tensor
 from sparsefeat.extract.surfaces import SHAPE_SCALES, vertex_features
 from sparsefeat.io.meshes import check_mesh, has_faces, read_mesh
 from sparsefeat.io.objects import object_arrays
@@ -41,10 +44,10 @@ _AREA_NEIGHBOURS = 8
 def describe(
     shape: Any,
     join: Sequence[str] = ("ours", "hks", "wks"),
-    extractor: FeatureExtractor | None = None,
+    extractor: FeatureExtractor | str | os.PathLike | None = None,
     scales: Sequence[float] = SHAPE_SCALES,
     voxel_size: float | None = None,
-    normals: np.ndarray | None = None,
+    normals: np.ndarray | Tensor | None = None,
     *,
     views: int = 1,
     context: bool = False,
@@ -62,12 +65,12 @@ def describe(
             such as :class:`sparsefeat.mesh.Mesh`, a mesh or cloud of trimesh or of Open3D.
         join: members in order: ``"ours"`` (learned features), ``"hks"``, ``"wks"`` (heat and wave kernel signatures),
             ``"fpfh"`` (point feature histograms at three radii).
-        extractor: of ``"ours"``; None: that of the released checkpoint.
+        extractor: of ``"ours"``, or a checkpoint's name; None: that of the released checkpoint.
         scales: of ``"ours"``: factors on the voxel size, whose features stand side by side.
         voxel_size: of ``"ours"``, in the unit of the shape; None: 0.035 of the root of its area.
         normals: of a cloud, to the outer side. Shape (N, 3). None: estimated, see
             :func:`sparsefeat.estimate_normals`; those of an object are not taken, since nothing says that they are
-            oriented. A mesh has its own.
+            oriented. A mesh has its own, and normals beside it are refused.
         views: poses that ``"ours"`` are averaged over.
         context: add means over balls to ``"fpfh"``.
         whole_area: area of the whole shape that this is a part of, in its squared unit. Times, energies, radii and the
@@ -80,17 +83,23 @@ def describe(
         (N, C) float32.
 
     Raises:
-        InputError: an unknown member, or a shape that is none.
+        InputError: an unknown member, a shape that is none, or options that do not fit.
     """
-    join = list(join)
+    try:
+        join = list(join)
+    except TypeError as error:
+        raise InputError(f"join {join!r}, expected some of {', '.join(MEMBERS)}") from error
     unknown = [name for name in join if name not in MEMBERS]
     if unknown or not join:
         raise InputError(
             f"join: got {unknown[0] if unknown else 'nothing'!r}, expected some of {', '.join(MEMBERS)}"
         )
     vertices, faces = as_shape(shape)
-    area = whole_area
-    if area is None:
+    if normals is not None:
+        normals = _cloud_normals(normals, vertices, faces)
+    if whole_area is not None:
+        area = whole_area = checked_positive(whole_area, "whole_area")
+    else:
         area = cloud_area(vertices) if faces is None else surface_area(vertices, faces)
     if not area > 0:
         raise InputError(f"the shape has an area of {area:g}, expected a positive one")
@@ -99,7 +108,10 @@ def describe(
     blocks = []
     for name in join:
         if name == "ours":
-            extractor = extractor or FeatureExtractor.from_pretrained(DEFAULT_CHECKPOINT)
+            if not isinstance(extractor, FeatureExtractor):
+                extractor = FeatureExtractor.from_pretrained(
+                    DEFAULT_CHECKPOINT if extractor is None else extractor
+                )
             block = vertex_features(
                 extractor,
                 vertices,
@@ -124,6 +136,18 @@ def describe(
             block = signature(name, basis, SIGNATURE_CHANNELS, whole_area)
         blocks.append(np.asarray(block, dtype=np.float32))
     return balance(blocks) if balanced else np.concatenate(blocks, 1)
+
+
+def _cloud_normals(
+    normals: np.ndarray | Tensor, points: np.ndarray, faces: np.ndarray | None
+) -> np.ndarray:
+    """Normals given for a cloud, checked. Shape: (N, 3) float64."""
+    if faces is not None:
+        raise InputError("normals of a mesh are those of its faces; give normals for a cloud alone")
+    given: np.ndarray = as_tensor(normals, "normals").cpu().double().numpy()
+    if given.shape != points.shape or not np.isfinite(given).all():
+        raise InputError(f"normals of shape {given.shape}, expected finite {points.shape}")
+    return given
 
 
 def balance(blocks: Sequence[np.ndarray]) -> np.ndarray:
@@ -165,15 +189,29 @@ def signature(
 
 
 def cloud_area(points: np.ndarray) -> float:
-    """About the area of the surface that points lie on: of discs that reach to the eighth neighbour."""
+    """About the area of the surface that points lie on: of discs that reach to the eighth neighbour.
+
+    Raises:
+        InputError: too few points, or every point so often that the eighth neighbour is at the same place.
+    """
     if len(points) <= _AREA_NEIGHBOURS:
         raise InputError(f"a cloud of {len(points)} points, expected more than {_AREA_NEIGHBOURS}")
     distance = cKDTree(points).query(points, _AREA_NEIGHBOURS + 1)[0][:, -1]
+    if not distance.any():
+        places = len(np.unique(points, axis=0))
+        raise InputError(
+            f"a cloud of {len(points)} points at {places} places, each of them taken more than {_AREA_NEIGHBOURS} times; "
+            "expected every point once"
+        )
     return float(np.pi * (distance**2).sum() / _AREA_NEIGHBOURS)
 
 
 def as_shape(shape: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Vertices and faces, or points and None."""
+    """Vertices (N, 3) float64 and faces (F, 3) int64, or points (N, 3) float64 and None.
+
+    Raises:
+        InputError: a file that cannot be read, or what is neither a mesh nor finite points.
+    """
     where = "shape"
     if isinstance(shape, (str, os.PathLike)):
         where = str(shape)
@@ -183,15 +221,16 @@ def as_shape(shape: Any) -> tuple[np.ndarray, np.ndarray | None]:
         shape = (arrays.points, arrays.faces)
     if isinstance(shape, (tuple, list)) and len(shape) == 2:
         vertices, faces = shape
-        if faces is not None and len(faces):
-            return check_mesh(np.asarray(vertices), np.asarray(faces), where)
+        faces = None if faces is None else as_array(faces, f"{where}: faces")
+        if faces is not None and faces.size:
+            return check_mesh(vertices, faces, where)
         shape = vertices
-    try:
-        points = np.asarray(shape, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    given = as_array(shape, where)
+    if given.dtype.kind not in "fiu":
         raise InputError(
-            f"{where}: {type(shape).__name__}, expected a mesh or points (N, 3)"
-        ) from error
+            f"{where}: {type(shape).__name__} of {given.dtype}, expected a mesh or points (N, 3)"
+        )
+    points = given.astype(np.float64, copy=False)
     finite = np.isfinite(points).all()
     if points.ndim != 2 or points.shape[1] != 3 or not finite:
         found = f"{points.shape}{'' if finite else ' with NaN or infinite values'}"

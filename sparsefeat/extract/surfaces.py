@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from sparsefeat.checks import as_array
 from sparsefeat.errors import InputError, warn
 from sparsefeat.extract.extractor import DEFAULT_MAX_VOXELS, FeatureExtractor, check_options
 from sparsefeat.io.objects import object_arrays
@@ -58,7 +59,7 @@ def surface_points(
     Returns:
         Points and normals; see :func:`outer_normals` for which side is outside.
     """
-    vertices = np.asarray(vertices, dtype=np.float64)
+    vertices = as_array(vertices, "vertices").astype(np.float64, copy=False)
     if faces is None:
         return SurfacePoints(vertices, normals)
     if normals is not None:

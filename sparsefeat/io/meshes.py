@@ -16,6 +16,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from sparsefeat.checks import as_array
 from sparsefeat.errors import InputError, opening
 from sparsefeat.extras import import_extra
 from sparsefeat.io import obj, off, ply, polygons, stl
@@ -128,7 +129,7 @@ def check_mesh(
         InputError: wrong shapes or types, nothing in them, a vertex that is not finite, or an index that is
             out of range.
     """
-    vertices, faces = np.asarray(vertices), np.asarray(faces)
+    vertices, faces = as_array(vertices, f"{where}: vertices"), as_array(faces, f"{where}: faces")
     if vertices.ndim != 2 or vertices.shape[1] != 3 or vertices.dtype.kind not in "fiu":
         found = f"{vertices.shape} of {vertices.dtype}"
         raise InputError(f"{where}: vertices are {found}, expected (N, 3) numbers")

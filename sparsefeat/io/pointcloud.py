@@ -64,8 +64,9 @@ def read_points(
         PointCloud with (N, 3) float64 points; N may be 0.
 
     Raises:
-        InputError: the file is missing, a folder, of an unknown kind, cut off, malformed, or has
-            invalid coordinates; the message names the file, and the row or line where there is one.
+        InputError: the file is missing, a folder, of an unknown kind, cut off before its last point,
+            malformed, or has invalid coordinates; the message names the file, and the row or line
+            where there is one. Faces are not read: a mesh that is cut off within them gives its points.
     """
     path = Path(path)
     if path.is_dir():

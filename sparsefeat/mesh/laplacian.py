@@ -231,9 +231,10 @@ def _operators(
             )
         else:
             stiffness, mass = robust_laplacian.mesh_laplacian(vertices, faces)
-    except RuntimeError as error:  # of points on one line, for instance
-        reason = str(error).splitlines()[0]
-        raise InputError(f"laplace_basis: the vertices span no surface ({reason})") from error
+    except RuntimeError as error:
+        raise InputError(
+            f"laplace_basis: the {len(vertices)} vertices span no surface (they may lie on a line or at one place)"
+        ) from error
     return sp.csr_matrix(stiffness), mass.diagonal()
 
 

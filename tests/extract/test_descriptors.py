@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from networks import small_network
 from surfaces import body
 
@@ -128,5 +129,57 @@ def test_what_is_no_shape_is_refused(extractor):
         describe(np.zeros((5, 2)), ["hks"])
     with pytest.raises(InputError, match="normals of a mesh"):
         describe(body(), ["ours"], extractor, normals=np.ones((642, 3)))
+    for member in ("hks", "fpfh"):
+        with pytest.raises(InputError, match="normals of a mesh"):
+            describe(body(), [member], normals=np.ones((642, 3)))
     with pytest.raises(InputError, match="no such file"):
         describe("nowhere.off")
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        (None, {}, "shape: NoneType of object, expected a mesh or points"),
+        (np.array([["a", "b", "c"]]), {}, "shape: ndarray of <U1, expected a mesh or points"),
+        (([[0, 0, 0], [1, 1]], [[0, 1, 2]]), {}, "shape: vertices: list that is no array"),
+        ((np.eye(3), [[0, 1, 2], [0, 1, 2, 2]]), {}, "shape: faces: list that is no array"),
+        ((np.eye(3), 5), {}, "shape: faces are"),
+        (np.ma.masked_less(np.eye(3), 1), {}, "shape: 6 of 9 values are masked"),
+        (np.eye(3), {"join": None}, "join None, expected some of ours"),
+        (np.eye(3), {"whole_area": "1"}, "whole_area '1', expected a positive number"),
+        (np.eye(3), {"whole_area": np.inf}, "whole_area inf, expected a positive number"),
+        (np.ones((20, 3)), {"normals": np.ones((19, 3))}, r"normals of shape \(19, 3\), expected"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_line(shape, options, message):
+    with pytest.raises(InputError, match=message):
+        describe(shape, **{"join": ["hks"], **options})
+
+
+def test_a_cloud_whose_points_are_all_repeated_is_named():
+    cloud = np.random.default_rng(0).normal(size=(30, 3))
+    with pytest.raises(InputError, match="600 points at 30 places, each of them taken more than 8"):
+        describe(np.repeat(cloud, 20, 0), ["hks"])
+
+
+def test_tensors_with_gradients_and_of_half_precision_are_taken():
+    vertices, faces = body()
+    tensor = torch.tensor(vertices, requires_grad=True)
+    np.testing.assert_array_equal(as_shape((tensor, torch.from_numpy(faces)))[0], vertices)
+    np.testing.assert_array_equal(as_shape(tensor)[0], vertices)
+    half = torch.from_numpy(vertices).bfloat16()
+    found = as_shape((half, faces))[0]
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, half.double().numpy())
+    cloud = vertices[::4]
+    normals = torch.tensor(cloud - cloud.mean(0), requires_grad=True)
+    given = describe(torch.from_numpy(cloud).requires_grad_(), ["fpfh"], normals=normals)
+    expected = describe(cloud, ["fpfh"], normals=normals.detach().numpy())
+    np.testing.assert_array_equal(given, expected)
+
+
+def test_an_extractor_may_be_a_name():
+    with pytest.raises(InputError, match="sparsefeat/room: no such checkpoint"):
+        describe(body(), ["ours"], "sparsefeat/room")
+    with pytest.raises(InputError, match="checkpoint 3, expected a path, a name"):
+        describe(body(), ["ours"], 3)

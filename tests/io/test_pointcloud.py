@@ -268,6 +268,12 @@ def test_text_arrays_are_refused(tmp_path):
         read_points(tmp_path / "a.npy")
 
 
+def test_a_ply_that_is_cut_off_within_its_faces_gives_its_points(tmp_path):
+    path = tmp_path / "a.ply"
+    path.write_bytes(ply_header("binary_little_endian", *FACES) + LITTLE + MIXED_FACES[:-4])
+    np.testing.assert_allclose(read_points(path).points, POINTS, rtol=1e-6)
+
+
 def test_missing_files_and_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
         read_points(tmp_path / "absent.ply")

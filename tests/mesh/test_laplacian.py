@@ -309,7 +309,7 @@ def test_wrong_input_is_refused():
         laplace_basis(vertices, faces[:0])
     with pytest.raises(ValueError, match="there are robust, cotangent"):
         laplace_basis(vertices, faces, kind="graph")
-    with pytest.raises(ValueError, match="span no surface"):
+    with pytest.raises(ValueError, match=r"60 vertices span no surface \(.*\)$"):
         laplace_basis(np.linspace(0, 1, 60)[:, None] * [1.0, 2.0, 3.0], None)
     with pytest.raises(ValueError, match="no area|coincide"):
         laplace_basis(np.zeros((3, 3)), np.array([[0, 1, 2]]))
