@@ -69,7 +69,7 @@ def as_array(values: Any, what: str) -> np.ndarray:
     Raises:
         InputError: rows of unequal length, masked values, or what is no array at all.
     """
-    if isinstance(values, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(values).sum())):
+    if isinstance(values, np.ma.MaskedArray) and (masked := int(np.sum(values.mask))):
         raise InputError(
             f"{what}: {masked} of {values.size} values are masked, expected none; leave out their rows"
         )

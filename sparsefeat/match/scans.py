@@ -118,10 +118,12 @@ def open_view(
     normals = (
         None if normals is None else as_tensor(normals, f"{name}: normals").cpu().double().numpy()
     )
+    places: np.ndarray | None = None
     if viewpoint is not None:
         places = as_viewpoints(viewpoint, f"{name}: viewpoint")
-        viewpoint = places if as_array(viewpoint, name).ndim == 2 else places[0]
-    return View(cloud, normals, viewpoint, name)
+        if as_array(viewpoint, name).ndim == 1:
+            places = places[0]
+    return View(cloud, normals, places, name)
 
 
 def choose_extractor(
