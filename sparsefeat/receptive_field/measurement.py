@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsefeat.checks import checked_seed
 from sparsefeat.errors import InputError
-from sparsefeat.extract.inputs import checked_seed, checked_voxel_size
+from sparsefeat.extract.inputs import checked_voxel_size
 from sparsefeat.models.blocks import network_inputs
 from sparsefeat.models.reach import measure_reach
 from sparsefeat.models.voxel_cloud import voxelize

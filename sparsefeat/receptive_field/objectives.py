@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparsefeat.checks import checked_seed
 from sparsefeat.errors import InputError
-from sparsefeat.extract.inputs import checked_seed
 from sparsefeat.losses import CYCLE_FORMS, point_info_nce
 from sparsefeat.receptive_field.shapes import SurfaceShape
 

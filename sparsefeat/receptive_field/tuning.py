@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefeat.checks import checked_seed
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
-from sparsefeat.extract.inputs import checked_seed
 from sparsefeat.extract.orientation import outward_vectors
 from sparsefeat.receptive_field.descent import (
     Descent,
