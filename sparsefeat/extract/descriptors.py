@@ -195,12 +195,12 @@ def cloud_area(points: np.ndarray) -> float:
         InputError: too few points, or every point so often that the eighth neighbour is at the same place.
     """
     if len(points) <= _AREA_NEIGHBOURS:
-        raise InputError(f"a cloud of {len(points)} points, expected more than {_AREA_NEIGHBOURS}")
+        raise InputError(f"points: {len(points)} of them, expected more than {_AREA_NEIGHBOURS}")
     distance = cKDTree(points).query(points, _AREA_NEIGHBOURS + 1)[0][:, -1]
     if not distance.any():
         places = len(np.unique(points, axis=0))
         raise InputError(
-            f"a cloud of {len(points)} points at {places} places, each of them taken more than {_AREA_NEIGHBOURS} times; "
+            f"points: {len(points)} points at {places} places, each of them taken more than {_AREA_NEIGHBOURS} times; "
             "expected every point once"
         )
     return float(np.pi * (distance**2).sum() / _AREA_NEIGHBOURS)

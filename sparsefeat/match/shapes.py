@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, naming
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.descriptors import (
     SHAPE_VOXEL,
@@ -137,7 +137,8 @@ def describe_shape(
             raise InputError(
                 f"{name}: normals {normals.shape}, expected {vertices.shape} for a cloud and none for a mesh"
             )
-    area = shape_area(vertices, faces) if whole_area is None else whole_area
+    with naming(name):
+        area = shape_area(vertices, faces) if whole_area is None else whole_area
     if not area > 0:
         raise InputError(f"{name}: its area is {area:g}, expected a positive one")
     if faces is None and normals is None:

@@ -800,7 +800,7 @@ def test_the_effective_field_lies_within_the_theoretical_one(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"voxel_size": 0}, "voxel size 0, expected a positive number"),
+        ({"voxel_size": 0}, "voxel size 0.0, expected a positive number"),
         ({"voxel_size": -1.0}, "voxel size -1.0, expected a positive number"),
         ({"probes": 0}, "probes 0, expected 1 or more"),
         ({"points": np.full((9, 3), np.nan)}, "points: NaN or infinite"),
