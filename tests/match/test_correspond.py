@@ -330,7 +330,9 @@ def test_wrong_input_is_one_line(tmp_path, described, person, capsys):
     with pytest.raises(InputError, match="initial map: rows .* expected 0 to"):
         correspond_shapes(a, b, initial=[far])
     flat = np.zeros((100, 3))
-    with pytest.raises(InputError, match="a: 100 points at 1 places, each of them taken more than 8 times"):
+    with pytest.raises(
+        InputError, match="a: 100 points at 1 places, each of them taken more than 8 times"
+    ):
         sparsefeat.correspond(flat, person)
     write_off(tmp_path / "a.off", *person)
     one = str(tmp_path / "a.off")
