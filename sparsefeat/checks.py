@@ -27,7 +27,11 @@ def checked_count(value: Any, what: str, least: int = 1) -> int:
 
 
 def checked_seed(seed: Any) -> int:
-    """The seed, if it is a whole number of at least 0, as numpy's generators take it."""
+    """The seed, if it is a whole number of at least 0, as numpy's generators take it.
+
+    Raises:
+        InputError: another type, or a negative number.
+    """
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed {seed!r}, expected a whole number of at least 0")
     return int(seed)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsefeat.checks import checked_seed
 from sparsefeat.errors import InputError, opening
 
 # Name of a data set -> module of `sparsefeat.data` and function in it that reads its folder.
@@ -172,7 +173,7 @@ class ShapeDataset:
         by_class: dict[int | None, list[int]] = {}
         for row in self.rows(split):
             by_class.setdefault(self.shapes[row].label, []).append(row)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(checked_seed(seed))
         chosen: list[int] = []
         for label in sorted(by_class, key=lambda value: -1 if value is None else value):
             rows = by_class[label]
@@ -207,7 +208,7 @@ class ShapeDataset:
             shape = self.shapes[row]
             who = (shape.individual,) if shape.individual is not None else (None, row)
             members.setdefault((shape.label, who), []).append(row)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(checked_seed(seed))
         held: set[int] = set()
         for label in dict.fromkeys(key[0] for key in members):
             someone = [key for key in members if key[0] == label]
@@ -326,7 +327,7 @@ def split_per_class(
     Raises:
         InputError: a class has not so many rows, or none would be left to test on.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     chosen: set[int] = set()
     for label in sorted(set(labels)):
         rows = np.flatnonzero(np.asarray(labels) == label)

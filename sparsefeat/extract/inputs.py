@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefeat.checks import as_array, checked_count, checked_positive, checked_seed
+from sparsefeat.checks import as_array, checked_count, checked_positive
 from sparsefeat.errors import InputError
 from sparsefeat.models.voxel_cloud import INTERPOLATIONS
 
 __all__ = [
-    "METRES", "as_tensor", "check_options", "check_points", "checked_seed", "checked_voxel_size", "chosen_rows",
+    "METRES", "as_tensor", "check_options", "check_points", "checked_voxel_size", "chosen_rows",
     "unit_factor",
 ]  # fmt: skip
 

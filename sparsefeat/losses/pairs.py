@@ -244,9 +244,9 @@ def point_info_nce(f: Tensor, g: Tensor, temperature: float, near: Tensor | None
 def info_nce_among_all(f: Tensor, g: Tensor, near: Tensor, temperature: float) -> Tensor:
     """InfoNCE of points of one cloud against all points of the other, as matches are searched for.
 
-    ``- mean_i log sum_{j near i} S01(i, j)``, where S01 runs over the whole of cloud 1: what lies outside the overlap is
-    where a match goes wrong most often, and is a negative too. (PointInfoNCE with several positives; Khosla et al., Supervised
-    Contrastive Learning, NeurIPS 2020, discuss where the logarithm goes. Outside the sum any near point is right.)
+    ``- mean_i log sum_{j near i} S01(i, j)``, where the softmax S01 runs over the whole of cloud 1. Points outside the
+    overlap are negatives, too. To end at any near point costs nothing more: the sum is inside the logarithm, which is the
+    form L_in of Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, eq. 3.
 
     Args:
         f: of the points whose place is in both clouds. Shape: (n, C), unit norm

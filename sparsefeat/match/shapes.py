@@ -15,6 +15,7 @@ from torch import Tensor
 from sparsefeat.errors import InputError, naming
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.descriptors import (
+    DEFAULT_CHECKPOINT,
     SHAPE_VOXEL,
     SIGNATURE_CHANNELS,
     as_shape,
@@ -30,7 +31,6 @@ from sparsefeat.mesh.laplacian import LaplaceBasis, laplace_basis, sparse_tensor
 from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.mesh.orientation import estimate_normals
 
-SHAPE_CHECKPOINT = "sparsefeat/creatures-oriented-v4"
 EIGENPAIRS = 128
 LEAST_VERTICES = 60
 
@@ -83,7 +83,7 @@ class DescribedShape:
 def shape_extractor(
     extractor: FeatureExtractor | str | os.PathLike | None, device: str | None = None
 ) -> FeatureExtractor:
-    """The extractor itself, that of a checkpoint's name, or for None that of ``creatures-oriented-v4``."""
+    """The extractor itself, that of a checkpoint's name, or for None the released one for shapes."""
     if isinstance(extractor, FeatureExtractor):
         return extractor
     if extractor is None:
@@ -93,7 +93,7 @@ def shape_extractor(
 
 @lru_cache(maxsize=1)
 def _released(device: str | None) -> FeatureExtractor:
-    return FeatureExtractor.from_pretrained(SHAPE_CHECKPOINT, device=device)
+    return FeatureExtractor.from_pretrained(DEFAULT_CHECKPOINT, device=device)
 
 
 def describe_shape(

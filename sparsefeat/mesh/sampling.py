@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparsefeat.checks import checked_seed
 from sparsefeat.errors import InputError
 from sparsefeat.io.meshes import check_mesh
 
@@ -50,7 +51,7 @@ def sample_surface(
         seed: number, or a generator to draw from.
 
     Raises:
-        InputError: not a mesh, no area at all, or neither or both of count and spacing.
+        InputError: not a mesh, no area at all, neither or both of count and spacing, or a negative seed.
     """
     vertices, faces = check_mesh(vertices, faces)
     areas, normals = _areas(vertices, faces)
@@ -64,7 +65,8 @@ def sample_surface(
         raise InputError(f"count {count!r}, expected a whole number from 0 to {_MAX_SAMPLES}")
     if not (total > 0 and math.isfinite(total)):
         raise InputError(f"the mesh has area {total:g}, expected a positive one")
-    return _draw(vertices, faces, areas, normals, int(count), np.random.default_rng(seed))
+    generator = seed if isinstance(seed, np.random.Generator) else checked_seed(seed)
+    return _draw(vertices, faces, areas, normals, int(count), np.random.default_rng(generator))
 
 
 def _draw(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsefeat.checks import checked_seed
+from sparsefeat.checks import checked_positive, checked_seed
 from sparsefeat.errors import InputError
 from sparsefeat.losses import CYCLE_FORMS, point_info_nce
 from sparsefeat.receptive_field.shapes import SurfaceShape
@@ -195,7 +195,7 @@ class CorrespondenceObjective(Objective):
             raise InputError(
                 f"expected as many landmarks on each of two or more shapes, got {sorted(counts)}"
             )
-        _check_positive(temperature=temperature)
+        checked_positive(temperature, "temperature")
         if points < 2:
             raise InputError(f"expected 2 points or more, got {points}")
         chosen = np.random.default_rng(checked_seed(seed)).permutation(counts.pop())[:points]
@@ -242,7 +242,8 @@ class CycleObjective(Objective):
     def __init__(self, form: str = "anchored", temperature: float = 0.07, radius: float = 0.02):
         if form not in CYCLE_FORMS:
             raise InputError(f"form {form!r}, expected one of {', '.join(CYCLE_FORMS)}")
-        _check_positive(temperature=temperature, radius=radius)
+        checked_positive(temperature, "temperature")
+        checked_positive(radius, "radius")
         self.form, self.temperature, self.radius = form, temperature, radius
 
     def __call__(self, features: Sequence[Tensor], shapes: Sequence[int]) -> Tensor:
@@ -417,12 +418,6 @@ def _places(shape: SurfaceShape) -> Tensor:
     # Far from the origin, as in map coordinates, distances computed by products of matrices are wrong.
     points = shape.vertices[shape.keypoints]
     return torch.from_numpy((points - points.mean(0)) / shape.extent)
-
-
-def _check_positive(**numbers: float) -> None:
-    for name, value in numbers.items():
-        if not 0 < value < math.inf:
-            raise InputError(f"{name}: expected a positive number, got {value}")
 
 
 def _check_count(what: str, given: int, shapes: int) -> None:

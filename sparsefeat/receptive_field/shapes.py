@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from sparsefeat.checks import checked_seed
 from sparsefeat.errors import InputError
 from sparsefeat.extract.descriptors import as_shape
 from sparsefeat.extract.surfaces import SurfacePoints, surface_points
@@ -62,7 +63,7 @@ class SurfaceShape:
             normals = normals / np.where(length > 0, length, 1)
         if isinstance(keypoints, int | np.integer):
             used = surface_vertices(vertices, faces)
-            drawn = np.random.default_rng(seed).permutation(len(used))[:keypoints]
+            drawn = np.random.default_rng(checked_seed(seed)).permutation(len(used))[:keypoints]
             keypoints = used[np.sort(drawn)]
         return cls(vertices, faces, keypoints, normals)
 

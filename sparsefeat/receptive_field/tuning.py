@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefeat.checks import checked_seed
+from sparsefeat.checks import checked_count, checked_seed
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.orientation import outward_vectors
@@ -183,8 +183,7 @@ def tune_receptive_field(
         )
     if not 1 < ratio < math.inf:
         raise InputError(f"ratio must be above 1, got {ratio!r}")
-    if shapes_per_step < 1:
-        raise InputError(f"shapes_per_step: expected 1 or more, got {shapes_per_step}")
+    checked_count(shapes_per_step, "shapes_per_step")
     if steps < 1 or keypoints < 1:
         raise InputError(f"expected 1 step and 1 key point or more, got {steps} and {keypoints}")
     if views < 1 or (views > 1 and method == "soft"):
@@ -215,9 +214,8 @@ def tune_receptive_field(
         descent.train(extractor.model, backbone_learning_rate)
     was_training = extractor.model.training
     extractor.model.train(bool(backbone_learning_rate))
-    frozen = [p for p in extractor.model.parameters() if p.requires_grad]
-    if backbone_learning_rate:
-        frozen = []
+    left_alone = () if backbone_learning_rate else extractor.model.parameters()
+    frozen = [parameter for parameter in left_alone if parameter.requires_grad]
     for parameter in frozen:
         # The gradient of the voxel size goes through the network; its own would stay behind in it.
         parameter.requires_grad_(False)

@@ -389,6 +389,8 @@ def test_a_plain_folder_needs_nothing_but_meshes(tmp_path):
         own.subset("validation")
     with pytest.raises(ValueError, match="not 8"):
         own.few_shot("train", 8, seed=0)
+    with pytest.raises(ValueError, match="seed -1, expected a whole number"):
+        own.few_shot("train", 1, seed=-1)
     data = own.shapes[0].load()
     assert data.vertex_labels is None and data.face_labels is None and data.correspondence is None
 

@@ -105,6 +105,7 @@ def test_a_seed_decides_and_a_generator_goes_on():
         ),
         (lambda v, f: sample_surface(v * 0, f, 3), "area 0, expected a positive one"),
         (lambda v, f: sample_surface(v, [[0, 1, 7]], 3), "expected 0 to 2"),
+        (lambda v, f: sample_surface(v, f, 5, seed=-1), "seed -1, expected a whole number"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused(call, message):

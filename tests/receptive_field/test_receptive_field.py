@@ -599,11 +599,11 @@ def test_how_far_a_shape_lies_from_the_origin_does_not_matter(offset):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CycleObjective(temperature=0), "temperature: expected a positive number, got 0"),
-        (lambda: CycleObjective(radius=-1), "radius: expected a positive number, got -1"),
+        (lambda: CycleObjective(temperature=0), "temperature 0, expected a positive number"),
+        (lambda: CycleObjective(radius=-1), "radius -1, expected a positive number"),
         (
             lambda: CorrespondenceObjective([[0, 1]] * 2, temperature=math.nan),
-            "temperature: .* nan",
+            "temperature nan, expected a positive number",
         ),
         (lambda: CorrespondenceObjective([[0, 1]] * 2, points=0), "2 points or more, got 0"),
         (
@@ -747,7 +747,10 @@ def test_a_better_dilation_behind_a_worse_blend_is_found():
         ({"dilation": (0.5, 2.0)}, "at least 1"),
         ({"method": "soft", "ratio": 0.5}, "ratio must be above 1, got 0.5"),
         ({"ratio": math.nan}, "ratio must be above 1, got nan"),
-        ({"method": "soft", "shapes_per_step": 0}, "shapes_per_step: expected 1 or more, got 0"),
+        (
+            {"method": "soft", "shapes_per_step": 0},
+            "shapes_per_step 0, expected a whole number of at least 1",
+        ),
         ({"learning_rate": -1}, "positive learning_rate .*, got -1 and 0.0"),
         ({"method": "soft", "backbone_learning_rate": -1}, "got 0.25 and -1"),
     ],

@@ -44,7 +44,6 @@ class MapsConfig:
     inputs: Literal["joined", "ours", "hks", "wks", "fpfh", "fpfh_context", "xyz"] = "joined"
     features: FeatureConfig = field(
         default_factory=lambda: FeatureConfig(
-            checkpoint="sparsefeat/creatures-oriented-v4",
             voxel_size=SHAPE_VOXEL,
             scales=list(SHAPE_SCALES),
         )
