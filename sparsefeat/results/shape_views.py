@@ -190,7 +190,8 @@ def _sizes(numbers: dict[str, Any], method: str) -> str:
     sizes = [
         s["voxel_size"] for s in numbers["scores"] if s["method"] == method and s["voxel_size"]
     ]
-    sizes += [t["voxel_size"] for t in numbers["tunings"].get(method, []) if not sizes]
+    if not sizes:
+        sizes = [size for t in numbers["tunings"].get(method, []) for size in t["voxel_sizes"]]
     ends = [f"{size:.3g}" for size in (min(sizes), max(sizes))] if sizes else []
     return " to ".join(dict.fromkeys(ends))
 

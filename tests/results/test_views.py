@@ -50,7 +50,7 @@ def map_numbers() -> dict[str, Any]:
         for method in ("tuned", "hks") for kind in ("nearest", "functional")
         for rotated in (False, True)
     ]  # fmt: skip
-    tunings = {"tuned": [{"voxel_size": 0.0179}]}
+    tunings = {"tuned": [{"voxel_sizes": [0.0179]}]}
     return transfer_numbers("correspondence") | {"scores": [], "maps": maps, "tunings": tunings}
 
 
