@@ -94,6 +94,25 @@ def as_array(values: Any, what: str) -> np.ndarray:
         ) from error
 
 
+def as_points(points: Any, what: str) -> np.ndarray:
+    """The points as float64.
+
+    Args:
+        points: Shape (N, 3).
+        what: begins the message.
+
+    Raises:
+        InputError: another shape or type, or a point that is not finite.
+    """
+    array = as_array(points, what)
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
+        raise InputError(f"{what}: {array.shape} of {array.dtype}, expected numbers (N, 3)")
+    finite = np.isfinite(array).all(1)
+    if not finite.all():
+        raise InputError(f"{what}: row {int(np.argmin(finite))} is not finite")
+    return np.ascontiguousarray(array, dtype=np.float64)
+
+
 def _as_float(value: Any) -> float:
     try:
         return float(value)

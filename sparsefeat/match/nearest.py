@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefeat.checks import as_array, checked_count
 from sparsefeat.errors import InputError
 
 # Two distances count as equal below this share of their scale. Identical features get distances that
@@ -33,8 +34,8 @@ def nearest_neighbours(
     Raises:
         InputError: shapes that do not fit, features that are not finite, M = 0.
     """
-    a, b, tie = _prepare(features0, features1, block, device)
-    best = _Best(len(a), a, tie)
+    a, b = _prepare(features0, features1, block, device)
+    best = _Best(a[:, -2])
     for i in range(0, len(a), block):
         for j in range(0, len(b), block):
             best.update(a[i : i + block] @ b[j : j + block].T, 1, i, j)
@@ -52,10 +53,10 @@ def nearest_both_ways(
     Returns:
         (N,) int64 rows of ``features1`` and (M,) int64 rows of ``features0``.
     """
-    a, b, tie = _prepare(features0, features1, block, device)
+    a, b = _prepare(features0, features1, block, device)
     if len(a) == 0:
         raise InputError("nearest neighbours: no features on the first side")
-    forward, backward = _Best(len(a), a, tie), _Best(len(b), a, tie)
+    forward, backward = _Best(a[:, -2]), _Best(b[:, -1])
     for i in range(0, len(a), block):
         for j in range(0, len(b), block):
             distances = a[i : i + block] @ b[j : j + block].T
@@ -71,22 +72,24 @@ def is_mutual(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
 
 
 class _Best:
-    """The nearest row so far of each query."""
+    """The nearest row so far of each query, which has half a squared norm."""
 
-    def __init__(self, length: int, like: Tensor, tie: float):
-        self.distance = torch.full((length,), torch.inf, dtype=like.dtype, device=like.device)
-        self.index = torch.zeros(length, dtype=torch.int64, device=like.device)
-        self.tie = tie
+    def __init__(self, half: Tensor):
+        self.half = half
+        self.distance = torch.full_like(half, torch.inf)
+        self.index = torch.zeros(len(half), dtype=torch.int64, device=half.device)
 
     def update(self, distances: Tensor, axis: int, query: int, candidate: int) -> None:
         """Take in one block of distances; its queries start at ``query``, its candidates at ``candidate``."""
         smallest = distances.amin(axis)
+        rows = slice(query, query + distances.shape[1 - axis])
+        # Bounds the terms that a distance is the difference of: |b|^2 <= 2 (|a|^2 + |a - b|^2).
+        tie = _TIE[smallest.dtype] * 2 * (self.half[rows] + smallest.clamp(min=0))
         # argmax of booleans gives the first True: the lowest index among equals.
-        near = distances <= (smallest + self.tie).unsqueeze(axis)
+        near = distances <= (smallest + tie).unsqueeze(axis)
         first = near.to(torch.uint8).argmax(axis) + candidate
-        rows = slice(query, query + len(smallest))
         # Blocks come in ascending order of candidates, so a tie with an earlier block keeps the earlier.
-        better = smallest < self.distance[rows] - self.tie
+        better = smallest < self.distance[rows] - tie
         self.distance[rows] = torch.where(better, smallest, self.distance[rows])
         self.index[rows] = torch.where(better, first, self.index[rows])
 
@@ -96,15 +99,16 @@ def _prepare(
     features1: np.ndarray | Tensor,
     block: int,
     device: torch.device | str | None,
-) -> tuple[Tensor, Tensor, float]:
+) -> tuple[Tensor, Tensor]:
     """Both sides with columns appended, so that a product of rows is half a squared distance.
 
     ``(a, |a|^2 / 2, 1) . (-b, 1, |b|^2 / 2) = |a - b|^2 / 2``: one matrix product gives a whole block.
-    Beside them the difference below which two such values are equal.
     """
-    if block < 1:
-        raise InputError(f"block: expected a positive number of rows, got {block}")
-    a, b = torch.as_tensor(features0), torch.as_tensor(features1)
+    checked_count(block, "block")
+    a, b = (
+        given if isinstance(given, Tensor) else torch.as_tensor(as_array(given, "features"))
+        for given in (features0, features1)
+    )
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise InputError(
             f"nearest neighbours: expected features (N, C) and (M, C), got {tuple(a.shape)} and "
@@ -121,14 +125,12 @@ def _prepare(
         if not bool(torch.isfinite(x).all()):
             row = int((~torch.isfinite(x)).any(1).nonzero()[0])
             raise InputError(f"nearest neighbours: the {side} features are not finite (row {row})")
-    # Distances do not change, and what is equal to rounding is small for features far from the origin.
-    centre = b.mean(0)
+    # Distances do not change, and what is equal to rounding is small for features far from the origin. A mean would go
+    # where a single far row is.
+    centre = b.median(0).values
     a, b = a - centre, b - centre
     half_a, half_b = a.square().sum(1, keepdim=True) / 2, b.square().sum(1, keepdim=True) / 2
-    # The largest squared norm bounds the terms that a distance is the difference of.
-    scale = max(float(half.max()) for half in (half_a, half_b) if len(half))
     return (
         torch.cat([a, half_a, torch.ones_like(half_a)], 1),
         torch.cat([-b, torch.ones_like(half_b), half_b], 1),
-        _TIE[dtype] * scale,
     )

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import atomic_write, sweep
 
-_VERSION = 2  # of what is computed as much as of the layout: raise it whenever either changes
+_VERSION = 3  # of what is computed as much as of the layout: raise it whenever either changes
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, sp.csr_matrix, sp.csr_matrix]
 

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
+from sparsefeat.checks import as_points
 from sparsefeat.errors import InputError
 
 BINS = 11
@@ -132,13 +133,9 @@ def _pair_bins(
 
 
 def _checked(points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    points, normals = np.asarray(points, dtype=np.float64), np.asarray(normals, dtype=np.float64)
-    if points.ndim != 2 or points.shape[1] != 3 or normals.shape != points.shape:
-        raise InputError(
-            f"fpfh: expected points and normals (N, 3), got {points.shape}, {normals.shape}"
-        )
-    if not (np.isfinite(points).all() and np.isfinite(normals).all()):
-        raise InputError("fpfh: points or normals have NaN or infinite values")
+    points, normals = as_points(points, "fpfh: points"), as_points(normals, "fpfh: normals")
+    if len(points) != len(normals):
+        raise InputError(f"fpfh: {len(points)} points and {len(normals)} normals, expected as many")
     # Vectors may be shorter where their side is uncertain; its formulas are of unit ones.
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     return points, normals / length.clip(1e-12)

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import dijkstra
 
 from sparsefeat.errors import InputError
+from sparsefeat.io.meshes import check_mesh
 from sparsefeat.mesh.seams import sew
 
 
@@ -19,7 +20,7 @@ def geodesic_graph(vertices: np.ndarray, faces: np.ndarray) -> sp.csr_matrix:
     fine it is. With the second ring that is 3.5 %, and about 1 % in the mean.
     Vertices of a seam, see :func:`sparsefeat.mesh.seams.sew`, are a hair apart.
     """
-    vertices, faces = _checked(vertices, faces)
+    vertices, faces = check_mesh(vertices, faces, "geodesics")
     n = len(vertices)
     faces, first = sew(vertices, faces)
     start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
@@ -51,7 +52,7 @@ def geodesic_distances(
         (S, N) float64, in the vertices' unit; infinite between components.
 
     Raises:
-        InputError: shapes that do not fit, indices out of range.
+        InputError: no mesh, a vertex that is not finite, indices out of range.
     """
     graph = geodesic_graph(vertices, faces)
     indices = None if sources is None else _rows("sources", sources, graph.shape[0])
@@ -102,7 +103,7 @@ def correspondence_error(
     Raises:
         InputError: shapes that do not fit, rows out of range, a target without area.
     """
-    vertices, faces = _checked(vertices, faces)
+    vertices, faces = check_mesh(vertices, faces, "geodesics")
     n = len(vertices)
     predicted, true = _rows("predicted", predicted, n), _rows("true", true, n)
     if predicted.shape != true.shape:
@@ -141,22 +142,6 @@ def error_curve(errors: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return np.searchsorted(errors, np.asarray(thresholds, dtype=np.float64), side="right") / len(
         errors
     )
-
-
-def _checked(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    vertices, faces = np.asarray(vertices, dtype=np.float64), np.asarray(faces)
-    if vertices.ndim != 2 or vertices.shape[1] != 3:
-        raise InputError(f"geodesics: expected vertices (N, 3), got {vertices.shape}")
-    if faces.ndim != 2 or faces.shape[1] != 3 or not np.issubdtype(faces.dtype, np.integer):
-        raise InputError(
-            f"geodesics: expected integer faces (F, 3), got {faces.dtype} {faces.shape}"
-        )
-    if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
-        raise InputError(
-            f"geodesics: faces name vertices {faces.min()} to {faces.max()}, expected 0 to "
-            f"{len(vertices) - 1}"
-        )
-    return vertices, faces
 
 
 def _rows(name: str, rows: np.ndarray | Sequence[int], n: int) -> np.ndarray:

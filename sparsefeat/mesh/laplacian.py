@@ -12,8 +12,10 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from sparsefeat.checks import as_array, as_points, checked_count
 from sparsefeat.errors import InputError
 from sparsefeat.extras import import_extra
+from sparsefeat.io.meshes import check_mesh
 from sparsefeat.mesh.basis_cache import BasisCache
 from sparsefeat.mesh.eigen import smallest_eigenpairs
 from sparsefeat.mesh.gradient import gradient_operators
@@ -125,7 +127,7 @@ def laplace_basis(
     Raises:
         InputError: shapes that do not fit, indices out of range, values that are not finite, no area.
     """
-    vertices, faces = _checked(vertices, faces, k, kind)
+    vertices, faces, k = _checked(vertices, faces, k, kind)
     store = None if cache is None else BasisCache(cache)
     key = () if store is None else (vertices, faces, k, kind)
     arrays = None if store is None else store.read(*key)
@@ -145,42 +147,22 @@ def laplace_basis(
 
 def _checked(
     vertices: np.ndarray | Tensor, faces: np.ndarray | Tensor | None, k: int, kind: str
-) -> tuple[np.ndarray, np.ndarray | None]:
-    vertices = np.ascontiguousarray(_numpy(vertices), dtype=np.float64)
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or len(vertices) < 3:
-        raise InputError(
-            f"laplace_basis: expected vertices (N, 3), N at least 3, got {vertices.shape}"
-        )
-    bad = ~np.isfinite(vertices).all(1)
-    if bad.any():
-        raise InputError(f"laplace_basis: vertex {int(bad.argmax())} is not finite")
-    if k < 1:
-        raise InputError(f"laplace_basis: expected k of at least 1, got {k}")
+) -> tuple[np.ndarray, np.ndarray | None, int]:
+    k = checked_count(k, "laplace_basis: k")
     if kind not in ("robust", "cotangent"):
         raise InputError(f"laplace_basis: unknown kind {kind!r}; there are robust, cotangent")
-    if faces is None:
-        if kind != "robust":
-            raise InputError("laplace_basis: a point cloud has no cotangents; use kind='robust'")
-        return vertices, None
-    faces = _numpy(faces)
-    if faces.ndim != 2 or faces.shape[1] != 3 or not np.issubdtype(faces.dtype, np.integer):
-        raise InputError(
-            f"laplace_basis: expected integer faces (F, 3), got {faces.dtype} {faces.shape}"
-        )
-    faces = np.ascontiguousarray(faces, dtype=np.int64)
-    if len(faces) == 0:
-        raise InputError("laplace_basis: no faces; pass faces=None for a point cloud")
-    outside = (faces < 0) | (faces >= len(vertices))
-    if outside.any():
-        row = int(outside.any(1).argmax())
-        raise InputError(
-            f"laplace_basis: face {row} is {faces[row].tolist()}, expected 0 to {len(vertices) - 1}"
-        )
-    return vertices, faces
-
-
-def _numpy(values: np.ndarray | Tensor) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if faces is not None:
+        faces = as_array(faces, "laplace_basis: faces")
+        if len(faces) == 0:
+            raise InputError("laplace_basis: no faces; pass faces=None for a point cloud")
+        vertices, faces = check_mesh(vertices, faces, "laplace_basis")
+    elif kind != "robust":
+        raise InputError("laplace_basis: a point cloud has no cotangents; use kind='robust'")
+    else:
+        vertices = as_points(vertices, "laplace_basis: vertices")
+    if len(vertices) < 3:
+        raise InputError(f"laplace_basis: {len(vertices)} vertices, expected 3 or more")
+    return vertices, faces, k
 
 
 def _compute(vertices: np.ndarray, faces: np.ndarray | None, k: int, kind: str) -> tuple:
@@ -211,7 +193,12 @@ def _compute(vertices: np.ndarray, faces: np.ndarray | None, k: int, kind: str) 
     if len(inside) < len(vertices):
         nearest = cKDTree(vertices[inside]).query(vertices[~used])[1]
         vectors[~used] = some[nearest]
-    gradients = (matrix[first] for matrix in gradient_operators(vertices, faces))
+    # A share of the area, so that gradients do not depend on the unit.
+    regularization = 1e-5 * float(mass.sum())
+    gradients = (
+        matrix[first]
+        for matrix in gradient_operators(vertices, faces, regularization=regularization)
+    )
     return (values, vectors, mass, *gradients)
 
 

@@ -30,7 +30,7 @@ import scipy.sparse as sp
 from scipy.spatial import cKDTree
 from scipy.stats import qmc
 
-from sparsefeat.checks import as_array
+from sparsefeat.checks import as_array, as_points, checked_seed
 from sparsefeat.errors import InputError
 from sparsefeat.mesh.normals import fit_normals
 from sparsefeat.mesh.visibility import FreeSpace, surface_spacing
@@ -71,6 +71,8 @@ _GRAZING = 0.5
 """Cosine between normal and line of sight from which a vote counts in full."""
 _DOUBT = 0.04
 """A viewpoint of so much less support than the best one has 1/e of its vote."""
+_POOLED = 16
+"""Points that decide together which of several viewpoints sees one of them best."""
 _NEIGHBOURS = 10
 _SPREAD = 3.0
 _ROUNDS = 60
@@ -125,7 +127,7 @@ def estimate_normals(
     Raises:
         InputError: points or viewpoints of another shape.
     """
-    points = _checked(points)
+    points, seed = as_points(points, "points"), checked_seed(seed)
     if len(points) < 3:
         return np.zeros(points.shape)  # no surface
     fitted = fit_normals(points)
@@ -159,7 +161,7 @@ def check_viewpoint(points: np.ndarray, viewpoint: np.ndarray, seed: int = 0) ->
     Raises:
         InputError: points or viewpoints of another shape.
     """
-    points, places = _checked(points), as_viewpoints(viewpoint)
+    points, places, seed = as_points(points, "points"), as_viewpoints(viewpoint), checked_seed(seed)
     if len(points) < FEW_POINTS:
         return ViewpointCheck(1.0, 1.0, 1.0, 1.0)
     chosen = _spread_rows(points, _POINTS, seed)
@@ -197,10 +199,13 @@ def best_viewpoint(
     every = np.arange(len(points))
     cloud = _Cloud(points, every, fit_normals(points) if normals is None else normals, 0)
     best, score = np.zeros(len(points), dtype=np.int64), np.full(len(points), -np.inf)
+    # Some lines of sight slip between the points of a surface: what hides a point is asked of those around it, too.
+    around = cKDTree(points).query(points, min(_POOLED, len(points)))[1].reshape(len(points), -1)
     for row, place in enumerate(viewpoints):
         free, cosine = cloud.seen(place[None], every)
-        better = free[0] + np.abs(cosine[0]) > score
-        best[better], score[better] = row, (free[0] + np.abs(cosine[0]))[better]
+        found = free[0].astype(np.float64)[around].mean(1) + np.abs(cosine[0])
+        better = found > score
+        best[better], score[better] = row, found[better]
     return best
 
 
@@ -382,10 +387,3 @@ def _spread_rows(points: np.ndarray, count: int, seed: int) -> np.ndarray:
     if len(rows) > count:
         rows = np.random.default_rng(seed).choice(rows, count, replace=False)
     return np.sort(rows)
-
-
-def _checked(points: np.ndarray) -> np.ndarray:
-    points = np.asarray(points, dtype=np.float64)
-    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
-        raise InputError(f"points: shape {points.shape}, expected finite points (N, 3)")
-    return points

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparsefeat.checks import checked_seed
+from sparsefeat.checks import checked_count, checked_positive, checked_seed
 from sparsefeat.errors import InputError
 from sparsefeat.io.meshes import check_mesh
 
@@ -59,9 +59,11 @@ def sample_surface(
     if (count is None) == (spacing is None):
         raise InputError(f"count {count} and spacing {spacing}, expected one of them")
     if spacing is not None:
-        number = _check_length(spacing, "spacing", total / _check_positive(spacing, "spacing") ** 2)
+        number = _check_length(
+            spacing, "spacing", total / checked_positive(spacing, "spacing") ** 2
+        )
         count = math.ceil(number)
-    if isinstance(count, bool) or int(count) != count or not 0 <= count <= _MAX_SAMPLES:
+    if checked_count(count, "count", 0) > _MAX_SAMPLES:
         raise InputError(f"count {count!r}, expected a whole number from 0 to {_MAX_SAMPLES}")
     if not (total > 0 and math.isfinite(total)):
         raise InputError(f"the mesh has area {total:g}, expected a positive one")
@@ -98,16 +100,6 @@ def _areas(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndar
     length = np.linalg.norm(cross, axis=1)
     normals = np.divide(cross, length[:, None], out=np.zeros_like(cross), where=length[:, None] > 0)
     return length / 2, normals
-
-
-def _check_positive(value: float, what: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise InputError(f"{what} {value!r}, expected a positive number")
-    return number
 
 
 def _check_length(value: float, what: str, points: float) -> float:

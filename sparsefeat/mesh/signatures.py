@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sparsefeat.checks import as_array, checked_count, checked_positive
 from sparsefeat.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ def heat_kernel_signature(
     Raises:
         InputError: ``count`` or ``times`` not positive, or fewer than two positive eigenvalues.
     """
-    if count < 1:
-        raise InputError(f"heat_kernel_signature: expected a count of at least 1, got {count}")
+    count = checked_count(count, "heat_kernel_signature: count")
     squares, values = basis.eigenvectors.square(), basis.eigenvalues
     scale = basis.area
     if times is None:
@@ -88,16 +88,17 @@ def wave_kernel_signature(
     Raises:
         InputError: ``count`` or ``energies`` not positive, or fewer than two positive eigenvalues.
     """
-    if count < 1:
-        raise InputError(f"wave_kernel_signature: expected a count of at least 1, got {count}")
+    count = checked_count(count, "wave_kernel_signature: count")
     logarithm = _positive(basis).log()
     low, high = float(logarithm[0]), float(logarithm[-1])
     if energies is not None:
-        if not 0 < energies[0] < energies[1]:
-            raise InputError(
-                f"wave_kernel_signature: energies {energies}, expected two positive ones, lower first"
-            )
-        low, high = math.log(energies[0]), math.log(energies[1])
+        what = "wave_kernel_signature: energies"
+        given = as_array(energies, what)
+        if given.shape != (2,):
+            raise InputError(f"{what} {energies}, expected two, lower first")
+        low, high = (math.log(checked_positive(energy, what)) for energy in given)
+        if not low < high:
+            raise InputError(f"{what} {energies}, expected the lower one first")
     width = 0.07 * (high - low)
     middles = torch.linspace(
         low + 2 * width, high - 2 * width, count, dtype=logarithm.dtype, device=logarithm.device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefeat.checks import as_array, checked_positive
 from sparsefeat.errors import InputError
 from sparsefeat.io.meshes import check_mesh
 from sparsefeat.mesh.attributes import Pairs, areas_in_cells, nearest_triangles
@@ -110,13 +110,10 @@ def voxelize_mesh(
         InputError: not a mesh (see sparsefeat.io.meshes.check_mesh), a voxel size that is not positive
             or so small that coordinates leave int32, or a device without float64.
     """
-    if isinstance(voxel_size, bool) or not isinstance(voxel_size, (int, float, np.number)):
-        raise InputError(f"voxel size {voxel_size!r}, expected a positive number")
-    size = float(voxel_size)
-    if not (math.isfinite(size) and size > 0):
-        raise InputError(f"voxel size {voxel_size!r}, expected a positive number")
+    size = checked_positive(voxel_size, "voxel size")
     if device is None:
-        head = vertices if isinstance(vertices, Tensor) else next(iter(vertices), None)
+        listed = isinstance(vertices, Sequence) and len(vertices)
+        head = vertices[0] if listed else vertices
         device = head.device if isinstance(head, Tensor) else "cpu"
     device = _usable(device)
     single, meshes = _checked_meshes(vertices, faces, device)
@@ -272,10 +269,9 @@ def _usable(device: str | torch.device) -> torch.device:
 def _tensor(values, what: str, device: torch.device) -> Tensor:
     if isinstance(values, Tensor):
         return values.detach().to(device)
-    try:
-        array = np.asarray(values)
-        # torch has no wide unsigned types, and warns of arrays that cannot be written.
-        array = array.astype(np.int64) if array.dtype.kind == "u" else np.array(array)
-        return torch.from_numpy(array).to(device)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what}: not an array of numbers ({error})") from error
+    array = as_array(values, what)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{what}: {array.dtype}, expected an array of numbers")
+    # torch has no wide unsigned types, and warns of arrays that cannot be written.
+    array = array.astype(np.int64) if array.dtype.kind == "u" else np.array(array)
+    return torch.from_numpy(array).to(device)

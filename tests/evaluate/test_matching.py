@@ -428,3 +428,14 @@ def test_a_dense_descriptor_sees_all_points_and_keeps_the_same_key_points(tmp_pa
 def test_descriptors_far_from_the_origin_are_told_apart():
     features = np.random.default_rng(0).normal(size=(200, 3)) + 1e6
     assert nearest_neighbours(features, features).tolist() == list(range(200))
+
+
+def test_a_row_of_large_norm_does_not_make_the_others_equal():
+    rng = np.random.default_rng(0)
+    f = rng.normal(size=(200, 8))
+    f /= np.linalg.norm(f, axis=1, keepdims=True)
+    others = np.concatenate([f + 1e-3 * rng.normal(size=f.shape), np.full((1, 8), 1e6)])
+    assert (nearest_neighbours(f, others) == np.arange(200)).all()
+    assert (nearest_both_ways(f, others)[1][:200] == np.arange(200)).all()
+    # The far row is nobody's neighbour, and ties are ties all the same.
+    assert (nearest_neighbours(others[:200], np.concatenate([others, f, f])) <= 400).all()

@@ -104,6 +104,15 @@ def test_normals_face_a_given_viewpoint_and_of_several_the_one_that_sees_the_poi
     assert ((estimate_normals(wall, places)[:, 2] > 0) == upper).mean() > 0.95
 
 
+@pytest.mark.parametrize("count", [2000, 20_000])
+def test_of_viewpoints_around_a_shape_none_sees_through_its_points(count):
+    directions = np.random.default_rng(0).normal(size=(count, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    places = 10 * np.concatenate([np.eye(3), -np.eye(3)])
+    found = estimate_normals(directions * [1, 1, 1.5], places)
+    assert right_share(found, directions / [1, 1, 1.5]) > 0.995
+
+
 def test_where_either_side_may_be_outside_normals_are_short():
     flat = sheet((0, 0, 0), (3, 3, 0))
     flat[:, 2] += np.random.default_rng(1).normal(0, 0.02, len(flat))
@@ -135,7 +144,7 @@ def test_few_points_have_normals_too(count):
 def test_a_viewpoint_that_is_none_is_refused(viewpoint):
     with pytest.raises(InputError, match="three finite numbers"):
         estimate_normals(np.eye(3), viewpoint)
-    with pytest.raises(InputError, match="finite points"):
+    with pytest.raises(InputError, match=r"expected numbers \(N, 3\)"):
         estimate_normals(np.ones((3, 2)))
 
 

@@ -86,11 +86,11 @@ def test_several_radii_and_their_means_stand_side_by_side():
 
 def test_what_does_not_fit_is_refused():
     points, normals = cloud(5)
-    with pytest.raises(InputError, match="points and normals"):
+    with pytest.raises(InputError, match="5 points and 4 normals"):
         fpfh(points, normals[:4], 0.1)
     with pytest.raises(InputError, match="positive"):
         fpfh(points, normals, 0.0)
-    with pytest.raises(InputError, match="NaN"):
+    with pytest.raises(InputError, match="points: row 0 is not finite"):
         fpfh(points * np.nan, normals, 1.0)
 
 

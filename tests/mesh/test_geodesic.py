@@ -104,8 +104,15 @@ def test_wrong_correspondences_are_refused():
         correspondence_error(vertices, faces, np.array([0]), np.array([0]), np.zeros((3, 3)))
     with pytest.raises(ValueError, match="no area"):
         correspondence_error(np.zeros((3, 3)), np.array([[0, 1, 2]]), np.array([0]), np.array([0]))
-    with pytest.raises(ValueError, match="faces name vertices"):
+    with pytest.raises(ValueError, match="6 of 80 faces name a vertex that is not there"):
         geodesic_distances(vertices, faces + 1)
+
+
+def test_a_vertex_that_is_not_finite_is_refused():
+    vertices, faces = sphere(1)
+    vertices[7] = np.nan
+    with pytest.raises(ValueError, match="first vertex 7"):
+        geodesic_distances(vertices, faces, [0])
 
 
 def test_error_curve_is_the_share_at_or_below():

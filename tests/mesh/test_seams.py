@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from surfaces import sphere
 
 from sparsefeat.mesh.geodesic import geodesic_distances
@@ -100,3 +102,39 @@ def test_a_split_mesh_knows_its_outer_side(winding):
     outwards, normals = outer_normals(split, triangles[:, ::winding])
     assert outwards == winding * expected[0]
     np.testing.assert_allclose(normals, expected[1][faces.ravel()], atol=1e-12)
+
+
+def sheets_of(faces: np.ndarray) -> int:
+    edges = np.concatenate([faces[:, :2], faces[:, 1:]])
+    graph = coo_matrix((np.ones(len(edges)), tuple(edges.T)), shape=(faces.max() + 1,) * 2)
+    return len(np.unique(connected_components(graph, directed=False)[1][np.unique(faces)]))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_soup_of_faces_and_their_backs_is_two_sheets(seed):
+    vertices, faces = sphere(2)
+    both = np.concatenate([faces, faces[:, ::-1]])
+    both = both[np.random.default_rng(seed).permutation(len(both))]
+    corners, triangles = vertices[both].reshape(-1, 3), np.arange(both.size).reshape(-1, 3)
+    sewn, first = sew(corners, triangles)
+    assert len(np.unique(first)) == 2 * len(vertices)
+    assert sheets_of(sewn) == 2
+    np.testing.assert_array_equal(corners[first], corners)
+    assert np.isfinite(geodesic_distances(corners, triangles, [0])).sum() == both.size // 2
+    assert (laplace_basis(corners, triangles, 3).eigenvalues < 1e-6).tolist() == [True, True, False]
+
+
+def test_a_face_that_is_there_twice_stays_in_its_surface():
+    vertices, faces = sphere(2)
+    again = np.concatenate([faces, np.roll(faces[:1], 1, axis=1)])
+    corners, triangles = vertices[again].reshape(-1, 3), np.arange(again.size).reshape(-1, 3)
+    sewn, first = sew(corners, triangles)
+    assert len(np.unique(first)) == len(vertices) and sheets_of(sewn) == 1
+
+
+def test_one_face_with_a_back_leaves_its_surface_whole():
+    vertices, faces = sphere(2)
+    again = np.concatenate([faces, faces[:1, ::-1]])
+    corners, triangles = vertices[again].reshape(-1, 3), np.arange(again.size).reshape(-1, 3)
+    sewn, _ = sew(corners, triangles)
+    assert sheets_of(sewn[: len(faces)]) == 1 and sheets_of(sewn) == 2

@@ -13,6 +13,7 @@ from sparsefeat.data.shapes import load_dataset
 from sparsefeat.synthetic.creatures import FAMILIES, PART_NAMES, make_creature, make_creatures
 from sparsefeat.synthetic.creatures.body import turn
 from sparsefeat.synthetic.creatures.cones import Cones, body_field
+from sparsefeat.synthetic.creatures.dataset import shared_triangulation
 from sparsefeat.synthetic.creatures.families import landmarks, template
 from sparsefeat.transfer.config import CreaturesConfig
 from sparsefeat.transfer.creatures import _comparable, make_missing_creatures
@@ -27,6 +28,19 @@ CASES = {
 
 def seeds(k: int) -> tuple[np.random.SeedSequence, np.random.SeedSequence]:
     return np.random.SeedSequence([k, 1]), np.random.SeedSequence([k, 2])
+
+
+def test_a_creature_does_not_change_the_seeds_that_it_is_made_from():
+    individual, occasion = seeds(0)
+    once, again = (
+        make_creature("humanoid", "human", "stand", individual, occasion, 2500) for _ in range(2)
+    )
+    np.testing.assert_array_equal(once.vertices, again.vertices)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 12, 14, 28])
+def test_shapes_of_a_family_share_as_many_triangulations_as_asked(count):
+    assert {shared_triangulation(k, 2, count) for k in range(count)} == set(range(count))
 
 
 @pytest.fixture(scope="module")
@@ -305,8 +319,8 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"count": 0}, "count: got 0"),
-        ({"vertices": 100}, "vertices: got 100, expected 2500"),
+        ({"count": 0}, "count 0, expected"),
+        ({"vertices": 100}, "vertices 100, expected .* 2500"),
         ({"families": ["dragon"]}, "dragon.*humanoid, quadruped, hand"),
     ],
 )

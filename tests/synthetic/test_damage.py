@@ -227,6 +227,27 @@ def test_fusion_merges_what_comes_close():
     assert np.isfinite(distance).all()
 
 
+def signed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
+    a, b, c = vertices[faces].transpose(1, 0, 2)
+    return float((np.cross(a, b) * c).sum() / 6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_fusion_fills_a_body_and_winds_its_faces_outwards(seed):
+    # With seed 3 a voxel of the surface has no sample.
+    vertices, faces = sphere(3)
+    out = damage.damage_mesh("fusion", vertices * [1, 1, 2], faces, seed)
+    assert signed_volume(out.vertices, out.faces) == pytest.approx(8 / 3 * np.pi, rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["cloud", "fusion"])
+def test_a_vertex_in_no_face_does_not_count_as_size(name):
+    vertices, faces = sphere(3)
+    out = damage.damage_mesh(name, np.concatenate([vertices, [[100, 0, 0]]]), faces, 0)
+    assert len(out.vertices) > 1000
+    np.testing.assert_allclose(np.linalg.norm(out.vertices, axis=1), 1, atol=0.1)
+
+
 def test_damages_refuse_what_they_cannot_do():
     vertices, faces = dumbbell()
     with pytest.raises(InputError, match="expected one of cut"):

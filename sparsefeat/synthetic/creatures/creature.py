@@ -84,7 +84,8 @@ def make_creature(
         raise InputError(
             f"{kind}: unknown pose {pose!r}, expected one of {', '.join(group.classes[kind])}"
         )
-    moves, grid = occasion.spawn(2)
+    # Spawning counts up in a sequence, and that of the caller shall stay as it is.
+    moves, grid = np.random.SeedSequence(occasion.entropy, spawn_key=occasion.spawn_key).spawn(2)
     rng = np.random.default_rng(moves)
     who = np.random.default_rng(individual)
     cones = _posed(group.body(kind, who), pose, group.pose, rng)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsefeat.checks import checked_count
 from sparsefeat.errors import InputError, opening, opens_path
 from sparsefeat.io import yaml12
 from sparsefeat.io.atomic import atomic_folder, made_folder
@@ -87,10 +88,9 @@ def make_creatures(
     }
     limits |= {"landmark_count": (landmark_count, 2500), "workers": (workers, 1)}
     for name, (value, least) in limits.items():
-        if value < least:
-            raise InputError(f"{name}: got {value}, expected {least} or more")
-    if triangulations is not None and triangulations < 1:
-        raise InputError(f"triangulations: got {triangulations}, expected 1 or more, or None")
+        checked_count(value, name, least)
+    if triangulations is not None:
+        checked_count(triangulations, "triangulations")
     unknown = next((name for name in families if name not in KINDS), None)
     if unknown is not None or not families:
         raise InputError(
@@ -189,7 +189,9 @@ def _tasks(
                 individual = np.random.SeedSequence([*key, 1, who])
                 occasion = np.random.SeedSequence([*key, 2, who, nth])
                 shared = (
-                    None if triangulations is None else (len(tasks) * 7 + species) % triangulations
+                    None
+                    if triangulations is None
+                    else shared_triangulation(len(tasks), species, triangulations)
                 )
                 arguments = (
                     family,
@@ -203,6 +205,12 @@ def _tasks(
                 )
                 tasks.append((name, who, *arguments))
     return tasks
+
+
+def shared_triangulation(nth: int, species: int, count: int) -> int:
+    """Which of the triangulations that the shapes of a family share is that of the nth shape: all come up."""
+    # A step that has no divisor in common with their number comes to each of them.
+    return (nth * (7 if count % 7 else 1) + species) % count
 
 
 def _make(name: str, who: int, *arguments) -> Creature:

@@ -123,7 +123,7 @@ def cloud(
     outwards = outer_normals(vertices, faces)[0]
     samples = sample_surface(vertices, faces, count, seed=rng)
     scan = sparse_cloud(
-        samples.points, outwards * samples.normals, rng, count, noise * _height(vertices)
+        samples.points, outwards * samples.normals, rng, count, noise * _height(vertices, faces)
     )
     kept, place = _nearest(samples.points[scan.kept], vertices)
     return DamagedMesh(scan.points, np.zeros((0, 3), np.int64), scan.normals, kept, place)
@@ -235,21 +235,33 @@ def fusion(
         voxel: edge of a voxel, a share of the height.
     """
     measure = import_extra("skimage.measure", "fused shapes")
-    edge = voxel * _height(vertices)
+    edge = voxel * _height(vertices, faces)
     samples = sample_surface(vertices, faces, spacing=edge / 3, seed=rng).points
-    points = np.concatenate([vertices, samples]) / edge
+    points = np.concatenate([vertices[np.unique(faces)], samples]) / edge
     low = (
         np.floor(points.min(0)).astype(int) - 3 + rng.uniform(0, 1, 3)
     )  # the grid does not know the shape
-    cells = np.floor(points - low).astype(int)
-    occupied = np.zeros(cells.max(0) + 4, bool)
-    occupied[tuple(cells.T)] = True
-    solid = scipy.ndimage.binary_fill_holes(scipy.ndimage.binary_closing(occupied))
-    corners, triangles = measure.marching_cubes(solid.astype(np.float32), 0.5)[:2]
+    closed = _occupied(points, low)
+    solid = scipy.ndimage.binary_fill_holes(closed)
+    if solid.sum() == closed.sum():
+        # A voxel that no sample fell into is a hole, through which all that is inside is outside.
+        more = sample_surface(vertices, faces, spacing=edge / 6, seed=rng).points / edge
+        solid = scipy.ndimage.binary_fill_holes(_occupied(np.concatenate([points, more]), low))
+    corners, triangles = measure.marching_cubes(
+        solid.astype(np.float32), 0.5, gradient_direction="ascent"
+    )[:2]
     merged = (corners + 0.5 + low) * edge
     triangles = triangles.astype(np.int64)
     kept, place = _nearest(merged, vertices)
     return DamagedMesh(merged, triangles, outer_normals(merged, triangles)[1], kept, place)
+
+
+def _occupied(points: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Which voxels around a corner have points, closed. Shape: (N, 3), (3,) -> (X, Y, Z) bool, three more on every side."""
+    cells = np.floor(points - low).astype(int)
+    occupied = np.zeros(cells.max(0) + 4, bool)
+    occupied[tuple(cells.T)] = True
+    return scipy.ndimage.binary_closing(occupied)
 
 
 def remesh(
@@ -320,5 +332,6 @@ def _neighbour(rings: sp.csr_matrix, vertices: np.ndarray, row: int) -> int:
     return int(near[((vertices[near] - vertices[row]) ** 2).sum(1).argmin()])
 
 
-def _height(vertices: np.ndarray) -> float:
-    return float(np.ptp(vertices, axis=0).max())
+def _height(vertices: np.ndarray, faces: np.ndarray) -> float:
+    """The longest edge of the surface's box: vertices in no face do not count."""
+    return float(np.ptp(vertices[np.unique(faces)], axis=0).max())
