@@ -93,9 +93,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--resume: expected --json FILE too, the file to go on with")
     prepare_result(args)
     check_file("--json", args.json)
-    check_file("--plot", args.plot)
-    if args.plot is not None and not args.plot.lower().endswith((".png", ".pdf")):
-        raise InputError(f"--plot {args.plot}: expected a name that ends in .png or .pdf")
+    check_file("--plot", args.plot, suffixes=(".png", ".pdf"))
     if args.data is not None and not os.path.isdir(args.data):
         raise InputError(f"--data {args.data}: no such folder")
     data = Path(args.data or "data")

@@ -331,7 +331,7 @@ def compatibility_register(voxel_size: float) -> Register:
 def prepare_outputs(args: argparse.Namespace) -> Path | None:
     """Refuse outputs that could not be written; returns the folder of pictures."""
     prepare_result(args)
-    check_file("--json", args.json)
+    check_file("--json", args.json, (args.viewpoints, args.checkpoint))
     if args.plots is None:
         return None
     check_folder("--plots", args.plots)

@@ -10,10 +10,9 @@ from sparsefeat.cli.frame import (
     StageBar,
     add_feature_options,
     add_viewpoints_option,
-    check_file,
     open_viewpoints,
 )
-from sparsefeat.cli.view import add_html_option
+from sparsefeat.cli.view import add_html_option, check_page
 from sparsefeat.process.tool import DONE, WRONG_INPUT, ToolParser, run_tool
 
 
@@ -25,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Extract; 2 if an input failed."""
-    check_file("--html", args.html)
+    check_page(args.html)
     # Imported here, so that --help answers at once.
     from sparsefeat.extract import FeatureExtractor
     from sparsefeat.extract.files import extract_files, failed_line, find_inputs

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,14 +135,29 @@ def open_viewpoints(args: argparse.Namespace) -> Viewpoints | None:
     return None if args.viewpoints is None else read_viewpoints(args.viewpoints)
 
 
-def check_file(option: str, path: str | os.PathLike | None) -> None:
-    """Refuse a file that could not be written, before the hours of work.
+def check_file(
+    option: str,
+    path: str | os.PathLike | None,
+    inputs: Iterable[str | os.PathLike | None] = (),
+    suffixes: tuple[str, ...] = (),
+) -> None:
+    """Refuse a file that could not be written, or would replace an input, before the hours of work.
+
+    Args:
+        option: for the message.
+        path: of the file; None: the option was not given.
+        inputs: files that the command reads; None and names that are no files are ignored.
+        suffixes: one of which the name must have, in lower case; empty: any name.
 
     Raises:
-        InputError: a folder is there, or none around it.
+        InputError: a folder is there, or none around it, or the file is an input, or has another suffix.
     """
     if path is None:
         return
+    if suffixes and not os.fspath(path).lower().endswith(suffixes):
+        raise InputError(f"{option} {path}: expected a name that ends in {' or '.join(suffixes)}")
+    if os.path.realpath(path) in {os.path.realpath(given) for given in inputs if given is not None}:
+        raise InputError(f"{option} {path}: would replace an input, expected another file")
     folder = os.path.dirname(os.path.abspath(path))
     if not os.fspath(path) or os.path.isdir(path) or not os.path.isdir(folder):
         raise InputError(f"{option} {path}: expected a file in a folder that exists")

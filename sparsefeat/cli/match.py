@@ -7,8 +7,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsefeat.cli.frame import StageBar, add_viewpoints_option, check_file, open_viewpoints
-from sparsefeat.cli.view import add_html_option
+from sparsefeat.cli.frame import StageBar, add_viewpoints_option, open_viewpoints
+from sparsefeat.cli.view import add_html_option, check_page
 from sparsefeat.errors import InputError
 from sparsefeat.process.tool import DONE, ToolParser, run_tool
 
@@ -116,7 +116,7 @@ _ALL_RESULTS = {name for names in _RESULTS.values() for name in names}
 
 def run(args: argparse.Namespace) -> int:
     """Match two scans, all scans of a folder, or two shapes."""
-    check_file("--html", args.html)
+    check_page(args.html)
     _keep_inputs(args)
     kind = _checked_kind(args)
     # Imported here and below, so that --help answers at once.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparsefeat.cli.frame import add_result_option, check_file, prepare_result, publish
-from sparsefeat.cli.view import add_html_option
+from sparsefeat.cli.view import add_html_option, check_page
 from sparsefeat.errors import InputError
 from sparsefeat.process.tool import ToolParser, run_tool
 
@@ -42,13 +42,13 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.transfer.report import to_json
     from sparsefeat.transfer.run import ADAPTER_DRAWS
 
-    check_file("--json", args.json)
     checked_device(args.device or "cpu", torch.nn.Identity())
-    check_file("--html", args.html)
+    check_page(args.html)
     path = find_config(args.config, "transfer")
+    check_file("--json", args.json, [path])
     task = _task(path)
     if task in ("study", "axis"):
-        _check_page(args.html, task)
+        _check_shown(args.html, task)
     if task == "study":
         return _run_study(args, path, _who_wins())
     if task == "axis":
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if task == "maps":
         return _run_maps(args, path)
     config = load_config(TransferConfig, path, args.overrides)
-    _check_page(args.html, config.task)
+    _check_shown(args.html, config.task)
     if config.adapter is not None:
         args.result_task = "receptive_field"
     prepare_result(args)
@@ -115,7 +115,7 @@ def _check_same(path: Path, config: TransferConfig) -> None:
         )
 
 
-def _check_page(html: str | None, task: str) -> None:
+def _check_shown(html: str | None, task: str) -> None:
     """Refuse a page of an experiment that has no shapes to show."""
     if html and task in ("study", "axis", "classification"):
         raise InputError(f"--html: {task} draws charts alone; a page shows shapes")

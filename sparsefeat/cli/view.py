@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Show the inputs, or write the page."""
     # What can be wrong is found out before features are computed.
-    check_file("--html", args.html)
+    check_page(args.html)
     if args.max_points < 1:
         raise InputError(f"--max-points {args.max_points}, expected at least 1")
     # Imported here, so that --help answers at once.
@@ -69,6 +69,15 @@ def add_html_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--html", metavar="FILE", help="write a page to look at the result, one file"
     )
+
+
+def check_page(html: str | None) -> None:
+    """Refuse a ``--html`` that could not be written, or that would replace what is no page, such as an input.
+
+    Raises:
+        InputError: see :func:`sparsefeat.cli.frame.check_file`; or the name ends in neither .html nor .htm.
+    """
+    check_file("--html", html, suffixes=(".html", ".htm"))
 
 
 def read_features(path: str) -> np.ndarray:

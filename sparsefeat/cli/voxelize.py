@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsefeat.cli.frame import StageBar, check_file
-from sparsefeat.cli.view import add_html_option
+from sparsefeat.cli.frame import StageBar
+from sparsefeat.cli.view import add_html_option, check_page
 from sparsefeat.errors import opening
 from sparsefeat.process.tool import DONE, WRONG_INPUT, ToolParser, run_tool
 
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Voxelise; 2 if an input failed."""
-    check_file("--html", args.html)
+    check_page(args.html)
     # Imported here, so that --help answers at once.
     from sparsefeat.extract.files import failed_line
     from sparsefeat.extract.voxelize_files import voxelize_files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,6 +120,23 @@ def test_the_command_reads_a_checkpoint_and_compares_it_with_random_weights(
         set(written["baselines"]) == {"random"} and written["baselines"]["random"]["n_pairs"] == 3
     )
     assert "checkpoint" in capsys.readouterr().out
+
+
+def test_the_report_never_replaces_an_input(tool, scene_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("listed.txt").write_text("*.ply 0 0 0\n")
+    command = [
+        "matching",
+        "--checkpoint",
+        "x",
+        "--data",
+        str(scene_folder),
+        "--json",
+        "data/../listed.txt",
+    ]
+    assert tool.main([*command, "--viewpoints", "listed.txt"]) == 2
+    assert "data/../listed.txt: would replace an input" in capsys.readouterr().err
+    assert Path("listed.txt").read_text() == "*.ply 0 0 0\n"
 
 
 @pytest.mark.parametrize(

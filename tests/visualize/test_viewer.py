@@ -505,6 +505,7 @@ def test_a_label_of_many_digits_is_a_name(tmp_path):
     ("options", "message"),
     [
         (["--html", "no/such/folder/page.html"], "expected a file in a folder that exists"),
+        (["--html", "a.ply"], "--html a.ply: expected a name that ends in .html or .htm"),
         (["--html", "page.html", "--max-points", "0"], "--max-points 0, expected at least 1"),
         (["--html", "page.html", "--up", "q"], "--up: invalid choice: 'q'"),
         (["--html", "page.html", "--labels", "absent.txt"], "absent.txt: cannot be read"),
