@@ -182,12 +182,12 @@ def run_matching(args: argparse.Namespace) -> int:
     extractor = checkpoint_descriptor(args.checkpoint, args.voxel_size, args.device)
     if args.registration == "compatibility":
         register = compatibility_register(extractor.voxel_size)
-    describe = partial(
-        extractor, interpolation=args.interpolation, views=args.views, scales=args.scales
-    )
-    descriptors: dict[str, Describe] = {"checkpoint": describe}
+    learned = {"interpolation": args.interpolation, "views": args.views, "scales": args.scales}
+    descriptors: dict[str, Describe] = {"checkpoint": partial(extractor, **learned)}
     for name in split(args.baselines):
-        descriptors[name] = baseline_descriptor(name, extractor, extractor.voxel_size, args.seed)
+        baseline = baseline_descriptor(name, extractor, extractor.voxel_size, args.seed)
+        # Random weights are compared under the same views and scales; FPFH has neither.
+        descriptors[name] = partial(baseline, **learned) if name == "random" else baseline
 
     results: dict[str, MatchingResult] = {}
     with contextlib.ExitStack() as stack:
@@ -284,9 +284,14 @@ def _journal(args: argparse.Namespace, voxel_size: float) -> Iterator[PairJourna
         "weights": weights_digest(args.checkpoint),
         "voxel_size": voxel_size,
     }
+    part = path.with_name(f"{path.name}.part")
     with locked(path.with_name(f".{path.name}{LOCK_NAME}"), path):
         sweep(path.parent, deep=False, name=path.name)
-        with PairJournal(path.with_name(f"{path.name}.part"), settings, args.resume) as journal:
+        if args.resume and path.exists() and not part.exists():
+            raise InputError(
+                f"--resume: {path} is complete, there is no {part.name}; name another --json, or delete it"
+            )
+        with PairJournal(part, settings, args.resume) as journal:
             yield journal
 
 
@@ -383,6 +388,7 @@ def as_json(args: argparse.Namespace, results: dict[str, MatchingResult]) -> dic
         "max_pairs_per_scene": args.max_pairs_per_scene,
         "registration": args.registration,
         "views": args.views,
+        "scales": args.scales,
         "interpolation": args.interpolation,
         "viewpoints": args.viewpoints,
         "device": args.device or "cpu",

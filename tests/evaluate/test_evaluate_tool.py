@@ -122,6 +122,27 @@ def test_the_command_reads_a_checkpoint_and_compares_it_with_random_weights(
     assert "checkpoint" in capsys.readouterr().out
 
 
+def test_the_random_baseline_has_the_views_and_scales_of_the_checkpoint(
+    scene_folder, tmp_path, monkeypatch
+):
+    save_checkpoint(tmp_path / "small.safetensors", small_network(), 0.2)
+    asked = []
+    call = FeatureExtractor.__call__
+
+    def describe(extractor, points, interpolation="nearest", **options):
+        asked.append((interpolation, options["views"], options["scales"]))
+        return call(extractor, points, interpolation, **options)
+
+    monkeypatch.setattr(FeatureExtractor, "__call__", describe)
+    report = tmp_path / "out.json"
+    command = ["matching", "--checkpoint", tmp_path / "small.safetensors", "--data", scene_folder]
+    command += ["--baselines", "random", "--interpolation", "trilinear", "--views", "2"]
+    command += ["--scales", "1", "2", "--points", "50", "--json", report]
+    assert evaluate.main([*map(str, command)]) == 0
+    assert asked == [("trilinear", 2, [1.0, 2.0])] * 6  # three fragments, each network
+    assert json.loads(report.read_text())["settings"]["scales"] == [1.0, 2.0]
+
+
 def test_the_report_never_replaces_an_input(tool, scene_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("listed.txt").write_text("*.ply 0 0 0\n")
