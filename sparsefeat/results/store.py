@@ -13,7 +13,7 @@ Result = dict[str, Any]
 """See :func:`sparsefeat.io.results.write_result`."""
 
 
-_OUTPUTS = ("--json", "--result", "--output", "--cache")
+_OUTPUTS = ("--json", "--result", "--output", "--cache", "--plots", "--plot", "--html")
 
 
 def list_results(root: Path) -> dict[str, Path]:

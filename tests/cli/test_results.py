@@ -255,6 +255,7 @@ def test_a_command_that_fails_is_one_line(checkout, capfd):
 
 def test_where_output_goes_is_no_part_of_a_command(checkout):
     words = [*COMMAND, "--json", "a.json", "--resume", "--result=x", "output=b", "--output", "c"]
+    words += ["--plots", "d", "--plot", "e.png", "--html", "f.html"]
     write_result("matching", "net-v1", matching(), words, [3])
     assert command_words(find_result(checkout, "net-v1")) == COMMAND
 
