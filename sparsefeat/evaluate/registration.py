@@ -13,11 +13,10 @@ from sparsefeat.data.threedmatch import FragmentPair
 from sparsefeat.errors import InputError
 from sparsefeat.evaluate.keypoints import Fragment
 from sparsefeat.extras import import_extra
+from sparsefeat.io.gtlog import rigid_problem
 
 # A pose counts as found up to this root mean square error, metres.
 MAX_ERROR_M = 0.2
-# Of a unit cube after a transform: 1 of a rotation, negative of a reflection.
-_LEAST_VOLUME = 1e-6
 
 
 class Register(Protocol):
@@ -54,7 +53,7 @@ def transformation_error(estimate: np.ndarray, truth: np.ndarray, information: n
     come from write ``+q`` of the active quaternion. With the other sign a rotation about the centre of
     the overlap, which hardly moves it, would count double.
 
-    An estimate that is no pose, since it is not finite or mirrors or flattens space, is infinitely far off.
+    An estimate that is no pose, since it is not finite or mirrors, scales or flattens space, is infinitely far off.
 
     Args:
         estimate: Shape (4, 4).
@@ -84,8 +83,8 @@ def transformation_error(estimate: np.ndarray, truth: np.ndarray, information: n
 
 
 def _is_pose(transform: np.ndarray) -> bool:
-    """Whether a transform is finite and keeps right and left."""
-    return bool(np.isfinite(transform).all() and np.linalg.det(transform[:3, :3]) > _LEAST_VOLUME)
+    """Whether a transform is finite and a rigid motion."""
+    return bool(np.isfinite(transform).all()) and rigid_problem(transform) is None
 
 
 def counts_for_recall(pair: FragmentPair) -> bool:

@@ -103,8 +103,10 @@ def test_what_has_no_error_is_said_or_infinite():
         transformation_error(np.eye(4), np.eye(4), np.ones((5, 6)))
     with pytest.raises(ValueError, match=r"Info\[0, 0\] > 0"):
         transformation_error(np.eye(4), np.eye(4), np.zeros((6, 6)))
-    mirrored, flat = np.diag([1.0, 1, -1, 1]), np.diag([1.0, 1, 0, 1])
-    for wrong in (np.full((4, 4), np.nan), np.zeros((4, 4)), mirrored, flat):
+    mirrored, flat, tripled = (
+        np.diag(d) for d in ([1.0, 1, -1, 1], [1.0, 1, 0, 1], [3.0, 3, 3, 1])
+    )
+    for wrong in (np.full((4, 4), np.nan), np.zeros((4, 4)), mirrored, flat, tripled):
         assert transformation_error(wrong, np.eye(4), np.eye(6)) == math.inf
         with pytest.raises(InputError, match="expected a rigid motion as the truth"):
             transformation_error(np.eye(4), wrong, np.eye(6))
