@@ -121,7 +121,7 @@ def save_checkpoint(
         unit: of the voxel size.
 
     Raises:
-        InputError: the path cannot be written (or the disk is full), ``extra`` is not JSON, or
+        InputError: the path cannot be written (or the disk is full), ``extra`` is no dict of JSON, or
             :func:`from_pretrained` could not read the file: ``model`` has no configuration to build it again from, or
             its weights are not those of this configuration, or are not finite.
     """
@@ -134,6 +134,8 @@ def save_checkpoint(
         raise InputError(
             f"{path}: {type(model).__name__} has no config, expected a network of sparsefeat.models"
         )
+    if not isinstance(extra, dict | None):
+        raise InputError(f"{path}: extra is a {type(extra).__name__}, expected a dict")
     if not isinstance(unit, str) or not unit:
         raise InputError(f"{path}: unit {unit!r}, expected a text such as m")
     # torch.compile adds to the names.
@@ -142,17 +144,17 @@ def save_checkpoint(
         for name, weights in model.state_dict().items()
     }
     _check_loadable(state, model.config, path)
+    if voxel_size is not None:
+        voxel_size = foreign.check_voxel_size(voxel_size)
     try:
         header = {
             "format": _FORMAT,
             "config": json.dumps(model.config),
-            "voxel_size": json.dumps(
-                None if voxel_size is None else foreign.check_voxel_size(voxel_size)
-            ),
+            "voxel_size": json.dumps(voxel_size),
             "unit": unit,
             "extra": json.dumps(extra or {}),
         }
-    except TypeError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: extra cannot be written as JSON ({error})") from error
     try:
         with atomic_write(path) as temporary:

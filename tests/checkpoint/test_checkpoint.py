@@ -305,6 +305,12 @@ def test_what_cannot_be_saved_is_said_before_anything_is_written(tmp_path):
         save_checkpoint(tmp_path / "a.pth", model, 0.05)
     with pytest.raises(ValueError, match="extra cannot be written as JSON"):
         save_checkpoint(path, model, 0.05, {"x": object()})
+    endless: dict = {}
+    endless["itself"] = endless
+    with pytest.raises(InputError, match="extra cannot be written as JSON"):
+        save_checkpoint(path, model, 0.05, endless)
+    with pytest.raises(InputError, match="extra is a list, expected a dict"):
+        save_checkpoint(path, model, 0.05, [1])
     with pytest.raises(ValueError, match="voxel_size: expected a positive number"):
         save_checkpoint(path, model, float("nan"))
     with pytest.raises(InputError, match="a.safetensors: unit None, expected a text"):
