@@ -25,7 +25,7 @@ def people_splits(rows: dict[int, int]) -> dict[str, tuple[int, ...]]:
 def person(name: str) -> int:
     """Who shape ``tr_reg_<i>`` is: person i // 10. -1 for a name of another form."""
     digits = name.removeprefix("tr_reg_")
-    return int(digits) // 10 if digits.isdigit() else -1
+    return int(digits) // 10 if digits.isdecimal() else -1
 
 
 def load_faust(root: str | os.PathLike) -> ShapeDataset:

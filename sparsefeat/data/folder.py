@@ -11,7 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat.data.layouts import open_folder
-from sparsefeat.data.shape_files import class_folders, list_meshes, mesh_loader, numbered_lines
+from sparsefeat.data.shape_files import (
+    class_folders,
+    list_meshes,
+    mesh_folders,
+    mesh_loader,
+    numbered_lines,
+)
 from sparsefeat.data.shapes import Shape, ShapeData, ShapeDataset, split_per_class
 from sparsefeat.errors import InputError
 from sparsefeat.io import yaml12
@@ -51,8 +57,8 @@ def load_folder(
 
     Raises:
         InputError: no mesh, meshes both here and in class folders, two label files for one shape, a name in
-            splits.yaml or individuals.yaml that is no shape, a split without a shape, an empty line in
-            part_names.txt, or no left and right part to merge.
+            splits.yaml or individuals.yaml that is no shape, a split without a shape, a shape in "train" and in
+            "test", an empty line in part_names.txt, or no left and right part to merge.
     """
     root = open_folder(root, "meshes, or class folders of meshes")
     # (class, folder of the meshes, folder of labels/ and corres/)
@@ -61,6 +67,13 @@ def load_folder(
         groups = [(None, root / "off", root)]
     elif list_meshes(root):
         groups = [(None, root, root)]
+        folders = [folder.name for folder in mesh_folders(root)]
+        folders = [name for name in folders if name not in ("labels", "corres")]
+        if folders:
+            raise InputError(
+                f"{root}: meshes both here and in {', '.join(folders)}, expected class folders or one "
+                "folder of meshes, which may be off/"
+            )
     else:
         folders = class_folders(root, "mesh here or in sub-folders (off, ply, obj, stl, glb, npz)")
         groups = [(folder.name, folder, folder) for folder in folders]
@@ -96,9 +109,12 @@ def load_folder(
     classes = None if groups[0][0] is None else tuple(kind for kind, _, _ in groups)
     if (root / SPLITS).is_file():
         splits = _rows(root / SPLITS, shapes)
+        both = set(splits.get("train", ())) & set(splits.get("test", ()))
+        if both:
+            raise InputError(f"{root / SPLITS}: {shapes[min(both)].name} is in train and in test")
     else:
-        if not 0 < train_share < 1:
-            raise InputError(f"train_share: got {train_share}, expected a share between 0 and 1")
+        if not isinstance(train_share, int | float) or not 0 < train_share < 1:
+            raise InputError(f"train_share: got {train_share!r}, expected a share between 0 and 1")
         labels = [shape.label or 0 for shape in shapes]
         splits = split_per_class(
             labels,
@@ -163,10 +179,10 @@ def _templates(root: Path, classes: Sequence[str]) -> dict[str, str]:
         ):
             raise InputError(f"{path}: expected '<template>: [<class>, ...]'")
         for name, members in data.items():
-            unknown = next((kind for kind in members if kind not in template), None)
+            unknown = next((kind for kind in members if str(kind) not in template), None)
             if unknown is not None:
                 raise InputError(f"{path}: {name}: there is no class {unknown!r}")
-            template.update(dict.fromkeys(members, f"template {name}"))
+            template.update(dict.fromkeys(map(str, members), f"template {name}"))
     return template
 
 

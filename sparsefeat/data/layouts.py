@@ -30,7 +30,7 @@ def contents(folder: Path) -> str:
 
 def natural(name: str) -> list:
     """Sorting key by which cat2 comes before cat10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def find_folder(root: Path, names: Sequence[str]) -> Path | None:

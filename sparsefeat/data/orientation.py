@@ -91,7 +91,7 @@ def read_viewpoints(path: str | os.PathLike) -> Viewpoints:
     have folders before it, and may be a pattern such as ``*.ply``. Lines that begin with ``#`` are comments.
 
     Raises:
-        InputError: no such file, or a line that is neither; it is named.
+        InputError: no such file, a line that is neither, or a name with a viewpoint and with none. The line is named.
     """
     listed: dict[str, list[np.ndarray] | None] = {}
     lines: dict[str, int] = {}
@@ -102,6 +102,8 @@ def read_viewpoints(path: str | os.PathLike) -> Viewpoints:
         name = name and PurePath(name).as_posix()
         lines.setdefault(name, number)
         if name and values == [UNKNOWN]:
+            if listed.get(name) is not None:
+                raise InputError(_contradiction(path, name, lines[name], number))
             listed[name] = None
             continue
         try:
@@ -112,8 +114,9 @@ def read_viewpoints(path: str | os.PathLike) -> Viewpoints:
             raise InputError(
                 f"{path}, line {number}: expected NAME X Y Z or NAME {UNKNOWN}, got {line.strip()!r}"
             )
-        known = listed.get(name)
-        listed[name] = [place] if known is None else [*known, place]
+        if name in listed and listed[name] is None:
+            raise InputError(_contradiction(path, name, lines[name], number))
+        listed[name] = [*(listed.get(name) or []), place]
     if not listed:
         raise InputError(f"{path}: no line NAME X Y Z")
     return Viewpoints(
@@ -180,6 +183,10 @@ def agreement(points: np.ndarray, normals: np.ndarray) -> float:
     product = np.einsum("ni,ni->n", _unit(normals[rows]), _unit(normals[other]))
     parallel = np.abs(product) > 0.9
     return float((product[parallel] > 0).mean()) if parallel.any() else 1.0
+
+
+def _contradiction(path: str | os.PathLike, name: str, first: int, second: int) -> str:
+    return f"{path}: {name} has a viewpoint and is {UNKNOWN} in lines {first} and {second}, expected one of them"
 
 
 def _split(line: str) -> tuple[str, list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sparsefeat.checks import checked_count
 from sparsefeat.data.layouts import open_folder
 from sparsefeat.data.shape_files import class_folders, list_meshes, mesh_loader
 from sparsefeat.data.shapes import Shape, ShapeDataset, split_per_class
@@ -43,7 +44,8 @@ def load_psb(root: str | os.PathLike, train_per_class: int = 5, seed: int = 0) -
         Shape(f"{name}/{path.stem}", path, mesh_loader(path), names.index(name))
         for path, name in found
     )
-    splits = split_per_class([s.label for s in shapes], train_per_class, seed, str(root), names)
+    count = checked_count(train_per_class, "train_per_class")
+    splits = split_per_class([s.label for s in shapes], count, seed, str(root), names)
     return ShapeDataset("psb", shapes, splits, class_names=tuple(names))
 
 
@@ -54,5 +56,5 @@ def _numbered(folder: Path) -> list[Path]:
     return [
         p
         for p in list_meshes(folder)
-        if p.stem.isdigit() and 1 <= int(p.stem) <= 20 * len(_CLASSES)
+        if p.stem.isdecimal() and 1 <= int(p.stem) <= 20 * len(_CLASSES)
     ]

@@ -69,14 +69,19 @@ def class_folders(root: Path, what: str) -> list[Path]:
     Raises:
         InputError: there is none; ``what`` was expected.
     """
-    folders = [
+    folders = mesh_folders(root)
+    if not folders:
+        raise InputError(f"{root}: no {what}; {contents(root)}")
+    return folders
+
+
+def mesh_folders(root: Path) -> list[Path]:
+    """The sub-folders of ``root`` that have meshes, by name; perhaps none. Hidden folders are left out."""
+    return [
         path
         for path in sorted(root.iterdir(), key=lambda path: natural(path.name))
         if path.is_dir() and not path.name.startswith(".") and list_meshes(path)
     ]
-    if not folders:
-        raise InputError(f"{root}: no {what}; {contents(root)}")
-    return folders
 
 
 def require_files(paths: Iterable[Path], root: Path, what: str) -> None:

@@ -289,7 +289,7 @@ def find_loader(name: str, options: Iterable[str] = ()) -> Callable[..., ShapeDa
         InputError: an unknown name or option.
     """
     if name not in _LOADERS:
-        near = difflib.get_close_matches(name, _LOADERS, n=1)
+        near = difflib.get_close_matches(str(name), _LOADERS, n=1)
         hint = f" (nearest: {near[0]})" if near else ""
         raise InputError(f"unknown data set {name!r}{hint}, expected one of {', '.join(_LOADERS)}")
     module, function = _LOADERS[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sparsefeat.checks import checked_count
 from sparsefeat.data.layouts import contents, find_folder, open_folder
 from sparsefeat.data.shape_files import class_folders, list_meshes, mesh_loader, require_files
 from sparsefeat.data.shapes import Shape, ShapeDataset, split_per_class
@@ -38,7 +39,8 @@ def load_shrec11(root: str | os.PathLike, train_per_class: int = 10, seed: int =
     names, found = _listed(root, categories) if categories else _class_folders(root)
     labels = [label for _, label in found]
     shapes = tuple(Shape(path.stem, path, mesh_loader(path), label) for path, label in found)
-    splits = split_per_class(labels, train_per_class, seed, str(root), names)
+    count = checked_count(train_per_class, "train_per_class")
+    splits = split_per_class(labels, count, seed, str(root), names)
     return ShapeDataset("shrec11", shapes, splits, class_names=tuple(names))
 
 
@@ -58,7 +60,7 @@ def _listed(root: Path, path: Path) -> tuple[list[str], list[tuple[Path, int]]]:
         count = words[at + 2] if at + 2 < len(words) else ""
         size = whole(count)
         numbers = words[at + 3 : at + 3 + size] if size is not None and size >= 0 else []
-        if size is None or len(numbers) != size or not all(n.isdigit() for n in numbers):
+        if size is None or len(numbers) != size or not all(n.isdecimal() for n in numbers):
             raise InputError(f"{malformed}; the block of {words[at]!r} is not of that form")
         members += [(number, len(names)) for number in numbers]
         names.append(words[at])

@@ -351,7 +351,10 @@ def _test_scenes(root: Path) -> list[str]:
 
 
 def _choose(wanted: Sequence[str], known: set[str], root: Path) -> list[str]:
-    """The scenes that are meant by names or by parts of names, in the order of ``wanted``."""
+    """The scenes and sequences that are meant by names or by parts of names, in the order of ``wanted``.
+
+    A part that fits the name of a scene means the whole scene, and else the sequences that it fits.
+    """
     if isinstance(wanted, str):
         wanted = [wanted]
     chosen = []
@@ -360,7 +363,8 @@ def _choose(wanted: Sequence[str], known: set[str], root: Path) -> list[str]:
         if name in known:
             chosen.append(name)
         elif len(scenes) == 1:
-            chosen.append(scenes[0])
+            fitting = [candidate for candidate in sorted(known) if name in candidate]
+            chosen += scenes if name in scenes[0] else fitting
         elif scenes:
             several = ", ".join(scenes[:5])
             raise InputError(

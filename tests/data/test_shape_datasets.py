@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sparsefeat.data.shapes import ShapeDataset, dataset_names, load_dataset
+from sparsefeat.errors import InputError
 
 TETRAHEDRON = "OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n"
 
@@ -298,6 +299,8 @@ def test_psb_knows_the_numbers_of_the_benchmark(tmp_path):
     psb = load_dataset("psb", tmp_path, train_per_class=1)
     assert psb.class_names == ("ant", "fourleg", "human")
     assert names(psb, "all")[2:4] == ["ant/81", "ant/82"]
+    with pytest.raises(InputError, match="train_per_class 1.0, expected a whole number"):
+        load_dataset("psb", tmp_path, train_per_class=1.0)
 
 
 def test_faust_needs_all_its_shapes(tmp_path):
@@ -341,6 +344,15 @@ def test_a_folder_of_classes_with_labels_landmarks_and_splits(tmp_path):
     put(tmp_path / "splits.yaml", "train: [cat/1]\ntest: [cat/3]\n")
     with pytest.raises(ValueError, match=r"splits.yaml:2: test: there is no shape 'cat/3'"):
         load_dataset("folder", tmp_path)
+    put(tmp_path / "splits.yaml", "train: [cat/1, dog/1]\ntest: [cat/2, dog/1]\n")
+    with pytest.raises(InputError, match=r"splits.yaml: dog/1 is in train and in test"):
+        load_dataset("folder", tmp_path)
+    put(tmp_path / "templates.yaml", "beast: [cat, [dog]]\n")
+    with pytest.raises(InputError, match=r"templates.yaml: beast: there is no class \['dog'\]"):
+        load_dataset("folder", tmp_path)
+    put(tmp_path / "stray.off")
+    with pytest.raises(InputError, match="meshes both here and in cat, dog, expected"):
+        load_dataset("folder", tmp_path)
 
 
 def test_an_empty_line_does_not_shift_what_follows_it(tmp_path):
@@ -377,8 +389,11 @@ def test_left_and_right_parts_can_be_merged(tmp_path):
 
 
 def test_a_plain_folder_needs_nothing_but_meshes(tmp_path):
-    for k in range(10):
+    for k in range(9):
         put(tmp_path / f"thing{k}.off")
+    put(tmp_path / "thing\u00b2.off")  # a superscript is no number to sort by
+    with pytest.raises(InputError, match="train_share: got 'x', expected a share between"):
+        load_dataset("folder", tmp_path, train_share="x")
     own = load_dataset("folder", tmp_path, train_share=0.7, seed=5)
     assert own.class_names is None and own.part_names is None
     assert len(own.subset("train")) == 7 and len(own.subset("test")) == 3

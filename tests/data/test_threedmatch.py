@@ -82,6 +82,7 @@ def test_training_pairs_are_chosen_by_scene_sequence_part_of_a_name_and_overlap(
         return len(threedmatch.train_pairs(train_root, *args))
 
     assert count(["kitchen"]) == 4 and count(["kitchen@seq-02"]) == 2 and count(["off"]) == 2
+    assert count(["chen@seq-02"]) == 2 and count(["seq-02"]) == 2 and count(["kit"]) == 4
     assert count(threedmatch.read_scene_list(train_root / "train_3dmatch.txt")) == 4
     assert count(None, 0.5) == 3 and count(None, 0.0) == 6
 

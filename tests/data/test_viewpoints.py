@@ -47,6 +47,16 @@ def test_a_line_that_says_nothing_is_named(tmp_path, line):
         read_viewpoints(tmp_path / "list.txt")
 
 
+@pytest.mark.parametrize("text", ["a 0 0 0\na unknown\n", "a unknown\nb 0 0 0\na 1 2 3\n"])
+def test_a_name_that_has_a_viewpoint_and_none_is_refused(tmp_path, text):
+    (tmp_path / "list.txt").write_text(text)
+    said = (
+        f"list.txt: a has a viewpoint and is unknown in lines 1 and {text.count(chr(10))}, expected"
+    )
+    with pytest.raises(InputError, match=said):
+        read_viewpoints(tmp_path / "list.txt")
+
+
 def test_names_are_what_the_file_says_to_the_letter(tmp_path):
     (tmp_path / "list.txt").write_text("a.ply 1 2 3\r\nb  c.ply 4 5\t6\r\n", encoding="utf-8-sig")
     listed = read_viewpoints(tmp_path / "list.txt")
