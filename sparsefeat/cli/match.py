@@ -124,12 +124,15 @@ def run(args: argparse.Namespace) -> int:
 
     with output_folder(args.output):
         output = Path(args.output)
-        earlier = (output / "match.json").is_file()  # without it, files of these names are not ours
+        theirs = sorted(name for name in _ALL_RESULTS if (output / name).exists())
+        if theirs and "match.json" not in theirs:  # every match leaves one
+            raise InputError(
+                f"{output / theirs[0]}: is no result and would be overwritten, choose another --output"
+            )
         {"pair": run_pair, "folder": run_folder, "shapes": run_shapes}[kind](args)
-        if earlier:
-            # What a run of another kind found is not this run's answer.
-            for name in _ALL_RESULTS.difference(_RESULTS[kind]):
-                (output / name).unlink(missing_ok=True)
+        # What a run of another kind found is not this run's answer.
+        for name in _ALL_RESULTS.difference(_RESULTS[kind]):
+            (output / name).unlink(missing_ok=True)
     return DONE
 
 

@@ -102,6 +102,8 @@ def extract_files(
             report(result.failed[path])
 
     targets = find_inputs(inputs, output, fail)
+    if image:
+        check_picture(output / PICTURE_NAME)
 
     def one(path: Path, name: Path, tell: Callable[[float, int], None]) -> tuple[Path, np.ndarray]:
         passes, finished = views * len(scales), 0
@@ -249,6 +251,20 @@ def find_inputs(
                     f"{path}: its result would overwrite {target}, choose another folder"
                 )
     return names
+
+
+def check_picture(path: Path, keys: Sequence[str] = _RESULT_KEYS) -> None:
+    """Refuse to replace a picture that is not beside results of an earlier call.
+
+    Args:
+        path: of the picture, in the output folder.
+        keys: of the arrays by which the npz of an earlier call is known.
+
+    Raises:
+        InputError: a file is there, and the folder has no such npz at any depth.
+    """
+    if path.is_file() and not any(_is_result(found, keys) for found in path.parent.rglob("*.npz")):
+        raise InputError(f"{path}: is no result and would be overwritten, choose another folder")
 
 
 def _is_result(path: Path, keys: Sequence[str]) -> bool:

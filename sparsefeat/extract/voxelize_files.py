@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sparsefeat.errors import InputError
-from sparsefeat.extract.files import failure, find_inputs
+from sparsefeat.extract.files import check_picture, failure, find_inputs
 from sparsefeat.extract.surfaces import expected_voxels
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.lock import output_folder
@@ -26,6 +26,8 @@ from sparsefeat.models.blocks import checked_device
 ATTRIBUTES = ("area", "normal", "triangle")
 UP_AXES = ("x", "y", "z", "-x", "-y", "-z")
 PICTURE_NAME = "voxels.png"
+_RESULT_KEYS = ("vertex_voxel",)
+"""Arrays by which an npz of :func:`voxelize_files` is known."""
 _MANY_VOXELS = 2e7
 _MOST_VOXELS = 2e9
 """Their coordinates alone take 24 GB."""
@@ -98,9 +100,9 @@ def voxelize_files(
         if report:
             report(result.failed[path])
 
-    targets = find_inputs(
-        inputs, output, fail, MESH_SUFFIXES, (".npz",), "meshes", ("vertex_voxel",)
-    )
+    targets = find_inputs(inputs, output, fail, MESH_SUFFIXES, (".npz",), "meshes", _RESULT_KEYS)
+    if image:
+        check_picture(output / PICTURE_NAME, _RESULT_KEYS)
     with output_folder(output):
         panels: list[tuple[str, np.ndarray]] = []
         for index, (path, name) in enumerate(targets.items()):

@@ -25,9 +25,10 @@ def pair_name(source: Scan, target: Scan) -> str:
 
 
 def write_pair(result: Registration, source: Scan, target: Scan, output: Path) -> None:
-    """matches.npz, matches.png, match.json; of a credible pose transform.txt and aligned.ply."""
-    with atomic_write(output / "matches.npz") as temporary:
-        np.savez(temporary, matches=result.matches, inliers=result.inliers)
+    """matches.npz, matches.png, match.json; of a credible pose transform.txt and aligned.ply.
+
+    match.json comes first: the next run knows by it that the other files may be replaced.
+    """
     write_json(
         output / "match.json",
         {
@@ -46,6 +47,8 @@ def write_pair(result: Registration, source: Scan, target: Scan, output: Path) -
             ],
         },
     )
+    with atomic_write(output / "matches.npz") as temporary:
+        np.savez(temporary, matches=result.matches, inliers=result.inliers)
     if result.transform is None:
         # What an earlier run found is not this run's answer.
         for name in ("transform.txt", "aligned.ply"):
@@ -66,19 +69,13 @@ def write_pair(result: Registration, source: Scan, target: Scan, output: Path) -
 
 
 def write_folder(result: FolderMatches, output: Path) -> np.ndarray:
-    """est.log (pairs that agree), poses.log (every scan), merged.ply and match.json.
+    """est.log (pairs that agree, if any), poses.log (one pose per scan), merged.ply and match.json.
 
-    merged.ply holds the largest component only: poses of different components do not compare.
+    poses.log and merged.ply hold the largest component only: poses of different components do not compare.
     Returns its scans' indices.
     """
     count, graph = len(result.files), result.graph
     pairs = [(edge.i, edge.j) for edge, kept in zip(result.edges, graph.kept, strict=True) if kept]
-    write_log(output / "est.log", [(i, j, count, graph.between(i, j)) for i, j in pairs])
-    write_log(output / "poses.log", [(k, k, count, pose) for k, pose in enumerate(graph.poses)])
-    members = np.flatnonzero(graph.component == np.bincount(graph.component).argmax())
-    write_merged(
-        output / "merged.ply", [result.scans[k] for k in members], list(graph.poses[members])
-    )
     write_json(
         output / "match.json",
         {
@@ -95,6 +92,15 @@ def write_folder(result: FolderMatches, output: Path) -> np.ndarray:
                 for (i, j), pair in result.pairs.items()
             ],
         },
+    )
+    if pairs:
+        write_log(output / "est.log", [(i, j, count, graph.between(i, j)) for i, j in pairs])
+    else:  # a log without a block cannot be read
+        (output / "est.log").unlink(missing_ok=True)
+    members = np.flatnonzero(graph.component == np.bincount(graph.component).argmax())
+    write_log(output / "poses.log", [(k, k, count, graph.poses[k]) for k in members.tolist()])
+    write_merged(
+        output / "merged.ply", [result.scans[k] for k in members], list(graph.poses[members])
     )
     return members
 

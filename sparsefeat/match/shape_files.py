@@ -43,18 +43,6 @@ def write_map(
             f"labels: {len(labels)}, expected one for each of {len(b.vertices)} vertices of {b.name}"
         )
     written = [output / name for name in ("map.npz", "carried.ply", "map.png", "match.json")]
-    with atomic_write(written[0]) as temporary:
-        np.savez(
-            temporary,
-            vertices=result.vertices,
-            confidence=result.confidence,
-            back_vertices=result.back_vertices,
-            back_confidence=result.back_confidence,
-        )
-    colors = place_colors(b.vertices)
-    carried = result.carry(colors)
-    write_ply(written[1], a.vertices, carried)
-    _draw(a, carried, b, colors, written[2], up)
     best = result.hypotheses[0]
     write_json(
         written[3],
@@ -75,6 +63,18 @@ def write_map(
             ],
         },
     )
+    with atomic_write(written[0]) as temporary:
+        np.savez(
+            temporary,
+            vertices=result.vertices,
+            confidence=result.confidence,
+            back_vertices=result.back_vertices,
+            back_confidence=result.back_confidence,
+        )
+    colors = place_colors(b.vertices)
+    carried = result.carry(colors)
+    write_ply(written[1], a.vertices, carried)
+    _draw(a, carried, b, colors, written[2], up)
     target = output / "carried_labels.txt"
     if labels is None:
         target.unlink(missing_ok=True)  # an earlier run's are not this one's

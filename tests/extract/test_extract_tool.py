@@ -196,6 +196,18 @@ def test_inputs_are_never_overwritten(extractor, scene):
     assert (scene / "room.ply").read_bytes() == before
 
 
+def test_a_picture_that_is_no_result_is_never_overwritten(extractor, scene, tmp_path):
+    output = tmp_path / "mine"
+    output.mkdir()
+    (output / "features.png").write_bytes(b"mine")
+    with pytest.raises(InputError, match="features.png: is no result and would be overwritten"):
+        extract_files(extractor, [scene / "room.ply"], output)
+    assert [path.name for path in output.iterdir()] == ["features.png"]
+    extract_files(extractor, [scene / "room.ply"], output, image=False)
+    extract_files(extractor, [scene / "room.ply"], output)  # beside a result it is one, too
+    assert (output / "features.png").read_bytes() != b"mine"
+
+
 @pytest.mark.parametrize("name", ["notes.ply", "notes.npz"])
 def test_files_that_are_no_results_are_never_overwritten(extractor, scene, name):
     np.savetxt(scene / "notes.txt", cloud(3))

@@ -284,6 +284,17 @@ def test_two_files_give_a_pose_on_disk(scans, tmp_path, capsys):
     assert (output / "matches.png").stat().st_size > 0
 
 
+def test_files_that_are_no_results_are_never_overwritten(scans, tmp_path, capsys):
+    for name, points in zip("ab", scans, strict=False):
+        write_ply(tmp_path / f"{name}.ply", points[::20])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "transform.txt").write_text("mine")
+    files = [str(tmp_path / "a.ply"), str(tmp_path / "b.ply")]
+    assert main([*files, "--output", str(tmp_path / "out")]) == 2
+    assert "transform.txt: is no result and would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / "out" / "transform.txt").read_text() == "mine"
+
+
 def test_results_of_another_kind_do_not_stay_beside_new_ones(scans, tmp_path, monkeypatch):
     for name, points in zip("ab", scans, strict=False):
         write_ply(tmp_path / f"{name}.ply", points[::20])
@@ -306,9 +317,10 @@ def test_results_of_another_kind_do_not_stay_beside_new_ones(scans, tmp_path, mo
     for name in others:
         (output / name).write_text("earlier")
     written = {"match.json", "matches.npz", "matches.png"}
-    assert main(arguments) == 0
     # Nothing says that they are of an earlier match.
-    assert {path.name for path in output.iterdir()} == written.union(others)
+    assert main(arguments) == 2
+    assert {path.name for path in output.iterdir()} == {*others}
+    (output / "match.json").write_text("{}")
     assert main(arguments) == 0
     assert {path.name for path in output.iterdir()} == written.union({"notes.txt"})
 
@@ -329,7 +341,9 @@ def test_a_folder_gives_poses_of_all(tmp_path, capsys):
     for (i, j), matrix in blocks.items():
         degrees, metres = off(matrix, np.linalg.inv(truth[i]) @ truth[j])
         assert degrees < 1 and metres < 0.04
-    frames = [b.matrix for b in read_log(output / "poses.log")]
+    poses = read_log(output / "poses.log")
+    assert [b.i for b in poses] == [0, 1, 2]  # the other scan has no pose in this frame
+    frames = [b.matrix for b in poses]
     np.testing.assert_allclose(np.linalg.inv(frames[1]) @ frames[2], blocks[1, 2], atol=1e-6)
     assert len(read_points(output / "merged.ply")) == sum(map(len, parts))
     assert json.loads((output / "match.json").read_text())["component"] == [0, 0, 0, 1]
