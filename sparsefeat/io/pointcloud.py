@@ -195,11 +195,12 @@ def _require_rows_of_three(array: np.ndarray, where: str) -> None:
 
 
 def _as_uint8(colors: np.ndarray, points: np.ndarray, path: str | os.PathLike) -> np.ndarray:
-    """Colours as (N, 3) uint8: floats from [0, 1], 16-bit by their high byte, 8-bit as they are."""
+    """Colours as (N, 3) uint8: floats from [0, 1], 16-bit by their high byte, 8-bit as they are, also in 16-bit fields."""
     if colors.dtype == np.uint8:
         return colors
     if colors.dtype == np.uint16:
-        return (colors >> 8).astype(np.uint8)
+        # Some writers put 0..255 into 16-bit fields; a whole cloud of such high bytes is black.
+        return (colors >> (8 if colors.max(initial=0) > 255 else 0)).astype(np.uint8)
     if colors.dtype.kind == "f":
         if not len(colors):
             return colors.astype(np.uint8)

@@ -138,6 +138,12 @@ def test_colors_are_read_as_bytes(tmp_path, name):
     np.testing.assert_array_equal(cloud.colors, COLORS)
 
 
+def test_16_bit_fields_may_hold_16_or_8_bits(tmp_path):
+    for factor in (1, 256):
+        np.savez(tmp_path / "a.npz", points=POINTS, colors=COLORS.astype(np.uint16) * factor)
+        np.testing.assert_array_equal(read_points(tmp_path / "a.npz").colors, COLORS)
+
+
 def test_fcgf_npz_gives_points_and_colors(tmp_path):
     np.savez(tmp_path / "fragment.npz", pcd=POINTS, color=COLORS / 255)
     cloud = read_points(tmp_path / "fragment.npz")
