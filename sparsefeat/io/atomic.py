@@ -71,9 +71,11 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
         if handle is not None:
             _try_lock(handle)
         yield temporary
-        with opening(path):
-            os.chmod(temporary, 0o777 & ~_mask())
+        os.chmod(temporary, 0o777 & ~_mask())
+        try:
             os.replace(temporary, path)
+        except OSError as error:  # which names the temporary folder
+            raise InputError(f"{path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if handle is not None:
