@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsefeat.checks import checked_positive
 from sparsefeat.cli.frame import check_file
 from sparsefeat.errors import InputError, opening
 from sparsefeat.process.tool import ToolParser, run_tool
@@ -32,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     check_page(args.html)
     if args.max_points < 1:
         raise InputError(f"--max-points {args.max_points}, expected at least 1")
+    if args.voxel_size is not None:
+        checked_positive(args.voxel_size, "--voxel-size")
     # Imported here, so that --help answers at once.
     from sparsefeat.visualize.viewer import view
     from sparsefeat.visualize.viewer.shapes import as_shapes
@@ -158,6 +161,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.features and args.checkpoint:
         parser.error("--features and --checkpoint: expected one of them")
+    for name in ("voxel_size", "device"):
+        if getattr(args, name) is not None and not args.checkpoint:
+            parser.error(f"--{name.replace('_', '-')}: for --checkpoint alone")
+    if args.html and args.port:
+        parser.error("--port: not with --html, which serves nothing")
     return args
 
 

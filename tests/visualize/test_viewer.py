@@ -9,6 +9,7 @@ import http.client
 import json
 import re
 import socket
+import struct
 import zlib
 
 import numpy as np
@@ -22,6 +23,7 @@ from sparsefeat.visualize.viewer import Matches, Page, ReceptiveField, view
 from sparsefeat.visualize.viewer.page import script_json
 from sparsefeat.visualize.viewer.quantize import NO_FEATURE, quantize_features
 from sparsefeat.visualize.viewer.scene import build_scene, thin_evenly
+from sparsefeat.visualize.viewer.serve import PageServer
 from sparsefeat.visualize.viewer.shapes import as_shapes
 
 RNG = np.random.default_rng(0)
@@ -440,6 +442,18 @@ def test_the_page_is_served_to_this_machine_only():
         socket.create_connection(("127.0.0.1", server.port), timeout=2)
 
 
+def test_a_browser_that_leaves_is_no_error(capfd):
+    with PageServer("x" * 20_000_000) as server:
+        path = "/" + server.url.split("/", 3)[3]
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost:1\r\n\r\n".encode())
+            assert connection.recv(15) == b"HTTP/1.0 200 OK"
+            hang_up = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, hang_up)
+        assert get(server.port, path, "localhost:1").status == 200
+    assert capfd.readouterr().err == ""
+
+
 def test_a_port_that_is_taken_is_said():
     page = Page(build_scene(POINTS))
     with page.serve() as server, pytest.raises(sparsefeat.InputError, match=f"port {server.port}"):
@@ -506,6 +520,12 @@ def test_a_label_of_many_digits_is_a_name(tmp_path):
     [
         (["--html", "no/such/folder/page.html"], "expected a file in a folder that exists"),
         (["--html", "a.ply"], "--html a.ply: expected a name that ends in .html or .htm"),
+        (
+            ["--html", "page.html", "--checkpoint", "", "--device", "cpu"],
+            "--device: for --checkpoint alone",
+        ),
+        (["--html", "page.html", "--port", "5"], "--port: not with --html"),
+        (["--checkpoint", "x", "--voxel-size", "0"], "--voxel-size 0.0, expected a positive"),
         (["--html", "page.html", "--max-points", "0"], "--max-points 0, expected at least 1"),
         (["--html", "page.html", "--up", "q"], "--up: invalid choice: 'q'"),
         (["--html", "page.html", "--labels", "absent.txt"], "absent.txt: cannot be read"),

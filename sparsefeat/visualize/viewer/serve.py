@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -81,7 +82,10 @@ def _handler(path: str, page: bytes) -> type[BaseHTTPRequestHandler]:
                 self.send_header("X-Content-Type-Options", "nosniff")
                 self.send_header("Content-Security-Policy", "frame-ancestors 'none'")
                 self.end_headers()
-                self.wfile.write(page)
+                with contextlib.suppress(
+                    ConnectionError
+                ):  # the browser may close the page at any time
+                    self.wfile.write(page)
 
         def log_message(self, *_: object) -> None:
             pass

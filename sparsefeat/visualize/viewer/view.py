@@ -64,7 +64,7 @@ def view(
             that stands on z = 0, else y.
         unit: shown beside lengths, such as "m".
         title: of the page.
-        max_points: drawn of all shapes together; more are thinned out at random, and the page says so.
+        max_points: drawn of all shapes together; more are thinned out evenly, and the page says so.
         port: to serve at; 0: any free one.
 
     Returns:
