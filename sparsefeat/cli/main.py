@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from sparsefeat import __version__
-from sparsefeat.process.tool import DONE, WRONG_INPUT
+from sparsefeat.process.tool import DONE, WRONG_INPUT, run_tool
 
 # Verb -> what it does. Each is a module of this package with `main(argv) -> exit code`.
 VERBS = {
@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     first = argv[0] if argv else ""
     if first in ("-h", "--help"):
-        print(_help())
-        return DONE
+        return run_tool(_print_help)
     if first == "--version":
         print(f"sparsefeat {__version__}")
         return DONE
@@ -48,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_INPUT
     run: Callable[[list[str]], int] = importlib.import_module(f"sparsefeat.cli.{verb}").main
     return run(argv[1:])
+
+
+def _print_help() -> int:
+    print(_help())
+    return DONE
 
 
 def _help() -> str:

@@ -219,12 +219,15 @@ def run_pair(args: argparse.Namespace) -> None:
 def run_shapes(args: argparse.Namespace) -> None:
     """A map from the first shape to the second, and what it carries over."""
     from sparsefeat.cli.view import read_labels
+    from sparsefeat.extract import check_options
     from sparsefeat.extract.descriptors import as_shape
     from sparsefeat.match.correspond import correspond_shapes, describe_pair
     from sparsefeat.match.shape_files import place_colors, write_map
     from sparsefeat.match.shapes import shape_extractor
     from sparsefeat.visualize.viewer import view
 
+    if args.scales is not None:
+        check_options("nearest", 1, None, scales=args.scales)
     labels = None if args.transfer is None else read_labels(args.transfer)
     if labels is not None:
         count = len(as_shape(args.inputs[1])[0])

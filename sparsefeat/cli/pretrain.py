@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from sparsefeat.cli.frame import check_folder
 from sparsefeat.errors import InputError
 from sparsefeat.process.tool import INTERRUPTED, ToolParser, run_tool
 
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from sparsefeat.io.packaged import find_config
     from sparsefeat.process.progress import Progress
 
+    check_folder("--output", _output(args))
     path = find_config(args.config)
     config = load_config(pretrain.PretrainConfig, path, args.overrides)
     if args.overrides and not args.resume and path.resolve() == _config(args).resolve():

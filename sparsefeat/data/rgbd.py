@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -113,7 +114,7 @@ def read_rgbd(
     files = tuple(frames.values())
     height, width = _read_depth(files[0]).shape
     fx, fy, cx, cy = _find_intrinsics(folder, intrinsics)
-    if not (fx > 0 and fy > 0 and 0 < cx < width and 0 < cy < height):
+    if not (0 < fx < math.inf and 0 < fy < math.inf and 0 < cx < width and 0 < cy < height):
         raise InputError(
             f"{folder}: intrinsics fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g} do not fit pictures of "
             f"{width} x {height} pixels"

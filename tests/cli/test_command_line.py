@@ -112,6 +112,14 @@ def test_a_bug_of_a_verb_shows_its_traceback_and_exits_with_1(tmp_path):
     )
 
 
+def test_pretrain_refuses_a_file_as_its_folder_before_rooms_are_made(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("sparsefeat.pretrain.run", lambda *_, **__: pytest.fail("rooms were made"))
+    (tmp_path / "a.txt").write_text("mine")
+    assert main(["pretrain", "quickstart", "--output", str(tmp_path / "a.txt")]) == 2
+    assert "--output" in (said := capfd.readouterr().err) and "expected a folder" in said
+    assert (tmp_path / "a.txt").read_text() == "mine"
+
+
 def test_who_stops_reading_gets_no_traceback():
     command = (
         f"'{sys.executable}' -m sparsefeat benchmark --list | head -n 1; exit ${{PIPESTATUS[0]}}"

@@ -207,6 +207,10 @@ def nothing_measured(folder):
             lambda f: np.savetxt(f / "camera-intrinsics.txt", np.diag([500, 500, 1])),
             "do not fit pictures of 80 x 60",
         ),
+        (
+            lambda f: (f / "camera-intrinsics.txt").write_text("inf 0 39\n0 inf 29\n0 0 1\n"),
+            "intrinsics",
+        ),
         (lambda f: [p.unlink() for p in f.glob("*.png")], "no depth pictures"),
         (nothing_measured, "no surface in the 6 frames from here on"),
     ],
