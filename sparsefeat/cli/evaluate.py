@@ -26,6 +26,7 @@ from sparsefeat.cli.frame import (
     publish,
 )
 from sparsefeat.errors import InputError, opening
+from sparsefeat.io.damage import parsing
 from sparsefeat.process.tool import ToolParser, run_tool
 
 if TYPE_CHECKING:
@@ -170,6 +171,8 @@ def run_matching(args: argparse.Namespace) -> int:
     plots = prepare_outputs(args)
     check_options(args.interpolation, 1, None, args.views, args.scales)
     check_numbers(args)
+    if is_complete(args):
+        return 0
     viewpoints = open_viewpoints(args)
     checked_device(args.device or "cpu", torch.nn.Identity())
     pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
@@ -287,10 +290,6 @@ def _journal(args: argparse.Namespace, voxel_size: float) -> Iterator[PairJourna
     part = path.with_name(f"{path.name}.part")
     with locked(path.with_name(f".{path.name}{LOCK_NAME}"), path):
         sweep(path.parent, deep=False, name=path.name)
-        if args.resume and path.exists() and not part.exists():
-            raise InputError(
-                f"--resume: {path} is complete, there is no {part.name}; name another --json, or delete it"
-            )
         with PairJournal(part, settings, args.resume) as journal:
             yield journal
 
@@ -381,7 +380,12 @@ def as_json(args: argparse.Namespace, results: dict[str, MatchingResult]) -> dic
     """All numbers and settings: the contract's form of matching results."""
     report: dict[str, Any] = {"pairs": args.pairs, **results["checkpoint"].to_json()}
     report["baselines"] = {k: v.to_json() for k, v in results.items() if k != "checkpoint"}
-    report["settings"] |= {
+    report["settings"] |= _settings(args) | {"device": args.device or "cpu"}
+    return report
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {
         "checkpoint": str(args.checkpoint),
         "data": str(args.data),
         "scenes": split(args.scenes) or None,
@@ -391,9 +395,35 @@ def as_json(args: argparse.Namespace, results: dict[str, MatchingResult]) -> dic
         "scales": args.scales,
         "interpolation": args.interpolation,
         "viewpoints": args.viewpoints,
-        "device": args.device or "cpu",
     }
-    return report
+
+
+def is_complete(args: argparse.Namespace) -> bool:
+    """Whether ``--resume`` finds its report finished, so that nothing is left to do.
+
+    Raises:
+        InputError: it is finished, with other settings.
+    """
+    if not args.resume or args.json is None:
+        return False
+    path = Path(args.json)
+    if not path.exists() or path.with_name(f"{path.name}.part").exists():
+        return False
+    with opening(path), parsing(path, "a report of evaluate matching"):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        found = report["settings"] | {"baselines": sorted(report["baselines"])}
+    names = ("points", "tau1", "tau2", "seed", "rotate", "dense", "salient", "orientation")
+    asked = _settings(args) | {name: getattr(args, name) for name in names}
+    asked["baselines"] = sorted(split(args.baselines))
+    for name, value in asked.items():
+        # Reports of earlier versions do not have all of them.
+        if name in found and found[name] != value:
+            raise InputError(
+                f"--resume: {path} is complete, with {name} {found[name]!r} in place of {value!r}; name another "
+                "--json, or delete it"
+            )
+    print(f"{path} is complete")
+    return True
 
 
 def draw_median_pairs(

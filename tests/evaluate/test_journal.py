@@ -147,7 +147,10 @@ def test_a_stopped_evaluation_resumes_to_the_same_bytes(command, tmp_path, monke
     assert len(asked) == 4, "the first two pairs were not measured again"
     assert parts.read_bytes() == whole.read_bytes()
     assert evaluate.main([*command, str(parts), "--resume", "--points", "50"]) == 2
-    assert "parts.json is complete" in capsys.readouterr().err
+    assert "parts.json is complete, with points" in capsys.readouterr().err
+    asked.clear()
+    assert evaluate.main([*command, str(parts), "--resume"]) == 0
+    assert "parts.json is complete" in capsys.readouterr().out and not asked
     assert parts.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "parts.json", "whole.json"]
     assert json.loads(whole.read_text())["n_pairs"] == 3
