@@ -19,7 +19,9 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from scipy.sparse.linalg import splu
 from scipy.spatial.transform import Rotation
 
+from sparsefeat.checks import as_array, as_points, checked_count, checked_positive, checked_share
 from sparsefeat.errors import InputError
+from sparsefeat.io.gtlog import rigid_problem
 
 
 class Edge(NamedTuple):
@@ -79,7 +81,7 @@ def optimise_poses(
     Args:
         count: number of scans.
         edges: estimated pairs; at most one per pair of scans.
-        tolerance: an edge that is off by more than about this does not agree, in the unit of the
+        tolerance: an edge that is off by more than twice this does not agree, in the unit of the
             points.
         radius: of a scan; a rotation by an angle counts as a displacement of the angle times this.
         steps: Gauss-Newton steps; meanwhile the scale of the robust loss falls from the largest
@@ -88,21 +90,30 @@ def optimise_poses(
             measured there, so that they do not depend on where a file has its origin.
 
     Raises:
-        InputError: indices out of range, an edge from a scan to itself, a pair given twice, or a
-        transform
-            that is not finite.
+        InputError: indices out of range, an edge from a scan to itself, a pair given twice, a
+            transform that is not a rigid motion, a tolerance or radius that is not positive, or
+            centres of another shape.
     """
-    _check(count, edges)
+    count = checked_count(count, "pose graph: count", 0)
+    tolerance = checked_positive(tolerance, "pose graph: tolerance")
+    radius = checked_positive(radius, "pose graph: radius")
+    steps = checked_count(steps, "pose graph: steps")
+    _check_edges(count, edges)
+    middle = np.tile(np.eye(4), (count, 1, 1))
+    if centres is not None:
+        centres = as_points(centres, "pose graph: centres")
+        if len(centres) != count:
+            raise InputError(f"pose graph: {len(centres)} centres, expected {count}")
+        middle[:, :3, 3] = centres
     if not edges:
         return PoseGraph(
             np.tile(np.eye(4), (count, 1, 1)), np.arange(count), np.zeros(0, bool), np.zeros(0)
         )
     i = np.array([edge.i for edge in edges])
     j = np.array([edge.j for edge in edges])
-    middle = np.tile(np.eye(4), (count, 1, 1))
-    if centres is not None:
-        middle[:, :3, 3] = centres
-    transforms = np.stack([edge.transform for edge in edges]).astype(np.float64)
+    transforms = np.stack([as_array(edge.transform, "transform") for edge in edges]).astype(
+        np.float64
+    )
     measured = np.linalg.inv(middle[i]) @ transforms @ middle[j]
     confidence = np.array([edge.confidence for edge in edges], dtype=np.float64)
     credible = confidence + _supporting_triangles(
@@ -128,23 +139,31 @@ def optimise_poses(
     return PoseGraph(poses, component, errors <= 2 * tolerance, errors)
 
 
-def _check(count: int, edges: Sequence[Edge]) -> None:
+def _check_edges(count: int, edges: Sequence[Edge]) -> None:
     seen: set[frozenset[int]] = set()
     for edge in edges:
-        if not (0 <= edge.i < count and 0 <= edge.j < count) or edge.i == edge.j:
+        for row in edge.i, edge.j:
+            checked_count(row, "pose graph: index of an edge", 0)
+        if not (edge.i < count and edge.j < count) or edge.i == edge.j:
             raise InputError(
                 f"pose graph: edge {edge.i} {edge.j}, expected two different indices below {count}"
             )
         if frozenset((edge.i, edge.j)) in seen:
             raise InputError(f"pose graph: the pair {edge.i} {edge.j} is given twice")
-        if np.shape(edge.transform) != (4, 4) or not np.isfinite(edge.transform).all():
-            raise InputError(
-                f"pose graph: the transform of {edge.i} {edge.j} is not a finite (4, 4) matrix"
-            )
-        if not 0 < edge.confidence <= 1:
-            raise InputError(
-                f"pose graph: confidence {edge.confidence} of {edge.i} {edge.j}, expected 0 to 1"
-            )
+        what = f"pose graph: the transform of {edge.i} {edge.j}"
+        matrix = as_array(edge.transform, what)
+        if (
+            matrix.shape != (4, 4)
+            or matrix.dtype.kind not in "fiu"
+            or not np.isfinite(matrix).all()
+        ):
+            raise InputError(f"{what} is not a finite (4, 4) matrix")
+        problem = rigid_problem(matrix)
+        if problem is not None:
+            raise InputError(f"{what} {problem}")
+        share = checked_share(edge.confidence, f"pose graph: confidence of {edge.i} {edge.j}")
+        if share == 0:
+            raise InputError(f"pose graph: confidence 0 of {edge.i} {edge.j}, expected more")
         seen.add(frozenset((edge.i, edge.j)))
 
 

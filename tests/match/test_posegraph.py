@@ -118,9 +118,40 @@ def test_scans_without_edges_are_components_of_their_own():
         ([Edge(1, 1, np.eye(4), 0.5)], "edge 1 1"),
         ([Edge(0, 1, np.eye(4), 0.5), Edge(1, 0, np.eye(4), 0.5)], "given twice"),
         ([Edge(0, 1, np.full((4, 4), np.nan), 0.5)], "not a finite"),
+        ([Edge(0, 1, np.zeros((4, 4)), 0.5)], "transform of 0 1 is not a rigid motion"),
+        ([Edge(0, 1, np.diag([-1.0, 1, 1, 1]), 0.5)], "its rotation is a reflection"),
+        ([Edge(0, 1, np.diag([2.0, 2, 2, 1]), 0.5)], "off orthogonal"),
         ([Edge(0, 1, np.eye(4), 0.0)], "confidence 0"),
+        ([Edge(0, 1, np.eye(4), "sure")], "confidence of 0 1 'sure'"),
+        ([Edge(0.5, 1, np.eye(4), 0.5)], "index of an edge 0.5"),
     ],
 )
 def test_edges_that_mean_nothing_are_refused(edges, line):
     with pytest.raises(InputError, match=line):
         optimise_poses(3, edges)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"count": -1}, "count -1, expected a whole number"),
+        ({"tolerance": 0}, "tolerance 0, expected a positive number"),
+        ({"tolerance": np.nan}, "tolerance nan"),
+        ({"radius": -1.0}, "radius -1.0"),
+        ({"steps": 2.5}, "steps 2.5"),
+        ({"centres": np.zeros((2, 3))}, "2 centres, expected 3"),
+        ({"centres": np.full((3, 3), np.nan)}, "centres: row 0 is not finite"),
+    ],
+)
+def test_options_of_the_graph_that_mean_nothing_are_refused(options, line):
+    with pytest.raises(InputError, match=line):
+        optimise_poses(**{"count": 3, "edges": [Edge(0, 1, np.eye(4), 0.5)], **options})
+
+
+def test_an_edge_agrees_up_to_twice_the_tolerance():
+    edges = [Edge(0, 1, np.eye(4), 1.0), Edge(1, 2, np.eye(4), 1.0), Edge(0, 2, np.eye(4), 0.1)]
+    edges[2].transform[0, 3] = 0.3
+    for tolerance, agrees in ((0.2, True), (0.1, False)):
+        graph = optimise_poses(3, edges, tolerance)
+        assert graph.kept.tolist() == [True, True, agrees]
+        assert (graph.errors <= 2 * tolerance).tolist() == [True, True, agrees]
