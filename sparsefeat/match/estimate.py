@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from sparsefeat.checks import as_array, as_points, checked_count, checked_positive
 from sparsefeat.errors import InputError
 from sparsefeat.match.refine import refine_pose
 from sparsefeat.match.rigid import SpatialCompatibility, move
@@ -63,10 +64,8 @@ class PoseEstimator:
     refine: bool = True
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.distance) and self.distance > 0):
-            raise InputError(f"distance {self.distance!r}, expected a positive length")
-        if self.hypotheses < 1:
-            raise InputError(f"hypotheses {self.hypotheses}, expected at least 1")
+        checked_positive(self.distance, "distance")
+        checked_count(self.hypotheses, "hypotheses")
 
     def __call__(
         self,
@@ -86,16 +85,19 @@ class PoseEstimator:
             matches: Shape (K, 2), rows of both; one that is given twice counts once.
 
         Raises:
-            InputError: matches that are not rows of the points.
+            InputError: points or features that are not finite or do not fit, or matches that are
+                not rows of the points.
         """
-        matches = np.unique(np.asarray(matches, dtype=np.int64).reshape(-1, 2), axis=0)
-        for side, length in enumerate((len(points0), len(points1))):
-            if len(matches) and not (
-                0 <= matches[:, side].min() and matches[:, side].max() < length
-            ):
-                raise InputError(f"matches: a row beyond the {length} points of side {side}")
-        source = torch.from_numpy(np.ascontiguousarray(points0[matches[:, 0]], dtype=np.float64))
-        target = torch.from_numpy(np.ascontiguousarray(points1[matches[:, 1]], dtype=np.float64))
+        points0, points1 = as_points(points0, "points0"), as_points(points1, "points1")
+        features0 = _checked_features(features0, len(points0), "features0")
+        features1 = _checked_features(features1, len(points1), "features1")
+        if features0.shape[1] != features1.shape[1]:
+            raise InputError(
+                f"features: {features0.shape[1]} and {features1.shape[1]} channels, expected as many"
+            )
+        matches = _checked_matches(matches, len(points0), len(points1))
+        source = torch.from_numpy(points0[matches[:, 0]])
+        target = torch.from_numpy(points1[matches[:, 1]])
         transforms, _support = SpatialCompatibility(self.distance, keep=self.hypotheses)(
             source, target
         )
@@ -157,6 +159,29 @@ def inlier_mask(
     moved = points0[matches[:, 0]] @ transform[:3, :3].T + transform[:3, 3]
     mask: np.ndarray = np.linalg.norm(moved - points1[matches[:, 1]], axis=1) < distance
     return mask
+
+
+def _checked_features(features: np.ndarray, count: int, what: str) -> np.ndarray:
+    array = as_array(features, what)
+    if array.ndim != 2 or len(array) != count or array.dtype.kind not in "fiu":
+        raise InputError(f"{what}: {array.shape} of {array.dtype}, expected numbers ({count}, C)")
+    finite = np.isfinite(array).all(1)
+    if not finite.all():
+        raise InputError(f"{what}: row {int(np.argmin(finite))} is not finite")
+    return array
+
+
+def _checked_matches(matches: np.ndarray, count0: int, count1: int) -> np.ndarray:
+    """The matches in order, each once. Shape: (K, 2) int64."""
+    array = as_array(matches, "matches")
+    if not array.size:
+        return np.zeros((0, 2), dtype=np.int64)
+    if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":
+        raise InputError(f"matches: {array.shape} of {array.dtype}, expected whole numbers (K, 2)")
+    for side, length in enumerate((count0, count1)):
+        if not 0 <= array[:, side].min() <= array[:, side].max() < length:
+            raise InputError(f"matches: a row beyond the {length} points of side {side}")
+    return np.unique(array.astype(np.int64), axis=0)
 
 
 def _probes(points: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -72,15 +72,11 @@ def match_folder(
         progress: called with (stage, done, in all, name).
 
     Raises:
-        InputError: fewer than two scans, or what :func:`sparsefeat.register` refuses.
+        InputError: fewer than two scans, what is no file, or what :func:`sparsefeat.register` refuses.
     """
     check_choice(points, seed)
     checked_share(min_confidence, "min_confidence")
-    files = (
-        list_scans(folder)
-        if isinstance(folder, (str, os.PathLike))
-        else [Path(path) for path in folder]
-    )
+    files = _listed(folder)
     if len(files) < 2:
         raise InputError(
             f"{folder}: {len(files)} scans, expected at least 2 ({', '.join(_SUFFIXES)})"
@@ -122,6 +118,18 @@ def match_folder(
         centres=centres,
     )
     return FolderMatches(files, scans, pairs, edges, graph)
+
+
+def _listed(folder: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
+    if isinstance(folder, (str, os.PathLike)):
+        return list_scans(folder)
+    given = list(folder) if isinstance(folder, Iterable) else [folder]
+    for path in given:
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError(
+                f"match_folder: {type(path).__name__}, expected a folder or files of scans"
+            )
+    return [Path(path) for path in given]
 
 
 def list_scans(folder: str | os.PathLike) -> list[Path]:

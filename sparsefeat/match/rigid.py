@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsefeat.checks import checked_count, checked_positive
 from sparsefeat.errors import InputError
 
 
@@ -36,6 +37,11 @@ class SpatialCompatibility:
     neighbours: int = 20
     keep: int = 10
     max_matches: int = 1500
+
+    def __post_init__(self) -> None:
+        checked_positive(self.distance, "distance")
+        for name in ("seeds", "neighbours", "keep", "max_matches"):
+            checked_count(getattr(self, name), name)
 
     def __call__(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Distinct hypotheses and their support, best first.

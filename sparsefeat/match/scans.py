@@ -136,7 +136,7 @@ def choose_extractor(
     With a ``unit`` of the points the voxel size is converted to it.
     """
     if extractor is None:
-        extractor = _released(device)
+        extractor = _released(None if device is None else str(device))
     if not isinstance(extractor, FeatureExtractor):
         extractor = FeatureExtractor.from_pretrained(extractor, device=device)
     return extractor if unit is None else extractor.in_unit(unit)

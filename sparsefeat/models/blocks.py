@@ -124,7 +124,7 @@ def checked_device(device: str | torch.device | None, model: nn.Module) -> torch
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         # torch builds without CUDA say so in an AssertionError.
         raise InputError(
             f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}"

@@ -170,6 +170,11 @@ def test_what_cannot_be_registered_is_named(scans, extractor, tmp_path):
     np.save(file, source)
     with pytest.raises(InputError, match="a.npy: is a file, expected a folder of scans"):
         match_folder(file, extractor)
+    for scans_given, kind in (([source, target], "ndarray"), (None, "NoneType"), ([None], "None")):
+        with pytest.raises(InputError, match=f"{kind}.*, expected a folder or files of scans"):
+            match_folder(scans_given, extractor)
+    with pytest.raises(InputError, match="device"):
+        sparsefeat.register(source, target, device=["cpu"])
     tiny = sparsefeat.register(source[:1], target, extractor)
     assert not tiny.found and tiny.confidence == 0
 

@@ -104,6 +104,10 @@ def test_what_does_not_fit_is_refused():
         SpatialCompatibility()(source, target[:9])
     with pytest.raises(InputError, match="NaN"):
         SpatialCompatibility()(source, target * torch.nan)
+    with pytest.raises(InputError, match="distance 0, expected a positive number"):
+        SpatialCompatibility(0)
+    with pytest.raises(InputError, match="keep 2.5, expected a whole number"):
+        SpatialCompatibility(keep=2.5)
 
 
 def test_the_same_input_gives_the_same_bits():
@@ -175,6 +179,38 @@ def test_no_matches_give_no_hypothesis_and_wrong_rows_are_refused():
         PoseEstimator(0.1)(points, features, points, features, np.array([[0, 30]]))
     with pytest.raises(InputError, match="distance"):
         PoseEstimator(0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"points1": np.full((30, 3), np.nan)}, "points1: row 0 is not finite"),
+        ({"points0": np.zeros((30, 2))}, r"points0: \(30, 2\)"),
+        ({"features0": np.zeros((29, 3))}, r"features0: \(29, 3\) .* expected numbers \(30, C\)"),
+        ({"features1": np.zeros((30, 4))}, "3 and 4 channels"),
+        ({"features1": np.full((30, 3), np.nan)}, "features1: row 0 is not finite"),
+        ({"matches": np.array([[0.7, 1.0]])}, "of float64, expected whole numbers"),
+        ({"matches": np.zeros((4, 3), int)}, r"matches: \(4, 3\)"),
+        ({"matches": [[0, 1], [2]]}, "matches: list that is no array"),
+    ],
+)
+def test_what_the_estimate_cannot_use_is_named(change, line):
+    points, features = corner(30, 0)
+    given = {"points0": points, "features0": features, "points1": points, "features1": features}
+    with pytest.raises(InputError, match=line):
+        PoseEstimator(0.1)(**{**given, "matches": np.zeros((1, 2), int), **change})
+    with pytest.raises(InputError, match="hypotheses 2.5"):
+        PoseEstimator(hypotheses=2.5)
+
+
+def test_tensors_and_lists_give_the_estimate_of_arrays():
+    _, source, target, matches = estimate(60, 300)
+    features = corner(len(source), 0)[1]
+    given = source, features, target, features, matches
+    expected = PoseEstimator(0.1)(*given)
+    for kind in (torch.from_numpy, np.ndarray.tolist):
+        found = PoseEstimator(0.1)(*map(kind, given))
+        np.testing.assert_allclose(found.best, expected.best, atol=1e-6)
 
 
 def test_refinement_brings_surfaces_together_and_leaves_what_slides():
