@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
+from sparsefeat.checks import checked_count, checked_seed
 from sparsefeat.data.threedmatch import FragmentPair, test_pairs
 from sparsefeat.errors import InputError
 from sparsefeat.evaluate.registration import MAX_ERROR_M, transformation_error
@@ -95,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Register pairs that overlap and pairs of different scenes, and fit."""
+    checked_count(args.most, "--most")
+    checked_seed(args.seed)
     pairs = [pair for root in args.data for pair in listed_pairs(root)]
     rng = np.random.default_rng(args.seed)
     pairs = [pairs[k] for k in sorted(rng.permutation(len(pairs))[: args.most])]
@@ -125,6 +128,8 @@ def run(args: argparse.Namespace) -> int:
         if len(estimate):
             values.append(predictors(estimate))
             right.append(False)
+    if not values:
+        raise InputError(f"{args.data[0]}: no pair of scans with a pose, expected some to fit to")
     intercept, coefficients = fit(np.array(values), np.array(right))
     print(f"{len(right)} pairs, {sum(right)} right; {', '.join(NAMES)}")
     print(f"INTERCEPT = {intercept:.4f}")

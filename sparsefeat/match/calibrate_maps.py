@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import minimize
 
+from sparsefeat.checks import checked_count, checked_seed
 from sparsefeat.data.shapes import load_dataset
 from sparsefeat.errors import InputError
 from sparsefeat.match.correspond import correspond_shapes, map_predictors
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=12, help="random pairs")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
+    checked_count(args.pairs, "--pairs")
+    checked_seed(args.seed)
     dataset = load_dataset("folder", args.root)
     shapes = dataset.shapes
     pairs = [

@@ -20,6 +20,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
+from sparsefeat.checks import checked_count, checked_seed
 from sparsefeat.data.shapes import load_dataset
 from sparsefeat.errors import InputError, opening
 from sparsefeat.io.atomic import atomic_write
@@ -34,14 +35,20 @@ from sparsefeat.synthetic.damage import DamagedMesh, damage_mesh
 def spread_over_classes(
     pairs: Sequence[tuple[int, int]], classes: Sequence[str | None], count: int
 ) -> list[tuple[int, int]]:
-    """So many pairs, about as many of each class, evenly spaced in the class's list."""
+    """So many pairs, about as many of each class, evenly spaced in the class's list.
+
+    Raises:
+        InputError: a class has fewer pairs than its share.
+    """
     groups: dict[str | None, list[tuple[int, int]]] = {}
     for pair, name in zip(pairs, classes, strict=True):
         groups.setdefault(name, []).append(pair)
     shares = np.diff(np.linspace(0, count, len(groups) + 1).round().astype(int))
     chosen = []
-    for listed, share in zip(groups.values(), shares, strict=True):
-        rows = np.unique(((np.arange(share) + 0.5) / max(share, 1) * len(listed)).astype(int))
+    for (name, listed), share in zip(groups.items(), shares, strict=True):
+        if share > len(listed):
+            raise InputError(f"--even: {name} has {len(listed)} pairs, expected {share} of {count}")
+        rows = ((np.arange(share) + 0.5) / max(share, 1) * len(listed)).astype(int)
         chosen += [listed[row] for row in rows]
     return chosen
 
@@ -75,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--json", metavar="FILE", help="write the numbers there")
     add("--result", metavar="NAME", help="write results/maps/NAME.json")
     args = parser.parse_args(argv)
+    checked_count(args.pairs, "--pairs")
+    checked_count(args.points, "--points")
+    checked_seed(args.seed)
     dataset = load_dataset(args.dataset, args.root)
     shapes = dataset.shapes
     pairs = [
@@ -83,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if shapes[i].template == shapes[j].template
         and (shapes[i].individual is None or shapes[i].individual != shapes[j].individual)
     ]
+    if not pairs:
+        raise InputError(f"{args.root}: no two shapes of {args.split} that correspond")
     drawn = np.random.default_rng(args.seed).permutation(len(pairs))
     if args.even:
         chosen = spread_over_classes(pairs, [shapes[i].template for i, _ in pairs], args.pairs)

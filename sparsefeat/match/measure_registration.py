@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from sparsefeat.checks import checked_count, checked_seed
 from sparsefeat.data.threedmatch import FragmentPair, test_pairs
 from sparsefeat.errors import InputError, InputWarning, MissingExtraError, opening
 from sparsefeat.evaluate.keypoints import Fragment, fragment_seed
@@ -109,7 +110,12 @@ CONDITIONS = {
 
 
 def spread_pairs(pairs: Sequence[FragmentPair], count: int) -> list[FragmentPair]:
-    """Pairs that count for registration recall, evenly spaced in their list; all if there are no more."""
+    """Pairs that count for registration recall, evenly spaced in their list; all if there are no more.
+
+    Raises:
+        InputError: no pair counts, or a count below 1.
+    """
+    count = checked_count(count, "pairs")
     counting = [pair for pair in pairs if counts_for_recall(pair) and pair.information is not None]
     if not counting:
         raise InputError("no pair with an information matrix (gt.info) that counts for recall")
@@ -265,15 +271,18 @@ def measured_before(path: str | None, settings: dict[str, Any]) -> dict[str, Any
     """The conditions that a file of numbers has; none if it is not there yet.
 
     Raises:
-        InputError: no file was named, or one of other settings.
+        InputError: no file was named, one that cannot be read, or one of other settings.
     """
     if path is None:
         raise InputError("--resume needs --json FILE: what was measured is there")
     if not os.path.lexists(path):
         return {}
     with opening(path):
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    conditions: dict[str, Any] = found.pop("conditions", {})
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            conditions: dict[str, Any] = dict(found.pop("conditions", {}))
+        except (AttributeError, RecursionError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: damaged, or no numbers of this measurement") from error
     if found != settings:
         raise InputError(f"{path}: was measured with other settings: {found}, not {settings}")
     return conditions
@@ -293,6 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--resume", action="store_true", help="go on with the conditions that FILE has")
     add("--result", metavar="NAME", help="write results/matching/NAME.json")
     args = parser.parse_args(argv)
+    checked_seed(args.seed)
     chosen = args.conditions.split(";") if args.conditions else list(CONDITIONS)
     unknown = [name for name in chosen if name not in CONDITIONS]
     if unknown:

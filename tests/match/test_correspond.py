@@ -306,6 +306,18 @@ def test_maps_of_a_data_set_are_measured_and_confidence_is_fitted(
     assert "INTERCEPT = " in capsys.readouterr().out
 
 
+def test_every_class_has_its_share_of_pairs_or_is_named():
+    pairs = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)]
+    spread = measure_maps.spread_over_classes
+    assert spread(pairs, ["a", "b", "b", "b", "b"], 2) == [(0, 1), (6, 7)]
+    assert spread(pairs, ["a"] * 5, 5) == pairs
+    with pytest.raises(InputError, match="--even: a has 1 pairs, expected 2 of 4"):
+        spread(pairs, ["a", "b", "b", "b", "b"], 4)
+    for tool, start in ((measure_maps, ["folder", "set"]), (calibrate_maps, ["set"])):
+        with pytest.raises(InputError, match="--pairs 0, expected a whole number"):
+            tool.main([*start, "--pairs", "0"])
+
+
 def test_no_statistic_speaks_for_a_vertex():
     rng = np.random.default_rng(0)
     values = rng.random((500, 4))

@@ -18,8 +18,7 @@ from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.io.gtlog import read_log, write_info, write_log
 from sparsefeat.io.pointcloud import read_points, write_ply
-from sparsefeat.match import measure_registration
-from sparsefeat.match.calibrate import fit
+from sparsefeat.match import calibrate, measure_registration
 from sparsefeat.match.files import write_merged
 from sparsefeat.match.folder import list_scans, match_folder
 from sparsefeat.match.scans import (
@@ -211,7 +210,7 @@ def test_the_confidence_is_fitted_on_raw_predictors():
     values = rng.normal(size=(4000, 4)) * [1, 10, 0.1, 1] + 5
     logits = 2 * (values[:, 0] - 5) + 0.3 * (values[:, 1] - 5) - 0.5 * (values[:, 3] - 5)
     right = rng.random(4000) < 1 / (1 + np.exp(-logits))
-    intercept, coefficients = fit(values, right)
+    intercept, coefficients = calibrate.fit(values, right)
     assert coefficients[:2] == pytest.approx([2, 0.3], rel=0.15)
     assert coefficients[3] == 0  # what speaks against a pose here is no statistic of the regression
     assert intercept + coefficients @ np.full(4, 5.0) == pytest.approx(0, abs=0.3)
@@ -250,6 +249,33 @@ def test_registration_is_measured_under_each_condition(scans, tmp_path, monkeypa
         measure_registration.main(["rooms", *options[:6], "--seed", "1", "--resume"])
     with pytest.raises(InputError, match="--conditions: expected some of as recorded; "):
         measure_registration.main(["rooms", "--conditions", "fog"])
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe", b'{"conditions": [1]}'])
+def test_damaged_numbers_are_not_gone_on_with(tmp_path, content):
+    path = tmp_path / "numbers.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="numbers.json: damaged, or no numbers"):
+        measure_registration.measured_before(str(path), {})
+    path.write_text('{"seed": 0, "conditions": {"as recorded": {}}}')
+    assert measure_registration.measured_before(str(path), {"seed": 0}) == {"as recorded": {}}
+
+
+def test_so_many_pairs_are_measured_as_are_asked_for():
+    pair = SimpleNamespace(i=0, j=3, overlap=0.5, information=np.eye(6))
+    assert len(measure_registration.spread_pairs([pair] * 9, 4)) == 4
+    for count in (0, -1):
+        with pytest.raises(InputError, match=f"pairs {count}, expected a whole number"):
+            measure_registration.spread_pairs([pair] * 9, count)
+
+
+def test_nothing_to_fit_the_confidence_to_is_said(monkeypatch):
+    monkeypatch.setattr(calibrate, "listed_pairs", lambda root: [])
+    monkeypatch.setattr(calibrate, "choose_extractor", lambda name: None)
+    with pytest.raises(InputError, match="rooms: no pair of scans with a pose"):
+        calibrate.main(["rooms"])
+    with pytest.raises(InputError, match="--most 0, expected a whole number"):
+        calibrate.main(["rooms", "--most", "0"])
 
 
 def test_conditions_change_scans_as_they_say():
