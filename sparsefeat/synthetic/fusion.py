@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sparsefeat.checks import as_array, checked_positive
 from sparsefeat.errors import InputError
 from sparsefeat.synthetic.camera import Intrinsics
 
@@ -20,7 +21,16 @@ _CHUNK = 512  # blocks projected at a time, so that the intermediate arrays stay
 
 
 def pack(blocks: np.ndarray) -> np.ndarray:
-    """One integer (N,) for integer coordinates (N,3) within a million; sorts by the first of them first."""
+    """One integer (N,) for integer coordinates (N,3) within a million; sorts by the first of them first.
+
+    Raises:
+        InputError: a coordinate beyond, whose integer would be that of another place.
+    """
+    if blocks.size and not (-_RANGE <= blocks.min() and blocks.max() < _RANGE):
+        raise InputError(
+            f"cells {blocks.min():.0f} to {blocks.max():.0f}, expected -{_RANGE} to {_RANGE - 1}: "
+            "too far from the origin for their size; move the points or poses to it"
+        )
     shifted = blocks.astype(np.int64) + _RANGE
     return (shifted[..., 0] << 42) | (shifted[..., 1] << 21) | shifted[..., 2]
 
@@ -42,7 +52,7 @@ def _touched(
 ) -> np.ndarray:
     """Keys of the blocks within ``reach`` of a measured point, along its ray."""
     z = depth[::stride, ::stride]
-    v, u = np.nonzero(z)
+    v, u = np.nonzero((z != 0) & np.isfinite(z))
     z = z[v, u]
     rays = np.stack(
         [
@@ -164,12 +174,22 @@ def fuse_frames(
         Points (N,3) float64, several per voxel, in the frame of ``poses``.
 
     Raises:
-        InputError: no frame, or frames and poses of different number.
+        InputError: no frame, frames and poses of different number, a frame of another size than the camera's, or a
+            pose so far from the origin that voxels cannot be counted.
     """
     if len(depths) == 0 or len(depths) != len(poses):
         raise InputError(
             f"fuse_frames: got {len(depths)} depth frames and {len(poses)} poses, expected as many, 1 or more"
         )
+    checked_positive(voxel_size, "fuse_frames: voxel_size")
+    depths = [as_array(depth, "fuse_frames: depth") for depth in depths]
+    poses = [as_array(pose, "fuse_frames: pose").astype(float) for pose in poses]
+    for k, (depth, pose) in enumerate(zip(depths, poses, strict=True)):
+        if depth.shape != (camera.height, camera.width) or pose.shape != (4, 4):
+            raise InputError(
+                f"fuse_frames: frame {k} of shape {depth.shape} and its pose {pose.shape}, expected "
+                f"{(camera.height, camera.width)} as the camera has, and (4, 4)"
+            )
     truncation = max(0.03, 2.4 * voxel_size) if truncation is None else truncation
     block = voxel_size * _EDGE
     # Rays a block apart at 3.5 m find every block that is near a surface, given a few frames.
@@ -193,7 +213,7 @@ def fuse_frames(
             origins[rows],
             depth,
             camera,
-            np.asarray(pose, float),
+            pose,
             voxel_size,
             truncation,
         )

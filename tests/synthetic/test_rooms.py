@@ -289,6 +289,28 @@ def test_frames_and_poses_must_be_as_many():
         fuse_frames([np.zeros((60, 80))], SMALL_CAMERA, [np.eye(4)] * 2)
 
 
+def test_frames_are_of_the_camera_s_size():
+    with pytest.raises(ValueError, match=r"frame 0 of shape \(30, 80\).* expected \(60, 80\)"):
+        fuse_frames([np.ones((30, 80))], SMALL_CAMERA, [np.eye(4)])
+    depth = np.full((60, 80), 2.0)
+    flat = fuse_frames([depth], SMALL_CAMERA, [np.eye(4)])
+    np.testing.assert_array_equal(
+        fuse_frames([depth.tolist()], SMALL_CAMERA, [np.eye(4).tolist()]), flat
+    )
+
+
+def test_what_is_too_far_away_to_be_told_apart_is_refused():
+    points = np.random.default_rng(0).uniform(0, 5, (2000, 3))
+    there = points + [20_000, -20_000, 100]
+    assert len(thin(there, 0.025)) == len(np.unique(np.floor(there / 0.025), axis=0))
+    with pytest.raises(ValueError, match="too far from the origin"):
+        thin(points + [500_000, 4_649_776, 100], 0.025)
+    pose = np.eye(4)
+    pose[:3, 3] = [500_000, 4_649_776, 100]
+    with pytest.raises(ValueError, match="too far from the origin"):
+        fuse_frames([np.full((60, 80), 2.0)], SMALL_CAMERA, [pose])
+
+
 def test_a_fragment_keeps_one_point_per_cell_within_the_volume():
     depth = np.full((60, 80), 2.0, np.float32)
     depth[:, :20] = 4.0  # beyond the volume of 3DMatch
