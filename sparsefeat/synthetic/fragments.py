@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
+from sparsefeat.checks import checked_positive, checked_share
 from sparsefeat.errors import InputError, opening, opens_path, warn
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.gtlog import write_info, write_log
@@ -159,10 +160,9 @@ def check_layout(layout: str) -> None:
 
 def check_fusion(voxel_size: float, spacing: float) -> None:
     """Raise InputError if fragments cannot be fused with these."""
-    if not 0.002 <= voxel_size <= 0.2:
+    if not 0.002 <= checked_positive(voxel_size, "voxel_size") <= 0.2:
         raise InputError(f"voxel_size: got {voxel_size} m, expected 0.002 to 0.2")
-    if not 0 <= spacing <= 1:
-        raise InputError(f"spacing: got {spacing} m, expected 0 (keep all points) to 1")
+    checked_share(spacing, "spacing in metres")
 
 
 def make_folder(path: str | os.PathLike) -> Path:

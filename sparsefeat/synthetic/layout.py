@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparsefeat.checks import checked_seed
 from sparsefeat.synthetic import furniture, shell, things
 from sparsefeat.synthetic.furniture.pieces import Piece, Support
 from sparsefeat.synthetic.shapes import Mesh, box, join, rod, rounded_box, slab
@@ -184,8 +185,13 @@ def make_room(seed: np.random.SeedSequence | int) -> Room:
 
     Returns:
         The room; its mesh has some 50 to 200 thousand triangles.
+
+    Raises:
+        InputError: another seed than a sequence or a whole number of at least 0.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(
+        seed if isinstance(seed, np.random.SeedSequence) else checked_seed(seed)
+    )
     kind = str(rng.choice(list(furniture.WALL), p=[0.24, 0.2, 0.18, 0.2, 0.1, 0.08]))
     size = {"bath": (2.2, 3.4)}.get(kind, (3.0, 6.2))
     width, depth, height = rng.uniform(*size), rng.uniform(*size), rng.uniform(2.3, 2.9)

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from sparsefeat.checks import checked_count
 from sparsefeat.errors import InputError
 from sparsefeat.process.workers import WORKER_KILLED, end_with_parent
 
@@ -30,11 +31,10 @@ def run_tasks(
         workers: number of processes; 1 works in this one, in order.
 
     Raises:
-        InputError: ``workers`` is less than 1, or a process was killed. What ``function`` raises is passed on; the
+        InputError: ``workers`` is no whole number of at least 1, or a process was killed. What ``function`` raises is passed on; the
             other tasks are given up.
     """
-    if workers < 1:
-        raise InputError(f"workers: got {workers}, expected 1 or more")
+    checked_count(workers, "workers")
     if workers == 1 or len(tasks) < 2:
         for k, task in enumerate(tasks):
             yield k, function(*task)

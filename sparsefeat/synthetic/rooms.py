@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsefeat import __version__
+from sparsefeat.checks import checked_count
 from sparsefeat.errors import InputError, opening, opens_path
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.lock import LOCK_NAME, output_folder
@@ -161,8 +162,7 @@ def make_rooms(
         "frames": (frames, 2),
     }
     for name, (value, least) in counts.items():
-        if value < least:
-            raise InputError(f"{name}: got {value}, expected {least} or more")
+        checked_count(value, name, least)
     check_fusion(voxel_size, spacing)
     tasks = [
         (seed, r, fragments_per_room, frames, k, voxel_size, spacing)

@@ -321,6 +321,10 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
     [
         ({"count": 0}, "count 0, expected"),
         ({"vertices": 100}, "vertices 100, expected .* 2500"),
+        ({"count": "2"}, "count '2', expected"),
+        ({"triangulations": 1.5}, "triangulations 1.5"),
+        ({"families": None}, "families: got .None., expected some of"),
+        ({"families": []}, "families: got none"),
         ({"families": ["dragon"]}, "dragon.*humanoid, quadruped, hand"),
     ],
 )
@@ -333,6 +337,11 @@ def test_wrong_numbers_are_refused(tmp_path, wrong, message):
 def test_unknown_classes_and_poses_name_the_known_ones():
     with pytest.raises(ValueError, match="unknown class 'dog', expected one of human"):
         make_creature("humanoid", "dog", "stand", *seeds(0))
+    for vertices in (0, -5, 3000.5):
+        with pytest.raises(ValueError, match=f"vertices {vertices}, expected a whole number"):
+            make_creature("hand", "hand", "fist", *seeds(0), vertices)
+    with pytest.raises(ValueError, match="int 0, expected a numpy.random.SeedSequence"):
+        make_creature("hand", "hand", "fist", 0, 1)
     with pytest.raises(ValueError, match="giraffe: unknown pose 'sit'"):
         make_creature("quadruped", "giraffe", "sit", *seeds(0))
 

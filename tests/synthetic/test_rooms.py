@@ -24,6 +24,7 @@ from sparsefeat.synthetic.fragments import (
     transform,
 )
 from sparsefeat.synthetic.fusion import fuse_frames
+from sparsefeat.synthetic.layout import make_room
 from sparsefeat.synthetic.shapes import axis_rotation
 
 SMALL_CAMERA = Intrinsics(80, 60, 73.0, 73.0, 39.5, 29.5)
@@ -379,17 +380,25 @@ def test_our_information_matrix_is_laid_out_as_3dmatchs_own(dataset):
     ("settings", "message"),
     [
         ({"layout": "fcgf"}, "layout: got 'fcgf', expected one of train, test, both"),
-        ({"rooms": 0}, "rooms: got 0"),
-        ({"fragments_per_room": 0}, "fragments_per_room: got 0"),
-        ({"frames": 1}, "frames: got 1"),
-        ({"workers": 0}, "workers: got 0"),
-        ({"seed": -1}, "seed: got -1"),
-        ({"voxel_size": 0.0}, "voxel_size: got 0"),
+        ({"rooms": 0}, "rooms 0, expected a whole number of at least 1"),
+        ({"fragments_per_room": 0}, "fragments_per_room 0"),
+        ({"frames": 1}, "frames 1, expected a whole number of at least 2"),
+        ({"frames": None}, "frames None"),
+        ({"rooms": 2.5}, "rooms 2.5"),
+        ({"workers": 0}, "workers 0"),
+        ({"seed": -1}, "seed -1"),
+        ({"seed": 1.5}, "seed 1.5"),
+        ({"voxel_size": 0.0}, "voxel_size 0.0, expected a positive number"),
+        ({"voxel_size": 1.0}, "voxel_size: got 1.0 m, expected 0.002 to 0.2"),
+        ({"voxel_size": "a"}, "voxel_size 'a'"),
+        ({"spacing": "a"}, "spacing in metres 'a', expected a number from 0 to 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         make(tmp_path, **settings)
+    with pytest.raises(ValueError, match="seed -1, expected a whole number"):
+        make_room(-1)
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from sparsefeat.checks import checked_count
 from sparsefeat.errors import InputError
 from sparsefeat.synthetic.creatures.body import Body, turn
 from sparsefeat.synthetic.creatures.cones import Cones
@@ -72,8 +73,20 @@ def make_creature(
             then those of the vertices. None: one of its own.
 
     Raises:
-        InputError: an unknown family, class or pose, or too few vertices to resolve the creature.
+        InputError: an unknown family, class or pose, too few vertices to resolve the creature, or a seed or number of
+            another type.
     """
+    for name, value, least in (
+        ("vertices", vertices, 1),
+        ("landmark_count", landmark_count, 1),
+        ("triangulation", 0 if triangulation is None else triangulation, 0),
+    ):
+        checked_count(value, name, least)
+    for seed in (individual, occasion):
+        if not isinstance(seed, np.random.SeedSequence):
+            raise InputError(
+                f"{type(seed).__name__} {seed!r}, expected a numpy.random.SeedSequence"
+            )
     surface = template(family)
     group = find_family(family)
     if kind not in group.classes:

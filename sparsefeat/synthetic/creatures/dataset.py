@@ -91,11 +91,10 @@ def make_creatures(
         checked_count(value, name, least)
     if triangulations is not None:
         checked_count(triangulations, "triangulations")
-    unknown = next((name for name in families if name not in KINDS), None)
-    if unknown is not None or not families:
-        raise InputError(
-            f"families: got {unknown or 'none'!r}, expected some of {', '.join(KINDS)}"
-        )
+    families = list(families) if isinstance(families, Iterable) else [families]
+    unknown = [name for name in families if name not in KINDS]
+    if unknown or not families:
+        raise InputError(f"families: got {unknown or 'none'}, expected some of {', '.join(KINDS)}")
     tasks = _tasks(seed, count, poses, families, vertices, landmark_count, triangulations)
     lock = f".{output.name}{LOCK_NAME}"
     with made_folder(output.parent) as around, locked(around / lock, output):
