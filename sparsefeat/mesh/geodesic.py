@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import dijkstra
 
+from sparsefeat.checks import as_array
 from sparsefeat.errors import InputError
 from sparsefeat.io.meshes import check_mesh
 from sparsefeat.mesh.seams import sew
@@ -116,11 +117,12 @@ def correspondence_error(
     if distances is None:
         sources, of_source = np.unique(true, return_inverse=True)
         distances = geodesic_distances(vertices, faces, sources)
-    elif np.shape(distances) != (len(true), n):
-        raise InputError(
-            f"correspondence_error: expected distances ({len(true)}, {n}), got {np.shape(distances)}"
-        )
     else:
+        distances = as_array(distances, "correspondence_error: distances")
+        if distances.shape != (len(true), n):
+            raise InputError(
+                f"correspondence_error: expected distances ({len(true)}, {n}), got {distances.shape}"
+            )
         of_source = np.arange(len(true))
     error = np.asarray(distances[of_source, predicted], dtype=np.float64)
     lost = np.flatnonzero(~np.isfinite(error))
@@ -145,7 +147,7 @@ def error_curve(errors: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def _rows(name: str, rows: np.ndarray | Sequence[int], n: int) -> np.ndarray:
-    rows = np.asarray(rows)
+    rows = as_array(rows, name)
     if rows.ndim != 1 or (len(rows) and not np.issubdtype(rows.dtype, np.integer)):
         raise InputError(f"{name}: expected vertex indices (L,), got {rows.dtype} {rows.shape}")
     if len(rows) and (rows.min() < 0 or rows.max() >= n):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from sparsefeat.checks import as_array
 from sparsefeat.errors import InputError
 from sparsefeat.mesh.keys import Box
 
 
-def nearest_voxels(points_in_voxels: Tensor, coordinates: Tensor) -> Tensor:
+def nearest_voxels(
+    points_in_voxels: Tensor | np.ndarray, coordinates: Tensor | np.ndarray
+) -> Tensor:
     """Return the row of the voxel that contains each point, else of the one with the nearest centre.
 
     Args:
@@ -23,14 +27,24 @@ def nearest_voxels(points_in_voxels: Tensor, coordinates: Tensor) -> Tensor:
     Raises:
         InputError: shapes, types or numbers that do not fit, repeated voxels, or points but no voxel.
     """
-    table = _Table(coordinates, points_in_voxels)
-    position = points_in_voxels.detach()
+    position = _tensor(points_in_voxels, "points").detach()
+    coordinates = _tensor(coordinates, "coordinates")
+    table = _Table(coordinates, position)
     if not len(position):
         return torch.empty(0, dtype=torch.int64, device=coordinates.device)
     row, exists = table.rows(torch.floor(position))
     if not exists.all():
         row[~exists] = table.nearest(position[~exists])
     return row
+
+
+def _tensor(values: Tensor | np.ndarray, what: str) -> Tensor:
+    if isinstance(values, Tensor):
+        return values
+    array = as_array(values, what)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{what}: {array.dtype}, expected numbers")
+    return torch.as_tensor(array)
 
 
 class _Table:
@@ -49,7 +63,7 @@ class _Table:
                 f"points of {points.dtype} and coordinates of {coordinates.dtype}, expected floats and "
                 "whole numbers"
             )
-        if not torch.isfinite(points.detach()).all():
+        if not torch.isfinite(points).all():
             raise InputError("points: NaN or infinite coordinates")
         if len(points) and not len(coordinates):
             raise InputError(f"{len(points)} points and no voxel, expected at least one voxel")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sparsefeat.checks import as_array
+from sparsefeat.errors import InputError
 from sparsefeat.visualize.meshes import render_meshes
 from sparsefeat.visualize.raster import View
 
@@ -38,14 +40,20 @@ def draw_voxels(
         up: the axis that points up: x, y, z, -x, -y or -z.
 
     Raises:
-        InputError: nothing to draw, or no such axis.
+        InputError: nothing to draw, what are no voxels, or no such axis.
     """
+    cells = [as_array(given, "voxels") for given in coordinates]
+    for one in cells:
+        if one.ndim != 2 or one.shape[1] != 3 or one.dtype.kind not in "iu" or not len(one):
+            raise InputError(
+                f"voxels: {one.shape} of {one.dtype}, expected whole numbers (V, 3), V > 0"
+            )
     view = View(_AZIMUTH_DEG, _ELEVATION_DEG, up)
     towards = view.axes()[2]
     across = "xyz".index(up[-1])
     facing = sorted(range(3), key=lambda k: (k != across, -abs(towards[k])))
     tints = np.array(_TINTS)[np.argsort(facing)]
-    meshes = [cubes(np.asarray(c, dtype=np.int64), towards, tints) for c in coordinates]
+    meshes = [cubes(one, towards, tints) for one in cells]
     render_meshes(meshes, path, titles, view, _BACKGROUND, smooth=False, panel=_PANEL)
 
 

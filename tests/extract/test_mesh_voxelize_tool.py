@@ -215,3 +215,10 @@ def test_a_picture_of_one_voxel(tmp_path, up):
         picture.shape[1] // 3 : -picture.shape[1] // 3,
     ]
     assert len(np.unique(inside.reshape(-1, 3), axis=0)) > 3 and (picture[0, 0] == 255).all()
+
+
+@pytest.mark.parametrize("cells", [np.zeros((0, 3), int), np.zeros(3, int), [[0.5, 0, 0]]])
+def test_what_are_no_voxels_is_not_drawn(tmp_path, cells):
+    with pytest.raises(ValueError, match=r"voxels: .* expected whole numbers \(V, 3\), V > 0"):
+        draw_voxels([cells], tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()

@@ -82,7 +82,10 @@ def test_correspondence_error_is_distance_over_root_of_area_in_hundredths():
             correspondence_error(scaled * vertices, faces, predicted, true), found
         )
     known = geodesic_distances(vertices, faces, true)
-    np.testing.assert_allclose(correspondence_error(vertices, faces, predicted, true, known), found)
+    for distances in (known, known.tolist()):
+        np.testing.assert_allclose(
+            correspondence_error(vertices, faces, predicted, true, distances), found
+        )
 
 
 def test_a_prediction_on_another_component_counts_as_the_farthest_point():
@@ -102,6 +105,8 @@ def test_wrong_correspondences_are_refused():
         correspondence_error(vertices, faces, np.array([0]), np.array([0, 1]))
     with pytest.raises(ValueError, match=r"distances \(1, 42\)"):
         correspondence_error(vertices, faces, np.array([0]), np.array([0]), np.zeros((3, 3)))
+    with pytest.raises(ValueError, match="predicted: list that is no array"):
+        correspondence_error(vertices, faces, [[0], [1, 2]], np.array([0]))
     with pytest.raises(ValueError, match="no area"):
         correspondence_error(np.zeros((3, 3)), np.array([[0, 1, 2]]), np.array([0]), np.array([0]))
     with pytest.raises(ValueError, match="6 of 80 faces name a vertex that is not there"):

@@ -45,6 +45,13 @@ def test_no_points_have_no_voxels():
     assert nearest_voxels(torch.empty(0, 3), torch.empty(0, 3, dtype=torch.int64)).shape == (0,)
 
 
+def test_arrays_and_lists_are_taken_as_tensors_are():
+    points, cells = scattered()
+    expected = nearest_voxels(points, cells)
+    assert torch.equal(nearest_voxels(points.numpy(), cells.numpy()), expected)
+    assert torch.equal(nearest_voxels(points.tolist(), cells.tolist()), expected)
+
+
 CELLS = torch.tensor([[0, 0, 0], [1, 0, 0]])
 POINTS = torch.zeros(3, 3)
 
@@ -57,6 +64,8 @@ POINTS = torch.zeros(3, 3)
         (POINTS, CELLS.float(), "whole numbers"),
         (POINTS[:, :2], CELLS, r"points: shape \(3, 2\)"),
         (POINTS * torch.nan, CELLS, "NaN"),
+        ([["a", "b", "c"]], CELLS, "points: <U1, expected numbers"),
+        (POINTS, [[0, 0, 0], [1, 1]], "coordinates: list that is no array"),
     ],
 )
 def test_what_does_not_fit_is_refused(points, cells, message):

@@ -248,6 +248,15 @@ def test_a_vertex_in_no_face_does_not_count_as_size(name):
     np.testing.assert_allclose(np.linalg.norm(out.vertices, axis=1), 1, atol=0.1)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_of_no_points_no_point_is_left(name):
+    none, rng = np.zeros((0, 3)), np.random.default_rng(0)
+    assert all(len(part) == 0 for part in CASES[name](none, none, rng))
+    assert len(damage.sparse_cloud(*ball(10), rng, 0, 0.1).kept) == 0
+    with pytest.raises(InputError, match="sparse_cloud: count -1, expected a whole number"):
+        damage.sparse_cloud(*ball(10), rng, -1, 0.1)
+
+
 def test_damages_refuse_what_they_cannot_do():
     vertices, faces = dumbbell()
     with pytest.raises(InputError, match="expected one of cut"):
@@ -261,5 +270,8 @@ def test_damages_refuse_what_they_cannot_do():
     for seed in (-1, 0.5):
         with pytest.raises(InputError, match=f"seed {seed}, expected a whole number of at least 0"):
             damage.damage_mesh("cut", vertices, faces, seed)
+    for name in damage.DAMAGES:
+        with pytest.raises(InputError, match=f"damage {name}: all faces are without area"):
+            damage.damage_mesh(name, vertices * [1, 0, 0], faces)
     with pytest.raises(InputError, match="damage cut: no face remains of a mesh of 3 vertices and"):
         damage.damage_mesh("cut", np.eye(3), np.array([[0, 1, 2]]))

@@ -61,11 +61,13 @@ def damage_mesh(
         ends: for ``"bridges"``, see there.
 
     Raises:
-        InputError: no such damage, what is no mesh, a seed below 0, or a mesh of which no face remains.
+        InputError: no such damage, what is no mesh or has no area, a seed below 0, or a mesh of which no face remains.
     """
     if kind not in DAMAGES:
         raise InputError(f"damage {kind!r}, expected one of {', '.join(DAMAGES)}")
     vertices, faces = check_mesh(vertices, faces, f"damage {kind}")
+    if not surface_area(vertices, faces) > 0:
+        raise InputError(f"damage {kind}: all faces are without area, expected a surface")
     rng = np.random.default_rng(checked_seed(seed))
     if kind == "bridges":
         return bridges(vertices, faces, rng, ends)

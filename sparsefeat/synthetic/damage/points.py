@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.ndimage
 
+from sparsefeat.checks import checked_count
 from sparsefeat.mesh.normals import fit_normals
 
 
@@ -45,6 +46,8 @@ def one_view(
         pixel: edge of a pixel; should have a point or more where the surface faces the camera. Points deeper than
             two of them behind the first in their pixel are hidden.
     """
+    if not len(points):
+        return _keep(points, normals, np.arange(0))
     axes = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     across, depth = points @ axes[:2].T, points @ axes[2]
     cells = np.floor(across / pixel).astype(np.int64)
@@ -79,8 +82,14 @@ def sparse_cloud(
     """Keep ``count`` random points with noise, and fit their normals to their neighbours.
 
     The given normals say only which side is outside.
+
+    Raises:
+        InputError: a count that is no whole number of at least 0.
     """
+    checked_count(count, "sparse_cloud: count", 0)
     kept = np.sort(rng.permutation(len(points))[:count])
+    if not len(kept):
+        return _keep(points, normals, kept)
     moved = points[kept] + deviation * rng.normal(size=(len(kept), 3))
     fitted = fit_normals(moved)
     side = np.where((fitted * normals[kept]).sum(1, keepdims=True) < 0, -1.0, 1.0)
