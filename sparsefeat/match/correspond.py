@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefeat.checks import as_array
 from sparsefeat.errors import InputError
 from sparsefeat.extract import FeatureExtractor
 from sparsefeat.extract.descriptors import as_shape
@@ -147,6 +148,8 @@ def correspond(
     Raises:
         InputError: shapes, files or options that cannot be used.
     """
+    if len(initial):  # said before the shapes are described, which takes a minute
+        initial = _checked_initial(initial, *(len(as_shape(shape)[0]) for shape in (a, b)))
     network = shape_extractor(extractor, device)
     return correspond_shapes(
         *describe_pair(
@@ -217,6 +220,7 @@ def correspond_shapes(
             other.back_vertices, other.back_confidence, other.vertices, other.confidence,
             tuple(_turned(hypothesis) for hypothesis in other.hypotheses),
         )  # fmt: skip
+    initial = _checked_initial(initial, len(a.vertices), len(b.vertices))
     pair = _Pair(a, b, eigenpairs, partial)
     ranked = [pair.refined(*first) for first in pair.first_maps(initial)]
     ranked.sort(key=lambda hypothesis: -hypothesis.score)
@@ -283,16 +287,7 @@ class _Pair:
             of_whole = b.basis.eigenvectors[rows][:, : size[1]]
             forth = torch.linalg.solve(of_part.T @ of_part + ridge, of_part.T @ of_whole)
             found.append(("consistent", forth, forth.T, images if self.partial else None))
-        for points in initial:
-            rows = np.asarray(points)
-            if rows.shape != (len(a.vertices),) or not np.issubdtype(rows.dtype, np.integer):
-                raise InputError(
-                    f"initial map: {rows.dtype} {rows.shape}, expected whole numbers ({len(a.vertices)},)"
-                )
-            if len(rows) and not 0 <= rows.min() <= rows.max() < len(b.vertices):
-                raise InputError(
-                    f"initial map: rows {rows.min()} to {rows.max()}, expected 0 to {len(b.vertices) - 1}"
-                )
+        for rows in initial:
             size = self.first_size(_STARTS[0][0])
             forth = map_from_points(rows, b.basis.truncate(size[1]), a.basis.truncate(size[0]))
             found.append(("given", forth, forth.T))
@@ -396,6 +391,21 @@ def map_predictors(
     agreement = orientation_agreement(hypothesis.forth, rows, b.basis, a.basis).numpy()
     mean = np.full_like(agreement, agreement.mean())
     return np.stack([cycle, levels, 1 - agreement, 1 - mean], 1)
+
+
+def _checked_initial(initial: Sequence[np.ndarray], count_a: int, count_b: int) -> list[np.ndarray]:
+    """The maps, if each has a row of b for every vertex of a."""
+    maps = [as_array(points, "initial map") for points in initial]
+    for rows in maps:
+        if rows.shape != (count_a,) or not np.issubdtype(rows.dtype, np.integer):
+            raise InputError(
+                f"initial map: {rows.dtype} {rows.shape}, expected whole numbers ({count_a},)"
+            )
+        if len(rows) and not 0 <= rows.min() <= rows.max() < count_b:
+            raise InputError(
+                f"initial map: rows {rows.min()} to {rows.max()}, expected 0 to {count_b - 1}"
+            )
+    return maps
 
 
 def _own_area(shape: DescribedShape) -> float:

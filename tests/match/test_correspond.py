@@ -328,7 +328,7 @@ def test_no_statistic_speaks_for_a_vertex():
     assert helpful[0] == 0
 
 
-def test_wrong_input_is_one_line(tmp_path, described, person, capsys):
+def test_wrong_input_is_one_line(tmp_path, described, person, capsys, monkeypatch):
     with pytest.raises(InputError, match="a: 10 vertices, expected at least 60 to make maps of"):
         sparsefeat.correspond(np.random.default_rng(0).random((10, 3)), person)
     with pytest.raises(
@@ -338,6 +338,12 @@ def test_wrong_input_is_one_line(tmp_path, described, person, capsys):
     a, b = described
     with pytest.raises(InputError, match=r"initial map: int64 \(2,\), expected whole numbers"):
         correspond_shapes(a, b, initial=[np.array([0, 1])])
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(InputError, match=r"initial map: int64 \(2,\)"),
+    ):
+        patch.setattr("sparsefeat.match.correspond.describe_pair", None)  # said before it is called
+        sparsefeat.correspond(person, person, initial=[[0, 1]])
     far = np.full(len(a.vertices), len(b.vertices))
     with pytest.raises(InputError, match="initial map: rows .* expected 0 to"):
         correspond_shapes(a, b, initial=[far])
