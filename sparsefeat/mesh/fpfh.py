@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
-from sparsefeat.checks import as_points
+from sparsefeat.checks import as_points, checked_positive
 from sparsefeat.errors import InputError
 
 BINS = 11
@@ -43,8 +43,7 @@ def fpfh(points: np.ndarray, normals: np.ndarray, radius: float) -> np.ndarray:
         InputError: shapes that do not fit, or a radius that is not positive.
     """
     points, normals = _checked(points, normals)
-    if not radius > 0:
-        raise InputError(f"fpfh: radius {radius}, expected a positive length")
+    radius = checked_positive(radius, "fpfh: radius")
     n, count = len(points), 3 * BINS
     pairs = cKDTree(points).query_pairs(radius, output_type="ndarray")
     simple, weights = np.zeros(n * count), np.empty(len(pairs))

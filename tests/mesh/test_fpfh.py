@@ -88,8 +88,11 @@ def test_what_does_not_fit_is_refused():
     points, normals = cloud(5)
     with pytest.raises(InputError, match="5 points and 4 normals"):
         fpfh(points, normals[:4], 0.1)
-    with pytest.raises(InputError, match="positive"):
-        fpfh(points, normals, 0.0)
+    for radius in (0.0, np.nan, "a"):
+        with pytest.raises(
+            InputError, match=f"fpfh: radius {radius!r}, expected a positive number"
+        ):
+            fpfh(points, normals, radius)
     with pytest.raises(InputError, match="points: row 0 is not finite"):
         fpfh(points * np.nan, normals, 1.0)
 
