@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsefeat.cli.evaluate_report import (
+    as_json,
+    is_complete,
+    open_journal,
+    pair_settings,
+    split,
+    table,
+)
 from sparsefeat.cli.frame import (
     add_feature_options,
     add_result_option,
@@ -26,19 +33,16 @@ from sparsefeat.cli.frame import (
     publish,
 )
 from sparsefeat.errors import InputError, opening
-from sparsefeat.io.damage import parsing
 from sparsefeat.process.tool import ToolParser, run_tool
 
 if TYPE_CHECKING:
     from sparsefeat.data.orientation import Viewpoints
     from sparsefeat.data.threedmatch import FragmentPair
-    from sparsefeat.evaluate.journal import PairJournal
     from sparsefeat.evaluate.keypoints import Describe, Fragment
     from sparsefeat.evaluate.matching import MatchingResult
     from sparsefeat.evaluate.registration import Register
 
 REGISTRATIONS = ("compatibility", "ransac")
-COLUMNS = ("FMR", "IR", "FMR_mutual", "IR_mutual", "RR")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -171,8 +175,6 @@ def run_matching(args: argparse.Namespace) -> int:
     plots = prepare_outputs(args)
     check_options(args.interpolation, 1, None, args.views, args.scales)
     check_numbers(args)
-    if is_complete(args):
-        return 0
     viewpoints = open_viewpoints(args)
     checked_device(args.device or "cpu", torch.nn.Identity())
     pairs = test_pairs(args.data, split(args.scenes) or None, args.pairs)
@@ -185,6 +187,10 @@ def run_matching(args: argparse.Namespace) -> int:
     extractor = checkpoint_descriptor(args.checkpoint, args.voxel_size, args.device)
     if args.registration == "compatibility":
         register = compatibility_register(extractor.voxel_size)
+    settings = pair_settings(args, extractor.voxel_size)
+    if args.resume and is_complete(args, settings):
+        print(f"{args.json} is complete")
+        return 0
     learned = {"interpolation": args.interpolation, "views": args.views, "scales": args.scales}
     descriptors: dict[str, Describe] = {"checkpoint": partial(extractor, **learned)}
     for name in split(args.baselines):
@@ -195,9 +201,7 @@ def run_matching(args: argparse.Namespace) -> int:
     results: dict[str, MatchingResult] = {}
     with contextlib.ExitStack() as stack:
         journal = (
-            stack.enter_context(_journal(args, extractor.voxel_size))
-            if args.json is not None
-            else None
+            stack.enter_context(open_journal(args, settings)) if args.json is not None else None
         )
         for name, described in descriptors.items():
             known = journal.known.get(name, {}) if journal else {}
@@ -224,74 +228,31 @@ def run_matching(args: argparse.Namespace) -> int:
                     orientation=args.orientation,
                 )
             print(table(name, results[name]), flush=True)
-        report = as_json(args, results)
+        report = as_json(args, settings, results)
         if journal:
             with opening(args.json), atomic_write(args.json) as temporary:
                 temporary.write_text(
                     json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8"
                 )
+        for written in publish(args, report, [args.seed], args.resume):
+            print(written)
+        if plots:
+            with opening(plots):
+                plots.mkdir(parents=True, exist_ok=True)
+            plot_thresholds(results, plots)
+            draw_median_pairs(
+                pairs,
+                results["checkpoint"],
+                descriptors["checkpoint"],
+                extractor.voxel_size,
+                args,
+                plots,
+                viewpoints,
+            )
+            print(f"pictures in {plots}")
+        if journal:  # not before: what was cut off here goes on without measuring again
             journal.finish()
-    for written in publish(args, report, [args.seed], args.resume):
-        print(written)
-    if plots:
-        with opening(plots):
-            plots.mkdir(parents=True, exist_ok=True)
-        plot_thresholds(results, plots)
-        draw_median_pairs(
-            pairs,
-            results["checkpoint"],
-            descriptors["checkpoint"],
-            extractor.voxel_size,
-            args,
-            plots,
-            viewpoints,
-        )
-        print(f"pictures in {plots}")
     return 0
-
-
-@contextlib.contextmanager
-def _journal(args: argparse.Namespace, voxel_size: float) -> Iterator[PairJournal]:
-    """The pairs of ``--json FILE`` so far; nobody else writes FILE meanwhile."""
-    from sparsefeat.checkpoint import weights_digest
-    from sparsefeat.evaluate.journal import DIGEST, PairJournal
-    from sparsefeat.io.atomic import sweep
-    from sparsefeat.io.lock import LOCK_NAME, locked
-
-    path = Path(args.json)
-    # What a pair's numbers depend on. Which pairs and baselines are wanted may change.
-    names = (
-        "data",
-        "pairs",
-        "points",
-        "tau1",
-        "tau2",
-        "seed",
-        "rotate",
-        "views",
-        "scales",
-        "interpolation",
-        "dense",
-        "viewpoints",
-        "salient",
-    )
-    settings = {name: getattr(args, name) for name in (*names, "registration")}
-    # Earlier versions knew no other orientation and did not write it.
-    settings["orientation"] = None if args.orientation == "given" else args.orientation
-    if args.viewpoints is not None:
-        with opening(args.viewpoints):
-            listed = Path(args.viewpoints).read_bytes()
-        settings[f"viewpoints{DIGEST}"] = hashlib.sha256(listed).hexdigest()
-    settings |= {
-        "checkpoint": args.checkpoint,
-        "weights": weights_digest(args.checkpoint),
-        "voxel_size": voxel_size,
-    }
-    part = path.with_name(f"{path.name}.part")
-    with locked(path.with_name(f".{path.name}{LOCK_NAME}"), path):
-        sweep(path.parent, deep=False, name=path.name)
-        with PairJournal(part, settings, args.resume) as journal:
-            yield journal
 
 
 def check_numbers(args: argparse.Namespace) -> None:
@@ -342,11 +303,6 @@ def prepare_outputs(args: argparse.Namespace) -> Path | None:
     return Path(args.plots)
 
 
-def split(names: str | None) -> list[str]:
-    """The names in a list with commas, each once."""
-    return list(dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip()))
-
-
 def choose_pairs(
     pairs: dict[str, list[FragmentPair]], most: int | None, seed: int
 ) -> dict[str, list[FragmentPair]]:
@@ -360,70 +316,6 @@ def choose_pairs(
         rows = np.random.default_rng(seed).permutation(len(listed))[:most]
         chosen[scene] = [listed[k] for k in sorted(rows)]
     return chosen
-
-
-def table(name: str, result: MatchingResult) -> str:
-    """Per scene and mean +- sd over scenes, in fixed columns."""
-    columns = [c for c in COLUMNS if c != "RR" or result.RR is not None]
-    width = max(len(scene) for scene in (*result.scenes, "mean over scenes"))
-    lines = [f"\n{name:<{width}}  pairs" + "".join(f"{column:>17}" for column in columns)]
-    for scene, row in result.per_scene().items():
-        values = "".join(f"{'-' if row[c] is None else format(row[c], '.4f'):>17}" for c in columns)
-        lines.append(f"{scene:<{width}}  {row['n_pairs']:5d}{values}")
-    cells = [result.summary(column) for column in columns]
-    values = "".join(f"{f'{cell.mean:.4f} ± {cell.sd:.4f}':>17}" for cell in cells if cell)
-    lines.append(f"{'mean over scenes':<{width}}  {len(result.pairs):5d}{values}")
-    return "\n".join(lines)
-
-
-def as_json(args: argparse.Namespace, results: dict[str, MatchingResult]) -> dict[str, Any]:
-    """All numbers and settings: the contract's form of matching results."""
-    report: dict[str, Any] = {"pairs": args.pairs, **results["checkpoint"].to_json()}
-    report["baselines"] = {k: v.to_json() for k, v in results.items() if k != "checkpoint"}
-    report["settings"] |= _settings(args) | {"device": args.device or "cpu"}
-    return report
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "checkpoint": str(args.checkpoint),
-        "data": str(args.data),
-        "scenes": split(args.scenes) or None,
-        "max_pairs_per_scene": args.max_pairs_per_scene,
-        "registration": args.registration,
-        "views": args.views,
-        "scales": args.scales,
-        "interpolation": args.interpolation,
-        "viewpoints": args.viewpoints,
-    }
-
-
-def is_complete(args: argparse.Namespace) -> bool:
-    """Whether ``--resume`` finds its report finished, so that nothing is left to do.
-
-    Raises:
-        InputError: it is finished, with other settings.
-    """
-    if not args.resume or args.json is None:
-        return False
-    path = Path(args.json)
-    if not path.exists() or path.with_name(f"{path.name}.part").exists():
-        return False
-    with opening(path), parsing(path, "a report of evaluate matching"):
-        report = json.loads(path.read_text(encoding="utf-8"))
-        found = report["settings"] | {"baselines": sorted(report["baselines"])}
-    names = ("points", "tau1", "tau2", "seed", "rotate", "dense", "salient", "orientation")
-    asked = _settings(args) | {name: getattr(args, name) for name in names}
-    asked["baselines"] = sorted(split(args.baselines))
-    for name, value in asked.items():
-        # Reports of earlier versions do not have all of them.
-        if name in found and found[name] != value:
-            raise InputError(
-                f"--resume: {path} is complete, with {name} {found[name]!r} in place of {value!r}; name another "
-                "--json, or delete it"
-            )
-    print(f"{path} is complete")
-    return True
 
 
 def draw_median_pairs(

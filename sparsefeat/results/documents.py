@@ -1,7 +1,7 @@
 """Markdown files whose tables are rendered from results.
 
-A block begins with the line ``<!-- results: VIEW TASK/NAME ... key=value ... -->`` and ends with the line
-``<!-- /results -->``. What lies between is replaced by the view (:mod:`sparsefeat.results.views`) of these results.
+A block begins with ``<!-- results: VIEW TASK/NAME ... key=value ... -->``, on a line of its own or on several, and ends with
+the line ``<!-- /results -->``. What lies between is replaced by the view (:mod:`sparsefeat.results.views`) of these results.
 All else in the file is written by hand.
 """
 
@@ -17,7 +17,8 @@ from sparsefeat.results.store import find_result
 from sparsefeat.results.views import VIEWS
 
 _END = "<!-- /results -->"
-_BEGIN = re.compile(r"<!-- results: (\S.*) -->")
+_BEGIN = re.compile(r"<!-- results: (\S.*) -->", re.DOTALL)
+_OPEN = re.compile(r"<!-- results: (?!.*-->)")
 _FENCE = re.compile(r"\s*(```+|~~~+)")
 
 
@@ -41,7 +42,7 @@ def fill(text: str, root: Path, where: str = "text") -> str:
     """
     filled: list[str] = []
     opened, fence = 0, ""
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in _joined(text):
         if opened:
             if line == _END:
                 filled.append(line)
@@ -60,6 +61,18 @@ def fill(text: str, root: Path, where: str = "text") -> str:
     if opened:
         raise InputError(f"{where}:{opened}: a block of results is not closed; expected {_END}")
     return "\n".join(filled)
+
+
+def _joined(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of a text and their numbers from 1; what begins a block is one line, however it is broken."""
+    lines = enumerate(text.split("\n"), 1)
+    for number, line in lines:
+        if _OPEN.match(line):
+            for _, more in lines:
+                line += f"\n{more}"
+                if "-->" in more:
+                    break
+        yield number, line
 
 
 def _render(wanted: str, root: Path, where: str) -> str:

@@ -6,6 +6,7 @@ A view takes results and options, both as written in a block of :mod:`sparsefeat
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,7 +35,8 @@ def origin(results: Sequence[Result]) -> str:
             *([f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"] if seeds else []),
             f"{seconds / 60:.1f} minutes of CPU" if seconds else "duration not recorded",
         ]
-        parts.append(f"`results/{result['task']}/{result['name']}.json`: {'; '.join(facts)}.")
+        sentence = f"`results/{result['task']}/{result['name']}.json`: {'; '.join(facts)}."
+        parts.append(textwrap.fill(sentence, 120, break_long_words=False, break_on_hyphens=False))
         parts.append(f"```text\n{_wrapped(command_words(result))}\n```")
     return "\n\n".join(parts)
 

@@ -151,9 +151,31 @@ def test_a_stopped_evaluation_resumes_to_the_same_bytes(command, tmp_path, monke
     asked.clear()
     assert evaluate.main([*command, str(parts), "--resume"]) == 0
     assert "parts.json is complete" in capsys.readouterr().out and not asked
+    monkeypatch.setattr("sparsefeat.checkpoint.weights_digest", lambda checkpoint: "trained on")
+    assert evaluate.main([*command, str(parts), "--resume"]) == 2
+    assert "parts.json is complete, with weights" in capsys.readouterr().err
     assert parts.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "parts.json", "whole.json"]
     assert json.loads(whole.read_text())["n_pairs"] == 3
+
+
+def test_a_run_that_is_stopped_after_its_report_goes_on_with_its_pictures(
+    command, tmp_path, monkeypatch
+):
+    from sparsefeat.evaluate import matching, pictures
+
+    report, plots = tmp_path / "a.json", ["--plots", str(tmp_path / "plots")]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(pictures, "plot_thresholds", stop)
+        assert evaluate.main([*command, str(report), *plots]) == 130
+    monkeypatch.setattr(matching, "_evaluate_pair", stop)
+    assert evaluate.main([*command, str(report), *plots, "--resume"]) == 0
+    assert (tmp_path / "plots" / "matches_scene.png").is_file()
+    assert not Path(f"{report}.part").exists()
 
 
 def test_pairs_of_another_list_of_viewpoints_are_refused(command, tmp_path, monkeypatch, capsys):

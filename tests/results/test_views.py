@@ -150,12 +150,13 @@ def test_kills_are_counted_by_signal():
 def test_an_origin_is_all_that_it_takes_to_measure_again():
     text = VIEWS["origin"]([result("shapes", {})])
     assert text == (
-        "`results/shapes/a.json`: 2026-11-29; commit `012345678`; sparsefeat 0.2.0, torch 2.13.0; "
-        "A CPU; 1 thread; seeds 0, 1; 1.5 minutes of CPU.\n\n"
+        "`results/shapes/a.json`: 2026-11-29; commit `012345678`; sparsefeat 0.2.0, torch 2.13.0; A CPU; "
+        "1 thread; seeds 0, 1;\n1.5 minutes of CPU.\n\n"
         "```text\nsparsefeat transfer x.yaml 'networks={a: b}'\n```"
     )
     changed = result("shapes", {}, commit=None, modified=True, cpu_seconds=None)
     text = VIEWS["origin"]([changed])
+    text = text.replace("\n", " ")
     assert "no commit recorded; files differed from the commit" in text
     assert "duration not recorded" in text
 

@@ -82,9 +82,8 @@ def _handler(path: str, page: bytes) -> type[BaseHTTPRequestHandler]:
                 self.send_header("X-Content-Type-Options", "nosniff")
                 self.send_header("Content-Security-Policy", "frame-ancestors 'none'")
                 self.end_headers()
-                with contextlib.suppress(
-                    ConnectionError
-                ):  # the browser may close the page at any time
+                # The browser may close the page at any time.
+                with contextlib.suppress(ConnectionError):
                     self.wfile.write(page)
 
         def log_message(self, *_: object) -> None:
