@@ -24,7 +24,7 @@ _ADDED = ("chiral", "context")
 def build_model(config: ModelConfig) -> nn.Module:
     """A network with new weights, or with those of ``config.init``."""
     if config.init is not None:
-        model = _initial(config).train()
+        model = _initial(config)
         default = ModelConfig()
         for option in (name for name in vars(config) if name != "init"):
             theirs, ours = model.config.get(option), getattr(config, option)
@@ -73,6 +73,19 @@ def _initial(config: ModelConfig) -> nn.Module:
     state = with_chiral_cells(checkpoint.state, model.state_dict()) | missing
     load_weights(model, widened(state, checkpoint.config, model))
     return model
+
+
+def start_training(model: nn.Module, config: PretrainConfig) -> None:
+    """Bring a network into training mode; batch norms into evaluation mode where their statistics are frozen.
+
+    A batch of few pairs has other statistics than the running average that a trained network is used with. Weights that
+    were learned with the one are not the best for the other.
+    """
+    model.train()
+    if config.optimizer.frozen_statistics:
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.eval()
 
 
 def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:

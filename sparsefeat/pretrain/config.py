@@ -100,6 +100,9 @@ class OptimizerConfig:
     only: list[str] | None = (
         None  # weights whose names begin like this are trained, others stay; null: all are trained
     )
+    frozen_statistics: bool = (
+        False  # batch norms use the running statistics of model.init, as they will in use, and keep them
+    )
 
     def __post_init__(self) -> None:
         _check_least(self, warmup_steps=0, accumulate=1)
@@ -182,6 +185,10 @@ class PretrainConfig:
         ):
             raise InputError(
                 f"loss.cycle_form {self.loss.cycle_form} needs rigid motions; shapes deform"
+            )
+        if self.optimizer.frozen_statistics and self.model.init is None:
+            raise InputError(
+                "optimizer.frozen_statistics: needs model.init, a new network has no statistics to keep"
             )
         _check_least(self, batch_size=1, save_every=1, validate_every=0, seed=0)
         if self.max_voxels is not None:

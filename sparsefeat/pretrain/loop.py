@@ -21,7 +21,7 @@ from sparsefeat.losses import PairFeatures, coarse_side_losses, pair_loss
 from sparsefeat.models.blocks import checked_device
 from sparsefeat.models.levels import PointTensor
 from sparsefeat.models.voxel_cloud import join
-from sparsefeat.pretrain.build import build_model, build_optimizer
+from sparsefeat.pretrain.build import build_model, build_optimizer, start_training
 from sparsefeat.pretrain.config import PretrainConfig
 from sparsefeat.pretrain.log import RunLog
 from sparsefeat.pretrain.pairs import PairBatch, pair_features
@@ -181,6 +181,7 @@ def _pretrain(
             validate(0)
         batches = _timed(loader)
         while step < steps and not should_stop():
+            start_training(parallel, config)  # a validation leaves it
             set_learning_rate(optimizer, config, step, steps, pairs_per_step, source.count)
             optimizer.zero_grad(set_to_none=True)
             record = {

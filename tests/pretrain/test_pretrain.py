@@ -351,6 +351,23 @@ def test_pair_kernels_learn_from_full_rotations_and_can_be_trained_on(fragments,
         pretrain(wider, tmp_path / "fourth")
 
 
+def test_frozen_statistics_stay_while_all_weights_are_trained(fragments, tmp_path):
+    pretrain(make(fragments, steps=2), tmp_path / "first")
+    checkpoint = tmp_path / "first" / "last.safetensors"
+    options = {"model__init": str(checkpoint), "optimizer__frozen_statistics": True}
+    # A validation in between must not bring the batch's statistics back.
+    pretrain(make(fragments, steps=2, validate_every=1, **options), tmp_path / "second")
+    before, after = weights(checkpoint), weights(tmp_path / "second" / "last.safetensors")
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    statistics = {name for name in before if "running" in name or "num_batches" in name}
+    assert statistics and same == statistics
+
+
+def test_a_new_network_has_no_statistics_to_freeze(fragments):
+    with pytest.raises(InputError, match=r"frozen_statistics: needs model\.init"):
+        make(fragments, optimizer__frozen_statistics=True)
+
+
 def test_further_folders_are_trained_on_too_but_never_validated_on(fragments):
     alone, _ = load_pairs(make(fragments).data, 0)
     both, _ = load_pairs(
