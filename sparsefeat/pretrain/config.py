@@ -101,7 +101,7 @@ class OptimizerConfig:
         None  # weights whose names begin like this are trained, others stay; null: all are trained
     )
     frozen_statistics: bool = (
-        False  # batch norms use the running statistics of model.init, as they will in use, and keep them
+        False  # batch norms keep the running statistics of model.init, and use them as later
     )
 
     def __post_init__(self) -> None:
