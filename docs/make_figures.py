@@ -74,7 +74,7 @@ def receptive_field() -> None:
     import sparsefeat
 
     axes = plt.subplots(figsize=(5.6, 3.2))[1]
-    for name, color in (("rooms-5cm-oriented-v1", BLUE), ("creatures-oriented-v4", ORANGE)):
+    for name, color in (("rooms-5cm-oriented-v1", BLUE), ("creatures-oriented-v5", ORANGE)):
         model = sparsefeat.from_pretrained(f"sparsefeat/{name}")
         measured = sparsefeat.receptive_field.measure(model, probes=8)
         axes.plot(measured.radii, measured.influence, color=color, label=name)

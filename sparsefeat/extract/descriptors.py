@@ -31,7 +31,7 @@ from sparsefeat.mesh.signatures import (
 )
 
 MEMBERS = ("ours", "hks", "wks", "fpfh")
-DEFAULT_CHECKPOINT = "sparsefeat/creatures-oriented-v4"
+DEFAULT_CHECKPOINT = "sparsefeat/creatures-oriented-v5"
 """Of shapes: it is ahead of the rooms checkpoints on bodies, and no worse on molecules."""
 SHAPE_VOXEL = 0.035
 """Voxel size for shapes, in roots of the area: about 5 cm on a person."""

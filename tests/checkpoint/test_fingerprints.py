@@ -28,6 +28,12 @@ FINGERPRINTS = {
         [0.3851, 0.0663, -0.2329, 0.0346, 0.2198],
         [0.3460, 0.1058, -0.1429, -0.0585, 0.0993],
     ],
+    "creatures-oriented-v5": [
+        [0.4018, -0.0084, -0.0890, 0.1607, 0.1043],
+        [0.3508, -0.0355, -0.0191, 0.2600, 0.0856],
+        [0.4970, 0.0849, -0.1431, -0.0472, 0.2631],
+        [0.4871, 0.1033, -0.0857, -0.1206, 0.0869],
+    ],
     "rooms-5cm-oriented-v1": [
         [0.3580, -0.2712, -0.1698, -0.1172, -0.1742],
         [0.3711, -0.1157, -0.2616, -0.1271, -0.2865],
@@ -50,6 +56,7 @@ FINGERPRINTS = {
 STORED = {
     "creatures-oriented-v3": torch.float16,
     "creatures-oriented-v4": torch.float16,
+    "creatures-oriented-v5": torch.float16,
     "rooms-5cm-oriented-v1": torch.float32,
     "rooms-5cm-oriented-v2": torch.float16,
     "rooms-5cm-v1": torch.float32,

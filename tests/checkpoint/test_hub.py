@@ -28,7 +28,7 @@ def test_a_folder_loads_as_its_checkpoint(tmp_path):
 
 
 def test_the_configuration_is_that_of_the_weights(tmp_path):
-    folder = write_folder(tmp_path / "a", "sparsefeat/creatures-oriented-v4")
+    folder = write_folder(tmp_path / "a", "sparsefeat/creatures-oriented-v5")
     found = json.loads((folder / "config.json").read_text())
     model = sparsefeat.from_pretrained(folder)
     checkpoint = read_checkpoint(folder / HUB_FILE)
