@@ -22,12 +22,6 @@ FINGERPRINTS = {
         [0.3343, -0.0505, -0.2133, 0.2231, 0.2067],
         [0.3248, -0.0429, -0.1936, 0.1754, 0.1452],
     ],
-    "creatures-oriented-v4": [
-        [0.3010, -0.0094, -0.1077, 0.2139, 0.1000],
-        [0.2793, -0.0102, -0.0179, 0.3203, 0.0689],
-        [0.3851, 0.0663, -0.2329, 0.0346, 0.2198],
-        [0.3460, 0.1058, -0.1429, -0.0585, 0.0993],
-    ],
     "creatures-oriented-v5": [
         [0.4018, -0.0084, -0.0890, 0.1607, 0.1043],
         [0.3508, -0.0355, -0.0191, 0.2600, 0.0856],
@@ -55,7 +49,6 @@ FINGERPRINTS = {
 }
 STORED = {
     "creatures-oriented-v3": torch.float16,
-    "creatures-oriented-v4": torch.float16,
     "creatures-oriented-v5": torch.float16,
     "rooms-5cm-oriented-v1": torch.float32,
     "rooms-5cm-oriented-v2": torch.float16,
