@@ -20,7 +20,7 @@ from sparsefeat.io.objects import object_arrays
 from sparsefeat.io.pointcloud import read_points
 from sparsefeat.mesh.fpfh import CONTEXT_RADII, multi_scale_fpfh
 from sparsefeat.mesh.geodesic import surface_area
-from sparsefeat.mesh.laplacian import LaplaceBasis, laplace_basis
+from sparsefeat.mesh.laplacian import LaplaceBasis, import_robust, laplace_basis
 from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.mesh.orientation import estimate_normals
 from sparsefeat.mesh.signatures import (
@@ -94,6 +94,8 @@ def describe(
         raise InputError(
             f"join: got {unknown[0] if unknown else 'nothing'!r}, expected some of {', '.join(MEMBERS)}"
         )
+    if cache is None and {"hks", "wks"} & set(join):  # a cache may have the basis
+        import_robust("describe: hks and wks", "join=('ours', 'fpfh') does without it")
     vertices, faces = as_shape(shape)
     if normals is not None:
         normals = _cloud_normals(normals, vertices, faces)

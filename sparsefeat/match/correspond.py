@@ -41,7 +41,7 @@ from sparsefeat.match.shapes import (
     shape_area,
     shape_extractor,
 )
-from sparsefeat.mesh.laplacian import LaplaceBasis
+from sparsefeat.mesh.laplacian import LaplaceBasis, import_robust
 
 EIGENPAIRS = 100
 """Of the refined map; fewer on shapes with few vertices."""
@@ -176,6 +176,8 @@ def describe_pair(
     Raises:
         InputError: see :func:`sparsefeat.match.shapes.describe_shape`.
     """
+    if cache is None:  # it may have both bases
+        import_robust("a map between shapes")
     if scales is None:
         scales = SHAPE_SCALES[:-1] if partial else SHAPE_SCALES
     whole = max(shape_area(*as_shape(shape)) for shape in (a, b)) if partial else None
