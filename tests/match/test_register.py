@@ -433,6 +433,9 @@ def test_wrong_input_is_one_line_and_two(tmp_path, capsys):
         "--up: for --shapes alone": ["a.off", "b.off", "--up", "z"],
         "--up: invalid choice: 'q'": ["a.off", "b.off", "--shapes", "--up", "q"],
         "--points: for scans alone": ["a.off", "b.off", "--shapes", "--points", "9"],
+        "--unit: for scans alone, not with --shapes; maps need no unit": [
+            *("a.off", "b.off", "--shapes", "--unit", "mm"),
+        ],
         "--seed: for scans alone": ["a.off", "b.off", "--shapes", "--seed", "0"],
         "--min-confidence: for scans alone": [
             "a.off",
