@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 _LONGEST = 1500
@@ -47,6 +48,13 @@ class InputWarning(UserWarning):
 
 class MissingExtraError(InputError, ImportError):
     """An optional package is missing. The message names the package, the extra, and what works without it."""
+
+
+def did_you_mean(given: str, choices: Iterable[str]) -> str:
+    """``; did you mean 'extract'?``, to end the message about an unknown name; empty where no choice is like it."""
+    names = {choice.lstrip("-"): choice for choice in choices}  # dashes would make options alike
+    near = difflib.get_close_matches(given.lstrip("-"), names, n=1, cutoff=0.7)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""
 
 
 def warn(message: str) -> None:

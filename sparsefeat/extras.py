@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from types import ModuleType
 
 from sparsefeat.errors import MissingExtraError
@@ -22,6 +23,14 @@ _PACKAGES = {
 _HINTS = {"open3d": "; on Debian it wants libusb-1.0-0 libgl1 libegl1 libx11-6 libudev1 libidn2-0"}
 
 
+def install_command(extra: str) -> str:
+    """How to install an extra: in the clone that this package runs from, or else in a clone."""
+    clone = Path(__file__).resolve().parents[1]
+    if (clone / "setup.cfg").is_file():
+        return f"pip install -c constraints.txt -e '.[{extra}]' in {clone}"
+    return f"pip install -c constraints.txt '.[{extra}]' in a clone of sparsefeat"
+
+
 def import_extra(module: str, purpose: str, instead: str = "") -> ModuleType:
     """Import a module of an optional package.
 
@@ -38,7 +47,7 @@ def import_extra(module: str, purpose: str, instead: str = "") -> ModuleType:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: a system library that it links to is absent
-        command = f"pip install 'sparsefeat[{extra}]'"
+        command = install_command(extra)
         if isinstance(error, ModuleNotFoundError) and error.name == root:
             line = f"{purpose} needs {package}: {command}"
         else:

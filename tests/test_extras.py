@@ -28,14 +28,14 @@ def without(monkeypatch):
     def take(name: str, error: type[Exception] = ModuleNotFoundError) -> None:
         real = importlib.import_module
 
-        def importing(module, *args):
+        def importing(module, *args, **options):
             if module.partition(".")[0] == name:
                 raise (
                     error(f"no {name}", name=name)
                     if error is ModuleNotFoundError
                     else error(f"no lib{name}.so")
                 )
-            return real(module, *args)
+            return real(module, *args, **options)
 
         monkeypatch.setattr(extras.importlib, "import_module", importing)
 
@@ -100,10 +100,29 @@ def _minkowski(tmp_path):
 def test_what_is_absent_is_named_with_its_extra(package, extra, use, without, tmp_path):
     without(package)
     with pytest.raises(
-        MissingExtraError, match=rf"needs .*pip install 'sparsefeat\[{extra}\]'"
+        MissingExtraError, match=rf"needs .*pip install -c constraints.txt -e '\.\[{extra}\]' in "
     ) as caught:
         use(tmp_path)
     assert isinstance(caught.value, InputError) and isinstance(caught.value, ImportError)
+
+
+def test_the_command_is_one_for_the_clone_or_for_a_clone(monkeypatch, tmp_path):
+    assert extras.install_command("rooms").endswith(f" -e '.[rooms]' in {ROOT}")
+    monkeypatch.setattr(extras, "__file__", str(tmp_path / "site-packages/sparsefeat/extras.py"))
+    command = extras.install_command("rooms")
+    assert command == "pip install -c constraints.txt '.[rooms]' in a clone of sparsefeat"
+
+
+def test_shapes_ask_for_their_extra_before_they_are_described(without, monkeypatch):
+    from sparsefeat import correspond, describe
+
+    without("robust_laplacian")
+    monkeypatch.setattr("sparsefeat.match.shapes.vertex_features", None)  # minutes of computing
+    monkeypatch.setattr("sparsefeat.extract.descriptors.vertex_features", None)
+    with pytest.raises(MissingExtraError, match=r"a map between shapes needs robust.*\[shapes\]"):
+        correspond(TRIANGLE, TRIANGLE, extractor="sparsefeat/creatures-oriented-v4")
+    with pytest.raises(MissingExtraError, match=r"join=\('ours', 'fpfh'\) does without it"):
+        describe(TRIANGLE)
 
 
 def test_what_is_installed_but_broken_says_so(without):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Callable, Sequence
 
 from sparsefeat import __version__
+from sparsefeat.errors import did_you_mean
 from sparsefeat.process.tool import DONE, WRONG_INPUT, run_tool
 
 # Verb -> what it does. Each is a module of this package with `main(argv) -> exit code`.
@@ -64,9 +64,7 @@ def _help() -> str:
 
 def _refusal(given: str) -> str:
     names = [shown(verb) for verb in VERBS]
-    near = difflib.get_close_matches(given, names, n=1)
-    hint = f"; did you mean {near[0]!r}" if near else ""
-    return f"expected one of {', '.join(names)}, got {given!r}{hint}"
+    return f"expected one of {', '.join(names)}, got {given!r}{did_you_mean(given, names)}"
 
 
 def shown(verb: str) -> str:

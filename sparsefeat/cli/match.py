@@ -27,7 +27,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="two scans or shapes (ply pcd npz npy xyz txt off obj stl glb), or one folder of scans",
+        help="two scans (ply pcd npz npy xyz txt off obj; of a mesh its vertices), one folder of scans, or with --shapes "
+        "two meshes or clouds (ply off obj stl glb npz, and the kinds of scans)",
     )
     add(
         "--output",
@@ -61,7 +62,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--checkpoint",
         metavar="NAME",
-        help="path, sparsefeat/NAME, or hub id; default: sparsefeat/rooms-5cm-oriented-v2",
+        help="path, sparsefeat/NAME, or hub id; default: sparsefeat/rooms-5cm-oriented-v2; shapes: "
+        "sparsefeat/creatures-oriented-v4",
     )
     add(
         "--scales",
@@ -153,7 +155,10 @@ def _checked_kind(args: argparse.Namespace) -> str:
             raise InputError(f"match --shapes: {count} inputs, expected two shapes")
         for name in ("viewpoint", "viewpoints", "unit", "points", "seed", "min_confidence"):
             if getattr(args, name) is not None:
-                raise InputError(f"--{name.replace('_', '-')}: for scans alone, not with --shapes")
+                hint = "; maps need no unit" if name == "unit" and not args.partial else ""
+                raise InputError(
+                    f"--{name.replace('_', '-')}: for scans alone, not with --shapes{hint}"
+                )
         args.up = args.up or "z"
         return "shapes"
     for name in ("transfer", "partial", "up"):
@@ -174,6 +179,7 @@ def _checked_kind(args: argparse.Namespace) -> str:
 
 def run_pair(args: argparse.Namespace) -> None:
     """The pose of the first scan on the second."""
+    from sparsefeat.data.orientation import has_unused_faces
     from sparsefeat.match.files import pair_name, write_pair
     from sparsefeat.match.register import register_scans
     from sparsefeat.match.scans import choose_extractor, describe_scan, open_view
@@ -206,8 +212,10 @@ def run_pair(args: argparse.Namespace) -> None:
         )
     names = pair_name(source, target)
     if result.transform is None:
+        both = all(has_unused_faces(path) for path in args.inputs)
+        meshes = " Both have faces: --shapes maps shapes that deform." if both else ""
         print(
-            f"{names}: no credible pose, confidence {result.confidence:.2f}; do the scans overlap?"
+            f"{names}: no credible pose, confidence {result.confidence:.2f}; do the scans overlap?{meshes}"
         )
     else:
         agree = f"{result.inliers.sum()} of {len(result.matches)} matches agree"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from sparsefeat.data.fragments import load_viewpoint
 from sparsefeat.errors import InputError, warn
+from sparsefeat.io.meshes import has_faces
 from sparsefeat.io.text import read_lines
 
 UNKNOWN = "unknown"
@@ -137,7 +139,7 @@ def load_orientation(
 
     In this order: the list, the viewpoint of all files, the file's own normals, the file's own viewpoint, see
     :func:`sparsefeat.data.fragments.load_viewpoint`. Normals that do not agree with their neighbours', as fitted ones
-    that nobody turned, are not used, and an InputWarning says so.
+    that nobody turned, are not used, and an InputWarning says so. Nor are faces.
 
     Args:
         path: the file.
@@ -161,12 +163,30 @@ def load_orientation(
             return Orientation(normals=normals)
         if given < LEAST_AGREEMENT:
             warn(f"{path}: its normals are not used: {1 - given:.0%} of them are zero")
-            return Orientation(viewpoint=load_viewpoint(path))
+            return _seen_from(path)
         warn(
             f"{path}: its normals are not used: of neighbours with parallel ones {share:.0%} point to the same side, "
             f"expected {LEAST_AGREEMENT:.0%}"
         )
-    return Orientation(viewpoint=load_viewpoint(path))
+    return _seen_from(path)
+
+
+def has_unused_faces(path: str | os.PathLike) -> bool:
+    """Whether a file that is read as points has faces; points do without, even where faces are malformed."""
+    with contextlib.suppress(InputError):
+        return has_faces(path)
+    return True
+
+
+def _seen_from(path: str | os.PathLike) -> Orientation:
+    """The file's own viewpoint; where it has none but faces, an InputWarning says that they are not used."""
+    viewpoint = load_viewpoint(path)
+    if viewpoint is None and has_unused_faces(path):
+        warn(
+            f"{path}: its faces are not used, only its vertices; sparsefeat.describe and match --shapes use the faces of "
+            "a mesh"
+        )
+    return Orientation(viewpoint=viewpoint)
 
 
 def agreement(points: np.ndarray, normals: np.ndarray) -> float:

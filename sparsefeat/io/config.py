@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, did_you_mean
 from sparsefeat.io import yaml12
 from sparsefeat.io.atomic import atomic_write
 from sparsefeat.io.text import decode
@@ -194,8 +194,7 @@ def _convert(kind: Any, value: Any, path: KeyPath, source: _Source, root: type) 
             # 1 == True in Python, but not in a configuration.
             if type(choice) is type(value) and choice == value:
                 return choice
-        near = difflib.get_close_matches(str(value), [str(choice) for choice in arguments], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(str(value), map(str, arguments))
         raise source.error(path, f"expected {_describe(kind)}, got {_given(value)}{hint}")
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _convert_section(kind, value, path, source, root)

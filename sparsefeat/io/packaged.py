@@ -6,7 +6,7 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, did_you_mean
 
 
 def packaged(folder: str) -> Path:
@@ -37,7 +37,8 @@ def find_config(name: str | os.PathLike, kind: str = "") -> Path:
         for found in (root / kind / relative, root / relative):
             if os.path.isfile(found):
                 return found
-    known = ", ".join(sorted(file.stem for file in (root / kind).glob("*.yaml")))
+    known = sorted(file.stem for file in (root / kind).glob("*.yaml"))
     raise InputError(
-        f"{name}: no such file, and no configuration of that name; there are: {known or 'none'}"
+        f"{name}: no such file, and no configuration of that name{did_you_mean(path.stem, known)}"
+        f"; there are: {', '.join(known) or 'none'}"
     )

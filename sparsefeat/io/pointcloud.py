@@ -179,7 +179,12 @@ def _read_npz(path: Path, faces: bool) -> Geometry:
 
 
 def _read_npy(path: Path, faces: bool) -> Geometry:
-    return Geometry(_as_points(read_npy(path), f"{path}: array"))
+    array = read_npy(path)
+    if array.ndim == 2 and array.shape[1] > 3:
+        raise InputError(
+            f"{path}: array has shape {array.shape}, expected (N, 3); an npz may hold points, colors and normals, (N, 3) each"
+        )
+    return Geometry(_as_points(array, f"{path}: array"))
 
 
 def _as_points(array: np.ndarray, where: str) -> np.ndarray:

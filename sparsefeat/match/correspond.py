@@ -41,7 +41,7 @@ from sparsefeat.match.shapes import (
     shape_area,
     shape_extractor,
 )
-from sparsefeat.mesh.laplacian import LaplaceBasis
+from sparsefeat.mesh.laplacian import LaplaceBasis, import_robust
 
 EIGENPAIRS = 100
 """Of the refined map; fewer on shapes with few vertices."""
@@ -135,7 +135,8 @@ def correspond(
     Args:
         a, b: files; (vertices (N, 3), faces (F, 3)); points (N, 3) of clouds that cover their shapes from all sides; or
             anything with ``vertices`` and ``faces``. Any pose; any unit, if both are whole.
-        extractor: of the learned features, or a checkpoint's name; None: the released creatures checkpoint.
+        extractor: of the learned features, or a checkpoint's name; None:
+            ``"sparsefeat/creatures-oriented-v4"``.
         a_normals, b_normals: of clouds, to the outer side. None: fitted, and turned outwards by a guess.
         scales: factors on the voxel size, whose features stand side by side. None: those of
             :func:`sparsefeat.describe`, of parts without the coarsest, which a cut changes most.
@@ -176,6 +177,8 @@ def describe_pair(
     Raises:
         InputError: see :func:`sparsefeat.match.shapes.describe_shape`.
     """
+    if cache is None:  # it may have both bases
+        import_robust("a map between shapes")
     if scales is None:
         scales = SHAPE_SCALES[:-1] if partial else SHAPE_SCALES
     whole = max(shape_area(*as_shape(shape)) for shape in (a, b)) if partial else None

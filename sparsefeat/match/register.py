@@ -81,8 +81,8 @@ def register(
             :func:`sparsefeat.data.fragments.load_fragment` reads, or a cloud or mesh of this package,
             trimesh or Open3D. Normals that a cloud has are taken; they have to be oriented.
         target: the same, (M, 3).
-        extractor: of the features, or a checkpoint's name. None: the released oriented checkpoint
-            (see :mod:`sparsefeat.match.scans`).
+        extractor: of the features, or a checkpoint's name. None:
+            ``"sparsefeat/rooms-5cm-oriented-v2"``.
         source_viewpoint, target_viewpoint: (3,), or (K, 3), where a scan was seen from, in its own
             frame. None: what a file says, or estimated, see :func:`sparsefeat.estimate_normals`.
         source_normals, target_normals: (N, 3), (M, 3) vectors to the outer side, in place of a

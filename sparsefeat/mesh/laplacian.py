@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields, replace
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
@@ -145,6 +146,15 @@ def laplace_basis(
     )
 
 
+def import_robust(purpose: str, instead: str = "") -> ModuleType:
+    """The package that ``kind="robust"`` needs; what computes for minutes before its basis asks for it first.
+
+    Raises:
+        MissingExtraError: see :func:`sparsefeat.extras.import_extra`, which has the arguments.
+    """
+    return import_extra("robust_laplacian", purpose, instead)
+
+
 def _checked(
     vertices: np.ndarray | Tensor, faces: np.ndarray | Tensor | None, k: int, kind: str
 ) -> tuple[np.ndarray, np.ndarray | None, int]:
@@ -207,8 +217,8 @@ def _operators(
 ) -> tuple[sp.csr_matrix, np.ndarray]:
     if kind == "cotangent":
         return _cotangent_laplacian(vertices, faces)
-    robust_laplacian = import_extra(
-        "robust_laplacian", "laplace_basis", "kind='cotangent' takes meshes without it"
+    robust_laplacian = import_robust(
+        "laplace_basis", "laplace_basis(..., kind='cotangent') takes meshes without it"
     )
     try:
         if faces is None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from sparsefeat import __version__
-from sparsefeat.errors import InputError, InputWarning
+from sparsefeat.errors import InputError, InputWarning, did_you_mean
 
 DONE, BUG, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes. Python itself gives 1 to an exception that nobody catches: a bug."""
@@ -24,6 +24,8 @@ DONE, BUG, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 class ToolParser(argparse.ArgumentParser):
     """An argument parser with ``--traceback`` and ``--version``, whose errors are one line."""
+
+    _read = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -35,9 +37,41 @@ class ToolParser(argparse.ArgumentParser):
             )  # fmt: skip
             self.add_argument("--version", action="version", version=f"sparsefeat {__version__}")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it; remembers which task of a verb is read, since its options are this command's too."""
+        self._read = True
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """End with one line and exit code 2."""
-        self.exit(WRONG_INPUT, f"{self.prog}: {message}; --help lists the options\n")
+        self.exit(
+            WRONG_INPUT,
+            f"{self.prog}: {message}{self._way_out(message)}; --help lists the options\n",
+        )
+
+    def _way_out(self, message: str) -> str:
+        """The nearest option in place of an unknown one, or the form of an option whose values are too few."""
+        kind, _, rest = message.partition(": ")
+        if kind == "unrecognized arguments":
+            unknown = next((word for word in rest.split() if word.startswith("--")), "")
+            return did_you_mean(unknown.partition("=")[0], self._options())
+        for action in self._known():
+            named = kind == f"argument {'/'.join(action.option_strings)}"
+            if named and rest.startswith("expected") and isinstance(action.metavar, tuple):
+                return f", as in {action.option_strings[-1]} {' '.join(action.metavar)}"
+        return ""
+
+    def _known(self) -> Iterator[argparse.Action]:
+        """The arguments of this parser, and of the task that was read."""
+        for action in self._actions:
+            yield action
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    if isinstance(parser, ToolParser) and parser._read:
+                        yield from parser._known()
+
+    def _options(self) -> list[str]:
+        return [name for action in self._known() for name in action.option_strings]
 
 
 def run_tool(

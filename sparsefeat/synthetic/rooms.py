@@ -214,7 +214,7 @@ def _begin(folder: Path, made: str) -> None:
     found = mark.read_text().strip() if mark.is_file() else None
     if found is None and any(path.name != LOCK_NAME for path in folder.iterdir()):
         raise InputError(
-            f"{folder}: there is something already, expected a new or an empty folder for rooms"
+            f"{folder}: there is something already, expected a new or an empty folder for rooms; delete it, or name another"
         )
     if found not in (None, _UNFINISHED + made):
         raise InputError(

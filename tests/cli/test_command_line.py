@@ -195,6 +195,41 @@ def test_an_unknown_verb_is_one_line_with_the_nearest(arguments, message, capsys
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        ("extract a.ply --checkpoint c --output o --viewpont 0 0 0", "--viewpoint"),
+        ("match a.off b.off --output o --shape --parzial", "--partial"),
+        ("make-data rooms --output o --vertixes=3 --frame 3", None),
+        ("make-data creatures --output o --vertixes=3", "--vertices"),
+        ("evaluate matching --checkpoint c --data d --voxelsize 1", "--voxel-size"),
+        ("pretrain quickstart optimizer.lr=1 --overrite", "--overwrite"),
+        ("transfer quickstart --jsn a.json", "--json"),
+        ("view a.ply --chekpoint c", "--checkpoint"),
+    ],
+)
+def test_an_unknown_option_is_one_line_with_the_nearest_of_this_task(arguments, nearest, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments.split())
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1 and "unrecognized arguments" in error
+    hint = f"; did you mean {nearest!r}?" if nearest else ""
+    assert error.endswith(f"{hint}; --help lists the options\n")
+    assert ("did you mean" in error) == (nearest is not None)
+
+
+def test_too_few_numbers_are_answered_with_the_form_of_the_option(capsys):
+    with pytest.raises(SystemExit):
+        main("extract a.ply --checkpoint c --output o --viewpoint 0,0,0".split())
+    assert "expected 3 arguments, as in --viewpoint X Y Z; --help" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "transfer"])
+def test_an_unknown_configuration_is_one_line_with_the_nearest(verb, capsys):
+    assert main([verb, "quickstrt"]) == 2
+    assert "did you mean 'quickstart'?; there are: " in capsys.readouterr().err
+
+
 def test_the_version_is_that_of_the_package(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"sparsefeat {sparsefeat.__version__}\n"

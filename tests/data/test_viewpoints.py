@@ -122,6 +122,23 @@ def test_normals_that_nobody_turned_are_not_used(tmp_path):
     assert known.normals is None and known.viewpoint.tolist() == [0, 0, 1]
 
 
+@pytest.mark.parametrize(
+    ("text", "faces"),
+    [("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", True), ("OFF\n1 0 0\n0 0 0\n", False)],
+)
+def test_a_mesh_that_is_read_as_points_is_told_who_uses_its_faces(tmp_path, text, faces):
+    path = tmp_path / "a.off"
+    path.write_text(text)
+    points = read_points(path).points
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert load_orientation(path, points) == (None, None)
+        assert load_orientation(path, points, viewpoint=(0, 0, 1)).normals is None
+    assert [str(warning.message) for warning in said] == [
+        f"{path}: its faces are not used, only its vertices; sparsefeat.describe and match --shapes use the faces of a mesh"
+    ][:faces]
+
+
 def test_who_gives_a_viewpoint_is_not_overruled_by_a_name(tmp_path, viewpoints):
     path = tmp_path / "cloud_bin_0.ply"
     assert load_orientation(path).viewpoint.tolist() == [0, 0, 0]

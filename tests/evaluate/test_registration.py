@@ -214,9 +214,9 @@ def test_a_missing_information_matrix_is_said(pairs):
 
 def test_without_open3d_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "open3d", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'sparsefeat\[open3d\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[open3d\]"):
         RansacRegister()
-    with pytest.raises(ValueError, match=r"FPFH.*pip install 'sparsefeat\[open3d\]'"):
+    with pytest.raises(ValueError, match=r"FPFH.*pip install .*\[open3d\]"):
         fpfh_descriptor(np.zeros((5, 3)), 0.05)
 
 

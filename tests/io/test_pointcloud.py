@@ -268,6 +268,12 @@ def test_arrays_of_another_shape_are_refused(tmp_path, shape):
         read_points(tmp_path / "a.npy")
 
 
+def test_more_columns_have_their_place_in_an_npz(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((4, 6)))
+    with pytest.raises(ValueError, match="an npz may hold points, colors and normals"):
+        read_points(tmp_path / "a.npy")
+
+
 def test_text_arrays_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.array([["a", "b", "c"]]))
     with pytest.raises(ValueError, match="expected numbers"):

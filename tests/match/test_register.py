@@ -315,6 +315,23 @@ def test_two_files_give_a_pose_on_disk(scans, tmp_path, capsys):
     assert (output / "matches.png").stat().st_size > 0
 
 
+def test_two_meshes_without_a_pose_are_told_of_shapes(tmp_path, capsys):
+    for number, name in enumerate("ab"):
+        points = np.random.default_rng(number).uniform(0, 1, (500, 3))
+        lines = [" ".join(map(str, point)) for point in points]
+        (tmp_path / f"{name}.off").write_text("\n".join(["OFF", "500 1 0", *lines, "3 0 1 2", ""]))
+        write_ply(tmp_path / f"{name}.ply", points)
+    for suffix, hint in (
+        ("off", " Both have faces: --shapes maps shapes that deform."),
+        ("ply", ""),
+    ):
+        files = [str(tmp_path / f"{name}.{suffix}") for name in "ab"]
+        assert main([*files, "--output", str(tmp_path / suffix)]) == 0
+        printed = capsys.readouterr()
+        assert f"do the scans overlap?{hint}\n" in printed.out
+        assert printed.err.count("its faces are not used") == (2 if hint else 0)
+
+
 def test_files_that_are_no_results_are_never_overwritten(scans, tmp_path, capsys):
     for name, points in zip("ab", scans, strict=False):
         write_ply(tmp_path / f"{name}.ply", points[::20])
@@ -416,6 +433,9 @@ def test_wrong_input_is_one_line_and_two(tmp_path, capsys):
         "--up: for --shapes alone": ["a.off", "b.off", "--up", "z"],
         "--up: invalid choice: 'q'": ["a.off", "b.off", "--shapes", "--up", "q"],
         "--points: for scans alone": ["a.off", "b.off", "--shapes", "--points", "9"],
+        "--unit: for scans alone, not with --shapes; maps need no unit": [
+            *("a.off", "b.off", "--shapes", "--unit", "mm"),
+        ],
         "--seed: for scans alone": ["a.off", "b.off", "--shapes", "--seed", "0"],
         "--min-confidence: for scans alone": [
             "a.off",

@@ -102,7 +102,7 @@ def make_creatures(
             occupied = output.exists() and (not output.is_dir() or any(output.iterdir()))
         if occupied:
             raise InputError(
-                f"{output}: there is something already, expected a new or an empty folder"
+                f"{output}: there is something already, expected a new or an empty folder; delete it, or name another"
             )
         with atomic_folder(output) as partial:
             shown: dict[int, Creature] = {}
