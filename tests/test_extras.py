@@ -120,7 +120,7 @@ def test_shapes_ask_for_their_extra_before_they_are_described(without, monkeypat
     monkeypatch.setattr("sparsefeat.match.shapes.vertex_features", None)  # minutes of computing
     monkeypatch.setattr("sparsefeat.extract.descriptors.vertex_features", None)
     with pytest.raises(MissingExtraError, match=r"a map between shapes needs robust.*\[shapes\]"):
-        correspond(TRIANGLE, TRIANGLE, extractor="sparsefeat/creatures-oriented-v4")
+        correspond(TRIANGLE, TRIANGLE, extractor="sparsefeat/creatures-oriented-v5")
     with pytest.raises(MissingExtraError, match=r"join=\('ours', 'fpfh'\) does without it"):
         describe(TRIANGLE)
 

@@ -63,7 +63,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoint",
         metavar="NAME",
         help="path, sparsefeat/NAME, or hub id; default: sparsefeat/rooms-5cm-oriented-v2; shapes: "
-        "sparsefeat/creatures-oriented-v4",
+        "sparsefeat/creatures-oriented-v5",
     )
     add(
         "--scales",

@@ -65,7 +65,7 @@ def describe(
             such as :class:`sparsefeat.mesh.Mesh`, a mesh or cloud of trimesh or of Open3D.
         join: members in order: ``"ours"`` (learned features), ``"hks"``, ``"wks"`` (heat and wave kernel signatures),
             ``"fpfh"`` (point feature histograms at three radii).
-        extractor: of ``"ours"``, or a checkpoint's name; None: ``"sparsefeat/creatures-oriented-v4"``.
+        extractor: of ``"ours"``, or a checkpoint's name; None: ``"sparsefeat/creatures-oriented-v5"``.
         scales: of ``"ours"``: factors on the voxel size, whose features stand side by side; 0.57, 1 and 1.71 by default.
         voxel_size: of ``"ours"``, in the unit of the shape; None: 0.035 of the root of its area.
         normals: of a cloud, to the outer side. Shape (N, 3). None: estimated, see

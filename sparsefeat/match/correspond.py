@@ -136,7 +136,7 @@ def correspond(
         a, b: files; (vertices (N, 3), faces (F, 3)); points (N, 3) of clouds that cover their shapes from all sides; or
             anything with ``vertices`` and ``faces``. Any pose; any unit, if both are whole.
         extractor: of the learned features, or a checkpoint's name; None:
-            ``"sparsefeat/creatures-oriented-v4"``.
+            ``"sparsefeat/creatures-oriented-v5"``.
         a_normals, b_normals: of clouds, to the outer side. None: fitted, and turned outwards by a guess.
         scales: factors on the voxel size, whose features stand side by side. None: those of
             :func:`sparsefeat.describe`, of parts without the coarsest, which a cut changes most.
