@@ -76,7 +76,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="ply pcd npz npy xyz txt off obj, or folders of them; of a mesh only the vertices are used",
+        help="ply pcd npz npy xyz txt off obj, or folders of them; of a mesh its vertices",
     )
     add_feature_options(parser, "in the unit of the points")
     add("--unit", metavar="U", help="of the points: m, cm, mm, in or ft; default: the checkpoint's")

@@ -177,9 +177,18 @@ def _checked_kind(args: argparse.Namespace) -> str:
     return "pair"
 
 
+def _is_mesh(path: str) -> bool:
+    """Whether a file that was read as points has faces, malformed ones too."""
+    from sparsefeat.io.meshes import has_faces
+
+    try:
+        return has_faces(path)
+    except InputError:
+        return True
+
+
 def run_pair(args: argparse.Namespace) -> None:
     """The pose of the first scan on the second."""
-    from sparsefeat.data.orientation import has_unused_faces
     from sparsefeat.match.files import pair_name, write_pair
     from sparsefeat.match.register import register_scans
     from sparsefeat.match.scans import choose_extractor, describe_scan, open_view
@@ -212,7 +221,7 @@ def run_pair(args: argparse.Namespace) -> None:
         )
     names = pair_name(source, target)
     if result.transform is None:
-        both = all(has_unused_faces(path) for path in args.inputs)
+        both = all(_is_mesh(path) for path in args.inputs)
         meshes = " Both have faces: --shapes maps shapes that deform." if both else ""
         print(
             f"{names}: no credible pose, confidence {result.confidence:.2f}; do the scans overlap?{meshes}"

@@ -14,8 +14,9 @@ from scipy.spatial import cKDTree
 
 from sparsefeat.data.fragments import load_viewpoint
 from sparsefeat.errors import InputError, warn
-from sparsefeat.io.meshes import has_faces
+from sparsefeat.io.meshes import has_faces, read_mesh
 from sparsefeat.io.text import read_lines
+from sparsefeat.mesh.normals import outer_normals
 
 UNKNOWN = "unknown"
 """In place of the numbers of a viewpoint: whatever the file says, it is not known."""
@@ -138,8 +139,9 @@ def load_orientation(
     """What is known of the outer side of a file's surface.
 
     In this order: the list, the viewpoint of all files, the file's own normals, the file's own viewpoint, see
-    :func:`sparsefeat.data.fragments.load_viewpoint`. Normals that do not agree with their neighbours', as fitted ones
-    that nobody turned, are not used, and an InputWarning says so. Nor are faces.
+    :func:`sparsefeat.data.fragments.load_viewpoint`, and its faces, see :func:`sparsefeat.mesh.normals.outer_normals`.
+    Normals that do not agree with their neighbours', as fitted ones that nobody turned, are not used, and an InputWarning
+    says so.
 
     Args:
         path: the file.
@@ -157,36 +159,45 @@ def load_orientation(
     if viewpoint is not None:
         return Orientation(viewpoint=np.asarray(viewpoint, dtype=np.float64))
     if points is not None and normals is not None and len(normals):
-        given = float((np.linalg.norm(normals, axis=1) > 1e-12).mean())
-        share = agreement(points, normals)
-        if min(given, share) >= LEAST_AGREEMENT:
+        if _can_be_used(path, "normals", points, normals):
             return Orientation(normals=normals)
-        if given < LEAST_AGREEMENT:
-            warn(f"{path}: its normals are not used: {1 - given:.0%} of them are zero")
-            return _seen_from(path)
+        normals = None
+    own = load_viewpoint(path)
+    if own is None and points is not None:
+        normals = _of_faces(path, len(points))
+        if normals is not None and not _can_be_used(path, "faces", points, normals):
+            normals = None
+    return Orientation(normals, own)
+
+
+def _of_faces(path: str | os.PathLike, count: int) -> np.ndarray | None:
+    """Normals of a mesh's vertices to the outer side (N, 3); None if the file is none, or points of it were left out."""
+    # Points do without faces, even where these are malformed.
+    with contextlib.suppress(InputError):
+        if has_faces(path):
+            mesh = read_mesh(path)
+            if len(mesh.vertices) == count:
+                return outer_normals(mesh.vertices, mesh.faces)[1]
+    return None
+
+
+def _can_be_used(
+    path: str | os.PathLike, what: str, points: np.ndarray, normals: np.ndarray
+) -> bool:
+    """Whether nearly all points have a normal, and neighbours the same side; if not, an InputWarning says so."""
+    given = float((np.linalg.norm(normals, axis=1) > 1e-12).mean())
+    if given < LEAST_AGREEMENT:
         warn(
-            f"{path}: its normals are not used: of neighbours with parallel ones {share:.0%} point to the same side, "
+            f"{path}: its {what} are not used: {1 - given:.0%} of its points get no normal from them"
+        )
+        return False
+    share = agreement(points, normals)
+    if share < LEAST_AGREEMENT:
+        warn(
+            f"{path}: its {what} are not used: of neighbours with parallel normals {share:.0%} point to the same side, "
             f"expected {LEAST_AGREEMENT:.0%}"
         )
-    return _seen_from(path)
-
-
-def has_unused_faces(path: str | os.PathLike) -> bool:
-    """Whether a file that is read as points has faces; points do without, even where faces are malformed."""
-    with contextlib.suppress(InputError):
-        return has_faces(path)
-    return True
-
-
-def _seen_from(path: str | os.PathLike) -> Orientation:
-    """The file's own viewpoint; where it has none but faces, an InputWarning says that they are not used."""
-    viewpoint = load_viewpoint(path)
-    if viewpoint is None and has_unused_faces(path):
-        warn(
-            f"{path}: its faces are not used, only its vertices; sparsefeat.describe and match --shapes use the faces of "
-            "a mesh"
-        )
-    return Orientation(viewpoint=viewpoint)
+    return share >= LEAST_AGREEMENT
 
 
 def agreement(points: np.ndarray, normals: np.ndarray) -> float:

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from surfaces import sphere
 
 from sparsefeat.data.orientation import agreement, load_orientation, read_viewpoints
 from sparsefeat.errors import InputError, InputWarning
@@ -122,21 +123,35 @@ def test_normals_that_nobody_turned_are_not_used(tmp_path):
     assert known.normals is None and known.viewpoint.tolist() == [0, 0, 1]
 
 
-@pytest.mark.parametrize(
-    ("text", "faces"),
-    [("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", True), ("OFF\n1 0 0\n0 0 0\n", False)],
-)
-def test_a_mesh_that_is_read_as_points_is_told_who_uses_its_faces(tmp_path, text, faces):
-    path = tmp_path / "a.off"
-    path.write_text(text)
-    points = read_points(path).points
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        assert load_orientation(path, points) == (None, None)
-        assert load_orientation(path, points, viewpoint=(0, 0, 1)).normals is None
-    assert [str(warning.message) for warning in said] == [
-        f"{path}: its faces are not used, only its vertices; sparsefeat.describe and match --shapes use the faces of a mesh"
-    ][:faces]
+def write_off(path, vertices, faces):
+    lines = [" ".join(map(str, row)) for row in (*vertices, *(np.insert(f, 0, 3) for f in faces))]
+    path.write_text(f"OFF\n{len(vertices)} {len(faces)} 0\n" + "\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("winding", [1, -1], ids=["outwards", "inwards"])
+def test_faces_say_which_side_is_outside(tmp_path, winding):
+    vertices, faces = sphere(3)
+    write_off(tmp_path / "a.off", vertices, faces[:, ::winding])
+    points = read_points(tmp_path / "a.off").points
+    known = load_orientation(tmp_path / "a.off", points)
+    assert known.viewpoint is None
+    np.testing.assert_allclose(known.normals, vertices, atol=0.02)
+    # What is said of the file goes first, and rows that are left out leave nothing to go by.
+    given = load_orientation(tmp_path / "a.off", points, viewpoint=(0, 0, 9))
+    assert given.normals is None and given.viewpoint.tolist() == [0, 0, 9]
+    assert load_orientation(tmp_path / "a.off", points[1:]) == (None, None)
+
+
+def test_faces_that_do_not_say_it_are_not_used(tmp_path):
+    vertices, faces = sphere(3)
+    write_off(tmp_path / "few.off", vertices, faces[:9])
+    with pytest.warns(InputWarning, match=r"few.off: its faces are not used: 9\d% of its points"):
+        assert load_orientation(tmp_path / "few.off", vertices) == (None, None)
+    # A thin shell: neighbours face opposite sides.
+    shell = np.concatenate([vertices, 0.999 * vertices])
+    write_off(tmp_path / "shell.off", shell, [*faces, *(faces[:, ::-1] + len(vertices))])
+    with pytest.warns(InputWarning, match=r"shell.off: its faces are not used: of neighbours"):
+        assert load_orientation(tmp_path / "shell.off", shell) == (None, None)
 
 
 def test_who_gives_a_viewpoint_is_not_overruled_by_a_name(tmp_path, viewpoints):
@@ -162,6 +177,6 @@ def test_a_list_may_say_whole_paths_and_dots(tmp_path):
 def test_normals_that_are_zero_are_not_used(tmp_path):
     points, normals = flat()
     np.savez(tmp_path / "a.npz", points=points, normals=0 * normals, viewpoint=[0, 0, 1.0])
-    with pytest.warns(InputWarning, match="normals are not used: 100% of them are zero"):
+    with pytest.warns(InputWarning, match="normals are not used: 100% of its points"):
         known = load_orientation(tmp_path / "a.npz", points, 0 * normals)
     assert known.normals is None and known.viewpoint.tolist() == [0, 0, 1]
