@@ -175,6 +175,15 @@ def test_common_functions_are_as_many_as_asked_for_of_fewer_channels_too():
     torch.testing.assert_close(torch.cat(found).std(0)[:3], torch.ones(3, dtype=torch.float64))
 
 
+def test_a_commuting_map_is_made_on_the_device_of_its_bases():
+    basis = renumbered(10)[0].to("meta")
+    features = torch.empty(len(basis), 3, dtype=torch.float64, device="meta")
+    found = commuting_functional_map(
+        features, basis, features, basis, features, features, 10, multiplication=0, orientation=0
+    )
+    assert found.device.type == "meta" and found.shape == (10, 10)
+
+
 def test_features_that_leave_a_map_undetermined_are_refused():
     basis, _, _ = renumbered(10)
     nothing = torch.zeros(len(basis), 4, dtype=torch.float64)
