@@ -163,6 +163,17 @@ def test_duplicates_are_reduced(reduce, expected, dtype):
     assert q.features.tolist() == expected and q.inverse.tolist() == [0, 0, 1, 0]
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_pooling_onto_the_map_of_a_global_pool_sees_the_window_at_its_origin(size):
+    x = SparseTensor(
+        torch.tensor([[1.0], [2.0], [4.0], [8.0]]),
+        rows((0, 0, 0, 0), (0, 5, 0, 0), (3, 0, 0, 0), (3, 0, 9, 9)),
+    )
+    summary = modules.GlobalSumPooling()(x)
+    found = modules.SumPooling(size, size)(x, summary.key)
+    assert found.F.tolist() == [[1], [4]] and found.key == summary.key
+
+
 def test_averages_of_colours_are_floats_and_sums_do_not_wrap_around():
     coordinates = rows((0, 0, 0, 0), (0, 0, 0, 0), (0, 5, 0, 0))
     colours = torch.tensor([[200], [221], [7]], dtype=torch.uint8)
