@@ -96,7 +96,7 @@ class LossConfig:
 
     def _number(self, name: str) -> float:
         value = getattr(self, name)
-        return value if isinstance(value, int | float | np.number) else math.nan
+        return float(value) if isinstance(value, int | float | np.number) else math.nan
 
 
 def anchored_cycle(
