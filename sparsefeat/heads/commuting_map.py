@@ -84,7 +84,7 @@ def commuting_functional_map(
     smooth_a = basis_a.reconstruct(basis_a.project(functions_a))
     smooth_b = basis_b.reconstruct(basis_b.project(functions_b))
     coefficients_a, coefficients_b = a.project(features_a), b.project(features_b)
-    one_a, one_b = (torch.eye(n, dtype=a.mass.dtype) for n in (columns, rows))
+    one_a, one_b = (torch.eye(n, dtype=a.mass.dtype, device=a.mass.device) for n in (columns, rows))
     # C row by row is the vector of unknowns: C X is (1 (x) X^T) c, Y C is (Y (x) 1) c.
     mask = commutativity_mask(a.eigenvalues, b.eigenvalues)
     system = torch.kron(one_b, coefficients_a @ coefficients_a.T)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefeat.checks import as_points, checked_count
 from sparsefeat.errors import InputError
 from sparsefeat.match.nearest import nearest_neighbours
 from sparsefeat.mesh.laplacian import LaplaceBasis
@@ -80,7 +81,7 @@ def solve_functional_map(
             f"solve_functional_map: A {tuple(coefficients_a.shape)}, B {tuple(coefficients_b.shape)} and "
             f"mask {tuple(mask.shape)} do not fit; expected (Ea, C), (Eb, C), (Eb, Ea)"
         )
-    if weight < 0:
+    if not weight >= 0:
         raise InputError(f"solve_functional_map: expected a weight of at least 0, got {weight}")
     if weight == 0 and coefficients_a.shape[-1] < columns:
         raise InputError(
@@ -132,9 +133,15 @@ def functional_map(
         (E, E), differentiable in the features.
 
     Raises:
-        InputError: shapes that do not fit, fewer eigenpairs than ``size``, features that leave C undetermined, see
-            :func:`solve_functional_map`.
+        InputError: shapes that do not fit, features that are not finite, fewer eigenpairs than ``size``, features that
+            leave C undetermined, see :func:`solve_functional_map`.
     """
+    for name, features in (("a", features_a), ("b", features_b)):
+        finite = torch.isfinite(features).reshape(len(features), -1).all(1)
+        if not finite.all():
+            raise InputError(
+                f"functional_map: features of {name} are not finite (row {int(finite.int().argmin())})"
+            )
     a, b = basis_a.truncate(size), basis_b.truncate(size)
     penalty = commutativity_mask(a.eigenvalues, b.eigenvalues, mask)
     return solve_functional_map(a.project(features_a), b.project(features_b), penalty, weight)
@@ -153,13 +160,20 @@ def map_from_points(
         raise InputError(
             f"map_from_points: expected ({len(basis_b)},) rows of a, got {tuple(rows.shape)}"
         )
-    wrong = rows[(rows < 0) | (rows >= len(basis_a))]
-    if rows.is_floating_point() or len(wrong):
-        found = rows.dtype if rows.is_floating_point() else int(wrong[0])
+    return basis_b.project(basis_a.eigenvectors[_rows_of_a(rows, len(basis_a), "map_from_points")])
+
+
+def _rows_of_a(rows: Tensor, count: int, name: str, shape: str = "a") -> Tensor:
+    """The rows as int64, if they are some of ``count``."""
+    whole = not (rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool)
+    wrong = rows[(rows < 0) | (rows >= count)] if whole else rows
+    if not whole or len(wrong):
         raise InputError(
-            f"map_from_points: {found} among the rows of a, expected whole numbers from 0 to {len(basis_a) - 1}"
+            f"{name}: {int(wrong[0]) if whole else rows.dtype} among the rows of {shape}, expected whole numbers from 0 "
+            f"to {count - 1}"
         )
-    return basis_b.project(basis_a.eigenvectors[rows])
+    # Narrower types would be taken as masks.
+    return rows.long()
 
 
 def points_from_map(matrix: Tensor, basis_a: LaplaceBasis, basis_b: LaplaceBasis) -> Tensor:
@@ -174,7 +188,7 @@ def points_from_map(matrix: Tensor, basis_a: LaplaceBasis, basis_b: LaplaceBasis
         (Nb,) int64 rows of a.
     """
     rows, columns = matrix.shape
-    carried = basis_a.truncate(columns).eigenvectors @ matrix.T
+    carried = basis_a.truncate(columns).eigenvectors @ matrix.T.to(basis_a.eigenvectors.dtype)
     found = nearest_neighbours(basis_b.truncate(rows).eigenvectors, carried)
     return torch.from_numpy(found).to(matrix.device)
 
@@ -208,11 +222,13 @@ def zoomout(
         The functional map (Eb, Ea) and the point-wise one (Nb,), rows of a.
 
     Raises:
-        InputError: shapes that do not fit, fewer eigenpairs or samples than ``size``, a start larger than
-            ``size``.
+        InputError: shapes that do not fit, fewer eigenpairs or samples than ``size``, samples that are no vertices, a
+            start larger than ``size``.
     """
     start = torch.as_tensor(start, device=basis_a.mass.device)
-    rows, columns = (size, size) if isinstance(size, int) else size
+    step = checked_count(step, "zoomout: step")
+    square = not isinstance(size, tuple | list)
+    rows, columns = (size, size) if square else size
     a, b = basis_a.truncate(columns), basis_b.truncate(rows)
     if start.ndim == 1:
         first = min(20 / max(rows, columns), 1.0)
@@ -222,22 +238,32 @@ def zoomout(
         start.ndim != 2
         or start.shape[0] > rows
         or start.shape[1] > columns
-        or (isinstance(size, int) and start.shape[0] != start.shape[1])
-        or step < 1
+        or (square and start.shape[0] != start.shape[1])
     ):
         raise InputError(
-            f"zoomout: expected a map of at most {rows} x {columns} eigenpairs, square if these are equal, and a "
-            f"positive step, got {tuple(start.shape)} and {step}"
+            f"zoomout: expected a map of at most {rows} x {columns} eigenpairs, square if these are equal, got "
+            f"{tuple(start.shape)}"
         )
     some_a = some_b = slice(None)
     if samples is not None:
-        some_a, some_b = (torch.as_tensor(part, device=a.mass.device) for part in samples)
+        some_a, some_b = (
+            _rows_of_a(
+                torch.as_tensor(part, device=a.mass.device), len(basis), "zoomout: samples", shape
+            )
+            for part, basis, shape in zip(samples, (a, b), "ab", strict=True)
+        )
         if len(some_a) < columns or len(some_b) < rows:
             raise InputError(
                 f"zoomout: {len(some_a)} and {len(some_b)} samples, expected at least {columns} and {rows}"
             )
     of_a, of_b = a.eigenvectors[some_a], b.eigenvectors[some_b]
-    matrix = start
+    if allowed is not None and (
+        allowed.shape != (len(of_b), len(of_a)) or allowed.dtype != torch.bool
+    ):
+        raise InputError(
+            f"zoomout: allowed {tuple(allowed.shape)} of {allowed.dtype}, expected ({len(of_b)}, {len(of_a)}) bool"
+        )
+    matrix = start.to(of_a.dtype)
     for count_b, count_a in _growing(tuple(start.shape), (rows, columns), step):
         before_b, before_a = matrix.shape
         points = _nearest(of_b[:, :before_b], of_a[:, :before_a] @ matrix.T, allowed)
@@ -272,9 +298,12 @@ def spread_samples(vertices: np.ndarray, count: int) -> np.ndarray:
     Where points repeat, places that are taken already fill up the count. Shape: (N, 3) -> (count,) int64, ascending; all
     rows where there are fewer. Source: Eldar, Lindenbaum,
     Porat, Zeevi, "The Farthest Point Strategy for Progressive Image Sampling", IEEE TIP 1997.
+
+    Raises:
+        InputError: vertices that are not finite or of another shape, or a count below 1.
     """
-    vertices = np.asarray(vertices, dtype=np.float64)
-    if len(vertices) <= count:
+    vertices = as_points(vertices, "spread_samples: vertices")
+    if len(vertices) <= checked_count(count, "spread_samples: count"):
         return np.arange(len(vertices))
     nearest = np.full(len(vertices), np.inf)
     chosen, row = [], 0

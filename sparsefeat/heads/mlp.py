@@ -28,10 +28,16 @@ class Standardize(nn.Module):
         """Take the statistics of all rows. Shape: several (N, C); a channel that never varies stays.
 
         Raises:
-            InputError: no rows, or other channels than it was made for.
+            InputError: no rows, other channels than it was made for, or values that are not finite. What was fitted
+                before remains.
         """
-        for rows in features:
+        for number, rows in enumerate(features):
             self._check(rows)
+            finite = torch.isfinite(rows).reshape(-1, len(self.mean)).all(1)
+            if not finite.all():
+                raise InputError(
+                    f"Standardize: features of shape {number} are not finite (row {int(finite.int().argmin())})"
+                )
         count = sum(len(f) for f in features)
         if count == 0:
             raise InputError("Standardize: no rows to take the mean of")

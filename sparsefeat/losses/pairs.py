@@ -13,10 +13,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparsefeat.checks import checked_count
 from sparsefeat.errors import InputError
 from sparsefeat.losses.softmax import log_partitions
 
@@ -67,22 +69,34 @@ class LossConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.points < 2 or self.candidates < 1:
-            raise InputError(
-                f"points and candidates must be positive, got {self.points}, {self.candidates}"
-            )
-        for name in ("temperature", "radius_voxels"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be a positive number, got {getattr(self, name)}")
-        for name in ("positive_margin", "negative_margin"):
-            if not 0 <= getattr(self, name) < math.inf:
+        known = {
+            "name": ("cycle", "point_info_nce", "hardest_contrastive"),
+            "negatives": ("matched", "all"),
+            "cycle_form": tuple(CYCLE_FORMS),
+        }
+        for name, choices in known.items():
+            if getattr(self, name) not in choices:
                 raise InputError(
-                    f"{name} must be 0 or a positive number, got {getattr(self, name)}"
+                    f"{name} {getattr(self, name)!r}, expected one of {', '.join(choices)}"
                 )
-        if not 0 <= self.side < math.inf:
-            raise InputError(f"side must be 0 or a positive weight, got {self.side}")
+        checked_count(self.points, "points", 2)
+        checked_count(self.candidates, "candidates")
+        for name in ("temperature", "radius_voxels"):
+            if not 0 < self._number(name) < math.inf:
+                raise InputError(f"{name} must be a positive number, got {getattr(self, name)!r}")
+        for name in ("positive_margin", "negative_margin"):
+            if not 0 <= self._number(name) < math.inf:
+                raise InputError(
+                    f"{name} must be 0 or a positive number, got {getattr(self, name)!r}"
+                )
+        if not 0 <= self._number("side") < math.inf:
+            raise InputError(f"side must be 0 or a positive weight, got {self.side!r}")
         if self.negatives == "all" and self.name != "point_info_nce":
             raise InputError(f"negatives: all needs the loss point_info_nce, got {self.name}")
+
+    def _number(self, name: str) -> float:
+        value = getattr(self, name)
+        return float(value) if isinstance(value, int | float | np.number) else math.nan
 
 
 def anchored_cycle(
@@ -108,12 +122,19 @@ def anchored_cycle(
     Returns:
         A scalar; zero (with a gradient of zero) when no point has a counterpart.
     """
-    starts, ends = (torch.cdist(x, y) < radius).nonzero(as_tuple=True)
+    starts, ends = _within(x, y, radius).nonzero(as_tuple=True)
     # Only places that are near enough count: a few of the n m pairs.
     hop01, hop10 = _hops(f, g, starts, ends, temperature)
     return _round_trip(hop01, hop10, starts, ends, len(f), len(g)) + _round_trip(
         hop10, hop01, ends, starts, len(g), len(f)
     )
+
+
+def _within(x: Tensor, y: Tensor, radius: float) -> Tensor:
+    """Which points lie nearer to each other than the radius. Shape: (n, 3), (m, 3) -> (n, m), bool."""
+    # torch takes distances of many points from squares of their coordinates, which must not be large.
+    origin = y.mean(0)
+    return torch.cdist(x - origin, y - origin) < radius
 
 
 def _logits(f: Tensor, g: Tensor, starts: Tensor, ends: Tensor, temperature: float) -> Tensor:
@@ -156,6 +177,12 @@ def _log_sum_exp(values: Tensor, groups: Tensor, count: int) -> Tensor:
     return torch.where(sums == 0, 1, sums).log() + largest
 
 
+def _around_origin(x: Tensor, y: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+    """Points about their middle in the type of the features: means of places far away would be rounded."""
+    origin = y.mean(0)
+    return (x - origin).to(f), (y - origin).to(f)
+
+
 def landing_cycle(
     f: Tensor, g: Tensor, x: Tensor, y: Tensor, radius: float, temperature: float
 ) -> Tensor:
@@ -166,6 +193,7 @@ def landing_cycle(
     """
     logits = f @ g.t() / temperature
     hop01, hop10 = logits.softmax(1), logits.t().softmax(1)
+    x, y = _around_origin(x, y, f)
     total = f.new_zeros(())
     for out, back, here, there in ((hop01, hop10, x, y), (hop10, hop01, y, x)):
         # Squared under a small floor: the norm has no gradient at zero.
@@ -206,6 +234,7 @@ def distance_cycle(
     """
     logits = f @ g.t() / temperature
     hop01, hop10 = logits.softmax(1), logits.t().softmax(1)
+    x, y = _around_origin(x, y, f)
     trip0 = ((hop01 @ (hop10 @ x) - x).square().sum(1) + 1e-6).sqrt().mean()
     trip1 = ((hop10 @ (hop01 @ y) - y).square().sum(1) + 1e-6).sqrt().mean()
     return (trip0 + trip1) / 2
@@ -223,7 +252,7 @@ CYCLE_FORMS = {
 def point_info_nce(f: Tensor, g: Tensor, temperature: float, near: Tensor | None = None) -> Tensor:
     """PointInfoNCE: cross-entropy of each match against the other matched points.
 
-    Xie et al., PointContrast, ECCV 2020, eq. 2; both directions averaged.
+    Xie et al., PointContrast, ECCV 2020, eq. 2; both directions averaged. Of no rows it is zero.
 
     Args:
         f, g: Shape (n, C) each, unit norm; row i of one matches row i of the other.
@@ -231,6 +260,8 @@ def point_info_nce(f: Tensor, g: Tensor, temperature: float, near: Tensor | None
         near: rows that are the same place, each near itself: to end at any of them is right. None: only its own.
             Shape: (n, n), bool.
     """
+    if not len(f):
+        return (f.sum() + g.sum()) * 0
     if near is None:
         rows = torch.arange(len(f), device=f.device)
         hop01, hop10 = _hops(f, g, rows, rows, temperature)
@@ -282,7 +313,7 @@ def hardest_contrastive(
 
         mean [|f_i - g_i|^2 - m_p]_+ + (mean [m_n - min_j |f_i - g_j|]_+^2 + the same from g_i) / 2
 
-    where negatives closer than ``radius`` to the true place are left out.
+    where negatives closer than ``radius`` to the true place are left out. Of no rows it is zero.
 
     Args:
         f, g, x, y: matched rows, Shape (n, C), (n, C), (n, 3), (n, 3).
@@ -290,13 +321,15 @@ def hardest_contrastive(
         radius: metres.
         positive_margin, negative_margin: m_p and m_n, in feature distance.
     """
+    if not len(f):
+        return (f.sum() + g.sum()) * 0
     positive = F.relu((f - g).square().sum(1) - positive_margin).mean()
     negative = f.new_zeros(())
     for anchor, place, (features, points) in ((f, x, candidates1), (g, y, candidates0)):
         # Searched without gradient, then computed for the found ones alone.
         with torch.no_grad():
             distance = torch.cdist(anchor, features)
-            distance[torch.cdist(place, points) < radius] = torch.inf
+            distance[_within(place, points, radius)] = torch.inf
             hardest, index = distance.min(1)
             valid = torch.isfinite(hardest)
         if valid.any():
@@ -336,11 +369,7 @@ def pair_loss(
     elif config.name == "point_info_nce" and config.negatives == "all":
         loss = _among_all(pair, matches, radius, config.temperature)
     elif config.name == "point_info_nce":
-        near = (
-            (torch.cdist(x, x) < radius) | (torch.cdist(y, y) < radius)
-            if config.one_place
-            else None
-        )
+        near = _within(x, x, radius) | _within(y, y, radius) if config.one_place else None
         loss = point_info_nce(f, g, config.temperature, near)
     else:
         candidates = []
@@ -368,7 +397,7 @@ def _among_all(pair: PairFeatures, matches: Tensor, radius: float, temperature: 
         place = (
             points[there][matches[:, there]] if pair.deformed else points[here][matches[:, here]]
         )
-        near = torch.cdist(place, points[there]) < radius
+        near = _within(place, points[there], radius)
         near[rows, matches[:, there]] = True
         anchors, all_there = features[here][matches[:, here]].float(), features[there].float()
         losses.append(info_nce_among_all(anchors, all_there, near, temperature))

@@ -64,11 +64,12 @@ class LaplaceBasis:
         """The first ``count`` eigenpairs.
 
         Raises:
-            InputError: there are fewer.
+            InputError: there are fewer, or the count is no whole number.
         """
-        if not 1 <= count <= len(self.eigenvalues):
+        whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
+        if not whole or not 1 <= count <= len(self.eigenvalues):
             raise InputError(
-                f"truncate: expected 1 to {len(self.eigenvalues)} eigenpairs, got {count}"
+                f"truncate: expected 1 to {len(self.eigenvalues)} eigenpairs, got {count!r}"
             )
         return replace(
             self,
@@ -92,8 +93,16 @@ class LaplaceBasis:
         )
 
     def project(self, functions: Tensor) -> Tensor:
-        """Coefficients of functions on vertices, ``Phi^T M f``. Shape: (N, C) -> (E, C)."""
-        return self.eigenvectors.T @ (self.mass[:, None] * functions)
+        """Coefficients of functions on vertices, ``Phi^T M f``. Shape: (N, C) -> (E, C).
+
+        Raises:
+            InputError: another shape.
+        """
+        if functions.ndim < 2 or functions.shape[-2] != len(self.mass):
+            raise InputError(
+                f"project: functions {tuple(functions.shape)}, expected ({len(self.mass)}, C): a row for each vertex"
+            )
+        return self.eigenvectors.T @ (self.mass[:, None] * functions.to(self.mass.dtype))
 
     def reconstruct(self, coefficients: Tensor) -> Tensor:
         """Functions on vertices from their coefficients, ``Phi c``. Shape: (E, C) -> (N, C)."""

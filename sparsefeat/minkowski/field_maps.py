@@ -66,10 +66,13 @@ class FieldMaps:
     def _cells(self, field_map_key: CoordinateMapKey, stride: tuple[int, ...]) -> Tensor:
         """The voxel of each point. Shape: (N, 1 + D) float64."""
         points = self._field(field_map_key).detach().double()
-        steps = torch.tensor((1, *stride), dtype=torch.float64, device=points.device)
+        # A global pooling's voxels have stride 0 and lie at the origin: each cloud's points are all in its own.
+        steps = torch.tensor(
+            (1, *(s or torch.inf for s in stride)), dtype=torch.float64, device=points.device
+        )
         # The batch index is a number that went through float: rounded, where space is rounded down.
         points = torch.cat([points[:, :1].round(), points[:, 1:]], 1)
-        return torch.floor(points / steps) * steps
+        return torch.where(steps.isinf(), 0.0, torch.floor(points / steps) * steps)
 
     def field_to_sparse_insert_and_map(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -212,7 +212,7 @@ def check_scalars(model: str, bn_momentum: Any, conv1_kernel_size: Any, dimensio
 
 def check_widths(model: str, name: str, widths: Sequence[int], least: int) -> list[int]:
     """``widths`` as a list of ``least`` positive integers; longer ones are cut."""
-    widths = list(widths)
+    widths = list(widths) if isinstance(widths, Iterable) else [widths]
     if len(widths) < least or not all(is_count(width, 1) for width in widths):
         raise InputError(
             f"{model}: {name} must be at least {least} positive integers, got {widths}"
@@ -222,7 +222,7 @@ def check_widths(model: str, name: str, widths: Sequence[int], least: int) -> li
 
 def check_dilations(model: str, dilation: int | Sequence[int], levels: int) -> list[int]:
     """One dilation per level, finest first, from one number for all of them or from a list."""
-    dilations = [dilation] * levels if isinstance(dilation, int) else list(dilation)
+    dilations = list(dilation) if isinstance(dilation, Iterable) else [dilation] * levels
     if len(dilations) != levels or not all(is_count(value, 1) for value in dilations):
         raise InputError(
             f"{model}: dilation must be a positive integer or one for each of {levels} levels, got {dilation}"

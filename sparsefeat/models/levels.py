@@ -160,12 +160,9 @@ class PointFrames(nn.Module):
 
     def forward(self, x: SparseTensor) -> PointTensor:
         stride = constant(x.tensor_stride, x.device)
-        corner = x.coordinates[:, 1:]
-        # From the lowest corner: float32 then holds positions well, wherever a scan lies.
-        low = corner.amin(0, keepdim=True) if len(x) else corner.new_zeros(1, 3)
         # MPS has no float64.
         given = x.features.to(torch.float32 if x.device.type == "mps" else torch.float64)
-        position = (corner - low).to(given) + (given[:, :3] + 0.5) * stride
+        position = x.coordinate_map.corners.to(given) + (given[:, :3] + 0.5) * stride
         outward = given[:, 3:6] if self.oriented else None
         weight = given[:, -1:] if given.shape[1] % 3 else torch.ones_like(given[:, :1])
         dtype = torch.promote_types(x.dtype, torch.float32)

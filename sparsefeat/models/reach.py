@@ -53,13 +53,15 @@ def measure_reach(model: nn.Module, channels: int) -> Reach:
     def visit(module: nn.Module, inputs: tuple, output: object) -> None:
         nonlocal radius, stride, layers
         name = type(module).__name__
-        if any(part in name for part in _GLOBAL_MODULES) and name not in unbounded:
+        whole = any(part in name for part in _GLOBAL_MODULES) or _mixes_rows(module)
+        if whole and name not in unbounded:
             unbounded.append(name)
         tensors = [x for x in (*inputs, output) if isinstance(x, SparseTensor)]
         strides = [x.tensor_stride for x in tensors]
         # Global pooling leaves a tensor stride of zero.
         stride = max(stride, *(max(s) for s in strides)) if strides else stride
-        window = getattr(module, "window", None)
+        # What stands in for a layer's forward, as at another dilation, says what it ran with.
+        window = getattr(module.forward, "window", getattr(module, "window", None))
         if isinstance(window, Kernel) and strides:
             spacing = tuple(max(1, min(axis)) for axis in zip(*strides, strict=True))
             radius += max(abs(offset) for cell in window.offsets(spacing) for offset in cell)
@@ -86,6 +88,14 @@ def measure_reach(model: nn.Module, channels: int) -> Reach:
         for hook in hooks:
             hook.remove()
     return Reach(radius, stride, layers, tuple(unbounded))
+
+
+def _mixes_rows(module: nn.Module) -> bool:
+    """Whether a layer on features takes them from all rows in eval mode, too."""
+    norm = getattr(module, "bn", module)
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        return norm.running_mean is None
+    return isinstance(module, nn.Softmax | nn.LogSoftmax | nn.Softmin) and module.dim in (0, -2)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ def model_class(name: str) -> type[nn.Module]:
     Raises:
         InputError: unknown; the message has the nearest name and the choices.
     """
-    if name not in _MODELS:
+    if not isinstance(name, str) or name not in _MODELS:
         raise InputError(f"model: unknown network {name!r}{_nearest(str(name), model_names())}")
     return _MODELS[name]
 

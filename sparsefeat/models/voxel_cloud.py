@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sparsefeat.checks import checked_positive
 from sparsefeat.errors import InputError
 from sparsefeat.sparse.coordinates import constant
 
@@ -114,8 +115,15 @@ class VoxelCloud:
             Shape (M, C), on the device of the features.
 
         Raises:
-            InputError: a point has no voxel around it, or points and a batch of clouds.
+            InputError: a point has no voxel around it, points and a batch of clouds, an unknown mode, or another number
+                of features than of voxels.
         """
+        if mode not in INTERPOLATIONS:
+            raise InputError(f"mode {mode!r}, expected one of {', '.join(INTERPOLATIONS)}")
+        if features.ndim != 2 or len(features) != len(self):
+            raise InputError(
+                f"features: {tuple(features.shape)}, expected ({len(self)}, C): a row for each voxel"
+            )
         if points is None:
             return features.index_select(0, self.inverse.to(features.device))
         if self.batch is not None:
@@ -177,8 +185,9 @@ def voxelize(
         where: begins the message of an error.
 
     Raises:
-        InputError: the cloud spans too many voxels to number them.
+        InputError: the voxel size is no positive number, or the cloud spans too many voxels to number them.
     """
+    voxel_size = checked_positive(voxel_size, "voxel size")
     device = points.device if device is None else torch.device(device)
     # A float32 quotient can round up across a voxel's border; MPS has no float64.
     device = torch.device("cpu") if device.type == "mps" else device

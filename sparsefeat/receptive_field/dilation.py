@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sparsefeat.errors import InputError
 from sparsefeat.models.pairs import PairConvolution
+from sparsefeat.models.reach import measure_reach
 from sparsefeat.receptive_field.parameter import PositiveParameter
 from sparsefeat.sparse import Kernel, SparseTensor
 from sparsefeat.sparse.modules import Convolution
@@ -90,6 +91,11 @@ class DilatedNetwork(nn.Module):
         with self._dilation.applied(torch.tensor([self.factor])):
             return self.model(x)
 
+    @property
+    def receptive_field(self) -> int:
+        """Edge in voxels, as that of a network; at this dilation."""
+        return 2 * measure_reach(self, self.model.in_channels).radius + 1
+
     def state_dict(self, *args, **options):
         """Raises InputError: a checkpoint has no place for the factor."""
         raise InputError(
@@ -109,9 +115,18 @@ class _Dilated:
         lower = max(1, math.floor(float(factor.detach())))
         self.lower, self.share = lower, factor - lower
 
+    @property
+    def window(self) -> Kernel:
+        """The widest that is run, for those who ask how far the network looks."""
+        return self._window(self.lower if self._whole else self.lower + 1)
+
+    @property
+    def _whole(self) -> bool:
+        return float(self.share.detach()) == 0 and not self.share.requires_grad
+
     def __call__(self, x: SparseTensor, coordinates=None) -> SparseTensor:
         low = self._at(x, self.lower, coordinates)
-        if float(self.share.detach()) == 0 and not self.share.requires_grad:
+        if self._whole:
             return low
         high = self._at(x, self.lower + 1, coordinates)
         share = self.share.to(low.features.dtype)
@@ -119,12 +134,16 @@ class _Dilated:
 
     def _at(self, x: SparseTensor, factor: int, coordinates) -> SparseTensor:
         layer, window = self.layer, self.layer.window
-        layer.window = Kernel(window.size, tuple(d * factor for d in window.dilation))
+        layer.window = self._window(factor)
         try:
             given = () if coordinates is None else (coordinates,)
             return type(layer).forward(layer, x, *given)
         finally:
             layer.window = window
+
+    def _window(self, factor: int) -> Kernel:
+        window = self.layer.window
+        return Kernel(window.size, tuple(d * factor for d in window.dilation))
 
 
 def _can_dilate(layer: nn.Module) -> bool:

@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -320,10 +320,8 @@ def _expected_warnings() -> Iterator[None]:
 
 
 def _dilated(extractor: FeatureExtractor, factor: float) -> FeatureExtractor:
-    # Layers show the windows of factor 1 to those who ask how far they look; no window reaches further than this.
-    reach = replace(extractor.reach, radius=extractor.reach.radius * math.ceil(factor))
     network = DilatedNetwork(extractor.model, factor)
-    return FeatureExtractor(network, extractor.voxel_size, extractor.device, reach, extractor.unit)
+    return FeatureExtractor(network, extractor.voxel_size, extractor.device, unit=extractor.unit)
 
 
 class _Ladder:

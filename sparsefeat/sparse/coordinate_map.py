@@ -7,11 +7,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsefeat.errors import warn
 from sparsefeat.sparse.compile_disabled import compile_disabled
 from sparsefeat.sparse.coordinates import SortedIndex, constant, sort_index
 
 keep_for_training = torch.inference_mode(False)
 """Decorates what makes index tensors that are kept: made in inference mode they would be useless for training."""
+
+
+APART = 2**10
+"""Coordinates between parts of a cloud that are taken to have nothing to do with each other; see ``corners``."""
+_FARTHEST = 2**17
+"""Corners above which float32 holds a place in a voxel to 1/64 or worse."""
 
 
 class CoordinateMapKey(NamedTuple):
@@ -51,6 +58,7 @@ class CoordinateMap:
         self._index: SortedIndex | None = None
         self._unit = tuple(max(s, 1) for s in tensor_stride) if aligned else None
         self._clouds: Clouds | None = None
+        self._corners: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -110,3 +118,53 @@ class CoordinateMap:
     def _find_clouds(self) -> None:
         batch = self.coordinates[:, 0]
         self._clouds = Clouds(*torch.unique(batch, return_inverse=True, return_counts=True))
+
+    @property
+    def has_corners(self) -> bool:
+        """Whether ``corners`` has been asked for."""
+        return self._corners is not None
+
+    @property
+    def corners(self) -> Tensor:
+        """Spatial coordinates from an origin near by: float32 then holds places well, wherever a cloud lies.
+
+        Within a cloud, differences along an axis are kept wherever no gap is wider than ``APART``. A wider one is
+        shown as that wide, so that a stray point does not move all others far from the origin. Shape: (V, D) int64.
+        """
+        if self._corners is None:
+            self._find_corners()
+        return self._corners
+
+    @compile_disabled
+    @keep_for_training
+    def _find_corners(self) -> None:
+        corners = self.coordinates[:, 1:].long()
+        if len(corners):
+            # The index knows the extent already, so that no device is waited for.
+            space = self.index().space
+            inner = (e - 2 * m for e, m in zip(space.extent[1:], space.margin))
+            if max(e * u for e, u in zip(inner, space.unit)) > APART:
+                corners = _close_gaps(corners, self.clouds)
+            else:
+                corners = corners - corners.amin(0)
+        self._corners = corners
+
+
+def _close_gaps(corners: Tensor, clouds: Clouds) -> Tensor:
+    """Coordinates from the lowest of each cloud, none more than APART above the next. Shape: (V, D) -> (V, D)."""
+    out = torch.empty_like(corners)
+    first = clouds.counts.cumsum(0) - clouds.counts
+    for axis, values in enumerate(corners.unbind(1)):
+        # Cloud by cloud, each in ascending order: a coordinate is less than 2^31 from zero.
+        ordered, order = torch.sort((clouds.rows << 33) + values)
+        place = ordered.diff(prepend=ordered[:1]).clamp(max=APART).cumsum(0)
+        out[order, axis] = place - place[first].repeat_interleave(
+            clouds.counts, output_size=len(out)
+        )
+    farthest = int(out.max())
+    if farthest > _FARTHEST:
+        warn(
+            f"coordinates: a cloud reaches over {farthest} voxels without a gap of {APART}, expected at most {_FARTHEST}: "
+            "where points lie in their voxels is rounded; larger voxels or parts of the cloud are better"
+        )
+    return out

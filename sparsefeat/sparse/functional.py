@@ -162,7 +162,11 @@ def pool(
     if _is_block(kernel, stride):
         # Every voxel lies in one block, so that there is nothing to expand to.
         key = strided_key(x, kernel, stride, coordinates)
-        plan = x.manager.block_map(x.key, key)
+        # The map of a global pool has stride 0, and no blocks: its voxels see the window at the origin.
+        whole = min(key.tensor_stride) > 0
+        plan = (
+            x.manager.block_map(x.key, key) if whole else x.manager.kernel_map(x.key, key, kernel)
+        )
     else:
         key = strided_key(x, kernel, stride, coordinates, expand_coordinates)
         plan = x.manager.kernel_map(x.key, key, kernel)

@@ -33,6 +33,7 @@ class MapNames(NamedTuple):
         root: the input's key.
         strided: each strided map, and the one that it was made from.
         clouds: maps whose clouds were told apart.
+        corners: maps whose coordinates were asked for from an origin near by.
         kernel_maps: input, output and window of each; ``BLOCK`` stands for the blocks of a strided map.
         pairings: the same of those whose pairs were taken by output row, and whether of the transpose.
     """
@@ -40,6 +41,7 @@ class MapNames(NamedTuple):
     root: CoordinateMapKey
     strided: tuple[tuple[CoordinateMapKey, CoordinateMapKey], ...]
     clouds: tuple[CoordinateMapKey, ...]
+    corners: tuple[CoordinateMapKey, ...]
     kernel_maps: tuple[tuple[CoordinateMapKey, CoordinateMapKey, Kernel | str], ...]
     pairings: tuple[tuple[CoordinateMapKey, CoordinateMapKey, Kernel | str, bool], ...]
 
@@ -259,6 +261,7 @@ class CoordinateManager:
     def names(self, root: CoordinateMapKey) -> MapNames:
         """The strided maps and kernel maps that have been asked for so far, with ``root`` as the input."""
         clouds = tuple(key for key, each in self.maps.items() if each.has_clouds)
+        corners = tuple(key for key, each in self.maps.items() if each.has_corners)
         pairings = tuple(
             (*cached, each.transposed)
             for cached, plan in self._kernel_maps.items()
@@ -266,7 +269,7 @@ class CoordinateManager:
             if has_pairing(each)
         )
         return MapNames(
-            root, tuple(self._strided.items()), clouds, tuple(self._kernel_maps), pairings
+            root, tuple(self._strided.items()), clouds, corners, tuple(self._kernel_maps), pairings
         )
 
     @compile_disabled
@@ -285,6 +288,9 @@ class CoordinateManager:
             if key in self.maps:
                 self.origin(key)
                 self[key].clouds  # noqa: B018
+        for key in map(here, names.corners):
+            if key in self.maps:
+                self[key].corners  # noqa: B018
         for in_key, out_key, kernel in names.kernel_maps:
             keys = here(in_key), here(out_key)
             if keys[0] in self.maps and keys[1] in self.maps:

@@ -32,7 +32,7 @@ def sum_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
 def pool_neighbours(features: Tensor, plan: KernelMap, mode: str) -> Tensor:
     """Pool what each output row sees; ``mode`` is ``"max"``, ``"average"`` or ``"sum"``.
 
-    Shape: (n_in, C) -> (n_out, C); a row that sees nothing is zero.
+    Shape: (n_in, C) -> (n_out, C); a row that sees nothing is zero. Sums of integers are int64.
     """
     if _check(mode) == "max":
         if operators.wanted():
@@ -57,7 +57,7 @@ def pool_neighbours(features: Tensor, plan: KernelMap, mode: str) -> Tensor:
     ):  # divided before it is rounded: in float16 the sum or the count may be infinite
         # Counted by a sum: a compiler sees the sizes of that, while those of a map's parts depend on data.
         total = total / group_sums(wide.new_ones(len(wide), 1), plan, one_group).clamp(min=1)
-    return total.to(features.dtype)
+    return total.to(_sum_dtype(features) if mode == "sum" else features.dtype)
 
 
 def pool_clouds(features: Tensor, clouds: Clouds, mode: str) -> Tensor:
@@ -76,15 +76,26 @@ def pool_groups(
         sizes: Shape (count,), the rows of each group, where they are known.
 
     Returns:
-        Shape (count, C); zero for a group without rows.
+        Shape (count, C); zero for a group without rows. Sums of integers are int64, their averages of torch's default
+        type.
     """
     if _check(mode) == "max":
         return _take(features, _largest_of_groups(features.detach(), groups, count))
-    total = sum_rows(widen(features), groups, count)
+    dtype = _sum_dtype(features)
+    wide = widen(features.to(dtype))
+    if mode == "average" and dtype == torch.int64:
+        wide, dtype = features.double(), torch.get_default_dtype()
+    total = sum_rows(wide, groups, count)
     if mode == "average":
         sizes = torch.bincount(groups, minlength=count) if sizes is None else sizes
         total = total / sizes.clamp(min=1)[:, None].to(total.dtype)
-    return total.to(features.dtype)
+    return total.to(dtype)
+
+
+def _sum_dtype(features: Tensor) -> torch.dtype:
+    """That of a sum: narrow integers would wrap around."""
+    exact = features.is_floating_point() or features.is_complex()
+    return features.dtype if exact else torch.int64
 
 
 def _check(mode: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,8 @@ REDUCTIONS = ("first", "average", "sum", "max", "error")
 def reduce_rows(features: Tensor, index: Tensor, inverse: Tensor, reduce: str) -> Tensor:
     """Features of distinct voxels from those of points. Shape: (N, C), (V,), (N,) -> (V, C).
 
-    ``"first"`` takes the first point of a voxel, ``"average"``, ``"sum"`` and ``"max"`` all of them.
+    ``"first"`` takes the first point of a voxel, ``"average"``, ``"sum"`` and ``"max"`` all of them. Averages of
+    integers, such as colours, are floats.
     """
     if reduce in ("first", "error"):
         return features if len(index) == len(features) else features[index]
@@ -31,7 +33,7 @@ class Quantized(NamedTuple):
     Attributes:
         coordinates: Shape (V, D), or (V, 1 + D) as given, int32.
         features: Shape (V, C), or None.
-        labels: Shape (V,), or None.
+        labels: Shape (V,) int64, or None.
         index: Shape (V,) int64, the first point of each voxel.
         inverse: Shape (N,) int64, the voxel of each point.
     """
@@ -55,15 +57,15 @@ def quantize(
 
     Args:
         coordinates: Shape (N, D), or (N, 1 + D) with a batch index where ``voxel_size`` is None.
-        features: Shape (N, C).
+        features: Shape (N, C). Averages of integers, such as colours, are floats, and their sums int64.
         labels: Shape (N,) integers; a voxel whose points disagree gets ``ignore_label``.
         voxel_size: same unit as ``coordinates``; None where these are voxels already.
         reduce: how the features of a voxel's points are combined: ``"first"``, ``"average"``, ``"sum"`` or
             ``"max"``; ``"error"`` refuses voxels of several points.
 
     Raises:
-        ValueError: lengths differ, ``voxel_size`` is not positive, coordinates are not finite or too large, an
-            unknown ``reduce``, or several points in a voxel with ``"error"``.
+        ValueError: lengths differ, ``voxel_size`` is not a positive number, labels are no integers, features no matrix,
+            coordinates are not finite or too large, an unknown ``reduce``, or several points in a voxel with ``"error"``.
     """
     coordinates = torch.as_tensor(coordinates)
     if coordinates.ndim != 2:
@@ -76,8 +78,12 @@ def quantize(
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce: expected one of {', '.join(REDUCTIONS)}, got {reduce!r}")
     if voxel_size is not None:
-        if not voxel_size > 0:
-            raise ValueError(f"voxel_size: expected a positive length, got {voxel_size}")
+        try:
+            positive = 0 < voxel_size < math.inf
+        except TypeError:
+            positive = False
+        if not positive:
+            raise ValueError(f"voxel_size: expected a positive length, got {voxel_size!r}")
         # Divided in float64: a float32 quotient can round up across a voxel's border.
         coordinates = torch.floor(coordinates.double() / voxel_size)
     batched = torch.cat([torch.zeros_like(coordinates[:, :1]), coordinates], 1)
@@ -89,12 +95,22 @@ def quantize(
         )
     if labels is not None:
         labels = torch.as_tensor(labels)
+        if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
+            raise ValueError(
+                f"quantize: labels {tuple(labels.shape)} of {labels.dtype}, expected integers (N,)"
+            )
+        labels = labels.long()  # a narrower type need not hold the label to ignore
         first = labels[index]
         agree = torch.ones(len(index), dtype=torch.bool, device=labels.device)
         agree[inverse[labels != first[inverse]]] = False
         labels = torch.where(agree, first, torch.full_like(first, ignore_label))
     if features is not None:
-        features = reduce_rows(torch.as_tensor(features), index, inverse, reduce)
+        features = torch.as_tensor(features)
+        if features.ndim != 2:
+            raise ValueError(
+                f"quantize: expected features of shape (N, C), got {tuple(features.shape)}"
+            )
+        features = reduce_rows(features, index, inverse, reduce)
     return Quantized(voxels[index].contiguous(), features, labels, index, inverse)
 
 

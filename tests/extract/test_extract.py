@@ -205,6 +205,25 @@ def test_networks_that_look_at_the_whole_cloud_are_not_tiled(points):
         extractor(points, max_voxels=100)
 
 
+class RowSoftmax(nn.Softmax):
+    def forward(self, x):
+        return x.replace(super().forward(x.F))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [layers.BatchNorm(2, track_running_stats=False), RowSoftmax(0)],
+    ids=["no running statistics", "softmax over rows"],
+)
+def test_layers_that_take_their_statistics_from_all_rows_look_at_the_whole_cloud(points, layer):
+    model = nn.Sequential(layers.Convolution(1, 2, 3), layer)
+    assert measure_reach(model, 1).unbounded == (type(layer).__name__,)
+    with pytest.raises(InputError, match="cannot run in tiles"):
+        FeatureExtractor(model, VOXEL)(points, max_voxels=100)
+    for near in (layers.BatchNorm(2), RowSoftmax(1)):
+        assert not measure_reach(nn.Sequential(layers.Convolution(1, 2, 3), near), 1).unbounded
+
+
 def test_networks_of_unknown_reach_need_a_halo(points):
     class Unknown(nn.Module):
         def forward(self, x):
@@ -464,3 +483,11 @@ def test_scales_are_put_side_by_side_and_unit_vectors_stay_such(points):
     for scales in ((), (1.0, 0.0), 1.5, ("a",)):
         with pytest.raises(ValueError, match="positive factors"):
             one(points, scales=scales)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_points_of_half_types_are_turned_as_the_numbers_that_they_hold(extractor, points, dtype):
+    rounded = torch.from_numpy(points).to(dtype)
+    found, expected = (extractor(p, views=2).numpy() for p in (rounded, rounded.double()))
+    # Of a few points a voxel's border lies within the rounding of float32.
+    assert (np.abs(found - expected).max(1) < 1e-5).mean() > 0.9

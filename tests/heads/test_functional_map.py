@@ -161,6 +161,71 @@ def test_wrong_shapes_are_refused():
         zoomout(torch.eye(8, dtype=torch.float64), first, second, size=5)
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"features_a": random(9, 3)}, r"functions \(9, 3\), expected \(\d+, C\)"),
+        ({"features_b": random(9)}, r"functions \(9,\), expected \(\d+, C\)"),
+        ({"size": 10.0}, "1 to 20 eigenpairs, got 10.0"),
+        ({"weight": np.nan}, "a weight of at least 0, got nan"),
+    ],
+)
+def test_a_functional_map_refuses_what_does_not_fit(change, message):
+    first, second, _ = renumbered(20)
+    given = {"features_a": random(len(first), 3), "features_b": random(len(second), 3), "size": 10}
+    given |= change
+    with pytest.raises(InputError, match=message):
+        functional_map(basis_a=first, basis_b=second, **given)
+
+
+def test_features_of_a_map_that_are_not_finite_are_named():
+    first, second, _ = renumbered(20)
+    good, spoilt = random(len(first), 3), random(len(first), 3)
+    spoilt[4, 1] = torch.nan
+    with pytest.raises(InputError, match=r"features of b are not finite \(row 4\)"):
+        functional_map(good, first, spoilt, second, 10)
+
+
+def test_maps_of_other_number_types_are_those_of_the_same_numbers():
+    first, second, order = renumbered(30)
+    start = map_from_points(order, first.truncate(10), second.truncate(10))
+    expected = zoomout(start, first, second, 30)
+    for size in (np.int64(30), [30, 30]):
+        matrix, points = zoomout(start.float(), first, second, size)
+        torch.testing.assert_close(matrix, expected[0], atol=1e-5, rtol=0)
+        assert torch.equal(points, expected[1])
+    assert torch.equal(points_from_map(expected[0].float(), first, second), expected[1])
+    narrow = torch.zeros(len(order), dtype=torch.uint8)
+    torch.testing.assert_close(
+        map_from_points(narrow, first, second), map_from_points(narrow.long(), first, second)
+    )
+    with pytest.raises(InputError, match="bool among the rows of a"):
+        map_from_points(narrow.bool(), first, second)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"step": 2.5}, "step 2.5, expected a whole number of at least 1"),
+        ({"step": 0}, "step 0, expected a whole number of at least 1"),
+        ({"size": 20.0}, "1 to 20 eigenpairs, got 20.0"),
+        (
+            {"samples": (np.arange(30) + 10**6, np.arange(30))},
+            "samples: 1000000 among the rows of a",
+        ),
+        ({"samples": (np.arange(30), np.arange(30) - 1)}, "samples: -1 among the rows of b"),
+        (
+            {"allowed": torch.ones(3, 3, dtype=torch.bool)},
+            r"allowed \(3, 3\) of torch.bool, expected",
+        ),
+    ],
+)
+def test_zoomout_refuses_what_does_not_fit(options, message):
+    first, second, order = renumbered(20)
+    with pytest.raises(InputError, match=message):
+        zoomout(order, first, second, **{"size": 20} | options)
+
+
 def test_common_functions_beyond_the_rank_of_the_features_are_zero():
     mix = random(2, 8, seed=2)
     found = torch.cat(common_functions([random(50, 2) @ mix, random(70, 2, seed=1) @ mix], 4))
@@ -173,6 +238,15 @@ def test_common_functions_are_as_many_as_asked_for_of_fewer_channels_too():
     assert [each.shape for each in found] == [(50, 5), (70, 5)]
     assert torch.cat(found)[:, 3:].abs().max() == 0
     torch.testing.assert_close(torch.cat(found).std(0)[:3], torch.ones(3, dtype=torch.float64))
+
+
+def test_a_commuting_map_is_made_on_the_device_of_its_bases():
+    basis = renumbered(10)[0].to("meta")
+    features = torch.empty(len(basis), 3, dtype=torch.float64, device="meta")
+    found = commuting_functional_map(
+        features, basis, features, basis, features, features, 10, multiplication=0, orientation=0
+    )
+    assert found.device.type == "meta" and found.shape == (10, 10)
 
 
 def test_features_that_leave_a_map_undetermined_are_refused():

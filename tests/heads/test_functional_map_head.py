@@ -138,3 +138,16 @@ def test_samples_of_repeated_vertices_are_as_many_as_asked_for():
     rows = spread_samples(np.repeat(places, 3, 0), 30)
     assert len(rows) == 30 and (np.diff(rows) > 0).all()
     assert set(rows // 3) == set(range(20)), "every place first"
+
+
+@pytest.mark.parametrize(
+    "vertices, count, message",
+    [
+        (np.full((9, 3), np.nan), 5, "vertices: row 0 is not finite"),
+        (np.zeros((9, 3)), -1, "count -1, expected a whole number of at least 1"),
+        (np.zeros((9, 3)), 2.5, "count 2.5, expected a whole number of at least 1"),
+    ],
+)
+def test_samples_of_nothing_are_refused(vertices, count, message):
+    with pytest.raises(InputError, match=message):
+        spread_samples(vertices, count)

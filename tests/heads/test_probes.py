@@ -277,11 +277,23 @@ def test_training_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="no shape has a label"):
         train(MLPHead(2, 2), [features], [labels * 0 - 1])
     with pytest.raises(ValueError, match="loss of step 0"):
-        train(MLPHead(2, 2), [features * torch.nan], [labels])
+        train(
+            MLPHead(2, 2), [features], [labels], HeadTraining(1), augment=lambda f, _: f * torch.nan
+        )
     with pytest.raises(ValueError, match="3 channels"):
         MLPHead(3, 2)(features)
     with pytest.raises(ValueError, match="positive"):
         HeadTraining(steps=0)
+
+
+def test_features_that_are_not_finite_are_named_and_leave_the_head_as_it_was():
+    features, labels = ring(0)
+    spoilt, head = features.clone(), MLPHead(2, 2)
+    spoilt[7, 1] = torch.nan
+    with pytest.raises(InputError, match=r"features of shape 1 are not finite \(row 7\)"):
+        train(head, [features, spoilt], [labels, labels])
+    assert not head.standardize.fitted
+    assert np.isfinite(train(head, [features], [labels], HeadTraining(2))).all()
 
 
 def test_standardisation_is_saved_and_leaves_constant_channels():

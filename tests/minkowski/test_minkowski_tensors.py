@@ -597,3 +597,10 @@ def test_numpy_strides_are_understood():
     assert ME.convert_to_int_list(2, 3) == [2, 2, 2]
     with pytest.raises(ValueError, match="per axis"):
         ME.convert_to_int_list([1, 2], 3)
+
+
+def test_a_global_pool_is_sliced_to_every_point_of_its_cloud():
+    points = torch.tensor([[0, -3.5, 1, 2], [0, 4, 4.2, 0], [1, 7.5, -8, 9]])
+    field = ME.TensorField(torch.tensor([[1.0], [3.0], [10.0]]), points)
+    summary = ME.MinkowskiGlobalAvgPooling()(field.sparse())
+    assert summary.slice(field).F.tolist() == [[2], [2], [10]]

@@ -10,7 +10,7 @@ import torch
 from networks import small_network
 
 from sparsefeat.checkpoint import from_pretrained, save_checkpoint
-from sparsefeat.errors import InputError
+from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.models import create_model
 from sparsefeat.models.levels import PointFrames, PointTensor
 from sparsefeat.models.pairs import PairConvolution
@@ -83,6 +83,57 @@ def test_a_batch_gives_what_its_clouds_give_alone(dtype, tolerance):
     torch.testing.assert_close(
         together[len(points) :], features(model, other), atol=tolerance, rtol=0
     )
+
+
+def in_batch(clouds: list[torch.Tensor], places: list[int]) -> SparseTensor:
+    """Clouds of points in voxels, each moved by so many voxels along the first axis."""
+    cells = [points.floor() for points in clouds]
+    coordinates = []
+    for number, (cell, place) in enumerate(zip(cells, places)):
+        moved = torch.nn.functional.pad(cell.int(), (1, 0), value=number)
+        moved[:, 1] += place
+        coordinates.append(moved)
+    offsets = torch.cat([points - cell - 0.5 for points, cell in zip(clouds, cells)])
+    return SparseTensor(offsets, torch.cat(coordinates), reduce="error")
+
+
+@pytest.mark.parametrize("oriented", [False, True], ids=["plain", "oriented"])
+@pytest.mark.parametrize("place", [2**14, 10**7, -(10**7)])
+def test_a_cloud_of_a_batch_may_lie_anywhere(place, oriented):
+    model = network(oriented=oriented, in_channels=6 if oriented else 3).eval()
+    points = ellipsoid().float()
+    other = points[: len(points) // 2] + 3
+    x = in_batch([points, other], [0, place])
+    if oriented:
+        normals = torch.nn.functional.normalize(torch.cat([points, other - 3]), dim=1)
+        x = x.replace(torch.cat([x.features, normals], 1))
+    together, count = model(x).features, len(points)
+    for rows, cloud in ((slice(0, count), points), (slice(count, None), other)):
+        alone = in_batch([cloud], [0])
+        found = model(alone.replace(x.features[rows])).features
+        torch.testing.assert_close(together[rows], found, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("place", [(-(10**7), 0, 0), (0, 0, 10**7), (-5000, 10**6, -(10**8))])
+def test_a_stray_point_far_away_changes_no_other_feature(place):
+    model, points = network().eval(), ellipsoid().float()
+    alone = in_batch([points], [0])
+    expected = model(alone).features
+    stray = torch.tensor([[0, *place]], dtype=torch.int32)
+    x = SparseTensor(
+        torch.cat([alone.features, torch.zeros(1, 3)]),
+        torch.cat([alone.coordinates, stray]),
+        reduce="error",
+    )
+    torch.testing.assert_close(model(x).features[:-1], expected, atol=1e-4, rtol=0)
+
+
+def test_a_cloud_that_is_too_long_for_its_places_is_told_of():
+    cells = torch.arange(0, 140_000, 1000)
+    coordinates = torch.stack([cells * 0, cells, cells * 0, cells * 0], 1).int()
+    x = SparseTensor(torch.zeros(len(cells), 3), coordinates)
+    with pytest.warns(InputWarning, match="reaches over 139000 voxels without a gap of 1024"):
+        network().eval()(x)
 
 
 def test_features_do_not_depend_on_the_default_type():

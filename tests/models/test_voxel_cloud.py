@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -166,3 +167,17 @@ def test_some_rows_of_a_cloud_are_a_cloud():
 def test_clouds_too_large_for_their_voxels_are_refused(points, message):
     with pytest.raises(ValueError, match=message):
         voxelize(torch.tensor(points, dtype=torch.float64), 0.01)
+
+
+@pytest.mark.parametrize("voxel_size", [0, -1.0, math.inf, math.nan, "x"])
+def test_a_voxel_size_is_a_positive_number(voxel_size):
+    with pytest.raises(InputError, match="voxel size .*, expected a positive number"):
+        voxelize(torch.zeros(2, 3), voxel_size)
+
+
+def test_features_that_cannot_be_read_off_are_refused():
+    cloud = voxelize(torch.rand(20, 3), 0.5)
+    with pytest.raises(InputError, match="mode 'cubic', expected one of nearest, trilinear"):
+        cloud.read_off(torch.zeros(len(cloud), 2), torch.rand(3, 3), "cubic")
+    with pytest.raises(InputError, match=rf"features: \(3, 2\), expected \({len(cloud)}, C\)"):
+        cloud.read_off(torch.zeros(3, 2))

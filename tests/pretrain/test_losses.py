@@ -215,11 +215,62 @@ def test_all_points_as_negatives_cost_nothing_where_there_are_no_points():
         ({"temperature": math.inf}, "temperature must be a positive number, got inf"),
         ({"radius_voxels": 0.0}, "radius_voxels must be a positive number, got 0.0"),
         ({"name": "cycle", "negatives": "all"}, "negatives: all needs the loss point_info_nce"),
+        ({"name": "cycel"}, "name 'cycel', expected one of cycle, point_info_nce, hardest"),
+        ({"cycle_form": "x"}, "cycle_form 'x', expected one of anchored, landing, identity"),
+        ({"negatives": "some"}, "negatives 'some', expected one of matched, all"),
+        ({"temperature": "0.07"}, "temperature must be a positive number, got '0.07'"),
+        ({"side": None}, "side must be 0 or a positive weight, got None"),
+        ({"points": 100.5}, "points 100.5, expected a whole number of at least 2"),
+        ({"candidates": 0}, "candidates 0, expected a whole number of at least 1"),
     ],
 )
 def test_constants_that_cannot_be_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         LossConfig(**options)
+
+
+EVERY_LOSS = [
+    *({"cycle_form": form} for form in losses.CYCLE_FORMS),
+    {"name": "point_info_nce"},
+    {"name": "point_info_nce", "one_place": True},
+    {"name": "point_info_nce", "negatives": "all"},
+    {"name": "hardest_contrastive"},
+]
+
+
+@pytest.mark.parametrize("options", EVERY_LOSS, ids=str)
+def test_where_the_frame_has_its_origin_does_not_matter(options):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(400, 3, generator=generator, dtype=torch.float64) * 2
+    y = x + 0.005 * torch.randn(400, 3, generator=generator, dtype=torch.float64)
+    f = unit(400, 16, 0)
+    g = F.normalize(f + 0.1 * unit(400, 16, 1), dim=1)
+    matches = torch.arange(400)[:, None].expand(-1, 2)
+
+    def loss(points0, points1):
+        pair = PairFeatures(f, g, points0, points1, matches)
+        seeded = torch.Generator().manual_seed(0)
+        return pair_loss(pair, LossConfig(**options), 0.05, seeded).item()
+
+    expected = loss(x, y)
+    # As UTM coordinates are; and in float32 as far as it holds a millimetre.
+    far = torch.tensor([5e5, 5e6, 0], dtype=torch.float64)
+    assert loss(x + far, y + far) == pytest.approx(expected, rel=1e-4)
+    far = far / 1e4
+    assert loss((x + far).float(), (y + far).float()) == pytest.approx(expected, rel=1e-3)
+
+
+def test_losses_of_no_rows_are_zero():
+    f, x = unit(3, 4, 0).requires_grad_(), grid(3)
+    empty = [
+        losses.point_info_nce(f[:0], f[:0], 0.1),
+        losses.point_info_nce(f[:0], f[:0], 0.1, torch.zeros(0, 0, dtype=torch.bool)),
+        losses.anchored_cycle(f[:0], f[:0], x[:0], x[:0], 0.1, 0.1),
+        losses.hardest_contrastive(f[:0], f[:0], x[:0], x[:0], (f, x), (f, x), 0.1, 0.1, 1.4),
+    ]
+    sum(empty).backward()
+    assert [loss.item() for loss in empty] == [0, 0, 0, 0]
+    assert f.grad.abs().max() == 0
 
 
 def test_a_loss_that_is_not_finite_is_an_error():

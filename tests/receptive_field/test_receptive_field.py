@@ -13,6 +13,7 @@ from surfaces import body
 from sparsefeat import FeatureExtractor, InputError
 from sparsefeat.extract.surfaces import vertex_features
 from sparsefeat.losses import CYCLE_FORMS
+from sparsefeat.models.reach import measure_reach
 from sparsefeat.receptive_field import (
     ContinuousDilation,
     CorrespondenceObjective,
@@ -29,6 +30,7 @@ from sparsefeat.receptive_field import (
     search_receptive_field,
     tune_receptive_field,
 )
+from sparsefeat.receptive_field.dilation import DilatedNetwork
 from sparsefeat.receptive_field.occupancy import gated, soft_voxels
 from sparsefeat.receptive_field.shapes import SurfaceShape
 from sparsefeat.sparse import SparseTensor
@@ -706,6 +708,19 @@ def test_a_tuned_dilation_goes_with_the_extractor():
         ContinuousDilation(tuned.extractor.model)
     np.testing.assert_allclose(
         tuned.extractor(points, "trilinear", max_voxels=160), features, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("factor, widest", [(1.0, 1), (2.0, 2), (2.5, 3)])
+def test_a_network_at_a_dilation_looks_as_far_as_one_built_with_it(factor, widest):
+    network = DilatedNetwork(small_network(depth=1), factor)
+    built = small_network(depth=1, dilation=widest)
+    assert network.receptive_field == built.receptive_field
+    assert measure_reach(network, 1) == measure_reach(built, 1)
+    points = np.random.default_rng(0).random((3000, 3)) * (4, 0.5, 0.3)
+    extractor = FeatureExtractor(network, 0.05)
+    np.testing.assert_allclose(
+        extractor(points, max_voxels=2000), extractor(points), atol=1e-5, rtol=0
     )
 
 

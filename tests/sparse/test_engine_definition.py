@@ -25,6 +25,7 @@ from sparsefeat.sparse import (
     modules,
 )
 from sparsefeat.sparse import functional as fn
+from sparsefeat.sparse.coordinate_map import APART
 
 
 @pytest.fixture(params=["table", "search"])
@@ -357,3 +358,23 @@ def test_splat_is_the_adjoint_of_interpolation():
     assert_close(
         (grid.F * b).sum(), (a * fn.interpolate(grid.replace(b), positions)).sum(), tolerance=1e-12
     )
+
+
+def test_corners_keep_differences_up_to_the_widest_gap_in_every_cloud():
+    generator = torch.Generator().manual_seed(0)
+    near = torch.unique(torch.randint(-9, 9, (60, 3), generator=generator), dim=0)
+    # Two parts, one far below the other along the second axis and 500 above it along the third; a second cloud.
+    parts = [near, near + torch.tensor([0, -(10**7), 500]), near + torch.tensor([10**7, 0, 0])]
+    batch = [4, 4, 7]
+    rows = torch.cat([torch.nn.functional.pad(p, (1, 0), value=b) for p, b in zip(parts, batch)])
+    order = torch.randperm(len(rows), generator=generator)
+    x = SparseTensor(torch.ones(len(rows), 1), rows[order].int(), reduce="error")
+    found = torch.empty_like(rows[:, 1:])
+    found[order] = x.coordinate_map.corners
+    first, second, other = found.split([len(near)] * 3)
+    for part in (first, second, other):
+        torch.testing.assert_close(part - part[0], near - near[0])
+    assert torch.equal(other.amin(0), torch.zeros(3, dtype=torch.int64))
+    extent = near.amax(0) - near.amin(0)
+    apart = first[0] - second[0]
+    assert apart.tolist() == [0, APART + int(extent[1]), -500]

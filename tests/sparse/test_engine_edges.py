@@ -163,6 +163,45 @@ def test_duplicates_are_reduced(reduce, expected, dtype):
     assert q.features.tolist() == expected and q.inverse.tolist() == [0, 0, 1, 0]
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_pooling_onto_the_map_of_a_global_pool_sees_the_window_at_its_origin(size):
+    x = SparseTensor(
+        torch.tensor([[1.0], [2.0], [4.0], [8.0]]),
+        rows((0, 0, 0, 0), (0, 5, 0, 0), (3, 0, 0, 0), (3, 0, 9, 9)),
+    )
+    summary = modules.GlobalSumPooling()(x)
+    found = modules.SumPooling(size, size)(x, summary.key)
+    assert found.F.tolist() == [[1], [4]] and found.key == summary.key
+
+
+def test_averages_of_colours_are_floats_and_sums_do_not_wrap_around():
+    coordinates = rows((0, 0, 0, 0), (0, 0, 0, 0), (0, 5, 0, 0))
+    colours = torch.tensor([[200], [221], [7]], dtype=torch.uint8)
+    for reduce, expected, dtype in (
+        ("average", [[210.5], [7]], torch.float32),
+        ("sum", [[421], [7]], torch.int64),
+        ("max", [[221], [7]], torch.uint8),
+    ):
+        found = [
+            quantize(coordinates[:, 1:], colours, reduce=reduce).features,
+            SparseTensor(colours, coordinates, reduce=reduce).F,
+            TensorField(colours, coordinates.float()).sparse(reduce).F,
+        ]
+        for features in found:
+            assert features.tolist() == expected and features.dtype == dtype
+    x = SparseTensor(colours[:2], coordinates[1:], reduce="error")
+    assert modules.GlobalAvgPooling()(x).F.tolist() == [[210.5]]
+    assert modules.GlobalSumPooling()(x).F.tolist() == [[421]]
+    assert modules.SumPooling(8, 8)(x).F.tolist() == [[421]]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64], ids=str)
+def test_labels_of_any_integer_type_hold_the_label_to_ignore(dtype):
+    labels = torch.tensor([1, 0, 1]).to(dtype)
+    cells = torch.tensor([[0, 0, 0], [0, 0, 0], [4, 0, 0]])
+    assert quantize(cells, labels=labels).labels.tolist() == [-100, 1]
+
+
 def test_a_batch_column_out_of_order_changes_nothing_but_the_rows(network):
     x = sparse(cloud(100, batches=4, side=7))
     order = torch.sort(x.C[:, 0], stable=True).indices

@@ -123,6 +123,22 @@ def test_a_negative_batch_index_is_refused_with_its_row():
             lambda: quantize(torch.zeros(3, 3), voxel_size=float("nan")),
             "voxel_size: expected a positive length",
         ),
+        (
+            lambda: quantize(torch.zeros(3, 3), voxel_size=float("inf")),
+            "voxel_size: expected a positive length, got inf",
+        ),
+        (
+            lambda: quantize(torch.zeros(3, 3), voxel_size="0.1"),
+            "voxel_size: expected a positive length, got '0.1'",
+        ),
+        (
+            lambda: quantize(torch.zeros(3, 3), labels=torch.full((3,), torch.nan)),
+            r"labels \(3,\) of torch.float32, expected integers",
+        ),
+        (
+            lambda: quantize(torch.zeros(3, 3), torch.zeros(3), reduce="average"),
+            r"expected features of shape \(N, C\), got \(3,\)",
+        ),
         (lambda: collate([]), "at least one cloud"),
         (lambda: collate([torch.zeros(3)]), r"cloud 0: expected shape"),
         (lambda: collate([torch.zeros(3, 3), torch.zeros(3, 2)]), r"cloud 1: expected shape"),
