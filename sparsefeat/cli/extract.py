@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
             scales=args.scales,
             viewpoint=args.viewpoint,
             viewpoints=viewpoints,
+            closed=args.closed,
             max_voxels=args.max_voxels,
             halo=args.halo,
             drop_invalid=args.drop_invalid,
@@ -89,6 +90,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="where the sensor stood, for oriented networks; default: what a file says, or estimated from the cloud",
     )
     add_viewpoints_option(parser)
+    add(
+        "--closed",
+        action="store_true",
+        help="the clouds cover shapes from all sides and are no scans: an estimated outer side is around them",
+    )
     add(
         "--max-voxels",
         type=int,

@@ -64,6 +64,7 @@ def extract_files(
     max_panels: int = 12,
     report: Callable[[str], None] | None = None,
     progress: Callable[[str, float, int, str], None] | None = None,
+    closed: bool = False,
 ) -> Extraction:
     """Write the features of each input, as numbers and as colours, and one picture of all.
 
@@ -87,6 +88,7 @@ def extract_files(
         max_panels: clouds in the picture.
         report: called with one line for each input that failed.
         progress: called with (stage, files done, files in all, name); a share of a file counts.
+        closed: where the outer side is estimated: the clouds cover shapes from all sides and are no scans.
 
     Raises:
         InputError: an option is wrong, nothing was found, the output folder cannot be made, or an input or another
@@ -123,6 +125,7 @@ def extract_files(
                 interpolation,
                 normals=known.normals,
                 viewpoint=known.viewpoint,
+                closed=closed,
                 views=views,
                 scales=scales,
                 max_voxels=max_voxels,
