@@ -74,9 +74,10 @@ def outward_vectors(
             "as well as another place: not used, the side of the surface is estimated; give normals to insist"
         )
     else:
+        shape = "" if closed else ", closed=True (--closed) if they cover a shape from all sides"
         warn(
             f"{where}: neither viewpoint nor normals are known: the side of the surface is estimated from the points; "
-            "give viewpoint= or normals= where you can"
+            f"give viewpoint= or normals= where you can{shape}"
         )
     return estimated_vectors(voxels, closed)[voxels.inverse].to(cloud.device)
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 from networks import small_network
 from PIL import Image
+from surfaces import body
 
+from sparsefeat.checkpoint import save_checkpoint
 from sparsefeat.cli import extract
 from sparsefeat.errors import InputError, InputWarning
 from sparsefeat.extract import FeatureExtractor
@@ -32,7 +34,6 @@ def extractor() -> FeatureExtractor:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    from sparsefeat.checkpoint import save_checkpoint
 
     path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
     save_checkpoint(path, small_model(), 0.1, {})
@@ -148,6 +149,19 @@ def test_warnings_of_the_extractor_name_the_file(tmp_path):
         here = f"{tmp_path / name}.npy: "
         assert any(line.startswith(f"{here}neither viewpoint nor normals") for line in lines)
         assert any(line.startswith(here) and "have a neighbour" in line for line in lines)
+
+
+def test_a_cloud_of_a_whole_shape_is_not_taken_for_a_scan(tmp_path):
+    points = body()[0]
+    np.save(tmp_path / "ball.npy", points)
+    network = small_network(kernels="pair", oriented=True)
+    save_checkpoint(tmp_path / "net.safetensors", network, 0.1)
+    arguments = ["--checkpoint", str(tmp_path / "net.safetensors"), "--no-image", "--closed"]
+    assert extract.main([str(tmp_path / "ball.npy"), "--output", str(tmp_path), *arguments]) == 0
+    found = np.load(tmp_path / "ball.npz")["features"]
+    extractor = FeatureExtractor(network, 0.1)
+    np.testing.assert_array_equal(found, extractor(points, closed=True))
+    assert not np.array_equal(found, extractor(points))
 
 
 def test_equal_names_are_told_apart(extractor, tmp_path):
