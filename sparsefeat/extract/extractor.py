@@ -33,6 +33,7 @@ from sparsefeat.mesh.normals import outer_normals
 from sparsefeat.models.blocks import checked_device, network_inputs
 from sparsefeat.models.reach import Reach, evaluating, measure_reach
 from sparsefeat.models.voxel_cloud import INTERPOLATIONS, VoxelCloud, voxelize
+from sparsefeat.sparse.precision import widen
 
 __all__ = ["DEFAULT_MAX_VOXELS", "INTERPOLATIONS", "FeatureExtractor", "check_options"]
 
@@ -270,7 +271,8 @@ class FeatureExtractor:
             return self._run(single, torch.ones(1, self.in_channels))[:0]
         result = self._points_features(cloud, features, normals, request, judged=True)
         for view in range(1, views):
-            moved, turn = _another_pose(cloud, view, self.voxel_size)
+            # Half types could not hold the turned points.
+            moved, turn = _another_pose(widen(cloud), view, self.voxel_size)
             turned = None if normals is None else normals @ turn.T.to(normals)
             result += self._points_features(moved, features, turned, request)
         if views > 1 and getattr(self.model, "normalize_feature", False):

@@ -12,7 +12,6 @@ from torch import Tensor
 from sparsefeat.checks import as_array, checked_count, checked_positive
 from sparsefeat.errors import InputError
 from sparsefeat.models.voxel_cloud import INTERPOLATIONS
-from sparsefeat.sparse.precision import widen
 
 __all__ = [
     "METRES", "as_tensor", "check_options", "check_points", "checked_voxel_size", "chosen_rows",
@@ -49,8 +48,7 @@ def as_tensor(values: np.ndarray | Tensor, what: str) -> Tensor:
     if isinstance(values, Tensor):
         if values.is_complex() or values.dtype == torch.bool:
             raise InputError(f"{what}: dtype {values.dtype}, expected numbers")
-        # Half types as float32: they could not hold what is computed from the values.
-        return widen(values.detach() if values.is_floating_point() else values.detach().double())
+        return values.detach() if values.is_floating_point() else values.detach().double()
     array = as_array(values, what)
     if array.dtype.kind not in "fiu":
         raise InputError(f"{what}: dtype {array.dtype}, expected numbers")
